@@ -1,0 +1,65 @@
+# make demo   a real range test on a real model, from a bare machine (python3 >= 3.10)
+# make test   lint, types, and the suite on the three backends
+# Both share $(VENV); stamp files in it remember what is installed already.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+BACKENDS ?= tensorflow jax torch
+
+BIN := $(VENV)/bin
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
+TEST_ENV := OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 MPLBACKEND=agg
+SOURCES := keras_lr cli tests examples $(wildcard benchmarks)
+
+.PHONY: help demo test lint format suite clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(VENV)/.made:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later, please")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.package: setup.cfg pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e .
+	touch $@
+
+$(VENV)/.demo: examples/requirements.txt | $(VENV)/.package
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r $<
+	touch $@
+
+$(VENV)/.test: requirements/test.txt setup.cfg pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r $< -e .
+	touch $(VENV)/.package $@
+
+demo: $(VENV)/.package $(VENV)/.demo
+	mkdir -p demo
+	$(RUN) $(BIN)/python examples/digits_model.py demo/digits.keras
+	$(RUN) $(BIN)/keras-lr find demo/digits.keras --data demo/digits.npz \
+		--plot demo/digits.png --save demo/digits.json
+	@echo "The picture is demo/digits.png, the curve demo/digits.json."
+
+test: lint suite
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+# The first backend runs everything, the others leave out the tests marked `once`.
+suite: $(VENV)/.test
+	@set -e; marks=""; for backend in $(BACKENDS); do \
+		echo "== pytest on $$backend"; \
+		$(RUN) $(TEST_ENV) KERAS_BACKEND=$$backend \
+			$(BIN)/python -m pytest -q -n $(JOBS) $${marks:+-m "$$marks"}; \
+		marks="not once"; \
+	done
+
+clean:
+	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,9 @@
+"""One process, one backend, one thread: set before anything imports Keras."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch with several workers thrashes otherwise
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # equal to the last bit is a promise on CPU
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "agg")
