@@ -1,0 +1,89 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["atomic_write", "check_writable"]
+
+
+def atomic_write(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any] | bytes | str) -> Path:
+    """Write a file next to its place, then move it there in one step.
+
+    A reader sees the old file or the new one, never half of it, and an exception or Ctrl-C
+    while writing leaves the old one as it was. A symbolic link stays a link, and the file keeps
+    the permissions that it had.
+
+    Args:
+        path: The file to make or replace.
+        write: What goes into it: bytes, text (UTF-8), or a function that gets the open binary
+            file.
+
+    Returns:
+        `path`, as a `Path`.
+
+    Raises:
+        OSError: If the folder or the file cannot be written.
+    """
+    path = Path(path)
+    place = Path(os.path.realpath(path))
+    check_writable(path)
+    with _replacing(place) as file:
+        if isinstance(write, str):
+            file.write(write.encode("utf-8"))
+        elif isinstance(write, bytes):
+            file.write(write)
+        else:
+            write(file)
+    return path
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Say now, before the long run, that `path` cannot be written.
+
+    Raises:
+        OSError: If its folder is missing or closed, or `path` is a folder or a closed file.
+    """
+    place = Path(os.path.realpath(path))
+    if place.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it.")
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"The folder of {path} does not exist; create {place.parent}.")
+    if place.exists() and not (place.is_file() and os.access(place, os.W_OK)):
+        raise PermissionError(f"{path} cannot be written; choose another file.")
+    try:  # os.access says yes on a read-only mount and to root; making a file says the truth.
+        with tempfile.TemporaryFile(dir=place.parent):
+            pass
+    except OSError as error:
+        raise PermissionError(
+            f"The folder {place.parent} cannot be written ({error.strerror}); choose another."
+        ) from error
+
+
+@contextlib.contextmanager
+def _replacing(place: Path) -> Iterator[IO[bytes]]:
+    mode = stat.S_IMODE(place.stat().st_mode) if place.exists() else 0o666 & ~_umask()
+    handle, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, mode)
+        os.replace(name, place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
