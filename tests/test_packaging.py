@@ -1,0 +1,117 @@
+"""What gets installed: two import names, one command, and nothing called `cli`."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.once
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ["keras_lr", "keras_lr_cli"]
+
+
+def python(*arguments, cwd, path=None):
+    """Run a fresh Python outside the checkout, which sees only what is installed."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if path is not None:
+        clean["PYTHONPATH"] = str(path)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=clean, capture_output=True, text=True
+    )
+
+
+def folders_with_code():
+    """The packages of the checkout, under the names that they are installed as."""
+    names = []
+    for folder, name in (("keras_lr", "keras_lr"), ("cli", "keras_lr_cli")):
+        for file in (ROOT / folder).rglob("__init__.py"):
+            names.append(".".join([name, *file.parent.relative_to(ROOT / folder).parts]))
+    return sorted(names)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel of the checkout, built from a copy so that no build folder is left in it."""
+    from setuptools import build_meta  # noqa: F401  a clear failure if it is missing
+
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    for folder in ("keras_lr", "cli"):
+        for file in (ROOT / folder).rglob("*"):
+            if file.is_file() and "__pycache__" not in file.parts:
+                target = source / file.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+    built = python(
+        *("-m", "pip", "wheel", str(source), "--no-deps", "--no-build-isolation", "-w", str(out)),
+        cwd=out,
+    )
+    assert built.returncode == 0, built.stderr
+    (file,) = out.glob("keras_lr-*.whl")
+    return file
+
+
+def test_the_installed_names_are_keras_lr_and_keras_lr_cli():
+    installed = importlib.metadata.distribution("keras-lr")
+    assert installed.read_text("top_level.txt").split() == NAMES
+
+
+def test_no_bare_cli_can_be_imported_outside_the_checkout(tmp_path):
+    code = "import importlib.util as u; print([bool(u.find_spec(n)) for n in {}])"
+    found = python("-c", code.format([*NAMES, "cli"]), cwd=tmp_path)
+    assert found.stdout.strip() == "[True, True, False]", found.stderr
+
+
+def test_the_console_script_starts_the_command_line():
+    scripts = importlib.metadata.entry_points(group="console_scripts")
+    (script,) = [script for script in scripts if script.name == "keras-lr"]
+    assert script.value == "keras_lr_cli:main"
+
+
+def test_the_wheel_holds_every_module_and_the_marker_for_type_checkers(wheel):
+    files = set(zipfile.ZipFile(wheel).namelist())
+    packages = sorted(
+        {name.rsplit("/", 1)[0].replace("/", ".") for name in files if "__init__" in name}
+    )
+    assert packages == folders_with_code()
+    assert {name.split("/")[0] for name in files if ".dist-info/" not in name} == set(NAMES)
+    modules = {str(file.relative_to(ROOT)) for file in (ROOT / "keras_lr").rglob("*.py")}
+    modules |= {
+        str("keras_lr_cli" / file.relative_to(ROOT / "cli"))
+        for file in (ROOT / "cli").rglob("*.py")
+    }
+    assert {name for name in files if name.endswith(".py")} == modules
+    assert "keras_lr/py.typed" in files
+    assert any(name.endswith("LICENSE") for name in files)
+
+
+def test_the_unpacked_wheel_works_without_the_checkout(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = "import keras_lr_cli, sys; print(keras_lr_cli.__file__); keras_lr_cli.main(['--help'])"
+    shown = python("-c", code, cwd=tmp_path, path=tmp_path / "site")
+    assert shown.returncode == 0, shown.stderr
+    assert str(tmp_path) in shown.stdout.splitlines()[0]
+    assert "find" in shown.stdout
+
+
+def test_the_wheel_names_what_the_command_needs_and_pins_nothing(wheel):
+    with zipfile.ZipFile(wheel) as files:
+        (name,) = [name for name in files.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = files.read(name).decode()
+    needs = re.findall(r"^Requires-Dist: ([^;\n]+?)\s*$", metadata, flags=re.MULTILINE)
+    assert sorted(needs) == ["click", "keras>=3.8", "matplotlib", "numpy", "rich", "tensorflow"]
+    assert "==" not in metadata.split("\n\n")[0].replace("extra ==", "")
+    assert "Requires-Python: >=3.10" in metadata
+
+
+def test_the_version_is_that_of_the_module():
+    import keras_lr
+
+    assert importlib.metadata.version("keras-lr") == keras_lr.__version__

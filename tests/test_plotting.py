@@ -1,0 +1,264 @@
+"""The picture, asked through matplotlib's own objects: what is drawn, where, and how it is named."""
+
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from keras_lr.plotting import plot_range_test, save_range_test_plot
+from keras_lr.range_test import rules
+from keras_lr.range_test.result import RangeTest
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def golden(noise=0.0, seed=0, steps=100):
+    """Plateau at 2.3, steepest at 3.0e-3, lowest at 0.3, blow-up behind it."""
+    rates = 1e-7 * 1e8 ** (np.arange(steps) / steps)
+    x = np.log10(rates)
+    losses = 2.3 - 1.6 / (1 + np.exp(-3 * (x + 2.5))) + 0.02 * np.exp(6 * np.minimum(x + 0.2, 1.2))
+    return rates, losses + noise * np.random.default_rng(seed).normal(size=steps)
+
+
+def axes_of(panels):
+    return tuple(Figure(figsize=(7, 6)).subplots(panels, 1).flat)
+
+
+def labels(ax):
+    return ax.get_legend_handles_labels()[1]
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def shade(ax):
+    """Left end of the shaded, diverging part, or None."""
+    for patch in ax.patches:
+        if patch.get_label() == "diverges":
+            return patch.get_x()
+    return None
+
+
+def test_plot_draws_loss_and_slope_on_one_logarithmic_rate_axis():
+    loss, slope = plot_range_test(RangeTest(*golden()))
+    assert loss.get_xscale() == slope.get_xscale() == "log"
+    assert loss.get_xlim() == slope.get_xlim()
+    assert slope.get_xlabel() == "Learning rate (log scale)"
+    assert loss.get_ylabel() == "Batch loss"
+
+
+def test_plot_shows_the_losses_it_was_given_as_points():
+    rates, losses = golden(noise=0.05)
+    loss = plot_range_test(RangeTest(rates, losses), slope=False)
+    points = loss.lines[0]
+    np.testing.assert_array_equal(points.get_xdata(), rates)
+    np.testing.assert_array_equal(points.get_ydata(), losses)
+    assert "batch loss" not in labels(
+        plot_range_test(RangeTest(rates, losses), slope=False, raw=False)
+    )
+
+
+def test_plot_marks_the_suggestion_where_the_rule_put_it_and_names_its_value():
+    test = RangeTest(*golden(noise=0.05))
+    found = test.suggest()
+    loss, slope = plot_range_test(test)
+    for ax in (loss, slope):
+        assert any(np.array_equal(line.get_xdata(), [found.learning_rate] * 2) for line in ax.lines)
+        spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches]
+        assert any(np.allclose(span, (found.low, found.high), rtol=1e-9, atol=0) for span in spans)
+    digits, exponent = f"{found.learning_rate:.1e}".split("e")
+    name = f"{digits}e{int(exponent)}"
+    assert texts(loss) == [f"{name} (auto)"]
+    assert name in loss.get_title(loc="left")
+
+
+def test_plot_names_the_rule_that_suggested():
+    loss = plot_range_test(RangeTest(*golden()), method="valley", slope=False)
+    assert texts(loss)[0].endswith("(valley)")
+
+
+def test_plot_without_suggestion_marks_none():
+    loss = plot_range_test(RangeTest(*golden()), suggestion=False, slope=False)
+    assert texts(loss) == []
+    assert loss.get_title(loc="left") == "Learning-rate range test"
+
+
+def test_plot_of_a_flat_curve_is_drawn_and_says_that_there_is_no_suggestion():
+    rates, _ = golden()
+    test = RangeTest(rates, np.full(100, 2.3))
+    with pytest.raises(rules.NoSuggestion):
+        test.suggest()
+    loss, slope = plot_range_test(test)
+    assert "no suggestion" in loss.get_title(loc="left")
+    assert texts(loss) == []
+
+
+def test_plot_shades_only_the_part_that_diverges():
+    rates, losses = golden()
+    edge = shade(plot_range_test(RangeTest(rates, losses), slope=False))
+    assert 0.3 < edge < 3.0  # the minimum lies at 0.3, half the fall is lost again at 1.9
+    calm = rates < 0.3
+    assert shade(plot_range_test(RangeTest(rates[calm], losses[calm]), slope=False)) is None
+
+
+def test_plot_shades_the_end_of_a_run_that_stopped_at_nan():
+    rates, losses = golden()
+    calm = rates < 0.3
+    test = RangeTest(rates[calm], losses[calm])
+    test.stop_reason = "non_finite"
+    assert shade(plot_range_test(test, slope=False)) == pytest.approx(rates[calm][-1])
+
+
+@pytest.mark.parametrize("blow_up", [1e2, 1e8, 1e30])
+def test_plot_keeps_the_valley_in_view_when_the_loss_blows_up(blow_up):
+    rates, losses = golden(noise=0.05)
+    losses[-4:] = [9.0, 60.0, 1e2, blow_up]
+    low, high = plot_range_test(RangeTest(rates, losses), slope=False).get_ylim()
+    assert low < 0.75 and 2.3 < high < 4.0
+
+
+def test_plot_keeps_the_valley_in_view_when_one_early_batch_is_an_outlier():
+    rates, losses = golden(noise=0.05)
+    losses[20] = 400.0
+    _, high = plot_range_test(RangeTest(rates, losses), slope=False).get_ylim()
+    assert high < 4.0
+
+
+def test_plot_serves_losses_below_zero():
+    rates, losses = golden(noise=0.05)
+    low, high = plot_range_test(RangeTest(rates, losses - 10), slope=False).get_ylim()
+    assert low < -9.25 and -7.7 < high < -6.0
+
+
+def test_plot_draws_repeats_that_ended_at_different_steps():
+    rates, _ = golden()
+    rows = np.array([golden(noise=0.1, seed=seed)[1] for seed in range(3)])
+    rows[1, 95:] = np.nan
+    rows[2, 92:] = np.nan
+    loss = plot_range_test(RangeTest(rates, rows), slope=False)
+    assert "3 repeats, smoothed" in labels(loss)
+
+
+def test_plot_draws_the_validation_loss_of_the_ramp():
+    rates, losses = golden(noise=0.05)
+    test = RangeTest(rates, losses)
+    test.validation = {"learning_rates": rates[4::5], "loss": losses[4::5] + 0.1}
+    loss = plot_range_test(test, slope=False)
+    assert "validation loss" in labels(loss)
+
+
+def test_plot_shows_the_ramp_on_request_against_the_step():
+    rates, losses = golden()
+    *_, ramp = plot_range_test(RangeTest(rates, losses), ramp=True)
+    np.testing.assert_array_equal(ramp.lines[0].get_xdata(), np.arange(100))
+    np.testing.assert_array_equal(ramp.lines[0].get_ydata(), rates)
+    assert ramp.get_yscale() == "log"
+    assert ramp.get_xlabel() == "Step (optimizer updates)"
+
+
+def test_plot_of_a_linear_ramp_has_a_linear_ramp_panel():
+    rates = np.linspace(1e-3, 1.0, 60)
+    *_, ramp = plot_range_test(RangeTest(rates, 1 / (1 + rates)), ramp=True)
+    assert ramp.get_yscale() == "linear"
+
+
+def test_plot_draws_the_loss_alone_into_one_axes_and_returns_it():
+    figure, (left, right) = plt.subplots(1, 2)
+    right.plot([1, 2], [3, 4])
+    assert plot_range_test(RangeTest(*golden()), left) is left
+    assert figure.axes == [left, right]
+    assert len(right.lines) == 1
+
+
+def test_plot_fills_a_sequence_of_axes_in_order():
+    axes = axes_of(3)
+    drawn = plot_range_test(RangeTest(*golden()), axes, ramp=True)
+    assert drawn == axes
+    assert [bool(ax.lines) for ax in axes] == [True, True, True]
+    assert plot_range_test(RangeTest(*golden()), np.array(axes_of(2)))[1].lines
+
+
+def test_plot_refuses_more_axes_than_panels():
+    with pytest.raises(ValueError, match=r"1 to 2 axes, one a panel \(loss, slope\); got 3"):
+        plot_range_test(RangeTest(*golden()), axes_of(3))
+    with pytest.raises(ValueError, match="got 0"):
+        plot_range_test(RangeTest(*golden()), [])
+
+
+@pytest.mark.parametrize("size", [(7.0, 5.4), (4.0, 3.0), (3.0, 2.4)])
+def test_plot_covers_no_data_with_legend_or_title(size):
+    figure = Figure(figsize=size, layout="constrained")
+    ax = figure.subplots()
+    rows = np.array([golden(noise=0.1, seed=seed)[1] for seed in range(3)])
+    test = RangeTest(golden()[0], rows)
+    test.validation = {"learning_rates": golden()[0][::5], "loss": golden()[1][::5]}
+    plot_range_test(test, ax)
+    figure.canvas.draw()
+    inside, legend = ax.get_window_extent(), ax.get_legend().get_window_extent()
+    title = ax.title if ax.title.get_text() else ax._left_title
+    assert legend.y0 >= inside.y1 - 1
+    assert title.get_window_extent().y0 >= legend.y1 - 3
+    assert legend.x1 <= figure.bbox.x1 + 1
+
+
+def test_plot_never_shows_and_never_switches_the_backend(monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda *_, **__: pytest.fail("the plot was shown"))
+    before = plt.get_backend()
+    plot_range_test(RangeTest(*golden()))
+    assert plt.get_backend() == before
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_save_writes_the_format_that_the_name_says(tmp_path, ending):
+    path = tmp_path / f"curve.{ending}"
+    save_range_test_plot(RangeTest(*golden()), path)
+    begins = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
+    assert path.read_bytes().startswith(begins)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_save_refuses_an_unknown_format_and_lists_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match=r"got 'curve.doc'\. The formats are: .*png"):
+        save_range_test_plot(RangeTest(*golden()), tmp_path / "curve.doc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_save_leaves_the_old_picture_when_drawing_fails(tmp_path, monkeypatch):
+    path = tmp_path / "curve.png"
+    path.write_bytes(b"old")
+
+    def fail(*_, **__):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        save_range_test_plot(RangeTest(*golden()), path)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["curve.png"]
+
+
+def test_save_leaves_pyplot_alone_and_import_leaves_matplotlib_alone(tmp_path):
+    code = """
+import sys
+import numpy as np
+from keras_lr.plotting import save_range_test_plot
+from keras_lr.range_test.result import RangeTest
+assert "matplotlib" not in sys.modules
+rates = np.geomspace(1e-6, 1.0, 100)
+save_range_test_plot(RangeTest(rates, 1 / (1 + rates / 1e-3) + 50 * rates**2), sys.argv[1])
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.png")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
