@@ -7,13 +7,13 @@ colour also differs in line style, marker or hatching.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_lr._files import atomic_write
 from keras_lr.range_test import rules
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def save_range_test_plot(
 ) -> None:
     """Write the picture of `plot_range_test` to a file, without touching pyplot.
 
-    The file appears whole or not at all: it is written beside its place and then moved there.
+    The file appears whole or not at all.
 
     Args:
         test: The `RangeTest` to draw.
@@ -117,23 +117,14 @@ def save_range_test_plot(
     panels = ["loss"] + ["slope"] * options.get("slope", True) + ["ramp"] * options.get("ramp", 0)
     figure = Figure(figsize=_size(panels), layout="constrained")
     formats = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in formats:
+    kind = path.suffix[1:].lower()
+    if kind not in formats:
         raise ValueError(
             f"The picture's name must end in a format that can be written; got {path.name!r}. "
             f"The formats are: {', '.join(sorted(formats))}."
         )
     plot_range_test(test, _panels(figure, panels), **options)
-    handle, part = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        figure.savefig(part, dpi=dpi)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part, 0o666 & ~umask)  # mkstemp makes private files
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
+    atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
 
 
 class _Curve:

@@ -1,4 +1,4 @@
-"""The picture, asked through matplotlib's own objects: what is drawn, where, and how it is named."""
+"""The picture, asked through matplotlib's own objects: what is drawn, where, under which name."""
 
 import subprocess
 import sys
