@@ -1,0 +1,168 @@
+"""Batches for the loops: the stream that `fit` would draw, and a fixed sample to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+from keras.src.trainers.epoch_iterator import EpochIterator
+
+
+class DataEnded(Exception):
+    """The data gave its last batch and cannot start again (a generator that ended)."""
+
+
+class _Batches:
+    """Batches without end; subclasses say what an epoch is."""
+
+    def __init__(self) -> None:
+        self._returned: list[Any] = []
+
+    def iterator(self) -> Iterator[Any]:
+        """The running epoch, in the backend's own form (a `tf.data` iterator, say)."""
+        raise NotImplementedError
+
+    def next_epoch(self) -> None:
+        """Begin again from the first batch.
+
+        Raises:
+            DataEnded: If the data cannot begin again.
+        """
+        raise NotImplementedError
+
+    def draw(self) -> Any:
+        """The next batch, the first of the next epoch after the last.
+
+        Raises:
+            DataEnded: If there is none, and none to come.
+        """
+        if self._returned:
+            return self._returned.pop()
+        batch = next(self.iterator(), None)
+        if batch is None:
+            self.next_epoch()
+            batch = next(self.iterator(), None)
+        if batch is None:
+            raise DataEnded
+        return batch
+
+    def give_back(self, batch: Any) -> None:
+        """Undo a `draw`: the batch comes again."""
+        self._returned.append(batch)
+
+    def hold_out(self, samples: int) -> list[Any]:
+        """Take batches off until they hold `samples` rows; fewer if the data ends."""
+        batches: list[Any] = []
+        while sum(map(batch_rows, batches)) < samples:
+            try:
+                batches.append(self.draw())
+            except DataEnded:
+                break
+        return batches
+
+
+class Stream(_Batches):
+    """The batches of `fit`: epoch after epoch, shuffled anew each time."""
+
+    def __init__(self, epochs: EpochIterator) -> None:
+        super().__init__()
+        self._epochs = epochs
+        self._iterator: Iterator[Any] | None = None
+        self._once = type(epochs.data_adapter).__name__ == "GeneratorDataAdapter"
+
+    def iterator(self) -> Iterator[Any]:
+        if self._iterator is None:
+            self._epochs.data_adapter.on_epoch_begin()
+            self._iterator = iter(self._epochs._get_iterator())
+        return self._iterator
+
+    def next_epoch(self) -> None:
+        if self._once:
+            raise DataEnded
+        self.close()
+
+    def close(self) -> None:
+        if self._iterator is not None:
+            self._iterator = None
+            self._epochs.data_adapter.on_epoch_end()
+
+    def peek(self) -> Any:
+        """A batch to build a model with; the data starts afresh after it, as it does in `fit`."""
+        batch = self.draw()
+        self._iterator = None
+        self._epochs.reset()
+        return batch
+
+
+class Replay(_Batches):
+    """Batches that were collected before, in a new order each time around."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        super().__init__()
+        self._batches = batches
+        self._iterator = iter(batches)
+
+    def iterator(self) -> Iterator[Any]:
+        return self._iterator
+
+    def next_epoch(self) -> None:
+        order = np.random.permutation(len(self._batches))
+        self._iterator = iter([self._batches[i] for i in order])
+
+    def set_aside(self, samples: int) -> list[Any]:
+        """Take batches out for good, a fifth of them at the most, until they hold `samples`."""
+        aside: list[Any] = []
+        most = max(1, len(self._batches) // 5)
+        while len(aside) < most and sum(map(batch_rows, aside)) < samples:
+            aside.append(self._batches.pop())
+        self._batches = self._batches or aside
+        self.next_epoch()
+        return aside
+
+    def close(self) -> None:
+        """Nothing runs on."""
+
+    def peek(self) -> Any:
+        return self._batches[0]
+
+
+def batch_rows(batch: Any) -> int:
+    """Samples in a batch."""
+    return next(int(leaf.shape[0]) for leaf in tree.flatten(batch) if hasattr(leaf, "shape"))
+
+
+def stream(model: Any, x: Any, y: Any = None, **options: Any) -> Stream:
+    """The stream that `model.fit(x, y, **options)` would train on.
+
+    Args:
+        options: `sample_weight`, `batch_size`, `steps_per_epoch`, `shuffle`, `class_weight`,
+            with the meanings that they have in `fit`.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from keras.src.backend.tensorflow.trainer import TFEpochIterator
+
+        return Stream(
+            TFEpochIterator(x=x, y=y, distribute_strategy=model.distribute_strategy, **options)
+        )
+    if backend == "jax":
+        from keras.src.backend.jax.trainer import JAXEpochIterator
+
+        return Stream(JAXEpochIterator(x=x, y=y, **options))
+    from keras.src.backend.torch.trainer import TorchEpochIterator
+
+    return Stream(TorchEpochIterator(x=x, y=y, **options))
+
+
+def is_array_data(*parts: Any) -> bool:
+    """Whether all leaves are arrays that can be indexed by rows."""
+    leaves = [leaf for leaf in tree.flatten(list(parts)) if leaf is not None]
+    return bool(leaves) and all(isinstance(leaf, np.ndarray) and leaf.ndim > 0 for leaf in leaves)
+
+
+def take_rows(part: Any, rows: np.ndarray) -> Any:
+    """The given rows of every array in a structure; None stays None."""
+    return tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], part)

@@ -1,0 +1,151 @@
+"""The TensorFlow loop: a chunk of steps is one call of a graph that draws its own batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras.src.backend.tensorflow.trainer import reduce_per_replica
+
+from keras_lr.loops import CHUNK, scalar_logs
+from keras_lr.loops.data import DataEnded
+from keras_lr.steering import BorrowedRate
+
+# The loop's memory is laid out before the first step is traced, when nobody knows yet how many
+# metrics a step reports.
+_WIDTH = 256
+_ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
+
+
+class TensorFlowLoop:
+    def __init__(self, model: Any, rate: BorrowedRate) -> None:
+        self._model = model
+        self._rate = rate
+        self._names: list[str] = []
+        self._step = self._make_step()
+        self._chunk = self._make_chunk()
+        self._test = self._make_test()
+
+    def start(self) -> None:
+        self._model.reset_metrics()
+
+    def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
+        fused = isinstance(stream.iterator(), _ITERATORS) and not self._model.run_eagerly
+        rows = self._train_fused(stream, rates) if fused else self._train_eagerly(stream, rates)
+        return dict(zip(self._names, rows.astype(np.float64).T, strict=True))
+
+    def evaluate(self, batches: list[Any]) -> dict[str, float]:
+        logs: dict[str, Any] = {}
+        self._model.reset_metrics()
+        for batch in batches:
+            logs = scalar_logs(self._test(batch))
+        result = {name: float(value) for name, value in logs.items()}
+        self._model.reset_metrics()
+        return result
+
+    def _train_fused(self, stream: Any, rates: np.ndarray) -> np.ndarray:
+        padded = np.zeros(CHUNK, np.float32)
+        padded[: len(rates)] = rates
+        parts: list[np.ndarray] = []
+        done, ended, restarted = 0, False, False
+        while done < len(rates) and not ended:
+            count, rows = self._chunk(
+                stream.iterator(), tf.constant(padded), tf.constant(done), tf.constant(len(rates))
+            )
+            rows = rows.numpy()[done : int(count), : len(self._names)]
+            ended = len(rows) > 0 and not np.isfinite(rows[-1, self._names.index("loss")])
+            parts.append(rows)
+            empty, done = int(count) == done and restarted, int(count)
+            if done < len(rates) and not ended:
+                try:
+                    if empty:
+                        raise DataEnded
+                    stream.next_epoch()
+                except DataEnded:
+                    if not done:
+                        raise
+                    ended = True
+                restarted = True
+        return np.concatenate(parts)
+
+    def _train_eagerly(self, stream: Any, rates: np.ndarray) -> np.ndarray:
+        rows: list[Any] = []
+        for rate in rates:
+            try:
+                batch = stream.draw()
+            except DataEnded:
+                if not rows:
+                    raise
+                break
+            rows.append(self._step(batch, tf.constant(rate, tf.float32)))
+        return np.stack([row.numpy() for row in rows])
+
+    def _make_step(self) -> Any:
+        model = self._model
+
+        def train_step(data: Any) -> Any:
+            logs = model.train_step(data)
+            # In the graph and after the step: the next step's values are its own, and metrics
+            # that the first step builds are reset as well.
+            model.reset_metrics()
+            return logs
+
+        train_step = _autoconverted(model, train_step)
+
+        @tf.autograph.experimental.do_not_convert
+        def step(data: Any, rate: Any) -> Any:
+            self._rate.value = rate
+            strategy = model.distribute_strategy
+            logs = strategy.run(train_step, args=(data,))
+            logs = scalar_logs(reduce_per_replica(logs, strategy, reduction="auto"))
+            self._names = list(logs)
+            return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
+
+        if model.run_eagerly:
+            return step
+        return tf.function(step, reduce_retracing=True, jit_compile=model.jit_compile)
+
+    def _make_chunk(self) -> Any:
+        @tf.autograph.experimental.do_not_convert
+        def chunk(iterator: Any, rates: Any, begin: Any, end: Any) -> Any:
+            def more(index: Any, finite: Any, batch: Any, rows: Any) -> Any:
+                return (index < end) & finite & batch.has_value()
+
+            def body(index: Any, finite: Any, batch: Any, rows: Any) -> Any:
+                row = self._step(batch.get_value(), rates[index])
+                row = tf.pad(row, [[0, _WIDTH - len(self._names)]])
+                finite = tf.math.is_finite(row[self._names.index("loss")])
+                following = tf.cond(
+                    (index + 1 < end) & finite,
+                    lambda: iterator.get_next_as_optional(),
+                    lambda: batch,
+                )
+                return index + 1, finite, following, rows.write(index, row)
+
+            rows = tf.TensorArray(tf.float32, size=CHUNK, element_shape=(_WIDTH,))
+            start = (begin, tf.constant(True), iterator.get_next_as_optional(), rows)
+            index, _, _, rows = tf.while_loop(more, body, start, parallel_iterations=1)
+            return index, rows.stack()
+
+        return tf.function(chunk, reduce_retracing=True)
+
+    def _make_test(self) -> Any:
+        model = self._model
+        test_step = _autoconverted(model, model.test_step)
+
+        @tf.autograph.experimental.do_not_convert
+        def test(data: Any) -> Any:
+            strategy = model.distribute_strategy
+            logs = strategy.run(test_step, args=(data,))
+            return reduce_per_replica(logs, strategy, reduction="auto")
+
+        if model.run_eagerly:
+            return test
+        return tf.function(test, reduce_retracing=True, jit_compile=model.jit_compile)
+
+
+def _autoconverted(model: Any, step: Any) -> Any:
+    """Empty optionals in a batch (a missing sample weight) become None, as in Keras's trainer."""
+    convert = getattr(model, "_autoconvert_optionals", None)
+    return step if convert is None else convert(step)

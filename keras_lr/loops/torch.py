@@ -1,0 +1,68 @@
+"""The PyTorch loop: eager steps; numbers leave the device once a chunk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from keras import ops
+
+from keras_lr.loops import scalar_logs
+from keras_lr.loops.data import DataEnded
+from keras_lr.steering import BorrowedRate
+
+
+class TorchLoop:
+    def __init__(self, model: Any, rate: BorrowedRate) -> None:
+        self._model = model
+        self._rate = rate
+        # A tensor that is filled anew, not a number: torch.compile would specialise on each.
+        rate.value = ops.convert_to_tensor(0.0, dtype="float32")
+        self._step = torch.compile(model.train_step) if _compiles(model) else model.train_step
+        self._test_step = torch.compile(model.test_step) if _compiles(model) else model.test_step
+
+    def start(self) -> None:
+        self._model.reset_metrics()
+
+    def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
+        model, columns = self._model, {}
+        model.train()
+        for rate in rates:
+            try:
+                batch = stream.draw()
+            except DataEnded:
+                if not columns:
+                    raise
+                break
+            self._rate.value.fill_(float(rate))
+            logs = scalar_logs(self._step(batch))
+            model.reset_metrics()
+            for name, value in logs.items():
+                columns.setdefault(name, []).append(_detached(value))
+        return {name: _to_numpy(values) for name, values in columns.items()}
+
+    def evaluate(self, batches: list[Any]) -> dict[str, float]:
+        model, logs = self._model, {}
+        model.eval()
+        model.reset_metrics()
+        with torch.no_grad():
+            for batch in batches:
+                logs = scalar_logs(self._test_step(batch))
+        result = {name: float(_detached(value)) for name, value in logs.items()}
+        model.reset_metrics()
+        return result
+
+
+def _compiles(model: Any) -> bool:
+    return bool(model.jit_compile) and not model.run_eagerly
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _to_numpy(values: list[Any]) -> np.ndarray:
+    if all(isinstance(value, torch.Tensor) for value in values):
+        return torch.stack(values).to("cpu", torch.float64).numpy()
+    return np.array([float(value) for value in values])

@@ -1,0 +1,398 @@
+"""`lr_find`: the range test as a function."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lr.loops.data import DataEnded, is_array_data, stream, take_rows
+from keras_lr.range_test.confirm import Confirmation, confirm
+from keras_lr.range_test.result import RangeTest
+from keras_lr.range_test.rules import NoSuggestion
+from keras_lr.range_test.workbench import Run, Workbench, borrow
+from keras_lr.steering import driven_optimizers
+
+_MAX_COPIED_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a range test is made, checked; `lr_find` says what each one means."""
+
+    start_lr: float = 1e-7
+    end_lr: float = 10.0
+    steps: int = 100
+    ramp: str = "exponential"
+    repeats: int = 1
+    stop_factor: float | None = 4.0
+    validation_every: int | None = None
+    validation_samples: int = 512
+    confirm: bool = False
+    seed: int | None = None
+    verbose: str | int | bool = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("start_lr", "end_lr"):
+            value = getattr(self, name)
+            if not _is_real(value) or not np.isfinite(value) or value <= 0:
+                raise ValueError(f"{name} must be a finite number above 0; got {value!r}.")
+        if self.start_lr >= self.end_lr:
+            raise ValueError(
+                "start_lr must be below end_lr; got "
+                f"start_lr={self.start_lr!r} and end_lr={self.end_lr!r}."
+            )
+        _check_count("steps", self.steps, 3)
+        _check_count("repeats", self.repeats, 1)
+        _check_count("validation_samples", self.validation_samples, 1)
+        if self.validation_every is not None:
+            _check_count("validation_every", self.validation_every, 1)
+        if self.ramp not in ("exponential", "linear"):
+            raise ValueError(f"ramp must be 'exponential' or 'linear'; got {self.ramp!r}.")
+        factor = self.stop_factor
+        if factor is not None and not (_is_real(factor) and np.isfinite(factor) and factor > 1):
+            raise ValueError(
+                f"stop_factor must be a number above 1; got {factor!r}. "
+                "Pass None to run the ramp to its end."
+            )
+        if self.seed is not None:
+            _check_count("seed", self.seed, 0)
+        if not isinstance(self.confirm, bool):
+            raise TypeError(f"confirm must be True or False; got {self.confirm!r}.")
+        if self.verbose not in ("auto", 0, 1, 2):
+            raise ValueError(f"verbose must be 'auto', 0 or 1; got {self.verbose!r}.")
+
+    @property
+    def learning_rates(self) -> np.ndarray:
+        """The ramp: rate of each step, both ends included."""
+        space = np.geomspace if self.ramp == "exponential" else np.linspace
+        return space(self.start_lr, self.end_lr, self.steps)
+
+
+def lr_find(
+    model: Any,
+    x: Any = None,
+    y: Any = None,
+    *,
+    batch_size: int | None = None,
+    sample_weight: Any = None,
+    class_weight: dict[int, float] | None = None,
+    shuffle: bool | str = True,
+    steps_per_epoch: int | None = None,
+    start_lr: float = 1e-7,
+    end_lr: float = 10.0,
+    steps: int = 100,
+    ramp: str = "exponential",
+    repeats: int = 1,
+    stop_factor: float | None = 4.0,
+    validation_data: Any = None,
+    validation_every: int | None = None,
+    validation_samples: int = 512,
+    confirm: bool = False,
+    seed: int | None = None,
+    verbose: str | int = "auto",
+) -> RangeTest:
+    """Train for a moment at rising learning rates, and give the model back as it was.
+
+    The learning-rate range test of Smith (2015, arXiv 1506.01186, section 3.3), with an
+    exponential ramp as in fastai. The losses are the true losses of each batch. Afterwards the
+    model, its optimizer, its metrics and the random generators are as before, bit for bit, also
+    after an exception or Ctrl-C: `fit` after `lr_find` equals `fit` without it. What is not
+    ours to put back is the position of your own data object: a generator has given batches
+    away, and a shuffled `tf.data.Dataset` goes on to its next order.
+
+    Args:
+        model: A compiled Keras model.
+        x, y, batch_size, sample_weight, class_weight, shuffle, steps_per_epoch: As in
+            `model.fit`. Data shorter than the ramp is repeated; where it cannot be (a generator
+            that ends), the test ends there.
+        start_lr: Rate of the first step, above 0.
+        end_lr: Rate of the last step, above `start_lr`.
+        steps: Steps of the ramp, at least 3. A step is one update of the weights; with gradient
+            accumulation it takes several batches, at one rate, and records their mean.
+        ramp: "exponential" or "linear" (Smith's).
+        repeats: Ramps to run, each from the same weights on the next batches of the data. The
+            suggestion then has an interval from their spread.
+        stop_factor: The test stops when the smoothed loss exceeds the best one by
+            `stop_factor - 1` times the scale of the losses (`range_test.stopping` has the
+            rule, which holds for losses below zero too); above 1, or None to run to the end. It
+            always stops at a loss that is not finite.
+        validation_data: `(x, y)`, `(x, y, sample_weight)` or a data set. The loss on a fixed
+            sample of it is measured along the ramp.
+        validation_every: Steps between those measurements; a 25th of the ramp by default.
+        validation_samples: Size of that sample; all of the data if it has fewer.
+        confirm: After the ramp, train from the same weights for a moment at a few constant
+            rates, and answer with the one that did best on held-out data: within 500 steps in
+            all, where the ramp alone takes 100. The held-out data are those of
+            `validation_data`, and else a part of the training data that these runs leave out.
+        seed: Seeds data order and noise for this test alone; None goes on from the current
+            state of the random generators (which is put back either way).
+        verbose: 1 shows a progress bar on stderr, 0 does not, "auto" does in a terminal.
+
+    Returns:
+        A `RangeTest`.
+
+    Raises:
+        ValueError: If an argument is out of its range, the model is not compiled, or there is
+            no data.
+        TypeError: If an argument is of the wrong kind.
+
+    >>> import keras, keras_lr, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> test = keras_lr.lr_find(model, x, x.sum(axis=1), verbose=0)
+    >>> 1e-4 < test.suggest().learning_rate < 10.0
+    True
+    """
+    options = Options(
+        start_lr=start_lr,
+        end_lr=end_lr,
+        steps=steps,
+        ramp=ramp,
+        repeats=repeats,
+        stop_factor=stop_factor,
+        validation_every=validation_every,
+        validation_samples=validation_samples,
+        confirm=confirm,
+        seed=seed,
+        verbose=verbose,
+    )
+    check_model(model)
+    if x is None:
+        raise ValueError("lr_find needs data; got x=None. Pass x and y, or a data set as x.")
+    fit_options = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
+
+    def training_data() -> Any:
+        weights, size = sample_weight, steps_per_epoch
+        return stream(model, x, y, sample_weight=weights, steps_per_epoch=size, **fit_options)
+
+    def hold_out(bench: Workbench) -> tuple[Any, list[Any]]:
+        """Data for the confirmation: a stream without the held-out batches, and those."""
+        parts = (x, y, sample_weight)
+        if not is_array_data(*parts):
+            return bench.stream, bench.stream.hold_out(options.validation_samples)
+        rows = np.random.permutation(len(keras.tree.flatten(x)[0]))
+        held = min(options.validation_samples, max(1, len(rows) // 5))
+        judged = take_rows(parts, rows[:held])
+        size = sum(leaf.nbytes for leaf in keras.tree.flatten(parts) if leaf is not None)
+        rest = take_rows(parts, rows[held:]) if size <= _MAX_COPIED_BYTES else parts
+        kept = stream(model, rest[0], rest[1], sample_weight=rest[2], **fit_options)
+        return kept, sample_batches(model, judged, held, batch_size)
+
+    return run_range_test(model, training_data, options, validation_data, batch_size, hold_out)
+
+
+def run_range_test(
+    model: Any,
+    training_data: Callable[[], Any],
+    options: Options,
+    validation_data: Any,
+    batch_size: int | None,
+    hold_out: Callable[[Workbench], tuple[Any, list[Any]]],
+) -> RangeTest:
+    """The test itself, for any source of batches."""
+    rates = options.learning_rates
+    every = options.validation_every or max(1, options.steps // 25)
+    confirmation: Confirmation | None = None
+    with borrow(model, training_data, options.seed) as bench, _progress(options) as report:
+        sample = None
+        if validation_data is not None:
+            sample = sample_batches(
+                model, validation_data, options.validation_samples, batch_size
+            )
+        runs: list[Run] = []
+        for _ in range(options.repeats):
+            if runs and runs[-1].stop_reason == "data_ended":
+                break
+            runs.append(
+                bench.run(
+                    rates,
+                    stop_factor=options.stop_factor,
+                    validation=sample,
+                    validation_every=every,
+                    report=report,
+                )
+            )
+        test = _assemble(rates, runs)
+        if options.confirm:
+            confirmation = _confirm(bench, test, sample, hold_out)
+        cost = bench.steps_trained
+        provenance = _provenance(model, options, bench)
+    test.confirmation, test.training_steps, test.provenance = confirmation, cost, provenance
+    return test
+
+
+def check_model(model: Any) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        TypeError: If it is no Keras model.
+        ValueError: If it is not compiled, or has no optimizer.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"model must be a Keras model; got {type(model).__name__}. "
+            "Load a saved one with keras.saving.load_model."
+        )
+    if not model.compiled or getattr(model, "optimizer", None) is None:
+        raise ValueError(
+            f"The model {model.name!r} must be compiled with an optimizer and a loss. "
+            "Call model.compile(optimizer=..., loss=...) first."
+        )
+
+
+def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) -> list[Any]:
+    """A fixed sample of validation data, as batches: rows spread evenly over arrays."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if is_array_data(x, y, sample_weight):
+        total = len(keras.tree.flatten(x)[0])
+        rows = np.unique(np.linspace(0, total - 1, min(samples, total)).astype(int))
+        x, y, sample_weight = take_rows((x, y, sample_weight), rows)
+    batches = stream(
+        model, x, y, sample_weight=sample_weight, batch_size=batch_size, shuffle=False
+    )
+    if is_array_data(x, y, sample_weight):
+        return list(batches.iterator())
+    return batches.hold_out(samples)
+
+
+class _Lab:
+    """What a confirmation may ask for: short runs from the model's starting point."""
+
+    def __init__(self, bench: Workbench, held_out: list[Any], stop_factor: float) -> None:
+        self._bench = bench
+        self._held_out = held_out
+        self._stop_factor = stop_factor
+
+    def ramp(self, start_lr: float, end_lr: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        run = self._bench.run(
+            np.geomspace(start_lr, end_lr, steps), stop_factor=self._stop_factor
+        )
+        return run.learning_rates, run.losses
+
+    def train(self, learning_rate: float, steps: int) -> float:
+        return self._bench.train(learning_rate, steps, self._held_out)
+
+
+def _confirm(
+    bench: Workbench,
+    test: RangeTest,
+    sample: list[Any] | None,
+    hold_out: Callable[[Workbench], tuple[Any, list[Any]]],
+) -> Confirmation | None:
+    if sample is None:
+        bench.stream, sample = hold_out(bench)
+    try:
+        return confirm(
+            _Lab(bench, sample, 4.0),
+            test.learning_rates,
+            test.losses,
+            validation=test.validation,
+        )
+    except NoSuggestion:
+        return None  # suggest() says why, and the curve is there to be looked at
+    except DataEnded:
+        warnings.warn(
+            "The data ended before the candidates were confirmed, so the suggestion comes from "
+            "the curve alone. Pass data that can be repeated, not a generator that ends.",
+            stacklevel=4,
+        )
+        return None
+
+
+def _assemble(rates: np.ndarray, runs: list[Run]) -> RangeTest:
+    """One result of all repeats; those that stopped earlier are padded with NaN."""
+    if not any(len(run.losses) for run in runs):
+        steps = 0
+    else:
+        steps = max(len(run.losses) for run in runs)
+    names = runs[0].logs
+
+    def joined(name: str) -> np.ndarray:
+        rows = np.full((len(runs), steps), np.nan)
+        for row, run in zip(rows, runs, strict=True):
+            row[: len(run.logs[name])] = run.logs[name]
+        return rows[0] if len(runs) == 1 else rows
+
+    reasons = [run.stop_reason for run in runs]
+    return RangeTest(
+        learning_rates=rates[:steps],
+        losses=joined("loss"),
+        metrics={name: joined(name) for name in names if name != "loss"},
+        validation=_mean_validation([run.validation for run in runs if run.validation]),
+        stop_reason=next((reason for reason in reasons if reason != "completed"), "completed"),
+    )
+
+
+def _mean_validation(checks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray] | None:
+    """The mean over repeats, as far as all of them got."""
+    if not checks:
+        return None
+    shortest = min(len(check["learning_rates"]) for check in checks)
+    return {
+        name: np.mean([check[name][:shortest] for check in checks], axis=0) for name in checks[0]
+    }
+
+
+def _provenance(model: Any, options: Options, bench: Workbench) -> dict[str, Any]:
+    backend = keras.backend.backend()
+    packages = ("keras-lr", "keras", backend, "numpy")
+    return {
+        "backend": backend,
+        "versions": {**{name: _version(name) for name in packages}, "python": _python()},
+        "model": model.name,
+        "optimizer": type(driven_optimizers(model.optimizer)[0]).__name__,
+        "group_ratios": bench.ratios,
+        "snapshot_bytes": bench.snapshot_bytes,
+        "options": asdict(options),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return getattr(sys.modules.get(package), "__version__", "unknown")
+
+
+def _python() -> str:
+    return platform.python_version()
+
+
+@contextmanager
+def _progress(options: Options) -> Iterator[Callable[[int, float, float], None] | None]:
+    """A bar on stderr with step, rate and loss; nothing when it would not be seen."""
+    shown = sys.stderr.isatty() if options.verbose == "auto" else bool(options.verbose)
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("Range test"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("lr {task.fields[rate]:.2e}  loss {task.fields[loss]:.4g}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=options.steps, rate=options.start_lr, loss=np.nan)
+        yield lambda step, rate, loss: progress.update(task, completed=step, rate=rate, loss=loss)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")

@@ -1,0 +1,205 @@
+"""What a range test recorded, and what can be read from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_lr._files import atomic_write
+from keras_lr.range_test import rules
+from keras_lr.range_test.confirm import Confirmation
+from keras_lr.range_test.rules import Suggestion
+
+_FORMAT = "keras-lr range test"
+_FORMAT_VERSION = 1
+
+
+@dataclass(eq=False)
+class RangeTest:
+    """A curve of losses against learning rates, with how it was made.
+
+    Any recorded curve can be judged: `RangeTest(learning_rates, losses).suggest()`.
+
+    Args:
+        learning_rates: Rate of each step, above 0 and rising, shape (steps,).
+        losses: True loss of each step's batch, shape (steps,), or (repeats, steps) with NaN
+            after the end of a repeat that stopped early.
+        metrics: Compiled metrics of each step's batch, shaped like `losses`.
+        validation: `learning_rates` and the values measured there on the validation sample
+            ("loss" and the metrics), each of shape (checks,); None without validation data.
+        stop_reason: "completed", "diverged", "non_finite" or "data_ended"; "" for a curve that
+            was made elsewhere. Of several repeats, the reason of the first that stopped early.
+        confirmation: The short runs at constant rates, if there were any.
+        training_steps: Updates of the weights that the whole test trained.
+        provenance: Versions, seed and options.
+
+    Raises:
+        ValueError: If shapes do not fit, or the rates are not positive and rising.
+
+    >>> test = RangeTest([1e-3, 1e-2, 1e-1], [2.0, 1.0, 4.0])
+    >>> test.losses.shape
+    (3,)
+    """
+
+    learning_rates: np.ndarray
+    losses: np.ndarray
+    metrics: dict[str, np.ndarray] = field(default_factory=dict)
+    validation: dict[str, np.ndarray] | None = None
+    stop_reason: str = ""
+    confirmation: Confirmation | None = None
+    training_steps: int = 0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.learning_rates = np.array(self.learning_rates, dtype=np.float64)
+        self.losses = np.array(self.losses, dtype=np.float64)
+        self.metrics = {name: np.array(v, np.float64) for name, v in self.metrics.items()}
+        if self.validation is not None:
+            self.validation = {k: np.array(v, np.float64) for k, v in self.validation.items()}
+        if self.learning_rates.ndim != 1:
+            raise ValueError(
+                "learning_rates must have shape (steps,); got an array of shape "
+                f"{self.learning_rates.shape}."
+            )
+        for name, values in {"losses": self.losses, **self.metrics}.items():
+            if values.ndim not in (1, 2) or values.shape[-1] != len(self.learning_rates):
+                raise ValueError(
+                    f"{name} must have shape (steps,) or (repeats, steps), with "
+                    f"{len(self.learning_rates)} steps like learning_rates; got {values.shape}."
+                )
+        rates = self.learning_rates
+        if not (np.all(np.isfinite(rates)) and np.all(rates > 0) and np.all(np.diff(rates) > 0)):
+            raise ValueError(
+                "learning_rates must be finite, above 0 and rising; got "
+                f"{np.array2string(rates, threshold=6, precision=3)}."
+            )
+
+    def suggest(self, method: str = "auto") -> Suggestion:
+        """A learning rate to train with, its interval and the reason for it.
+
+        Args:
+            method: "auto" answers from the confirmation if there is one and else from the
+                curve; "curve" always answers from the curve. The rules of other libraries go by
+                their names: "valley", "slide", "steep", "minimum" (fastai), "lightning",
+                "torch_lr_finder", "ignite", "ktrain".
+
+        Raises:
+            NoSuggestion: If the curve supports no answer. The message says why.
+            ValueError: If there is no such method.
+        """
+        return rules.suggest(
+            self.learning_rates,
+            self.losses,
+            method,
+            validation=self.validation,
+            confirmation=self.confirmation,
+        )
+
+    def bounds(self) -> tuple[float, float]:
+        """Smith's `(base_lr, max_lr)`, for a cyclic or one-cycle schedule.
+
+        Read from the accuracy if the model reports one (Smith 2015, section 3.3), on the
+        validation sample if there is one, and else from the loss.
+
+        Raises:
+            NoSuggestion: If the curve supports no answer.
+        """
+        recorded = {"loss": self.losses, **self.metrics}
+        rates = self.learning_rates
+        if self.validation is not None:
+            recorded = {k: v for k, v in self.validation.items() if k != "learning_rates"}
+            rates = self.validation["learning_rates"]
+        accuracy = next((v for name, v in recorded.items() if "acc" in name.lower()), None)
+        return rules.bounds(rates, recorded["loss"], accuracy)
+
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """Draw the curve and the suggestion; see `keras_lr.plotting.plot_range_test`."""
+        from keras_lr.plotting import plot_range_test
+
+        return plot_range_test(self, ax, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the test as JSON, whole or not at all; `load` gives back the same numbers."""
+        content = {"format": _FORMAT, "version": _FORMAT_VERSION, **self.to_dict()}
+        atomic_write(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain lists and numbers; values that are not finite become None or text."""
+        return {
+            "learning_rates": _plain(self.learning_rates),
+            "losses": _plain(self.losses),
+            "metrics": {name: _plain(values) for name, values in self.metrics.items()},
+            "validation": _plain(self.validation),
+            "stop_reason": self.stop_reason,
+            "confirmation": _plain(
+                None if self.confirmation is None else dataclasses.asdict(self.confirmation)
+            ),
+            "training_steps": self.training_steps,
+            "provenance": _plain(self.provenance),
+        }
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RangeTest:
+        """Read a test that `save` wrote.
+
+        Raises:
+            ValueError: If the file is not such a test, or of a later version.
+            OSError: If it cannot be read.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise KeyError("format")
+            if content["version"] > _FORMAT_VERSION:
+                raise ValueError(
+                    f"{path} was written by a later keras-lr (format {content['version']}, this "
+                    f"one reads up to {_FORMAT_VERSION}). Upgrade keras-lr to read it."
+                )
+            confirmation = content["confirmation"]
+            return cls(
+                learning_rates=_numbers(content["learning_rates"]),
+                losses=_numbers(content["losses"]),
+                metrics={name: _numbers(v) for name, v in content["metrics"].items()},
+                validation=None
+                if content["validation"] is None
+                else {name: _numbers(v) for name, v in content["validation"].items()},
+                stop_reason=str(content["stop_reason"]),
+                confirmation=None if confirmation is None else _confirmation(confirmation),
+                training_steps=int(content["training_steps"]),
+                provenance=dict(content["provenance"]),
+            )
+        except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a range test that keras-lr saved.") from error
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not a range test that keras-lr saved.") from error
+
+
+def _plain(value: Any) -> Any:
+    """NumPy values as what JSON can hold: NaN is null, an infinity its name."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None if np.isnan(value) else str(value)
+    return value
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """The inverse of `_plain` for arrays: float64 understands None and 'inf'."""
+    return np.array(value, dtype=np.float64)
+
+
+def _confirmation(content: dict[str, Any]) -> Confirmation:
+    fields = {part.name: content[part.name] for part in dataclasses.fields(Confirmation)}
+    return Confirmation(**fields)

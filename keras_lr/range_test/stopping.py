@@ -1,0 +1,44 @@
+"""When a ramp has gone too far."""
+
+from __future__ import annotations
+
+import numpy as np
+
+MEMORY = 0.9  # of the moving average that the rule watches
+
+
+def first_divergence(losses: np.ndarray, stop_factor: float) -> int | None:
+    """Index of the first step at which the loss has diverged, or None.
+
+    The rule watches an exponential moving average (0.9, bias-corrected) and stops where it is
+    above
+
+        best + (stop_factor - 1) * scale,   scale = max(|best|, first - best, range of the noise)
+
+    with the best and the first value of that average. For a loss that is far from zero and has
+    not fallen, this is the field's `stop_factor * best` (fastai, Lightning and ktrain use 4).
+    The other two scales make the rule hold where that one fails: for losses near zero, where
+    four times almost nothing is almost nothing, and for losses below zero, where `4 * best` is
+    less than the best. The range of the noise is that of the losses up to the best one.
+
+    Args:
+        losses: True batch losses, finite, shape (steps,).
+        stop_factor: Above 1.
+    """
+    losses = np.asarray(losses, dtype=np.float64)
+    average = moving_average(losses)
+    best = np.minimum.accumulate(average)
+    best_step = np.maximum.accumulate(np.where(average == best, np.arange(len(losses)), 0))
+    noise = (np.maximum.accumulate(losses) - np.minimum.accumulate(losses))[best_step]
+    scale = np.maximum.reduce([np.abs(best), average[:1] - best, noise])
+    diverged = average > best + (stop_factor - 1.0) * scale
+    return int(np.argmax(diverged)) if diverged.any() else None
+
+
+def moving_average(losses: np.ndarray) -> np.ndarray:
+    """Exponential moving average with `MEMORY`, corrected for its start at zero."""
+    averages, total = [], 0.0
+    for i, loss in enumerate(losses, start=1):
+        total = MEMORY * total + (1.0 - MEMORY) * loss
+        averages.append(total / (1.0 - MEMORY**i))
+    return np.array(averages)

@@ -1,0 +1,317 @@
+"""The one place that copies a model's whole state and puts it back.
+
+What a training step can change is of two kinds. *Values*: weights, statistics, optimizer slots,
+counters, seeds, metrics. They are copied to host memory, once, so that nothing extra lives on
+the device. *Structure*: a compiled model that has never been fitted has an optimizer without
+slots and metrics without variables; training builds them. Those objects' attributes are
+remembered and put back, so that a later `fit` starts from where it would have started.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+from keras.src.utils.tracking import Tracker
+
+from keras_lr.steering import all_optimizers
+
+_MODEL_ATTRIBUTES = (
+    "stop_training",
+    "history",
+    "train_function",
+    "test_function",
+    "_jax_state",
+    "_jax_state_synced",
+    "_eval_epoch_iterator",
+    "_losses_override",
+)
+
+
+def optimizers_of(model: Any) -> list[Any]:
+    """Every optimizer of a model, those that a custom `compile` keeps in attributes included."""
+    found: dict[int, Any] = {}
+    for value in [model.optimizer, *vars(model).values()]:
+        if isinstance(value, keras.optimizers.Optimizer):
+            found.update((id(part), part) for part in all_optimizers(value))
+    return list(found.values())
+
+
+class Snapshot:
+    """A copy of everything that training changes in a model and in the random generators.
+
+    Take it before the model is touched, call `copy_values` once its variables exist, and
+    `restore` to put everything back. `rewind` puts the values back and leaves the structure
+    and the random generators, for another run from the same start.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._random = _RandomState()
+        self._objects = [_Attributes(part) for part in optimizers_of(model)]
+        for part in (model._compile_metrics, model._compile_loss):
+            if part is not None and not part.built:
+                self._objects.append(_Attributes(part))
+        self._attributes = {
+            name: vars(model)[name] for name in _MODEL_ATTRIBUTES if name in vars(model)
+        }
+        self._values: list[tuple[Any, np.ndarray]] = []
+        self._layouts: list[Any] = []
+        self._extra: list[Callable[[], None]] = []
+
+    def copy_values(self) -> None:
+        """Copy the value of every variable to host memory."""
+        self._values = [
+            (variable, np.array(keras.ops.convert_to_numpy(variable.value)))
+            for variable in _variables(self._model)
+        ]
+        if keras.backend.backend() == "torch":
+            self._extra = [*_torch_buffers(self._model), *_torch_gradients(self._model)]
+
+    @property
+    def nbytes(self) -> int:
+        """Host memory that the copied values take, in bytes."""
+        return sum(value.nbytes for _, value in self._values)
+
+    def rewind(self) -> None:
+        """Put every value back: the next training step starts where the first one did."""
+        with _variable_scope(self._model):
+            for variable, value in self._values:
+                # A copy, always: JAX may share the memory of a NumPy array and donates its
+                # buffers to the training step.
+                variable.assign(_fresh(value))
+        for put_back in self._extra:
+            put_back()
+
+    def restore(self) -> None:
+        """Put back values, structure, attributes and random generators."""
+        self.rewind()
+        for part in self._objects:
+            part.restore()
+        for name in _MODEL_ATTRIBUTES:
+            if name in self._attributes:
+                object.__setattr__(self._model, name, self._attributes[name])
+            elif name in vars(self._model):
+                object.__delattr__(self._model, name)
+        self._random.restore()
+
+    @contextmanager
+    def guarding(self) -> Iterator[Snapshot]:
+        """Restore when the block ends, however it ends; Ctrl-C waits until that is done."""
+        try:
+            yield self
+        finally:
+            with uninterrupted():
+                self.restore()
+
+
+def _variables(model: Any) -> list[Any]:
+    """All variables that training may change, each once."""
+    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    candidates = [
+        *model.variables,
+        *model.metrics_variables,
+        *(variable for part in optimizers_of(model) for variable in part.variables),
+        *([generator.state] if generator is not None else []),
+    ]
+    return list({id(variable): variable for variable in candidates}.values())
+
+
+def _fresh(value: np.ndarray) -> Any:
+    if keras.backend.backend() != "jax":
+        return value
+    import jax.numpy as jnp
+
+    return jnp.array(value, copy=True)
+
+
+@contextmanager
+def _variable_scope(model: Any) -> Iterator[None]:
+    """The scope in which TensorFlow lets mirrored variables be assigned."""
+    if keras.backend.backend() == "tensorflow":
+        with model.distribute_strategy.scope():
+            yield
+    else:
+        yield
+
+
+def _torch_buffers(model: Any) -> list[Callable[[], None]]:
+    """Parameters and buffers of plain torch modules, which are no Keras variables."""
+    known = {id(variable.value) for variable in _variables(model)}
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if id(t) not in known]
+
+    def put_back(tensor: Any, value: Any) -> Callable[[], None]:
+        return lambda: tensor.data.copy_(value)
+
+    restores = [put_back(tensor, tensor.detach().cpu().clone()) for tensor in tensors]
+    modes = [(module, module.training) for module in model.modules()]
+
+    def put_modes_back() -> None:
+        for module, training in modes:
+            module.training = training
+
+    return [*restores, put_modes_back]
+
+
+def _torch_gradients(model: Any) -> list[Callable[[], None]]:
+    """Training leaves `.grad` on parameters that had none; drop those again."""
+    without = [parameter for parameter in model.parameters() if parameter.grad is None]
+
+    def drop() -> None:
+        for parameter in without:
+            parameter.grad = None
+
+    return [drop]
+
+
+class _Attributes:
+    """The attributes of one object, with the contents of the containers among them."""
+
+    def __init__(self, part: Any) -> None:
+        self._part = part
+        self._saved = {name: (value, _contents(value)) for name, value in vars(part).items()}
+
+    def restore(self) -> None:
+        attributes = vars(self._part)
+        attributes.clear()
+        for name, (value, contents) in self._saved.items():
+            _refill(value, contents)
+            attributes[name] = value
+
+
+def _contents(value: Any) -> Any:
+    """A copy of what a container holds, nested containers included; None for anything else."""
+    value = _unwrapped(value)
+    if isinstance(value, Tracker):
+        return _contents(value.stored_ids), value.locked
+    if isinstance(value, dict):
+        return {key: (item, _contents(item)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [(item, _contents(item)) for item in value]
+    if isinstance(value, set):
+        return set(value)
+    return None
+
+
+def _unwrapped(value: Any) -> Any:
+    """The plain container inside those that TensorFlow puts around lists and dictionaries."""
+    for name in ("__wrapped__", "_storage"):
+        if isinstance(value, (dict, list)) and hasattr(value, name):
+            value = getattr(value, name)
+    return value
+
+
+def _refill(value: Any, contents: Any) -> None:
+    """Make a container hold again what `_contents` found in it.
+
+    Base-class methods are called on purpose: Keras's tracked containers would register what is
+    put into them.
+    """
+    if contents is None:
+        return
+    value = _unwrapped(value)
+    if isinstance(value, Tracker):
+        _refill(value.stored_ids, contents[0])
+        value.locked = contents[1]
+    elif isinstance(value, dict):
+        dict.clear(value)
+        for key, (item, inner) in contents.items():
+            dict.__setitem__(value, key, item)
+            _refill(item, inner)
+    elif isinstance(value, list):
+        list.clear(value)
+        for item, inner in contents:
+            list.append(value, item)
+            _refill(item, inner)
+    else:
+        set.clear(value)
+        set.update(value, contents)
+
+
+class _RandomState:
+    """The state of every random generator that `fit` draws from."""
+
+    def __init__(self) -> None:
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()
+        self._generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+        self._restores: list[Callable[[], Any]] = []
+        if keras.backend.backend() == "tensorflow":
+            self._restores.append(_tensorflow_random())
+        elif keras.backend.backend() == "torch":
+            self._restores.append(_torch_random())
+
+    def restore(self) -> None:
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, self._generator)
+        for restore in self._restores:
+            restore()
+
+
+def _tensorflow_random() -> Callable[[], None]:
+    from tensorflow.python.eager import context
+
+    eager = context.context()
+    seed, generator = eager._seed, eager._rng
+    state = generator.getstate() if generator is not None else None
+
+    def restore() -> None:
+        eager._seed, eager._rng = seed, generator
+        if generator is not None:
+            generator.setstate(state)
+
+    return restore
+
+
+def _torch_random() -> Callable[[], None]:
+    import torch
+
+    cpu, devices = torch.get_rng_state(), []
+    if torch.cuda.is_available():
+        devices = torch.cuda.get_rng_state_all()
+
+    def restore() -> None:
+        torch.set_rng_state(cpu)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+
+    return restore
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done, then let it through."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending: list[tuple[Any, Any]] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: pending.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if pending and callable(previous):
+            previous(*pending[-1])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators that order data and draw noise; a `Snapshot` puts them back."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.random.set_seed(seed)
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        torch.manual_seed(seed)
