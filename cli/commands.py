@@ -1,0 +1,77 @@
+"""The command group: what every command shares is the way it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from .errors import one_line
+from .find import find
+
+__all__ = ["main"]
+
+EPILOG = "Example: keras-lr find model.keras --data train.npz --plot range_test.png"
+
+
+class Group(click.Group):
+    """A group that answers every error with one line on stderr, and Ctrl-C with exit 130."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, False, **extra)
+            sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.ClickException as error:
+            where = getattr(error, "ctx", None)
+            hint = f" Try '{where.command_path} --help'." if where else ""
+            click.echo(f"Error: {one_line(error.format_message(), 1200)}{hint}", err=True)
+            code = error.exit_code
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("Interrupted; the model file was not touched.", err=True)
+            code = 130
+        except OSError as error:  # the reader of our output has gone, as in `keras-lr ... | head`
+            if error.errno != errno.EPIPE:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            code = 1
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"keras-lr {version('keras-lr')}")
+        context.exit()
+
+
+@click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """Find a learning rate for a Keras 3 model, and leave the model as it was."""
+
+
+main.add_command(find)

@@ -1,0 +1,253 @@
+"""From what the user typed to arrays or a data set that `fit` takes."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from .errors import BadInput, one_line
+from .functions import call, is_function
+
+__all__ = ["Data", "check_source", "load_data", "source_beside"]
+
+KINDS = (
+    "an .npz file, x.npy,y.npy, a .csv or .parquet file with --target, a folder, or module:function"
+)
+TRAINING = (("x", "y"), ("x_train", "y_train"))
+VALIDATION = (("x_val", "y_val"), ("x_valid", "y_valid"), ("x_test", "y_test"))
+TABLES = (".csv", ".parquet")
+
+
+@dataclass
+class Data:
+    """What is handed to `fit`: `x` alone when it is a data set that brings its own batches."""
+
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
+
+    @property
+    def is_arrays(self) -> bool:
+        return self.y is not None
+
+
+def check_source(source: str, option: str = "--data", target: str | None = None) -> None:
+    """What can be said without reading it: does it exist, and is it of a kind that we read?"""
+    if is_function(source):
+        return
+    paths = _pair(source) or [source]
+    for path in paths:
+        if not os.path.exists(path):
+            raise BadInput(f"{option} {path} does not exist.")
+        if not os.access(path, os.R_OK):
+            raise BadInput(f"{option} {path} cannot be read.")
+        if os.path.isfile(path) and not os.path.getsize(path):
+            raise BadInput(f"{option} {path} is an empty file.")
+    if os.path.isdir(source) or len(paths) == 2:
+        return
+    if source.endswith(".npy"):
+        raise BadInput(f"{source} is one array; name two files with a comma, as in x.npy,y.npy.")
+    if source.endswith(TABLES):
+        if target is None:
+            raise BadInput(f"{source} is a table; say with --target which column to predict.")
+    elif not source.endswith(".npz"):
+        raise BadInput(f"{option} {source} is of an unknown kind; it takes {KINDS}.")
+
+
+def source_beside(model_spec: str) -> str:
+    """The `.npz` next to the model file, for the user who names no data."""
+    if is_function(model_spec):
+        raise BadInput(f"A model from a function has no data beside it; pass --data: {KINDS}.")
+    beside = os.path.splitext(model_spec)[0] + ".npz"
+    return beside if os.path.exists(beside) else ""
+
+
+def load_data(
+    source: str,
+    model: Any,
+    *,
+    batch_size: int | None = None,
+    target: str | None = None,
+    validation: bool = False,
+) -> Data:
+    """Read the data that `source` names.
+
+    Args:
+        source: A file, two `.npy` files with a comma between them, a folder, or
+            `module:function`.
+        model: The model that will see the data; it decides the size of images and the names of
+            several inputs.
+        batch_size: Examples per batch of a folder of images; `None` means 32.
+        target: Column of a table that holds the targets.
+        validation: Prefer the arrays `x_val` and `y_val` of an `.npz` file.
+
+    Raises:
+        BadInput: If the source is missing, damaged, empty or without the expected names.
+    """
+    check_source(source, "--validation" if validation else "--data", target)
+    try:
+        if is_function(source):
+            return _made(call(source), source)
+        if os.path.isdir(source):
+            from .folders import load_folder
+
+            x, y = load_folder(source, model, batch_size or 32)
+            return Data(x, y)
+        if source.endswith(".npz"):
+            return _npz(source, model, VALIDATION + TRAINING if validation else TRAINING)
+        if source.endswith(TABLES):
+            return _table(source, str(target), model)
+        return Data(*(_array(path) for path in _pair(source)))
+    except (BadInput, KeyboardInterrupt):
+        raise
+    except MemoryError as error:
+        raise BadInput(f"{source} does not fit into memory.") from error
+    except Exception as error:
+        raise BadInput(f"{source} could not be read: {one_line(error)}") from error
+
+
+def _pair(source: str) -> list[str]:
+    paths = source.split(",")
+    return paths if len(paths) == 2 and all(path.endswith(".npy") for path in paths) else []
+
+
+def _made(made: Any, spec: str) -> Data:
+    if isinstance(made, (tuple, list)) and len(made) in (2, 3) and made[1] is not None:
+        return Data(*made)
+    if made is None or not (hasattr(made, "__iter__") or hasattr(made, "__getitem__")):
+        raise BadInput(
+            f"{spec} returned a {type(made).__name__}; it must return (x, y) or a data set."
+        )
+    if isinstance(made, (str, dict)) or (hasattr(made, "shape") and hasattr(made, "dtype")):
+        raise BadInput(f"{spec} returned a {type(made).__name__} without targets; return (x, y).")
+    return Data(made)
+
+
+def _array(path: str) -> Any:
+    import numpy as np
+
+    with open(path, "rb") as file:
+        _believable(file, os.path.getsize(path), path)
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _npz(path: str, model: Any, choices: Sequence[tuple[str, str]]) -> Data:
+    if not zipfile.is_zipfile(path):
+        raise BadInput(f"{path} is damaged, cut short or no .npz file.")
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        lower = {name.lower(): name for name in names}
+
+        def read(name: str) -> Any:
+            return _member(archive, f"{lower[name]}.npy", path)
+
+        weight = read("sample_weight") if "sample_weight" in lower else None
+        for x, y in choices:
+            if x in lower and y in lower:
+                return Data(read(x), read(y), weight)
+        inputs = [tensor.name for tensor in getattr(model, "inputs", None) or []]
+        outputs = list(getattr(model, "output_names", None) or [])
+        found = {name.lower() for name in names}
+        if inputs and all(name.lower() in found for name in inputs):
+            x_parts = {name: read(name.lower()) for name in inputs}
+            if "y" in lower:
+                return Data(x_parts, read("y"), weight)
+            if outputs and all(name.lower() in found for name in outputs):
+                return Data(x_parts, {name: read(name.lower()) for name in outputs}, weight)
+    wanted = " or ".join(f"{x} and {y}" for x, y in choices)
+    if len(inputs) > 1:
+        wanted += f", or an array for each input ({', '.join(inputs)}) and y"
+    raise BadInput(f"{path} must hold {wanted}; it holds {', '.join(names) or 'nothing'}.")
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: str) -> Any:
+    import numpy as np
+
+    label = f"{name.removesuffix('.npy')} in {path}"
+    with archive.open(name) as file:
+        _believable(file, archive.getinfo(name).file_size, label)
+    with archive.open(name) as file:
+        try:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+            file.read(1)  # reaches the end, where the checksum is compared
+            return array
+        except ValueError as error:
+            raise BadInput(f"{label} could not be read: {one_line(error)}") from error
+
+
+def _believable(file: Any, size: int, label: str) -> None:
+    """A header may claim any shape; compare it with the bytes that are there before reading."""
+    import numpy as np
+
+    version = np.lib.format.read_magic(file)
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise BadInput(
+            f"{label} holds Python objects, which are not loaded; save plain numbers or text."
+        )
+    claimed = dtype.itemsize
+    for length in shape:
+        claimed *= length
+    if claimed > size or min(shape, default=0) < 0:
+        raise BadInput(f"{label} claims the shape {shape} but its file is shorter; it is damaged.")
+
+
+def _table(path: str, target: str, model: Any) -> Data:
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise BadInput(f"Reading {path} needs pandas; pip install pandas.") from error
+    if path.endswith(".csv"):
+        table = pd.read_csv(path)
+    else:
+        try:
+            table = pd.read_parquet(path)
+        except ImportError as error:
+            raise BadInput(f"Reading {path} needs pyarrow; pip install pyarrow.") from error
+    columns = [str(name) for name in table.columns]
+    table.columns = columns
+    if target not in columns:
+        shown = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
+        raise BadInput(f"{path} has no column {target!r}; its columns are: {shown}.")
+    if columns.count(target) > 1:
+        raise BadInput(f"{path} has several columns named {target!r}.")
+    not_numbers = [
+        name
+        for name, kind in zip(columns, table.dtypes, strict=True)
+        if not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind))
+    ]
+    if not_numbers:
+        raise BadInput(
+            f"{path} has columns that are not numbers: {', '.join(not_numbers[:8])}; encode them "
+            "as numbers or drop them."
+        )
+    y = table.pop(target).to_numpy()
+    if not len(table.columns):
+        raise BadInput(f"{path} has no columns but the target {target!r}.")
+    return Data(_as_model_wants(table.to_numpy(dtype="float32"), model), y)
+
+
+def _as_model_wants(x: Any, model: Any) -> Any:
+    """A row of a table may be an image written out: shape it as the model's only input."""
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) != 1 or len(inputs[0].shape) <= 2 or None in inputs[0].shape[1:]:
+        return x
+    shape = tuple(inputs[0].shape[1:])
+    size = 1
+    for length in shape:
+        size *= length
+    if x.shape[1] != size:
+        return x
+    click.echo(f"Each row of {size} numbers is taken as an example of shape {shape}.", err=True)
+    return x.reshape(-1, *shape)

@@ -1,0 +1,130 @@
+"""A folder with one sub-folder a class, of images or of text, on any backend."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from .errors import BadInput, one_line
+from .models import loss_name
+
+__all__ = ["load_folder"]
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+DEFAULT_SIZE = 224
+
+
+def load_folder(folder: str, model: Any, batch_size: int) -> tuple[Any, Any]:
+    """Images as a `PyDataset` that reads them batch by batch, text as one array of strings.
+
+    Classes are the sub-folders in alphabetical order, as in Keras's own loaders. Labels are
+    integers for a sparse loss, one-hot rows for a categorical one, 0. or 1. for a binary one.
+    """
+    classes = sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."
+    )
+    files: list[tuple[str, int]] = []
+    for label, name in enumerate(classes):
+        for place, folders, names in os.walk(os.path.join(folder, name)):
+            folders.sort()
+            files += [(os.path.join(place, each), label) for each in sorted(names)]
+    images = [item for item in files if item[0].lower().endswith(IMAGES)]
+    texts = [item for item in files if item[0].lower().endswith(".txt")]
+    if not images and not texts:
+        raise BadInput(
+            f"{folder} must hold one folder a class, with images or .txt files in them; "
+            f"it has {len(classes)} folders and none of these files."
+        )
+    labels = _labels([label for _, label in (images or texts)], len(classes), folder, model)
+    if images:
+        return _images([path for path, _ in images], labels, model, batch_size), None
+    return _texts([path for path, _ in texts], folder, model), labels
+
+
+def _labels(codes: list[int], classes: int, folder: str, model: Any) -> Any:
+    import numpy as np
+
+    outputs = getattr(model, "outputs", None) or []
+    width = outputs[0].shape[-1] if len(outputs) == 1 else None
+    loss = loss_name(model.loss)
+    array = np.asarray(codes, dtype="int32")
+    if loss.startswith("binary") and width in (1, None):
+        if classes != 2:
+            raise BadInput(f"{folder} has {classes} classes; a model with {loss} tells two apart.")
+        return array.astype("float32")[:, None]
+    if width is not None and classes > width:
+        raise BadInput(f"{folder} has {classes} classes but the model has only {width} outputs.")
+    if loss.startswith("sparse"):
+        return array
+    return np.eye(width or classes, dtype="float32")[array]
+
+
+def _images(paths: list[str], labels: Any, model: Any, batch_size: int) -> Any:
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise BadInput("Reading images needs Pillow; pip install pillow.") from error
+    import keras
+    import numpy as np
+
+    inputs = getattr(model, "inputs", None) or []
+    shape = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else ()
+    if len(shape) != 3:
+        raise BadInput(f"The folder holds images; the model wants {_shape_of(inputs)}.")
+    first = keras.config.image_data_format() == "channels_first"
+    channels, *size = shape if first else (shape[2], shape[0], shape[1])
+    mode = {1: "grayscale", 3: "rgb", 4: "rgba", None: "rgb"}.get(channels)
+    if mode is None:
+        raise BadInput(f"The model wants images with {channels} channels; files have 1, 3 or 4.")
+    height, width = (length or DEFAULT_SIZE for length in size)
+    if None in size:
+        click.echo(f"The model takes any size; images are read at {height} x {width}.", err=True)
+
+    class Images(keras.utils.PyDataset):
+        """Reads the images of one batch when it is asked for."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.order = np.random.default_rng(0).permutation(len(paths))
+
+        def __len__(self) -> int:
+            return -(-len(paths) // batch_size)
+
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            chosen = self.order[index * batch_size : (index + 1) * batch_size]
+            return np.stack([self.read(paths[i]) for i in chosen]), labels[chosen]
+
+        def read(self, path: str) -> Any:
+            try:
+                image = keras.utils.load_img(path, color_mode=mode, target_size=(height, width))
+            except Exception as error:
+                raise BadInput(f"{path} is no readable image: {one_line(error)}") from error
+            return keras.utils.img_to_array(image)
+
+    return Images()
+
+
+def _texts(paths: list[str], folder: str, model: Any) -> Any:
+    import keras
+    import numpy as np
+
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) != 1 or inputs[0].dtype != "string":
+        raise BadInput(
+            f"{folder} holds text but the model wants {_shape_of(inputs)}; put a TextVectorization "
+            "layer into the model (TensorFlow), or pass module:function with tokenised data."
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise BadInput("Only TensorFlow feeds text to a model; pass --backend tensorflow.")
+    texts = []
+    for path in paths:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            texts.append(file.read())
+    return np.asarray(texts, dtype=object)
+
+
+def _shape_of(inputs: Any) -> str:
+    shapes = [f"{tuple(tensor.shape)} of {tensor.dtype}" for tensor in inputs]
+    return ", ".join(shapes) or "an input that it does not declare"

@@ -1,0 +1,57 @@
+"""`module:function` on the command line: the user's own code makes the model or the data."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from typing import Any
+
+from .errors import BadInput, one_line
+
+__all__ = ["call", "is_function"]
+
+
+def is_function(spec: str) -> bool:
+    """Whether `spec` reads as module:function rather than as a path that exists."""
+    return bool(re.fullmatch(r"[\w.]+:[\w.]+", spec)) and not os.path.exists(spec)
+
+
+def call(spec: str) -> Any:
+    """Import the module, the current folder first, and call the function without arguments.
+
+    Raises:
+        BadInput: If there is no such module or function, or it raises.
+    """
+    module_name, _, path = spec.partition(":")
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        try:
+            made: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name and (module_name + ".").startswith(error.name + "."):
+                raise BadInput(
+                    f"No module {error.name} in the current folder or among the installed packages."
+                ) from error
+            raise BadInput(f"{module_name} imports {error.name}, which is missing.") from error
+        except Exception as error:
+            raise BadInput(_raised(module_name, error)) from error
+        for name in path.split("."):
+            if not hasattr(made, name):
+                raise BadInput(f"The module {module_name} has no {path}.")
+            made = getattr(made, name)
+        if not callable(made):
+            raise BadInput(f"{spec} is not a function but a {type(made).__name__}.")
+        try:
+            return made()
+        except Exception as error:
+            raise BadInput(_raised(spec, error)) from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _raised(spec: str, error: Exception) -> str:
+    return f"{spec} raised {type(error).__name__}: {one_line(error)}"

@@ -1,0 +1,298 @@
+"""From what the user typed to a compiled model. The file is only ever read."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from .errors import BadInput, one_line
+from .functions import call, is_function
+from .startup import hidden
+
+__all__ = ["check_model_file", "load_model", "loss_name"]
+
+H5 = (".h5", ".hdf5")
+LINEAR = (None, "linear")
+PROBABILITIES = {
+    "binary_crossentropy": "BinaryCrossentropy",
+    "binary_focal_crossentropy": "BinaryFocalCrossentropy",
+    "categorical_crossentropy": "CategoricalCrossentropy",
+    "categorical_focal_crossentropy": "CategoricalFocalCrossentropy",
+    "sparse_categorical_crossentropy": "SparseCategoricalCrossentropy",
+}
+
+
+def check_model_file(spec: str) -> None:
+    """What can be said without Keras: is there such a file, and is it of a kind that we read?"""
+    if is_function(spec):
+        return
+    if spec.endswith(".weights.h5"):
+        raise BadInput(f"{spec} holds weights only; save the whole model with model.save(...).")
+    if not os.path.exists(spec):
+        raise BadInput(f"The model {spec} does not exist.")
+    if os.path.isdir(spec):
+        raise BadInput(
+            f"{spec} is a folder; a model is a .keras file, an .h5 file or module:function."
+        )
+    if not os.path.isfile(spec) or not os.access(spec, os.R_OK):
+        raise BadInput(f"The model {spec} cannot be read.")
+    if not os.path.getsize(spec):
+        raise BadInput(f"The model {spec} is an empty file.")
+    if not spec.endswith((".keras", *H5)):
+        raise BadInput(
+            f"{spec} ends neither with .keras nor with .h5; save it with model.save(...)."
+        )
+    if spec.endswith(".keras"):
+        _check_archive(spec)
+
+
+def load_model(
+    spec: str,
+    *,
+    trust: bool = False,
+    optimizer: str | None = None,
+    loss: str | None = None,
+    metrics: Sequence[str] = (),
+    lean: bool = True,
+) -> Any:
+    """Load or make the model, and compile it where that was asked for.
+
+    Args:
+        spec: A `.keras` or `.h5` file, or `module:function`.
+        trust: Run code that the file carries (Lambda layers) and believe its sizes.
+        optimizer: Name of the optimizer to compile with, instead of the one in the file.
+        loss: Name of the loss to compile with.
+        metrics: Names of the metrics to compile with.
+        lean: Import no backend but the one in use; Keras imports TensorFlow for any `.h5` file.
+
+    Raises:
+        BadInput: If the file is damaged, unsafe, or not compiled and no names are given.
+    """
+    import keras
+
+    if is_function(spec):
+        model = call(spec)
+        if not isinstance(model, keras.Model):
+            raise BadInput(
+                f"{spec} returned a {type(model).__name__}; it must return a Keras model."
+            )
+    else:
+        model = _read(spec, trust, lean)
+    if optimizer or loss or metrics:
+        _compile(model, optimizer, loss, metrics)
+    elif not getattr(model, "compiled", False) or model.optimizer is None:
+        raise BadInput(
+            f"{spec} was saved without its optimizer and loss; name both, as in "
+            "--optimizer adam --loss mse."
+        )
+    return model
+
+
+def loss_name(loss: Any) -> str:
+    """The usual name of a loss that was given as a name, an instance or a function."""
+    import keras
+
+    if loss is None or isinstance(loss, (dict, list, tuple)):
+        return ""
+    if not isinstance(loss, str):
+        kind = loss if inspect.isfunction(loss) else type(loss)
+        loss = kind.__name__
+    full = {"bce": "binary_crossentropy", "mse": "mean_squared_error", "mae": "mean_absolute_error"}
+    if loss in full:
+        return full[loss]
+    name = "".join(f"_{c.lower()}" if c.isupper() else c for c in loss).lstrip("_")
+    return name if hasattr(keras.losses, loss) or hasattr(keras.losses, name) else ""
+
+
+def _check_archive(spec: str) -> None:
+    try:
+        with zipfile.ZipFile(spec) as archive:
+            entries = archive.infolist()
+            names = {entry.filename for entry in entries}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise BadInput(f"{spec} is damaged or no .keras file: {one_line(error)}") from error
+    if "config.json" not in names:
+        raise BadInput(f"{spec} is no Keras model: it has no config.json.")
+    needs = sum(entry.file_size for entry in entries)
+    if needs > _memory():
+        raise BadInput(f"{spec} unpacks to {_gigabytes(needs)}, more than this machine's memory.")
+
+
+def _read(spec: str, trust: bool, lean: bool) -> Any:
+    import keras
+
+    check_model_file(spec)
+    unused = ["tensorflow"] if lean and keras.backend.backend() != "tensorflow" else []
+    try:
+        with hidden(*unused), _weights_within(None if trust else _stored_bytes(spec)):
+            model = keras.saving.load_model(spec, safe_mode=not trust)
+            if spec.endswith(H5):
+                _repair_optimizer(model, spec)
+    except BadInput:
+        raise
+    except Exception as error:
+        text = one_line(error, 300)
+        if not trust and any(word in text for word in ("safe_mode", "unsafe", "Lambda")):
+            raise BadInput(
+                f"{spec} carries Python code (a Lambda layer), which runs when it is loaded; "
+                "pass --trust if you trust whoever made it."
+            ) from error
+        if "Could not locate" in text or "Unknown layer" in text:
+            raise BadInput(
+                f"{spec} uses a class that Keras does not know; make the model in a function and "
+                f"pass module:function. ({text})"
+            ) from error
+        if isinstance(error, ValueError) and "File not found" in text:
+            text = "it is cut short, or not of the kind that its name says."
+        if isinstance(error, MemoryError):
+            text = "it asks for more memory than there is."
+        raise BadInput(f"{spec} could not be loaded: {text}") from error
+    if model is None:
+        raise BadInput(f"{spec} holds no model.")
+    return model
+
+
+def _stored_bytes(spec: str) -> int:
+    if not zipfile.is_zipfile(spec):
+        return os.path.getsize(spec)
+    with zipfile.ZipFile(spec) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
+
+
+@contextlib.contextmanager
+def _weights_within(stored: int | None) -> Iterator[None]:
+    """Refuse to make more weights than the file can hold: a tiny file may ask for terabytes."""
+    import keras
+
+    if stored is None:
+        yield
+        return
+    add_weight = keras.layers.Layer.add_weight
+    left = 4 * stored + 2**20
+
+    def counted(self: Any, shape: Any = None, *args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        elements = 1
+        for size in shape if isinstance(shape, (tuple, list)) else (shape or 1,):
+            elements *= int(size or 1)
+        left -= elements
+        if left < 0:
+            raise BadInput(
+                f"The layer {self.name} asks for a weight of shape {shape}, far more than the file "
+                "holds; the file is damaged, or pass --trust if it is right."
+            )
+        return add_weight(self, shape, *args, **kwargs)
+
+    keras.layers.Layer.add_weight = counted
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = add_weight
+
+
+def _repair_optimizer(model: Any, spec: str) -> None:
+    """Give the model of an `.h5` file an optimizer that knows its weights.
+
+    Keras 3 builds the optimizer of such a file for no variables at all, so that a later `fit`
+    raises. A fresh one from the same configuration takes the saved state if it fits.
+    """
+    import h5py
+    import numpy as np
+
+    broken = getattr(model, "optimizer", None)
+    if broken is None or not broken.built:
+        return
+    optimizer = type(broken).from_config(broken.get_config())
+    optimizer.build(model.trainable_variables)
+    with h5py.File(spec, "r") as file:
+        group = file.get("optimizer_weights")
+        names = [] if group is None else list(group.attrs.get("weight_names", ()))
+        values = [np.asarray(group[name]) for name in names]
+    shapes = [tuple(variable.shape) for variable in optimizer.variables]
+    if shapes == [value.shape for value in values]:
+        optimizer.set_weights(values)
+    model.optimizer = optimizer
+
+
+def _compile(model: Any, optimizer: str | None, loss: str | None, metrics: Sequence[str]) -> None:
+    import keras
+
+    compiled = getattr(model, "compiled", False) and model.optimizer is not None
+    if not compiled and not (optimizer and loss):
+        missing = "--loss" if optimizer else "--optimizer" if loss else "--optimizer and --loss"
+        raise BadInput(f"The model was saved without its optimizer and loss; add {missing}.")
+    chosen: Any = model.optimizer if compiled else None
+    if optimizer:
+        chosen = _named(keras.optimizers, keras.optimizers.Optimizer, "optimizer", optimizer)
+    measures: list[Any] = [
+        name
+        if name in ("accuracy", "acc", "crossentropy", "ce")
+        else _named(keras.metrics, keras.metrics.Metric, "metric", name)
+        for name in metrics
+    ]
+    try:
+        model.compile(
+            optimizer=chosen,
+            loss=_loss(model, loss) if loss else model.loss,
+            metrics=measures or None,
+        )
+    except Exception as error:
+        raise BadInput(f"The model could not be compiled: {one_line(error)}") from error
+
+
+def _loss(model: Any, name: str) -> Any:
+    import keras
+
+    loss = _named(keras.losses, keras.losses.Loss, "loss", name)
+    known = loss_name(loss)
+    if known not in PROBABILITIES or not _ends_linear(model):
+        return loss
+    click.echo(f"The model ends without softmax or sigmoid, so {name} takes logits.", err=True)
+    return getattr(keras.losses, PROBABILITIES[known])(from_logits=True)
+
+
+def _ends_linear(model: Any) -> bool:
+    layers = getattr(model, "layers", None)
+    last = getattr(layers[-1], "activation", "none") if layers else "none"
+    return getattr(last, "__name__", last) in LINEAR
+
+
+def _named(module: Any, kind: type, what: str, name: str) -> Any:
+    """The optimizer, loss or metric of that name, or one line that lists the near ones."""
+    try:
+        found = module.get(name)
+    except Exception as error:
+        names = sorted(
+            _snake(key)
+            for key, value in vars(module).items()
+            if inspect.isclass(value) and issubclass(value, kind) and value is not kind
+        )
+        near = difflib.get_close_matches(_snake(name), names, n=3, cutoff=0.5) or names
+        raise BadInput(f"No {what} is called {name!r}; try {', '.join(near)}.") from error
+    return found
+
+
+def _snake(name: str) -> str:
+    if name.isupper():
+        return name.lower()
+    pairs = zip(name, name[1:] + " ", strict=True)
+    text = "".join(f"_{c.lower()}" if c.isupper() and n.islower() else c.lower() for c, n in pairs)
+    return text.lstrip("_")
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**40
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"

@@ -1,0 +1,227 @@
+"""The answer, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from .functions import is_function
+from .terminal_plot import draw_curve
+
+__all__ = ["RULES", "Outcome", "to_json", "to_text"]
+
+WIDTH = 80
+LABEL = 15
+# The rules of other libraries, as `suggest` names them.
+RULES = (
+    "valley",
+    "slide",
+    "steep",
+    "minimum",
+    "lightning",
+    "torch_lr_finder",
+    "ignite",
+    "ktrain",
+)
+STOPPED = {
+    "completed": "the ramp ran to its end",
+    "diverged": "it stopped when the loss diverged",
+    "non_finite": "it stopped at a loss of NaN or infinity",
+    "data_ended": "it stopped when the data ended",
+}
+
+
+@dataclass
+class Outcome:
+    """One finished test and what is said about it."""
+
+    test: Any
+    suggestion: Any  # None when there is none
+    refusal: str  # why not, then
+    bounds: tuple[float, float] | None
+    rules: dict[str, Any]  # name: Suggestion, or the reason for there being none
+    model_spec: str
+    data_spec: str
+    backend: str
+    optimizer: str
+    paste: str
+    seconds: float
+    written: dict[str, str]  # "plot", "save": path
+
+
+def to_json(outcome: Outcome) -> str:
+    """One JSON object; what is not known is null."""
+    found = outcome.suggestion
+    content = {
+        "learning_rate": found and found.learning_rate,
+        "low": found and found.low,
+        "high": found and found.high,
+        "method": found and found.method,
+        "reason": found.reason if found else outcome.refusal,
+        "warnings": list(found.warnings) if found else [],
+        "bounds": outcome.bounds and {"base_lr": outcome.bounds[0], "max_lr": outcome.bounds[1]},
+        "rules": {
+            name: None if isinstance(answer, str) else answer.learning_rate
+            for name, answer in outcome.rules.items()
+        },
+        "model": outcome.model_spec,
+        "data": outcome.data_spec,
+        "backend": outcome.backend,
+        "optimizer": outcome.optimizer,
+        "python": outcome.paste,
+        "seconds": round(outcome.seconds, 3),
+        "written": outcome.written,
+        **outcome.test.to_dict(),
+    }
+    return json.dumps(_finite(content), allow_nan=False)
+
+
+def to_text(outcome: Outcome, *, method: str, unicode: bool) -> str:
+    """What a person reads, at most 80 columns wide."""
+    found = outcome.suggestion
+    blocks = [_answer(outcome), _picture(outcome, unicode), _table(outcome, method, unicode)]
+    blocks.append(_labelled("It cost", _cost(outcome)))
+    if outcome.written:
+        blocks[-1] += "\n" + _labelled("Wrote", ", ".join(outcome.written.values()))
+    if found:
+        blocks.append("In Python:\n  " + outcome.paste)
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _answer(outcome: Outcome) -> str:
+    found = outcome.suggestion
+    if not found:
+        return _labelled("Learning rate", "none")
+    rate = click.style(_rate(found.learning_rate), bold=True)
+    lines = [
+        f"{'Learning rate':<{LABEL}}{rate}   (between {_rate(found.low)} and {_rate(found.high)})",
+        _labelled("Why", found.reason),
+    ]
+    lines += [_labelled("Warning", warning) for warning in found.warnings]
+    if outcome.bounds:
+        low, high = outcome.bounds
+        text = f"base_lr {_rate(low)}, max_lr {_rate(high)}   (for cyclic and one-cycle schedules)"
+        lines.append(_labelled("Bounds", text))
+    return "\n".join(lines)
+
+
+def _picture(outcome: Outcome, unicode: bool) -> str:
+    import numpy as np
+
+    from keras_lr.range_test import rules
+
+    rates = np.asarray(outcome.test.learning_rates)
+    losses = np.atleast_2d(outcome.test.losses)
+    if not np.isfinite(losses).any():
+        return ""
+    seen = np.isfinite(losses).any(axis=0)
+    rates, losses = rates[seen], losses[:, seen]
+    middle = np.nanmedian(losses, axis=0)
+    found = outcome.suggestion
+    lines = draw_curve(
+        rates.tolist(),
+        middle.tolist(),
+        np.asarray(rules.smooth(rates, middle)).tolist(),
+        suggestion=(found.low, found.learning_rate, found.high) if found else None,
+        width=WIDTH - 2,
+        unicode=unicode,
+    )
+    return "\n".join([" Loss against learning rate", *lines]) if lines else ""
+
+
+def _table(outcome: Outcome, method: str, unicode: bool) -> str:
+    """The rules side by side, each with its distance from the answer."""
+    import io
+
+    from rich.box import ASCII, SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    found = outcome.suggestion
+    table = Table(box=SIMPLE_HEAD if unicode else ASCII, pad_edge=False, show_edge=not unicode)
+    table.add_column("Rule", no_wrap=True)
+    table.add_column("Learning rate", justify="right", no_wrap=True)
+    table.add_column("x the answer" if found else "", justify="right", no_wrap=True)
+    table.add_column("")
+    for name, answer in outcome.rules.items():
+        mark = "the answer" if name == method and found else ""
+        if isinstance(answer, str):
+            table.add_row(name, "-", "", Text(textwrap.shorten(answer, 42, placeholder=" ...")))
+            continue
+        ratio = f"{answer.learning_rate / found.learning_rate:.2g}" if found else ""
+        table.add_row(name, _rate(answer.learning_rate), ratio, mark)
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.rstrip("\n").splitlines())
+
+
+def _cost(outcome: Outcome) -> str:
+    test = outcome.test
+    confirmed = f", {_confirmation(test.confirmation)}" if test.confirmation is not None else ""
+    stopped = STOPPED.get(test.stop_reason)
+    return (
+        f"{test.training_steps} training steps{confirmed} with {outcome.optimizer} on "
+        f"{outcome.backend}, {outcome.seconds:.3g} s in all"
+        + (f"; {stopped}." if stopped else ".")
+        + " The model is as it was."
+    )
+
+
+def _confirmation(confirmation: Any) -> str:
+    count = len(confirmation.learning_rates)
+    return f"{count} candidates tried at constant rates among them"
+
+
+def _labelled(label: str, text: str) -> str:
+    return textwrap.fill(
+        " ".join(text.split()) if label not in ("Bounds",) else text,
+        WIDTH,
+        initial_indent=f"{label:<{LABEL}}",
+        subsequent_indent=" " * LABEL,
+        break_on_hyphens=False,
+        break_long_words=False,
+        drop_whitespace=True,
+    )
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.2e}"
+
+
+def _finite(value: Any) -> Any:
+    """NumPy and what JSON cannot hold as plain values."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def paste_line(model: Any, model_spec: str, rate: float, optimizer: str | None) -> str:
+    """A line of Python that trains the same model at the rate that was found."""
+    text = f"{rate:.2e}"
+    if optimizer or is_function(model_spec):
+        name = type(model.optimizer).__name__
+        return f"optimizer = keras.optimizers.{name}(learning_rate={text})"
+    load = f"model = keras.saving.load_model({model_spec!r})"
+    return f"{load}; model.optimizer.learning_rate = {text}"
+
+
+def can_draw(encoding: str | None = None) -> bool:
+    """Whether stdout takes the characters that the picture is drawn with."""
+    encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        "⣿┤└▲·".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

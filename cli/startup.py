@@ -1,0 +1,176 @@
+"""From nothing to an imported Keras, quickly and on the right backend."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import stat
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import click
+
+from .errors import BadInput, RunFailed, one_line
+from .quiet import filtered_stderr, tame_loggers
+
+__all__ = ["BACKENDS", "hidden", "start"]
+
+BACKENDS = ("tensorflow", "jax", "torch")
+INSTALL = {
+    "tensorflow": "pip install tensorflow",
+    "jax": "pip install 'keras-lr[jax]'",
+    "torch": "pip install 'keras-lr[torch]'",
+}
+CACHE_LIMIT = 512 * 2**20
+
+
+def start(backend: str | None = None, *, cache: bool = True, lean: bool = True) -> str:
+    """Import Keras and return the name of its backend.
+
+    Args:
+        backend: The one to use; `None` leaves the choice to KERAS_BACKEND, then to Keras's own
+            settings, then to what is installed.
+        cache: On JAX, keep compiled programs in the user's cache folder.
+        lean: Hide packages that Keras imports without needing them, which saves a second. Only
+            where no code of the user runs.
+
+    Raises:
+        BadInput: If the backend is unknown, not installed, or no longer to be chosen.
+        RunFailed: If it is installed but its import fails.
+    """
+    if "keras" in sys.modules:
+        import keras
+
+        running = str(keras.backend.backend())
+        if backend not in (None, running):
+            raise BadInput(f"Keras runs on {running} already; --backend {backend} comes too late.")
+        return running
+    backend = _choose(backend)
+    os.environ["KERAS_BACKEND"] = backend
+    if backend == "jax" and cache:
+        _keep_compiled_programs()
+    try:
+        with filtered_stderr(), hidden("sklearn", "pandas", "matplotlib") if lean else _nothing():
+            tame_loggers()
+            import keras
+    except ImportError as error:
+        if error.name == "keras":
+            raise BadInput("Keras is not installed; pip install keras.") from error
+        raise RunFailed(
+            f"Keras could not be imported on {backend}: {one_line(error)}. "
+            f"To reinstall: {INSTALL[backend]}."
+        ) from error
+    except Exception as error:
+        raise RunFailed(f"Keras could not be imported on {backend}: {one_line(error)}") from error
+    return backend
+
+
+def _choose(asked: str | None) -> str:
+    by = "--backend"
+    if asked is None:
+        asked, by = os.environ.get("KERAS_BACKEND") or None, "KERAS_BACKEND"
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    if not installed:
+        choices = ", or ".join(INSTALL.values())
+        raise BadInput(f"No backend of Keras is installed; choose one: {choices}.")
+    if asked is not None:
+        if asked not in BACKENDS:
+            names = ", ".join(BACKENDS)
+            raise BadInput(f"{by} must be one of {names}, which can train; got {asked}.")
+        if asked not in installed:
+            raise BadInput(
+                f"{by} is {asked}, which is not installed: {INSTALL[asked]}, "
+                f"or use {' or '.join(installed)}."
+            )
+        return asked
+    usual = _backend_of_settings()
+    if usual in installed:
+        return usual
+    click.echo(f"{usual} is not installed; using {installed[0]}.", err=True)
+    return installed[0]
+
+
+def _backend_of_settings() -> str:
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        name = json.loads((home / "keras.json").read_text()).get("backend")
+        if name in BACKENDS:
+            return str(name)
+    return "tensorflow"
+
+
+@contextlib.contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def hidden(*names: str) -> Iterator[None]:
+    """Let `import name` fail for packages not imported yet; afterwards it works again."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            if sys.modules.get(name, 0) is None:
+                del sys.modules[name]
+
+
+def _keep_compiled_programs() -> None:
+    """Give JAX a persistent cache that nobody else can write to, unless the user has one.
+
+    What it holds is run as code, so the folder must be the user's own and closed to others. Its
+    name carries the versions and the processor: a home shared by different machines is safe.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not hasattr(os, "getuid"):
+        return
+    folder = _cache_home() / "keras-lr" / f"jax-{_fingerprint()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for place in (folder, folder.parent):
+            status = place.lstat()
+            open_to_others = stat.S_IMODE(status.st_mode) & 0o022
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or open_to_others:
+                return
+        _prune(folder.parent)
+    except OSError:
+        return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def _cache_home() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return named if named.is_absolute() else Path.home() / ".cache"
+
+
+def _fingerprint() -> str:
+    parts = [platform.machine(), platform.processor(), os.environ.get("XLA_FLAGS", "")]
+    for package in ("jax", "jaxlib", "keras"):
+        with contextlib.suppress(PackageNotFoundError):
+            parts.append(version(package))
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        parts += [line for line in lines if line.startswith(("model name", "flags"))][:2]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _prune(folder: Path) -> None:
+    """Drop the oldest entries once the cache has outgrown its limit."""
+    entries = [(file.stat(), file) for file in folder.glob("*/*") if file.is_file()]
+    size = sum(status.st_size for status, _ in entries)
+    if size > CACHE_LIMIT:
+        for status, file in sorted(entries, key=lambda entry: entry[0].st_mtime):
+            file.unlink(missing_ok=True)
+            size -= status.st_size
+            if size < CACHE_LIMIT / 2:
+                break
