@@ -1,0 +1,594 @@
+"""From a curve to a learning rate: our rule, the rules of other libraries, and Smith's bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from keras_lr.range_test.confirm import Confirmation
+
+FEWEST_POINTS = 8
+BANDWIDTH = 0.7  # of the smoother, in decades to each side
+LAG = 3.0  # updates between a rate that is too high and the loss that shows it
+SHARE = 0.5  # of the middle landmark that a whole training run can bear
+SPREAD = 2.0  # an interval reaches at least this factor up and down
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A learning rate to train with, and what it rests on.
+
+    Attributes:
+        learning_rate: The rate, above 0.
+        low: Lower end of the interval that the evidence leaves open; at most `learning_rate`.
+        high: Its upper end; at least `learning_rate`.
+        method: Name of the rule.
+        reason: One sentence: where the rate comes from.
+        warnings: What makes the answer less sure, one sentence each.
+    """
+
+    learning_rate: float
+    low: float
+    high: float
+    method: str
+    reason: str
+    warnings: tuple[str, ...] = ()
+
+
+class NoSuggestion(ValueError):
+    """The curve supports no answer; the message says why and what to do about it."""
+
+
+# The curve and its smoothing
+
+
+class Curve(NamedTuple):
+    """One recorded curve up to its first loss that is not finite, and what smoothing shows."""
+
+    rates: np.ndarray
+    losses: np.ndarray
+    smoothed: np.ndarray
+    slope: np.ndarray  # of the smoothed loss in ln lr
+    start: float  # the loss before the rate mattered
+    bottom: int  # index of the smoothed minimum
+    noise: float  # standard deviation of a batch loss around the curve
+    ended: bool  # the record ends in a loss that is not finite
+
+    @property
+    def fall(self) -> float:
+        return self.start - float(self.smoothed[self.bottom])
+
+
+def _local_lines(x: np.ndarray, y: np.ndarray, bandwidth: float) -> tuple[np.ndarray, np.ndarray]:
+    """Level and slope of a robust straight line through the neighbours of each point.
+
+    Tricube weights on both sides, so the line has no lag; three rounds of bisquare weights, so
+    a spike has no say (Cleveland 1979, LOWESS, with a width in x instead of a count).
+    """
+    apart = np.abs(x[:, None] - x[None, :])
+    nearest = np.sort(apart, axis=1)[:, min(3, len(x) - 1)]
+    width = np.maximum(bandwidth, 1.001 * nearest)[:, None]
+    near = np.maximum(0.0, 1.0 - np.minimum(apart / width, 1.0) ** 3) ** 3
+    trust = np.ones(len(x))
+    centred = x[None, :] - x[:, None]
+    level, slope = y, np.zeros(len(x))
+    for _ in range(4):
+        w = near * np.maximum(trust, 1e-9)
+        w0, w1, w2 = w.sum(1), (w * centred).sum(1), (w * centred**2).sum(1)
+        wy, wxy = w @ y, (w * centred) @ y
+        determinant = w0 * w2 - w1**2
+        solid = determinant > 1e-9 * w0 * w2
+        slope = np.where(solid, (w0 * wxy - w1 * wy) / np.where(solid, determinant, 1.0), 0.0)
+        level = wy / w0 - slope * w1 / w0
+        residual = np.abs(y - level)
+        scale = 6.0 * float(np.median(residual))
+        if scale <= 1e-12 * float(np.abs(y).max()):
+            break
+        trust = np.maximum(0.0, 1.0 - (residual / scale) ** 2) ** 2
+    return level, slope
+
+
+def _curve(learning_rates: np.ndarray, losses: np.ndarray, bandwidth: float = BANDWIDTH) -> Curve:
+    broken = np.flatnonzero(~np.isfinite(losses))
+    count = int(broken[0]) if len(broken) else len(losses)
+    rates, kept = learning_rates[:count], losses[:count]
+    unit = float(np.abs(kept).max()) or 1.0  # keeps squares of huge losses finite
+    y = kept / unit
+    first = y[: max(3, count // 8)]
+    start = float(np.median(first))
+    calm = np.array([np.median(y[max(0, i - 1) : i + 2]) for i in range(count)])
+    noise = float(1.4826 * np.median(np.abs(np.diff(y[: int(calm.argmin()) + 2])))) / np.sqrt(2)
+    # What lies far above the start says only "diverged": how far must not bend the curve below.
+    ceiling = start + max(start - float(calm.min()), 0.0) / 2 + 4.0 * noise
+    level, slope = _local_lines(np.log(rates), np.minimum(y, ceiling), bandwidth * np.log(10.0))
+    return Curve(
+        rates,
+        kept,
+        level * unit,
+        slope * unit,
+        start * unit,
+        int(level.argmin()),
+        noise * unit,
+        bool(len(broken)),
+    )
+
+
+def smooth(learning_rates: Any, losses: Any, *, bandwidth: float = BANDWIDTH) -> np.ndarray:
+    """The curve without its noise and without lag.
+
+    A robust straight line through the neighbours of each point, `bandwidth` to both sides, in
+    ln lr. Moving averages look only back, which moves every feature of the curve to higher
+    rates. Losses far above the start count as a ceiling, half of the fall above it, so that a
+    blow-up does not leak into the part below it.
+
+    Args:
+        learning_rates: Rates of the steps, increasing, shape (steps,).
+        losses: True batch losses, shape (steps,).
+        bandwidth: Half-width of the neighbourhood in decades.
+
+    Returns:
+        Shape (steps,); NaN from the first loss that is not finite.
+
+    >>> bool(np.allclose(smooth([1e-3, 1e-2, 1e-1, 1.0], [4.0, 3.0, 2.0, 1.0]), [4, 3, 2, 1]))
+    True
+    """
+    rates, rows = _checked(learning_rates, losses)
+    return _padded(rates, rows[0], bandwidth, "smoothed")
+
+
+def log_slope(learning_rates: Any, losses: Any, *, bandwidth: float = BANDWIDTH) -> np.ndarray:
+    """Change of the smoothed loss per unit of ln lr; see `smooth` for arguments and NaN."""
+    rates, rows = _checked(learning_rates, losses)
+    return _padded(rates, rows[0], bandwidth, "slope")
+
+
+def _padded(rates: np.ndarray, losses: np.ndarray, bandwidth: float, part: str) -> np.ndarray:
+    result = np.full(len(losses), np.nan)
+    if np.isfinite(losses[:1]).all() and len(losses):
+        values = getattr(_curve(rates, losses, bandwidth), part)
+        result[: len(values)] = values
+    return result
+
+
+def _checked(learning_rates: Any, losses: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Rates (steps,) and losses (repeats, steps) as float64."""
+    rates = np.asarray(learning_rates, dtype=np.float64)
+    rows = np.asarray(losses, dtype=np.float64)
+    if rates.ndim != 1:
+        raise ValueError(f"learning_rates must have one axis; got shape {rates.shape}.")
+    if rows.ndim not in (1, 2) or rows.shape[-1:] != rates.shape:
+        raise ValueError(
+            "losses must have shape (steps,) or (repeats, steps) with one loss for each of the "
+            f"{len(rates)} learning rates; got shape {rows.shape}."
+        )
+    if not (np.isfinite(rates).all() and (rates > 0).all() and (np.diff(rates) > 0).all()):
+        raise ValueError("learning_rates must be above 0, finite and increasing.")
+    return rates, np.atleast_2d(rows)
+
+
+def _enough(losses: np.ndarray, fewest: int) -> None:
+    broken = np.flatnonzero(~np.isfinite(losses))
+    count = int(broken[0]) if len(broken) else len(losses)
+    if count == 0 and len(losses):
+        raise NoSuggestion(
+            "The loss was not finite from the first step. Check the data and the loss for NaN, "
+            "or begin at a lower start_lr."
+        )
+    if count < fewest:
+        raise NoSuggestion(
+            f"At least {fewest} finite losses are needed; got {count}. "
+            "Take more steps, or begin at a lower start_lr."
+        )
+
+
+# Our rule
+
+
+def _rate_at(curve: Curve, position: float) -> float:
+    """The learning rate at a fractional index, also before the first step."""
+    logs = np.log(curve.rates)
+    if position < 0:
+        return float(np.exp(logs[0] + position * (logs[1] - logs[0])))
+    return float(np.exp(np.interp(position, np.arange(len(logs)), logs)))
+
+
+def _landmarks(curve: Curve) -> np.ndarray:
+    """Indices at which half of the fall is done, nearly all of it, and half of it is lost again.
+
+    The last one is the end of the record if that comes first.
+    """
+    level, bottom = curve.smoothed, curve.bottom
+    lowest = float(level[bottom])
+
+    def last_above(share: float) -> int:
+        above = np.flatnonzero(level[: bottom + 1] > lowest + share * curve.fall)
+        return min(int(above[-1]) + 1, bottom) if len(above) else 0
+
+    lost = np.flatnonzero(level[bottom:] > lowest + 0.5 * curve.fall)
+    back_up = bottom + int(lost[0]) if len(lost) else len(level) - 1
+    return np.array([last_above(0.5), last_above(0.05), back_up], dtype=float)
+
+
+# The landmarks lie about this far from their common middle, as factors of the rate.
+_USUAL_PLACES = np.array([0.25, 1.0, 4.0])
+
+
+def _curve_rule(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
+    _enough(losses, FEWEST_POINTS)
+    curve = _curve(rates, losses)
+    _fell(curve)
+    places = _landmarks(curve)
+    estimates = np.log([_rate_at(curve, place - LAG) for place in places])
+    estimates -= np.log(_USUAL_PLACES)
+    middle = float(np.exp(estimates.mean()))
+    rate = SHARE * middle
+    low = min(SHARE * float(np.exp(estimates.min())), rate / SPREAD)
+    high = max(SHARE * float(np.exp(estimates.max())), rate * SPREAD)
+    notes = []
+    rose = float(curve.smoothed[-1]) > curve.smoothed[curve.bottom] + 0.5 * curve.fall
+    if not (rose or curve.ended):
+        notes.append(
+            "The curve never diverged, so a higher rate may be better still; raise end_lr."
+        )
+        high = max(high, float(curve.rates[-1]))
+    if np.ptp(estimates) > np.log(10.0):
+        notes.append(
+            "The landmarks of the curve disagree by more than a decade; take more steps or "
+            "confirm the rate with short runs."
+        )
+    return Suggestion(rate, low, high, "curve", _story(curve, places), tuple(notes))
+
+
+def _story(curve: Curve, places: np.ndarray) -> str:
+    half, bottom, back_up = (_rate_at(curve, place) for place in places)
+    return (
+        f"The loss has done half of its fall at {half:.1e}, nearly all at {bottom:.1e} and "
+        f"has lost half again at {back_up:.1e}; a whole run bears about half of their middle, "
+        "less what the loss lags behind the ramp."
+    )
+
+
+def _fell(curve: Curve) -> None:
+    """Refuse a curve whose minimum its noise explains."""
+    decades = float(np.log10(curve.rates[-1] / curve.rates[0]))
+    count = len(curve.rates)
+    averaged = min(max(3.0, BANDWIDTH * count / max(decades, BANDWIDTH)), count / 2)
+    doubt = 3.0 * curve.noise / np.sqrt(averaged)
+    rounding = 1e-9 * float(np.abs(curve.losses[: curve.bottom + 1]).max())
+    if not curve.fall > max(doubt, rounding):
+        raise NoSuggestion(
+            "The loss never fell below its start by more than its noise, so no rate can be "
+            "preferred. Take more steps, raise end_lr if the loss did not rise either, and "
+            "check that the model can still learn from this data."
+        )
+
+
+def _over_repeats(
+    name: str,
+    rule: Callable[[np.ndarray, np.ndarray], Suggestion],
+    rates: np.ndarray,
+    rows: np.ndarray,
+) -> Suggestion:
+    """The middle of the repeats' answers in ln lr, and an interval that holds all of them."""
+    found, refused = [], None
+    for losses in rows:
+        try:
+            found.append(rule(rates, losses))
+        except NoSuggestion as error:
+            refused = error
+    if not found:
+        assert refused is not None  # noqa: S101
+        raise refused
+    if len(rows) == 1:
+        return found[0]
+    answers = [one.learning_rate for one in found]
+    middle = float(np.exp(np.median(np.log(answers))))
+    notes = list(dict.fromkeys(note for one in found for note in one.warnings))
+    if len(found) < len(rows):
+        notes.append(f"{len(rows) - len(found)} of {len(rows)} repeats support no answer.")
+    if max(answers) > 10 * min(answers):
+        notes.append("The repeats disagree by more than a decade.")
+    return Suggestion(
+        middle,
+        min([one.low for one in found] + [middle]),
+        max([one.high for one in found] + [middle]),
+        name,
+        f"The middle of {len(found)} repeats, which gave {min(answers):.1e} to {max(answers):.1e}.",
+        tuple(notes),
+    )
+
+
+# The rules of other libraries
+
+
+def _moving_average(losses: np.ndarray, beta: float) -> np.ndarray:
+    """Exponential moving average, corrected for its start at zero."""
+    average, smoothed = 0.0, []
+    for i, loss in enumerate(losses, start=1):
+        average = beta * average + (1.0 - beta) * loss
+        smoothed.append(average / (1.0 - beta**i))
+    return np.array(smoothed)
+
+
+def _before_stop(smoothed: np.ndarray, factor: float) -> np.ndarray:
+    """What a finder records that stops right after `factor` times the best smoothed loss."""
+    best = np.inf
+    for i, loss in enumerate(smoothed):
+        if i and loss > factor * best:
+            return smoothed[: i + 1]
+        best = min(best, loss)
+    return smoothed
+
+
+def _rule_needs(holds: bool, name: str, needs: str) -> None:
+    if not holds:
+        raise NoSuggestion(
+            f"The rule {name!r} needs {needs}, which this curve does not have. Take more steps, "
+            "run the ramp further, or use method='auto'."
+        )
+
+
+def _answer(name: str, rate: float, reason: str) -> Suggestion:
+    """One curve tells these rules nothing about their spread, so the interval is the rate."""
+    return Suggestion(float(rate), float(rate), float(rate), name, reason)
+
+
+def _fastai(name: str, rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What fastai's `lr_find` hands to its rules: smoothed by .98, trimmed, cut at a NaN."""
+    smoothed = _before_stop(_moving_average(losses, 0.98), 4.0)
+    trim = slice(len(losses) // 10, -5)
+    kept, smoothed = rates[: len(smoothed)][trim], smoothed[trim]
+    broken = np.flatnonzero(np.isnan(smoothed))
+    if len(broken):
+        kept, smoothed = kept[: broken[0]], smoothed[: broken[0]]
+    _rule_needs(len(kept) >= 2, name, "2 points between the first tenth and the last 5")
+    return kept, smoothed
+
+
+def _longest_valley(losses: np.ndarray) -> int:
+    """fastai's index: a length of a falling subsequence, read as a window of that length.
+
+    As shipped, which lets the window begin at -1.
+    """
+    lengths = [1] * len(losses)
+    start = end = 0
+    for i in range(1, len(losses)):
+        for j in range(i):
+            if losses[i] < losses[j] and lengths[i] < lengths[j] + 1:
+                lengths[i] = lengths[j] + 1
+            if lengths[end] < lengths[i]:
+                end = i
+                start = end - lengths[end]
+    sections = (end - start) / 3
+    return start + int(sections) + int(sections / 2)
+
+
+def _valley(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
+    """fastai's default: in the middle of the longest falling stretch."""
+    kept, smoothed = _fastai("valley", rates, losses)
+    rate = kept[_longest_valley(smoothed)]
+    return _answer("valley", rate, "In the middle of the longest falling stretch (fastai).")
+
+
+def _slide(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
+    """fastai: walk left from the end, 15 steps apart, until the two slopes agree to .005."""
+    kept, smoothed = _fastai("slide", rates, losses)
+    _rule_needs(len(kept) >= 16, "slide", "16 points between the first tenth and the last 5")
+    slope = np.gradient(smoothed)
+    right, left = -1, -16
+    rate = kept[left]
+    while left >= -len(kept) and abs(slope[right] - slope[left]) > 0.005:
+        rate = kept[left]
+        right, left = right - 1, left - 1
+    return _answer("slide", rate, "Left of where the slope, seen from the end, settles (fastai).")
+
+
+def _minimum(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
+    """fastai: a tenth of the rate at the smoothed minimum."""
+    kept, smoothed = _fastai("minimum", rates, losses)
+    rate = kept[smoothed.argmin()] / 10
+    return _answer("minimum", rate, "A tenth of the rate at the smoothed minimum (fastai).")
+
+
+def _steep(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
+    """fastai: the steepest fall in ln lr."""
+    kept, smoothed = _fastai("steep", rates, losses)
+    rate = kept[(np.diff(smoothed) / np.diff(np.log(kept))).argmin()]
+    return _answer("steep", rate, "Where the smoothed loss falls fastest (fastai).")
+
+
+def _lightning(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
+    """Lightning since 2.5.3: the steepest fall of the loss in lr itself, not in ln lr.
+
+    At low rates the spacing is tiny, so the noise there wins (Lightning #21141). Smoothing is
+    a bias-corrected average of .98, as Lightning documents it; its callback corrects one step
+    too far (1 - .98 ** (i + 1) for the i-th loss), which halves the first loss and which this
+    rule leaves out.
+    """
+    smoothed = _before_stop(_moving_average(losses, 0.98), 4.0)
+    kept, smoothed = rates[: len(smoothed)][10:-1], smoothed[10:-1]
+    finite = np.isfinite(smoothed)
+    kept, smoothed = kept[finite], smoothed[finite]
+    _rule_needs(len(kept) >= 2, "lightning", "2 finite points behind the first 10")
+    rate = kept[np.gradient(smoothed, kept).argmin()]
+    return _answer("lightning", rate, "Where the loss falls fastest per unit of lr (Lightning).")
+
+
+def _torch_average(losses: np.ndarray) -> np.ndarray:
+    """The average of pytorch-lr-finder and ignite: starts at the first loss, new weight .05."""
+    smoothed = losses[:1].tolist()
+    for loss in losses[1:]:
+        smoothed.append(0.05 * loss + 0.95 * smoothed[-1])
+    return _before_stop(np.array(smoothed), 5.0)
+
+
+def _torch_lr_finder(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
+    """pytorch-lr-finder: the steepest fall per step, without the first 10 and the last 5."""
+    smoothed = _torch_average(losses)[10:-5]
+    finite = np.isfinite(smoothed)
+    smoothed = smoothed[finite]
+    _rule_needs(len(smoothed) >= 2, "torch_lr_finder", "17 recorded losses")
+    rate = rates[10:][np.flatnonzero(finite)[np.gradient(smoothed).argmin()]]
+    return _answer("torch_lr_finder", rate, "Where the loss falls fastest (pytorch-lr-finder).")
+
+
+def _ignite(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
+    """ignite: the steepest fall per step on the way down to the minimum."""
+    smoothed = _torch_average(losses)
+    smoothed = smoothed[np.isfinite(smoothed)]
+    falling = smoothed[: smoothed.argmin() + 1] if len(smoothed) else smoothed
+    _rule_needs(len(falling) >= 3, "ignite", "3 points up to its minimum")
+    rate = rates[(0.5 * (falling[2:] - falling[:-2])).argmin() + 1]
+    return _answer("ignite", rate, "The steepest fall before the minimum (ignite).")
+
+
+def _ktrain(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
+    """ktrain's numerical gradient: the steepest fall between point 32 and the minimum.
+
+    As shipped in 0.41.4: the index is not moved back by the 32 points left out, so the rate
+    lies 32 steps below the point that the rule found.
+    """
+    smoothed = _before_stop(_moving_average(losses, 0.98), 4.0)
+    smoothed = smoothed[np.isfinite(smoothed)]
+    falling = smoothed[32 : smoothed.argmin()] if len(smoothed) else smoothed
+    _rule_needs(len(falling) >= 2, "ktrain", "34 points up to its minimum")
+    rate = rates[np.gradient(falling).argmin()]
+    return _answer("ktrain", rate, "The steepest fall, read 32 steps too early (ktrain).")
+
+
+METHODS: Mapping[str, Callable[[np.ndarray, np.ndarray], Suggestion]] = {
+    "auto": _curve_rule,
+    "curve": _curve_rule,
+    "valley": _valley,
+    "slide": _slide,
+    "steep": _steep,
+    "minimum": _minimum,
+    "lightning": _lightning,
+    "torch_lr_finder": _torch_lr_finder,
+    "ignite": _ignite,
+    "ktrain": _ktrain,
+}
+
+
+def suggest(
+    learning_rates: Any,
+    losses: Any,
+    method: str = "auto",
+    *,
+    validation: Mapping[str, Any] | None = None,
+    confirmation: Confirmation | None = None,
+) -> Suggestion:
+    """A learning rate from a recorded range test.
+
+    Our own rule, "curve", looks for three landmarks of the smoothed curve: where half of the
+    fall is done, where nearly all of it is, and where half of it is lost again. Any one of
+    them can be misplaced by noise or by an odd curve; their middle in ln lr moves little. A
+    rate that is too high takes some updates to show in the loss, while the ramp goes on, so the
+    landmarks are read a few steps early. Half of that middle is what a whole run bears.
+
+    Args:
+        learning_rates: Rates of the steps, increasing, shape (steps,).
+        losses: True batch losses, shape (steps,) or (repeats, steps). What follows a loss that
+            is not finite is left out. Several repeats give the middle of their answers, and an
+            interval that holds all of theirs.
+        method: "auto" answers from the confirmation if there is one, else as "curve"; "curve"
+            from the curve alone. The other names of `METHODS` are rules of other libraries, on
+            the same true batch losses, with their own smoothing, trimming and stop rule, and
+            with their own slips.
+        validation: "learning_rates" and "loss" of a held-out sample along the ramp; "auto" and
+            "curve" then weigh that curve like the one of the batches.
+        confirmation: Short runs at constant rates, from `confirm`.
+
+    Raises:
+        NoSuggestion: If the curve supports no answer. The message says why.
+        ValueError: If there is no such method, or shapes do not fit.
+    """
+    if method not in METHODS:
+        raise ValueError(f"There is no method {method!r}; the methods are: {', '.join(METHODS)}.")
+    rates, rows = _checked(learning_rates, losses)
+    if method == "auto" and confirmation is not None:
+        return _confirmed(confirmation)
+    if len(rates) == 0:
+        raise NoSuggestion("The range test recorded no step. Check that the data has batches.")
+    rule = METHODS[method]
+    with np.errstate(all="ignore"):
+        found = _over_repeats(method, rule, rates, rows)
+        if method in ("auto", "curve"):
+            found = replace(_with_validation(found, validation), method=method)
+    return found
+
+
+def _with_validation(found: Suggestion, validation: Mapping[str, Any] | None) -> Suggestion:
+    """The middle in ln lr of the batches' answer and the held-out sample's."""
+    if validation is None or validation.get("loss") is None:
+        return found
+    rates, rows = _checked(validation["learning_rates"], validation["loss"])
+    try:
+        held_out = _over_repeats("curve", _curve_rule, rates, rows)
+    except NoSuggestion:
+        return found
+    rate = float(np.sqrt(found.learning_rate * held_out.learning_rate))
+    return replace(
+        found,
+        learning_rate=rate,
+        low=min(found.low, held_out.low, rate),
+        high=max(found.high, held_out.high, rate),
+        reason=f"{found.reason} The held-out sample alone would give {held_out.learning_rate:.1e}.",
+    )
+
+
+def _confirmed(confirmation: Confirmation) -> Suggestion:
+    raise NotImplementedError
+
+
+# Smith's bounds
+
+
+def bounds(learning_rates: Any, losses: Any, accuracy: Any | None = None) -> tuple[float, float]:
+    """Smith's `(base_lr, max_lr)` for a cyclic or one-cycle schedule.
+
+    Smith 2015 (arXiv 1506.01186), section 3.3: the accuracy starts to improve at `base_lr`, and
+    slows, gets ragged or falls at `max_lr`. Here: a tenth of the smoothed rise, and nine tenths
+    of it, read a few steps early because the loss of a rate shows later; `base_lr` is at most
+    a quarter of `max_lr`, the paper's rule of thumb.
+
+    Args:
+        learning_rates: Rates of the steps, increasing, shape (steps,).
+        losses: True batch losses, shape (steps,) or (repeats, steps).
+        accuracy: Read in place of the losses if given; same shape.
+
+    Raises:
+        NoSuggestion: If the curve supports no answer.
+        ValueError: If shapes do not fit.
+    """
+    rates, rows = _checked(learning_rates, losses)
+    if accuracy is not None:
+        rows = -_checked(learning_rates, accuracy)[1]
+    found, refused = [], None
+    for row in rows:
+        try:
+            found.append(_bounds_one(rates, row))
+        except NoSuggestion as error:
+            refused = error
+    if not found:
+        raise refused or NoSuggestion("The range test recorded no step.")
+    base, top = np.exp(np.log(found).mean(axis=0))
+    return float(base), float(top)
+
+
+def _bounds_one(rates: np.ndarray, row: np.ndarray) -> tuple[float, float]:
+    _enough(row, FEWEST_POINTS)
+    with np.errstate(all="ignore"):
+        curve = _curve(rates, row)
+        _fell(curve)
+        level = curve.smoothed[: curve.bottom + 1]
+        starts, slows = (
+            np.flatnonzero(level > curve.start - share * curve.fall) for share in (0.1, 0.9)
+        )
+        top = _rate_at(curve, (slows[-1] if len(slows) else 0) - LAG)
+        base = _rate_at(curve, starts[-1] if len(starts) else 0)
+    return min(base, top / 4), top
