@@ -138,6 +138,8 @@ class _Curve:
         self.middle = _middle(self.smoothed)
         self.slope = rules.log_slope(self.rates, _middle(self.losses))
         self.start, self.best = _start_and_best(self.middle)
+        self.noise = _noise(self.losses[0])
+        self.fall = max(self.start - self.best, 3 * self.noise)
         self.diverges_at = self._divergence()
         self.suggestion: rules.Suggestion | None = None
         self.refused = False
@@ -148,18 +150,23 @@ class _Curve:
                 self.refused = True
 
     def _divergence(self) -> float | None:
-        """The rate behind the minimum from which the loss stays above a quarter of its fall."""
-        curve = self.middle[np.isfinite(self.middle)]
-        if len(curve) < 3:
+        """The rate behind the minimum from which the loss stays above a quarter of its fall.
+
+        Read from the losses themselves (a median of three), for the smoothed curve begins to
+        climb before they do.
+        """
+        losses = _middle(self.losses)
+        losses = losses[np.isfinite(losses)]
+        if len(losses) < 3:
             return None
-        at_best = int(np.argmin(curve))
-        fall = max(self.start - self.best, 3 * _noise(self.losses[0]))
-        calm = np.flatnonzero(curve <= self.best + fall / 4)
-        edge = max(int(calm[-1]), at_best) + 1
         ended_early = self.test.stop_reason in ("diverged", "non_finite")
-        if edge < len(curve):
+        edges = np.concatenate([losses[:1], losses, losses[-1:]])
+        medians = np.median([edges[:-2], edges[1:-1], edges[2:]], axis=0)
+        calm = np.flatnonzero(medians <= self.best + max(self.fall / 4, 2 * self.noise))
+        edge = max(int(calm[-1]), int(medians.argmin())) + 1 if calm.size else len(losses)
+        if edge < len(losses):
             return float(self.rates[edge])
-        return float(self.rates[len(curve) - 1]) if ended_early else None
+        return float(self.rates[len(losses) - 1]) if ended_early else None
 
     def view(self) -> tuple[float, float]:
         """Lowest and highest loss worth showing."""
@@ -169,10 +176,11 @@ class _Curve:
         if not seen.size:
             return 0.0, 1.0
         extra = [value for _, value in (*self.validation(), *self.candidates())]
-        fall = max(self.start - self.best, 3 * _noise(self.losses[0]), 1e-12)
         low = min([float(seen.min()), *extra])
-        high = min(float(seen.max()), self.start + fall / 2)
-        high = max([high, self.start, *(value for value in extra if value <= self.start + fall)])
+        high = min(float(seen.max()), self.start + self.fall / 2)
+        high = max(
+            [high, self.start, *(value for value in extra if value <= self.start + self.fall)]
+        )
         return low, max(high, low + 1e-9)
 
     def validation(self) -> list[tuple[float, float]]:
@@ -209,14 +217,14 @@ def _draw_loss(ax: Axes, curve: _Curve, raw: bool) -> None:
             )
     if not one:
         for row, smoothed in enumerate(curve.smoothed):
-            name = f"{len(curve.losses)} repeats, smoothed" if row == 0 else None
+            name = "each repeat, smoothed" if row == 0 else None
             ax.plot(curve.rates, smoothed, color=_BLUE, lw=0.9, alpha=0.4, label=name, zorder=3)
     ax.plot(
         curve.rates,
         curve.middle,
         color=_BLUE,
         lw=2.2,
-        label="smoothed" if one else "their median",
+        label="smoothed" if one else f"median of {len(curve.losses)} repeats",
         zorder=4,
     )
     if points := curve.validation():
@@ -426,6 +434,8 @@ def _noise(losses: np.ndarray) -> float:
 
 
 def _short(rate: float) -> str:
-    """A learning rate in two digits: 3.0e-3."""
+    """A learning rate in two digits: 0.31, 3.0e-3."""
+    if 0.1 <= rate < 100:
+        return f"{rate:.2g}"
     digits, exponent = f"{rate:.1e}".split("e")
     return f"{digits}e{int(exponent)}"

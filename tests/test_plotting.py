@@ -76,10 +76,11 @@ def test_plot_marks_the_suggestion_where_the_rule_put_it_and_names_its_value():
         assert any(np.array_equal(line.get_xdata(), [found.learning_rate] * 2) for line in ax.lines)
         spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches]
         assert any(np.allclose(span, (found.low, found.high), rtol=1e-9, atol=0) for span in spans)
-    digits, exponent = f"{found.learning_rate:.1e}".split("e")
-    name = f"{digits}e{int(exponent)}"
-    assert texts(loss) == [f"{name} (auto)"]
-    assert name in loss.get_title(loc="left")
+    (name,) = texts(loss)
+    shown, rule = name.split(" ")
+    assert float(shown) == pytest.approx(found.learning_rate, rel=0.05)
+    assert rule == "(auto)"
+    assert shown in loss.get_title(loc="left")
 
 
 def test_plot_names_the_rule_that_suggested():
@@ -106,7 +107,7 @@ def test_plot_of_a_flat_curve_is_drawn_and_says_that_there_is_no_suggestion():
 def test_plot_shades_only_the_part_that_diverges():
     rates, losses = golden()
     edge = shade(plot_range_test(RangeTest(rates, losses), slope=False))
-    assert 0.3 < edge < 3.0  # the minimum lies at 0.3, half the fall is lost again at 1.9
+    assert 1.5 < edge < 3.5  # a quarter of the fall is lost again at 2.0
     calm = rates < 0.3
     assert shade(plot_range_test(RangeTest(rates[calm], losses[calm]), slope=False)) is None
 
@@ -146,7 +147,7 @@ def test_plot_draws_repeats_that_ended_at_different_steps():
     rows[1, 95:] = np.nan
     rows[2, 92:] = np.nan
     loss = plot_range_test(RangeTest(rates, rows), slope=False)
-    assert "3 repeats, smoothed" in labels(loss)
+    assert {"each repeat, smoothed", "median of 3 repeats"} <= set(labels(loss))
 
 
 def test_plot_draws_the_validation_loss_of_the_ramp():
