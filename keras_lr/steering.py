@@ -48,7 +48,8 @@ def updates_every(optimizer: Any) -> int:
 
 def current_rate(optimizer: Any) -> float:
     """The learning rate that the next update of a single optimizer would use."""
-    return float(ops.convert_to_numpy(optimizer.learning_rate))
+    rate = optimizer.learning_rate
+    return float(ops.convert_to_numpy(getattr(rate, "value", rate)))
 
 
 class BorrowedRate:

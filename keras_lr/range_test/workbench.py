@@ -51,7 +51,7 @@ class Workbench:
         self._every = updates_every(model.optimizer)
         # An optimizer that stands between two updates needs fewer batches for its next one.
         leaf = driven_optimizers(model.optimizer)[0]
-        self._pending = int(keras.ops.convert_to_numpy(leaf._iterations)) % self._every
+        self._pending = int(keras.ops.convert_to_numpy(leaf._iterations.value)) % self._every
         self._fresh = True
 
     def run(

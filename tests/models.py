@@ -1,0 +1,42 @@
+"""Small models and data that several test files train."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+ROWS = 90
+
+
+def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """90 rows of 6 features and the class, 0 to 2, that two of them decide."""
+    x = np.random.default_rng(seed).normal(size=(ROWS, 6)).astype("float32")
+    return x, (x[:, 0] > 0).astype("int32") + (x[:, 1] > 0)
+
+
+def classifier(optimizer="adam", *, dropout=0.2, seed=0, loss=None, metrics=("accuracy",), **compile_options):
+    """Dense, batch normalisation and dropout: weights, statistics and a seed generator."""
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(dropout),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    loss = loss or "sparse_categorical_crossentropy"
+    model.compile(optimizer, loss, metrics=list(metrics), **compile_options)
+    return model
+
+
+def values(variables) -> list[np.ndarray]:
+    return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
+
+
+def same(left, right) -> bool:
+    """Equal to the last bit, NaN equal to NaN."""
+    pairs = zip(left, right, strict=True)
+    return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
