@@ -7,7 +7,7 @@ colour also differs in line style, marker or hatching.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +134,9 @@ class _Curve:
         self.test = test
         self.rates = np.asarray(test.learning_rates, dtype=float)
         self.losses = np.atleast_2d(np.asarray(test.losses, dtype=float))
-        self.smoothed = [rules.smooth(self.rates, losses) for losses in self.losses]
+        self.smoothed = [_if_enough(rules.smooth, self.rates, row) for row in self.losses]
         self.middle = _middle(self.smoothed)
-        self.slope = rules.log_slope(self.rates, _middle(self.losses))
+        self.slope = _if_enough(rules.log_slope, self.rates, _middle(self.losses))
         self.start, self.best = _start_and_best(self.middle)
         self.noise = _noise(self.losses[0])
         self.fall = max(self.start - self.best, 3 * self.noise)
@@ -296,7 +296,7 @@ def _draw_slope(ax: Axes, curve: _Curve, raw: bool) -> None:
 def _draw_ramp(ax: Axes, curve: _Curve, raw: bool) -> None:
     ax.plot(np.arange(len(curve.rates)), curve.rates, color=_BLUE, lw=1.8, zorder=4)
     ratios = curve.rates[1:] / curve.rates[:-1]
-    if len(ratios) and np.allclose(ratios, ratios[0], rtol=1e-3):
+    if ratios.size and np.allclose(ratios, ratios[0], rtol=1e-3):
         ax.set_yscale("log")
     if curve.suggestion is not None:
         ax.axhspan(curve.suggestion.low, curve.suggestion.high, color=_VERMILION, alpha=0.15, lw=0)
@@ -315,7 +315,15 @@ def _rate_axis(ax: Axes, curve: _Curve) -> None:
     """The logarithmic axis of the two panels that share it, with the diverging part shaded."""
     rates = [*curve.rates, *(rate for rate, _ in curve.candidates()), *curve.blown_up()]
     ax.set_xscale("log")
-    if rates:
+    if not rates:
+        ax.set_xlim(1e-7, 10.0)
+        ax.text(
+            *(0.5, 0.5, "no finite loss was recorded"),
+            transform=ax.transAxes,
+            ha="center",
+            va="center",
+        )
+    else:
         low, high = min(rates), max(rates)
         margin = (high / low) ** 0.015 if high > low else 2.0
         ax.set_xlim(low / margin, high * margin)
@@ -412,11 +420,21 @@ def _size(panels: list[str]) -> tuple[float, float]:
 
 def _middle(rows: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Median over repeats; NaN where fewer than half of them still ran."""
-    rows = np.asarray(rows, dtype=float)
-    alive = np.isfinite(rows).sum(axis=0) * 2 >= len(rows)
-    middle = np.full(rows.shape[1], np.nan)
-    middle[alive] = np.nanmedian(rows[:, alive], axis=0)
+    table = np.array(rows, dtype=float)
+    alive = np.isfinite(table).sum(axis=0) * 2 >= len(table)
+    middle = np.full(table.shape[1], np.nan)
+    alive &= np.isfinite(table).any(axis=0)
+    middle[alive] = np.nanmedian(table[:, alive], axis=0)
     return middle
+
+
+def _if_enough(
+    rule: Callable[[np.ndarray, np.ndarray], np.ndarray], rates: np.ndarray, losses: np.ndarray
+) -> np.ndarray:
+    """What the rule says of the curve; NaN where there are too few points to say anything."""
+    if np.isfinite(losses[:3]).sum() < 3:
+        return np.full(len(losses), np.nan)
+    return rule(rates, losses)
 
 
 def _start_and_best(curve: np.ndarray) -> tuple[float, float]:

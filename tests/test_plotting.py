@@ -150,6 +150,21 @@ def test_plot_draws_repeats_that_ended_at_different_steps():
     assert {"each repeat, smoothed", "median of 3 repeats"} <= set(labels(loss))
 
 
+@pytest.mark.parametrize("recorded", [0, 1, 2, 3])
+def test_plot_of_a_run_that_broke_off_at_once_is_drawn(tmp_path, recorded):
+    test = RangeTest(np.geomspace(1e-5, 1.0, 9)[:recorded], [2.0, 1.5, 1.0][:recorded])
+    test.stop_reason = "non_finite"
+    save_range_test_plot(test, tmp_path / "curve.png", ramp=True)
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+    title = plot_range_test(test, slope=False).get_title(loc="left")
+    assert title == "Learning-rate range test: the curve supports no suggestion"
+
+
+def test_plot_of_losses_that_are_all_nan_is_drawn():
+    loss, slope = plot_range_test(RangeTest(np.geomspace(1e-5, 1.0, 9), np.full(9, np.nan)))
+    assert shade(loss) is None
+
+
 def test_plot_draws_the_validation_loss_of_the_ramp():
     rates, losses = golden(noise=0.05)
     test = RangeTest(rates, losses)
