@@ -32,8 +32,8 @@ def small_cnn() -> keras.Model:
             keras.layers.ReLU(),
             keras.layers.MaxPooling2D(),
             keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dropout(0.1),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.25),
             keras.layers.Dense(10),
         ]
     )

@@ -177,10 +177,8 @@ class _Curve:
             return 0.0, 1.0
         extra = [value for _, value in (*self.validation(), *self.candidates())]
         low = min([float(seen.min()), *extra])
-        high = min(float(seen.max()), self.start + self.fall / 2)
-        high = max(
-            [high, self.start, *(value for value in extra if value <= self.start + self.fall)]
-        )
+        ceiling = self.start + self.fall / 2
+        high = max(min(value, ceiling) for value in (float(seen.max()), self.start, *extra))
         return low, max(high, low + 1e-9)
 
     def validation(self) -> list[tuple[float, float]]:
@@ -380,6 +378,9 @@ def _legend_above(ax: Axes, title: str) -> None:
     """Legend and title over the axes, in as many columns as fit, so that no data is covered."""
     handles, labels = ax.get_legend_handles_labels()
     size = 9.0
+    figure: Any = ax.figure
+    if engine := figure.get_layout_engine():
+        engine.execute(figure.figure)  # how wide the axes will be is settled only when drawn
     for columns in range(min(len(labels), 4), 0, -1):
         legend = ax.legend(
             handles,
@@ -419,13 +420,11 @@ def _size(panels: list[str]) -> tuple[float, float]:
 
 
 def _middle(rows: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Median over repeats; NaN where fewer than half of them still ran."""
+    """Median over repeats, where one that has ended counts as worse than any that runs."""
     table = np.array(rows, dtype=float)
-    alive = np.isfinite(table).sum(axis=0) * 2 >= len(table)
-    middle = np.full(table.shape[1], np.nan)
-    alive &= np.isfinite(table).any(axis=0)
-    middle[alive] = np.nanmedian(table[:, alive], axis=0)
-    return middle
+    table[~np.isfinite(table)] = np.inf
+    middle = np.sort(table, axis=0)[[(len(table) - 1) // 2, len(table) // 2]].mean(axis=0)
+    return np.where(np.isfinite(middle), middle, np.nan)
 
 
 def _if_enough(
