@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .errors import one_line
+from .errors import Interrupted, one_line
 from .find import find
 
 __all__ = ["main"]
@@ -37,14 +37,16 @@ class Group(click.Group):
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = error.exit_code
+        except Interrupted as error:
+            click.echo(error.format_message(), err=True)
+            code = error.exit_code
         except click.ClickException as error:
             where = getattr(error, "ctx", None)
             hint = f" Try '{where.command_path} --help'." if where else ""
             click.echo(f"Error: {one_line(error.format_message(), 1200)}{hint}", err=True)
             code = error.exit_code
-        except (KeyboardInterrupt, click.Abort):
-            click.echo("Interrupted; the model file was not touched.", err=True)
-            code = 130
+        except click.Abort:  # Ctrl-C before a command began
+            code = Interrupted.exit_code
         except OSError as error:  # the reader of our output has gone, as in `keras-lr ... | head`
             if error.errno != errno.EPIPE:
                 raise

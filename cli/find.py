@@ -6,12 +6,13 @@ import contextlib
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
-from .errors import BadInput, RunFailed, one_line
+from .errors import BadInput, Interrupted, RunFailed, one_line
 from .functions import is_function
 from .report import RULES
 
@@ -165,13 +166,13 @@ def find(model: str, **given: Any) -> None:
     try:
         with short_warnings(given["quiet"]):
             code = _find(model, **given)
-    except (click.ClickException, click.exceptions.Exit, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if given["traceback"]:
-            raise _shown(error) from None
-        raise
-    except Exception as error:
-        if given["traceback"]:
-            raise _shown(error) from None
+            click.echo("".join(traceback.format_exception(error)), err=True)
+        if isinstance(error, click.ClickException):
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted from error
         text = f"{type(error).__name__}: {one_line(error)}"
         raise RunFailed(f"The test could not finish. {text}") from error
     if code:
@@ -196,7 +197,7 @@ def _find(
     quiet: bool,
     backend: str | None,
     cache: bool,
-    traceback: bool,
+    traceback: bool,  # of the command alone
     **ramp: Any,
 ) -> int:
     from . import data as sources
@@ -321,7 +322,7 @@ def _answer(
         raise RunFailed(f"The result could not be written: {one_line(error)}") from error
     paste = ""
     if found:
-        paste = report.paste_line(model, outcome["model_spec"], found.learning_rate, optimizer)
+        paste = report.paste_line(model, found.learning_rate, optimizer)
     result = report.Outcome(
         **outcome, paste=paste, seconds=time.perf_counter() - started, written=written
     )
@@ -372,12 +373,3 @@ def _stdout_to_stderr() -> Iterator[None]:
     sys.stdout.flush()
     with contextlib.redirect_stdout(sys.stderr):
         yield
-
-
-def _shown(error: BaseException) -> BaseException:
-    import traceback
-
-    click.echo("".join(traceback.format_exception(error)), err=True)
-    if isinstance(error, (click.ClickException, click.exceptions.Exit, KeyboardInterrupt)):
-        return error
-    return RunFailed(f"{type(error).__name__}: {one_line(error)}")

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import inspect
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -84,7 +85,7 @@ def load_model(
                 f"{spec} returned a {type(model).__name__}; it must return a Keras model."
             )
     else:
-        model = _read(spec, trust, lean)
+        model = _read(spec, trust, lean, recompiled=bool(optimizer and loss))
     if optimizer or loss or metrics:
         _compile(model, optimizer, loss, metrics)
     elif not getattr(model, "compiled", False) or model.optimizer is None:
@@ -125,38 +126,59 @@ def _check_archive(spec: str) -> None:
         raise BadInput(f"{spec} unpacks to {_gigabytes(needs)}, more than this machine's memory.")
 
 
-def _read(spec: str, trust: bool, lean: bool) -> Any:
+def _read(spec: str, trust: bool, lean: bool, recompiled: bool) -> Any:
     import keras
 
     check_model_file(spec)
     unused = ["tensorflow"] if lean and keras.backend.backend() != "tensorflow" else []
     try:
         with hidden(*unused), _weights_within(None if trust else _stored_bytes(spec)):
-            model = keras.saving.load_model(spec, safe_mode=not trust)
+            model = keras.saving.load_model(
+                spec,
+                safe_mode=not trust,
+                compile=not recompiled,
+                custom_objects=_old_names() if spec.endswith(H5) else None,
+            )
             if spec.endswith(H5):
                 _repair_optimizer(model, spec)
     except BadInput:
         raise
     except Exception as error:
-        text = one_line(error, 300)
+        text = one_line(error, 100_000)
         if not trust and any(word in text for word in ("safe_mode", "unsafe", "Lambda")):
             raise BadInput(
                 f"{spec} carries Python code (a Lambda layer), which runs when it is loaded; "
                 "pass --trust if you trust whoever made it."
             ) from error
-        if "Could not locate" in text or "Unknown layer" in text:
+        if unknown := re.search(r"(?:Could not locate|Unknown layer)[^.]*", text):
             raise BadInput(
                 f"{spec} uses a class that Keras does not know; make the model in a function and "
-                f"pass module:function. ({text})"
+                f"pass module:function. ({unknown[0]})"
             ) from error
         if isinstance(error, ValueError) and "File not found" in text:
             text = "it is cut short, or not of the kind that its name says."
         if isinstance(error, MemoryError):
             text = "it asks for more memory than there is."
-        raise BadInput(f"{spec} could not be loaded: {text}") from error
+        raise BadInput(f"{spec} could not be loaded: {one_line(text, 300)}") from error
     if model is None:
         raise BadInput(f"{spec} holds no model.")
     return model
+
+
+def _old_names() -> dict[str, Any]:
+    """The short names that old files use for losses and metrics, which Keras 3 does not find."""
+    import keras
+
+    names = {
+        "mse": "mean_squared_error",
+        "mae": "mean_absolute_error",
+        "mape": "mean_absolute_percentage_error",
+        "msle": "mean_squared_logarithmic_error",
+        "bce": "binary_crossentropy",
+        "kld": "kl_divergence",
+    }
+    short = {old: getattr(keras.losses, name) for old, name in names.items()}
+    return {**short, **{old.upper(): function for old, function in short.items()}}
 
 
 def _stored_bytes(spec: str) -> int:

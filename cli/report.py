@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from .functions import is_function
 from .terminal_plot import draw_curve
 
 __all__ = ["RULES", "Outcome", "to_json", "to_text"]
@@ -106,7 +105,7 @@ def _answer(outcome: Outcome) -> str:
     lines += [_labelled("Warning", warning) for warning in found.warnings]
     if outcome.bounds:
         low, high = outcome.bounds
-        text = f"base_lr {_rate(low)}, max_lr {_rate(high)}   (for cyclic and one-cycle schedules)"
+        text = f"base_lr {_rate(low)}, max_lr {_rate(high)}   (for cyclic schedules)"
         lines.append(_labelled("Bounds", text))
     return "\n".join(lines)
 
@@ -207,14 +206,25 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def paste_line(model: Any, model_spec: str, rate: float, optimizer: str | None) -> str:
+def paste_line(model: Any, rate: float, optimizer: str | None) -> str:
     """A line of Python that trains the same model at the rate that was found."""
-    text = f"{rate:.2e}"
-    if optimizer or is_function(model_spec):
-        name = type(model.optimizer).__name__
-        return f"optimizer = keras.optimizers.{name}(learning_rate={text})"
-    load = f"model = keras.saving.load_model({model_spec!r})"
-    return f"{load}; model.optimizer.learning_rate = {text}"
+    import keras
+
+    if hasattr(model.optimizer, "optimizers"):  # the rate is that of the fastest group
+        rates = [float(part.learning_rate) for part in model.optimizer.optimizers]
+        if not any(rates):
+            return f"# give the fastest group of the optimizer the rate {rate:.3g}"
+        now = max(rates)
+        return (
+            "for part in model.optimizer.optimizers: "
+            f"part.learning_rate = float(part.learning_rate) * {rate / now:.3g}"
+        )
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    schedules = keras.optimizers.schedules.LearningRateSchedule
+    if optimizer or isinstance(getattr(inner, "_learning_rate", None), schedules):
+        return f"optimizer = keras.optimizers.{type(inner).__name__}(learning_rate={rate:.3g})"
+    path = "model.optimizer" if inner is model.optimizer else "model.optimizer.inner_optimizer"
+    return f"{path}.learning_rate = {rate:.3g}"
 
 
 def can_draw(encoding: str | None = None) -> bool:

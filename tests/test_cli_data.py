@@ -1,0 +1,407 @@
+"""Data as users have it: files, folders, functions, and what is wrong with them."""
+
+import io
+import sys
+import zipfile
+
+import command_line
+import keras
+import numpy as np
+import pytest
+from command_line import refused
+
+from keras_lr_cli import checks
+from keras_lr_cli.data import load_data
+from keras_lr_cli.errors import BadInput
+
+pd = pytest.importorskip("pandas")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    command_line.write_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model():
+    return command_line.compiled()
+
+
+X, Y = command_line.arrays()
+
+
+def same(data, x=X, y=Y):
+    np.testing.assert_allclose(data.x, x, rtol=1e-5)
+    np.testing.assert_array_equal(data.y, y)
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("x_train", "y_train"), ("X", "Y")])
+def test_npz_holds_x_and_y_under_the_usual_names(tmp_path, model, names):
+    arrays = dict(zip(names, (X, Y), strict=True))
+    np.savez_compressed(tmp_path / "d.npz", **arrays, x_test=X[:3], y_test=Y[:3])
+    same(load_data(str(tmp_path / "d.npz"), model))
+    same(load_data(str(tmp_path / "d.npz"), model, validation=True), X[:3], Y[:3])
+
+
+def test_npz_may_hold_sample_weights(tmp_path, model):
+    np.savez(tmp_path / "d.npz", x=X, y=Y, sample_weight=np.arange(len(X)))
+    assert load_data(str(tmp_path / "d.npz"), model).sample_weight[5] == 5
+
+
+def test_npz_may_hold_an_array_for_each_input(tmp_path):
+    left, right = keras.Input((3,), name="left"), keras.Input((5,), name="right")
+    output = keras.layers.Dense(4)(keras.layers.concatenate([left, right]))
+    model = keras.Model([left, right], output)
+    model.compile("sgd", "mse")
+    np.savez(tmp_path / "d.npz", right=X[:, 3:], left=X[:, :3], y=np.eye(4)[Y])
+    data = load_data(str(tmp_path / "d.npz"), model)
+    np.testing.assert_array_equal(data.x["right"], X[:, 3:])
+    checks.check_data(data, model, "d.npz")
+    np.savez(tmp_path / "e.npz", right=X[:, 2:], left=X[:, :3], y=np.eye(4)[Y])
+    with pytest.raises(BadInput, match=r"right has shape \(64, 6\).*wants \(None, 5\)"):
+        checks.check_data(load_data(str(tmp_path / "e.npz"), model), model, "e.npz")
+
+
+def test_npy_pair(tmp_path, model):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    same(load_data(f"{tmp_path}/x.npy,{tmp_path}/y.npy", model))
+    with pytest.raises(BadInput, match=r"as in x\.npy,y\.npy"):
+        load_data(f"{tmp_path}/x.npy", model)
+
+
+def test_csv(files, model):
+    same(load_data(str(files / "model.csv"), model, target="label"))
+
+
+def test_parquet(tmp_path, model):
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame(X, columns=[f"f{i}" for i in range(X.shape[1])]).assign(label=Y)
+    table.to_parquet(tmp_path / "d.parquet")
+    same(load_data(str(tmp_path / "d.parquet"), model, target="label"))
+
+
+@pytest.mark.parametrize(
+    ("package", "ending"), [("pandas", "csv"), ("pandas", "parquet"), ("pyarrow", "parquet")]
+)
+def test_missing_package_is_named(tmp_path, model, monkeypatch, package, ending):
+    monkeypatch.setitem(sys.modules, package, None)
+    if package == "pyarrow":
+        monkeypatch.setattr(pd, "read_parquet", lambda path: __import__("pyarrow"))
+    (tmp_path / f"d.{ending}").write_text("a,b\n1,2\n")
+    with pytest.raises(BadInput, match=f"pip install {package}"):
+        load_data(str(tmp_path / f"d.{ending}"), model, target="b")
+
+
+def test_rows_of_a_table_take_the_shape_of_the_input(files, capsys):
+    model = keras.Sequential([keras.Input((2, 4)), keras.layers.Flatten(), keras.layers.Dense(4)])
+    assert load_data(str(files / "model.csv"), model, target="label").x.shape == (64, 2, 4)
+    assert "(2, 4)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2\n", "no column 'label'; its columns are: a, b"),
+        ("a,label\nred,2\n", "columns that are not numbers: a"),
+        ("a,label\n1,red\n", "columns that are not numbers: label"),
+        ("label\n1\n", "no columns but the target"),
+        ('a,label\n"1,2\n', "could not be read"),
+    ],
+)
+def test_table_that_does_not_do_is_explained(files, tmp_path, text, words):
+    (tmp_path / "d.csv").write_text(text)
+    arguments = (files / "model.keras", "--data", tmp_path / "d.csv", "--target", "label")
+    assert words in refused("find", *arguments)
+
+
+def test_table_without_target_asks_for_it(files):
+    message = refused("find", files / "model.keras", "--data", files / "model.csv")
+    assert "--target" in message
+
+
+# Images and text by class
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for label, name in enumerate(("cat", "dog", "emu")):
+        (tmp_path / name).mkdir()
+        for number in range(4 - label):
+            pixels = np.full((9, 7, 3), 40 * label + number, dtype="uint8")
+            image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "notes.txt").write_text("not a class")
+    return tmp_path
+
+
+def cnn(units=3, loss="sparse_categorical_crossentropy", channels=3, size=(6, 5)):
+    layers = [keras.Input((*size, channels)), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([*layers, keras.layers.Dense(units)])
+    model.compile("sgd", loss)
+    return model
+
+
+def test_images_come_in_batches_of_the_size_that_the_model_wants(pictures):
+    data = load_data(str(pictures), cnn(), batch_size=4)
+    batches = [data.x[i] for i in range(len(data.x))]
+    assert [x.shape for x, _ in batches] == [(4, 6, 5, 3), (4, 6, 5, 3), (1, 6, 5, 3)]
+    for x, y in batches:
+        np.testing.assert_array_equal(x[:, 0, 0, 0] // 40, y)
+    assert sorted(np.concatenate([y for _, y in batches])) == [0] * 4 + [1] * 3 + [2] * 2
+
+
+def test_labels_of_images_suit_the_loss(pictures):
+    y = load_data(str(pictures), cnn(3, "categorical_crossentropy"), batch_size=9).x[0][1]
+    np.testing.assert_array_equal(y.sum(axis=0), [4, 3, 2])
+    with pytest.raises(BadInput, match="3 classes"):
+        load_data(str(pictures), cnn(1, "binary_crossentropy"))
+    with pytest.raises(BadInput, match="3 classes but the model has only 2 outputs"):
+        load_data(str(pictures), cnn(2))
+
+
+def test_images_in_grey_for_a_model_in_grey(pictures):
+    assert load_data(str(pictures), cnn(channels=1)).x[0][0].shape[1:] == (6, 5, 1)
+
+
+def test_images_of_any_size(pictures, capsys):
+    model = cnn(size=(None, None))
+    assert load_data(str(pictures), model, batch_size=1).x[0][0].shape == (1, 224, 224, 3)
+    assert "224 x 224" in capsys.readouterr().err
+
+
+def test_damaged_image_is_named(pictures):
+    path = pictures / "cat" / "0.png"
+    path.write_bytes(path.read_bytes()[:40])
+    data = load_data(str(pictures), cnn(), batch_size=9)
+    with pytest.raises(BadInput, match=r"cat/0\.png is no readable image"):
+        data.x[0]
+
+
+def test_folder_for_a_model_of_rows_names_what_the_model_wants(pictures, model):
+    with pytest.raises(BadInput, match=r"the model wants \(None, 8\)"):
+        load_data(str(pictures), model)
+
+
+def test_folder_without_classes_is_explained(tmp_path, model):
+    with pytest.raises(BadInput, match="one folder a class"):
+        load_data(str(tmp_path), model)
+
+
+@pytest.fixture
+def texts(tmp_path):
+    for name in ("bad", "good"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            (tmp_path / name / f"{number}.txt").write_text(f"a {name} film {number}")
+    return tmp_path
+
+
+def test_text_is_refused_by_a_model_of_numbers(texts, model):
+    with pytest.raises(BadInput, match="TextVectorization"):
+        load_data(str(texts), model)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strings need TensorFlow")
+def test_text_trains_a_model_of_text(texts, tmp_path):
+    vectors = keras.layers.TextVectorization(max_tokens=20, output_sequence_length=4)
+    vectors.adapt(["a good film", "a bad film"])
+    layers = [keras.Input((), dtype="string"), vectors, keras.layers.Embedding(20, 4)]
+    layers += [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1, activation="sigmoid")]
+    model = keras.Sequential(layers)
+    model.compile("adam", "binary_crossentropy")
+    model.save(tmp_path / "text.keras")
+    result = command_line.run("find", tmp_path / "text.keras", "--data", texts, "--steps", 20)
+    assert result.exit_code in (0, 1), result.stderr
+    assert "It cost" in result.stdout
+
+
+# Functions
+
+
+@pytest.fixture
+def function(tmp_path, monkeypatch):
+    """Write a module with a function `data` that ends in this line, and name it."""
+    monkeypatch.chdir(tmp_path)
+
+    def written(line):
+        name = f"data_{abs(hash((line, tmp_path)))}"
+        text = f"import command_line\nX, Y = command_line.arrays()\ndef data():\n    {line}\n"
+        (tmp_path / f"{name}.py").write_text(text)
+        return f"{name}:data"
+
+    return written
+
+
+def test_function_returns_arrays(function, model):
+    same(load_data(function("return X, Y"), model))
+
+
+def test_function_returns_a_data_set(function, model):
+    spec = function("return command_line.Batches()")
+    data = load_data(spec, model)
+    assert not data.is_arrays
+    checks.check_data(data, model, spec)
+
+
+def test_generator_is_not_read_before_the_run(function, model):
+    data = load_data(function("return ((X[i:i+8], Y[i:i+8]) for i in range(0, 64, 8))"), model)
+    checks.check_data(data, model, "it")
+    assert len(list(data.x)) == 8
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("return None", "returned a NoneType"),
+        ("return X", "without targets"),
+        ("return 5", "returned a int"),
+        ("raise KeyError('x')", "raised KeyError"),
+        ("return X[:, :5], Y", "the model wants (None, 8)"),
+    ],
+)
+def test_function_that_gives_no_data_is_explained(files, function, line, words):
+    assert words in refused("find", files / "model.keras", "--data", function(line))
+
+
+# What is wrong with arrays
+
+
+def bad(change):
+    x, y = X.copy(), Y.copy()
+    return change(x, y)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ((X[:, :5], Y), ["(64, 5)", "(None, 8)"]),
+        ((X[:50], Y), ["x has 50, y has 64"]),
+        ((X[:0], Y[:0]), ["no examples"]),
+        ((X, np.eye(4)[Y]), ["(64, 4)", "categorical_crossentropy"]),
+        ((X, Y + 1), ["labels from 1 to 4", "4 classes"]),
+        ((X, Y - 1), ["labels from -1 to 2"]),
+        ((X, Y + 0.5), ["fractions"]),
+        ((X.astype(str), Y), ["x must hold numbers; it holds text"]),
+        ((X, np.array(["cat"] * 64)), ["y must hold numbers; it holds text"]),
+        ((X + 1j, Y), ["x must hold numbers; it holds complex64"]),
+        ((np.where(X == X[7, 3], np.nan, X), Y), ["x holds NaN or infinity", "row 7"]),
+        ((np.where(X == X[9, 3], np.inf, X), Y), ["x holds NaN or infinity", "row 9"]),
+        ((X, np.where(np.arange(64) == 5, np.nan, Y)), ["y holds NaN or infinity", "row 5"]),
+        ((np.float32(3), np.float32(3)), ["no examples"]),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_with_both_sides_named(files, tmp_path, arrays, words):
+    np.savez(tmp_path / "d.npz", x=arrays[0], y=arrays[1])
+    message = refused("find", files / "model.keras", "--data", tmp_path / "d.npz")
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("option", ["--data", "--validation"])
+def test_validation_data_is_checked_too(files, tmp_path, option):
+    np.savez(tmp_path / "d.npz", x=X, y=Y + 3)
+    message = refused("find", files / "model.keras", option, tmp_path / "d.npz")
+    assert "labels from 3 to 6" in message
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "words"),
+    [
+        ("categorical_crossentropy", Y, "sparse_categorical_crossentropy"),
+        ("categorical_crossentropy", 2 * np.eye(4)[Y], "0 to 2; .* wants values from 0 to 1"),
+        ("mse", np.zeros((64, 3)), r"\(64, 3\); the model's output is \(None, 4\)"),
+    ],
+)
+def test_targets_must_suit_the_loss(loss, y, words):
+    with pytest.raises(BadInput, match=words):
+        checks.check_data(command_line_data(X, y), command_line.compiled(loss), "it")
+
+
+@pytest.mark.parametrize(
+    ("units", "loss", "y"),
+    [
+        (1, "mse", Y),
+        (1, "mse", Y[:, None]),
+        (1, "binary_crossentropy", Y > 1),
+        (4, "mse", np.eye(4)[Y]),
+        (4, "categorical_crossentropy", np.eye(4, dtype=bool)[Y]),
+        (4, "sparse_categorical_crossentropy", Y[:, None]),
+        (4, "sparse_categorical_crossentropy", Y.astype("float32")),
+    ],
+)
+def test_targets_that_fit_takes_are_taken(units, loss, y):
+    model = command_line.compiled(loss, units=units)
+    checks.check_data(command_line_data(X, y), model, "it")
+    model.fit(X, y, verbose=0)
+
+
+def command_line_data(x, y):
+    from keras_lr_cli.data import Data
+
+    return Data(x, y)
+
+
+def test_ignored_class_is_no_label_out_of_range():
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
+    checks.check_data(command_line_data(X, Y - 1), command_line.compiled(loss), "it")
+
+
+def test_tokens_beyond_the_embedding_are_refused():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Embedding(10, 2)])
+    model.compile("sgd", "mse")
+    tokens = np.arange(64 * 8).reshape(64, 8) % 11
+    with pytest.raises(BadInput, match="tokens from 0 to 10; .* knows 0 to 9"):
+        checks.check_data(command_line_data(tokens, np.zeros((64, 8, 2))), model, "it")
+
+
+# Files that are not what they say
+
+
+def test_expected_names_and_those_present_are_listed(files, tmp_path):
+    np.savez(tmp_path / "d.npz", images=X, labels=Y)
+    message = refused("find", files / "model.keras", "--data", tmp_path / "d.npz")
+    assert "must hold x and y or x_train and y_train; it holds images, labels" in message
+
+
+def test_pickled_objects_are_not_loaded(files, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    np.savez(tmp_path / "d.npz", x=np.array([Trap()] * 64), y=Y)
+    message = refused("find", files / "model.keras", "--data", tmp_path / "d.npz")
+    assert "Python objects" in message
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_array_that_claims_more_than_its_file_is_refused_unread(files, tmp_path):
+    header = io.BytesIO()
+    shape = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 8)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x.npy", header.getvalue() + b"\0" * 64)
+        archive.writestr("y.npy", header.getvalue() + b"\0" * 64)
+    message = refused("find", files / "model.keras", "--data", tmp_path / "d.npz")
+    assert "claims the shape (1000000000000, 8)" in message
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_truncated_npz_is_refused(files, tmp_path, share):
+    content = (files / "model.npz").read_bytes()
+    (tmp_path / "d.npz").write_bytes(content[: int(share * len(content))])
+    assert "d.npz" in refused("find", files / "model.keras", "--data", tmp_path / "d.npz")
+
+
+def test_unknown_kind_of_file_is_refused(files, tmp_path):
+    (tmp_path / "d.xlsx").write_text("x")
+    message = refused("find", files / "model.keras", "--data", tmp_path / "d.xlsx")
+    assert "unknown kind" in message and ".npz" in message
+
+
+def test_without_data_the_file_beside_the_model_is_looked_for(files, tmp_path):
+    (tmp_path / "alone.keras").write_bytes((files / "model.keras").read_bytes())
+    message = refused("find", tmp_path / "alone.keras")
+    assert "alone.npz" in message and "(None, 8)" in message and "(None, 4)" in message

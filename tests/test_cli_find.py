@@ -1,0 +1,335 @@
+"""`keras-lr find`: the answer, where it goes, and how it ends."""
+
+import json
+import os
+import subprocess
+import sys
+
+import command_line
+import keras
+import numpy as np
+import pytest
+from command_line import refused, run
+
+import keras_lr
+from keras_lr_cli.report import RULES, can_draw, paste_line
+
+BACKEND = keras.backend.backend()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("find")
+    command_line.write_files(folder)
+    return folder
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Replace the run by a recorded curve, and keep what the library was called with."""
+    calls = []
+    rates = np.geomspace(1e-7, 10, 100)
+    falls = 2 - 1.5 / (1 + (1e-3 / rates) ** 1.5) + (rates / 0.3) ** 2
+
+    def lr_find(model, *arguments, **options):
+        calls.append((model, arguments, options))
+        return keras_lr.RangeTest(rates, falls, stop_reason="completed", training_steps=100)
+
+    monkeypatch.setattr(keras_lr, "lr_find", lr_find)
+    return calls
+
+
+@pytest.fixture
+def flat(monkeypatch):
+    """Replace the run by a curve that supports no answer."""
+    test = keras_lr.RangeTest(np.geomspace(1e-7, 10, 100), np.ones(100), training_steps=100)
+    with pytest.raises(keras_lr.NoSuggestion):
+        test.suggest()
+    monkeypatch.setattr(keras_lr, "lr_find", lambda *arguments, **options: test)
+
+
+def test_real_run_answers_and_leaves_the_model_file_alone(files, tmp_path):
+    model = files / "model.keras"
+    before = model.read_bytes(), model.stat().st_mtime_ns
+    result = run("find", model, "--plot", tmp_path / "p.png", "--save", tmp_path / "s.json")
+    assert result.exit_code == 0, result.stderr
+    assert (model.read_bytes(), model.stat().st_mtime_ns) == before
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    saved = keras_lr.RangeTest.load(tmp_path / "s.json")
+    rate = saved.suggest().learning_rate
+    assert f"{rate:.2e}" in result.stdout.splitlines()[0]
+    assert f"model.optimizer.learning_rate = {rate:.3g}" in result.stdout
+    assert "Warning" not in result.stderr and "Error" not in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.png", "s.json"]
+
+
+@pytest.mark.parametrize("model", ["model.h5", "bare.keras"])
+def test_real_run_on_other_models(files, model):
+    compile_options = ["--loss", "sparse_categorical_crossentropy", "--optimizer", "adam"]
+    options = compile_options if model == "bare.keras" else []
+    result = run("find", files / model, "--data", files / "model.npz", *options, "--steps", 40)
+    assert result.exit_code == 0, result.stderr
+    if options:
+        assert "keras.optimizers.Adam(learning_rate=" in result.stdout
+
+
+def test_text_names_rate_interval_bounds_rules_and_cost(files, recorded):
+    result = run("find", files / "model.keras")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("Learning rate  ") and " (between " in lines[0]
+    for words in ("Why ", "Bounds ", "base_lr ", "max_lr ", "100 training steps", "In Python:"):
+        assert words in result.stdout
+    for rule in ("auto", *RULES):
+        assert any(line.startswith(f"{rule} ") for line in lines), rule
+    assert result.stderr == ""
+
+
+def test_paste_line_runs(files, recorded):
+    result = run("find", files / "model.keras")
+    model = command_line.compiled()
+    exec(result.stdout.splitlines()[-1].strip(), {"model": model, "keras": keras})
+    found = keras_lr.lr_find(model).suggest().learning_rate
+    assert float(model.optimizer.learning_rate) == pytest.approx(found, rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rates"),
+    [
+        (lambda: keras.optimizers.Adam(1.0), [0.02]),
+        (lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0)), [0.02]),
+        (
+            lambda: keras.optimizers.MultiOptimizer(
+                keras.optimizers.OptimizerMap(
+                    keras.optimizers.SGD(0.1), {".*kernel": keras.optimizers.SGD(0.01)}
+                )
+            ),
+            [0.002, 0.02],
+        ),
+    ],
+)
+def test_paste_line_reaches_the_optimizer_that_counts(optimizer, rates):
+    try:
+        made = optimizer()
+    except AttributeError:
+        pytest.skip("this Keras has no MultiOptimizer")
+    model = command_line.dense()
+    model.compile(made, "mse")
+    exec(paste_line(model, 0.02, None), {"model": model, "keras": keras})
+    parts = getattr(made, "optimizers", None) or [getattr(made, "inner_optimizer", made)]
+    assert [float(part.learning_rate) for part in parts] == pytest.approx(rates)
+
+
+def test_paste_line_replaces_a_schedule():
+    model = command_line.dense()
+    model.compile(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 9)), "mse")
+    scope = {"keras": keras}
+    exec(paste_line(model, 0.02, None), scope)
+    assert float(scope["optimizer"].learning_rate) == pytest.approx(0.02)
+
+
+def test_options_reach_the_library(files, recorded):
+    arguments = (
+        "--start-lr 1e-5 --end-lr 2 --steps 30 --ramp linear --repeats 2 --stop-factor 3 --seed 7 "
+        "--confirm --no-shuffle --batch-size 16"
+    ).split()
+    run("find", files / "model.keras", "--validation", files / "model.npz", *arguments)
+    options = recorded[0][2]
+    expected = {
+        "start_lr": 1e-5,
+        "end_lr": 2.0,
+        "steps": 30,
+        "ramp": "linear",
+        "repeats": 2,
+        "stop_factor": 3.0,
+        "seed": 7,
+        "confirm": True,
+        "shuffle": False,
+        "batch_size": 16,
+    }
+    assert {name: options[name] for name in expected} == expected
+    assert options["validation_data"][0].shape == (command_line.ROWS, command_line.FEATURES)
+
+
+def test_infinite_stop_factor_runs_to_the_end(files, recorded):
+    run("find", files / "model.keras", "--stop-factor", "inf")
+    assert recorded[0][2]["stop_factor"] is None
+
+
+def test_json_is_one_object_and_nothing_else(files, recorded, tmp_path):
+    result = run("find", files / "model.keras", "--json", "--save", tmp_path / "s.json")
+    content = json.loads(result.stdout)
+    assert result.stdout.count("\n") == 1
+    assert content["low"] <= content["learning_rate"] <= content["high"]
+    assert content["bounds"]["base_lr"] < content["bounds"]["max_lr"]
+    assert set(content["rules"]) == {"auto", *RULES}
+    assert len(content["losses"]) == len(content["learning_rates"]) == 100
+    assert content["written"] == {"save": str(tmp_path / "s.json")}
+    assert content["backend"] == BACKEND
+    assert result.stderr == ""
+
+
+def test_quiet_prints_the_rate_alone(files, recorded):
+    result = run("find", files / "model.keras", "--quiet")
+    rate = keras_lr.lr_find(None).suggest().learning_rate
+    assert float(result.stdout) == pytest.approx(rate, rel=1e-2)
+    assert result.stderr == ""
+
+
+def test_method_answers_by_its_name(files, recorded):
+    result = run("find", files / "model.keras", "--method", "ktrain", "--quiet")
+    rate = keras_lr.lr_find(None).suggest("ktrain").learning_rate
+    assert float(result.stdout) == pytest.approx(rate, rel=1e-2)
+
+
+def test_what_user_code_prints_stays_off_stdout(tmp_path, monkeypatch, recorded):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noisy_code.py").write_text(
+        "import command_line\n"
+        "def model():\n    print('a model')\n    return command_line.compiled()\n"
+        "def data():\n    print('some data')\n    return command_line.arrays()\n"
+    )
+    result = run("find", "noisy_code:model", "--data", "noisy_code:data", "--json")
+    json.loads(result.stdout)
+    assert "a model" in result.stderr and "some data" in result.stderr
+
+
+@pytest.mark.parametrize("form", [[], ["--quiet"], ["--json"]])
+def test_no_suggestion_exits_1_and_still_writes_curve_and_picture(files, flat, tmp_path, form):
+    plot, save = tmp_path / "p.png", tmp_path / "s.json"
+    result = run("find", files / "model.keras", "--plot", plot, "--save", save, *form)
+    assert result.exit_code == 1
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert len(keras_lr.RangeTest.load(save).losses) == 100
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("Error: No learning rate can be suggested. ")
+    if form == ["--json"]:
+        assert json.loads(result.stdout)["learning_rate"] is None
+    elif form == ["--quiet"]:
+        assert result.stdout == ""
+
+
+def test_nan_from_the_start_exits_1(tmp_path):
+    model = command_line.compiled()
+    model.layers[0].kernel.assign(np.full(model.layers[0].kernel.shape, np.nan))
+    model.save(tmp_path / "nan.keras")
+    x, y = command_line.arrays()
+    np.savez(tmp_path / "nan.npz", x=x, y=y)
+    result = run("find", tmp_path / "nan.keras", "--save", tmp_path / "s.json")
+    assert result.exit_code == 1, result.output
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert (tmp_path / "s.json").exists()
+
+
+def test_interrupt_ends_with_one_line(files, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras_lr, "lr_find", interrupted)
+    result = run("find", files / "model.keras")
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert result.stderr == "Interrupted; the model file was not touched.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(ValueError("bad"), 2), (TypeError("bad"), 2), (RuntimeError("bad"), 1), (OSError("bad"), 1)],
+)
+def test_error_of_the_run_is_one_line(files, monkeypatch, error, exit_code):
+    def failing(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(keras_lr, "lr_find", failing)
+    assert "bad" in refused("find", files / "model.keras", exit_code=exit_code)
+    result = command_line.CliRunner().invoke(
+        command_line.main, ["find", str(files / "model.keras"), "--traceback"]
+    )
+    assert "Traceback" in result.stderr and "in failing" in result.stderr
+
+
+def test_warning_is_one_line_on_stderr(files, recorded, monkeypatch):
+    import warnings
+
+    plain = keras_lr.lr_find
+
+    def warning(*arguments, **options):
+        warnings.warn("careful\nwith that", UserWarning, stacklevel=1)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(keras_lr, "lr_find", warning)
+    result = run("find", files / "model.keras", "--json")
+    assert result.stderr == "Warning: careful with that\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--start-lr", "1", "--end-lr", "0.1"],
+            "--start-lr must be below --end-lr; got 1 and 0.1",
+        ),
+        (["--start-lr", "0"], "--start-lr"),
+        (["--steps", "2"], "--steps"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--repeats", "0"], "--repeats"),
+        (["--stop-factor", "1"], "--stop-factor"),
+        (["--stop-factor", "nan"], "stop_factor"),
+        (["--end-lr", "inf"], "end_lr"),
+        (["--method", "best"], "'auto'"),
+        (["--ramp", "cosine"], "'exponential'"),
+        (["--plot", "/no/such/folder/p.png"], "does not exist"),
+        (["--save", "/no/such/folder/s.json"], "does not exist"),
+        (["--plot", "p.doc"], ".png"),
+        (["--save", "."], "is a folder"),
+        (["--plot", "same.png", "--save", "same.png"], "same file"),
+        (["--backend", "mxnet"], "mxnet"),
+        (["--data", "no.npz"], "no.npz does not exist"),
+        (["--validation", "no.npz"], "--validation no.npz does not exist"),
+        (["--colour"], "--colour"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_run(files, arguments, words):
+    assert words in refused("find", files / "model.keras", *arguments)
+
+
+@pytest.mark.parametrize("option", ["--plot", "--save"])
+def test_what_is_read_is_not_overwritten(files, tmp_path, option):
+    (tmp_path / "link.png").symlink_to(files / "model.keras")
+    content = (files / "model.keras").read_bytes()
+    assert "overwrite" in refused("find", files / "model.keras", option, tmp_path / "link.png")
+    assert (files / "model.keras").read_bytes() == content
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_output_in_a_closed_folder_is_refused_before_the_run(files, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    message = refused("find", files / "model.keras", "--save", tmp_path / "closed" / "s.json")
+    assert "cannot be written" in message
+
+
+def test_another_backend_comes_too_late_in_this_process(files):
+    other = "jax" if BACKEND != "jax" else "torch"
+    assert BACKEND in refused("find", files / "model.keras", "--backend", other)
+
+
+@pytest.mark.parametrize(("encoding", "can"), [("utf-8", True), ("latin-1", False), ("x", False)])
+def test_picture_is_plain_where_the_terminal_is(encoding, can):
+    assert can_draw(encoding) is can
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_whole_process_keeps_stderr_clean(files, encoding):
+    """The only run in a process of its own: start-up chatter, encoding, exit code."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment.update(PYTHONIOENCODING=encoding, KERAS_BACKEND=BACKEND, PYTHONWARNINGS="default")
+    command = [sys.executable, "-m", "keras_lr_cli", "find", str(files / "model.keras")]
+    command += ["--no-cache", "--steps", "30"] if encoding == "utf-8" else ["--steps", "2"]
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    if encoding == "ascii":
+        assert done.returncode == 2 and done.stderr.isascii()
+        return
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert "Learning rate" in done.stdout.decode(encoding)

@@ -1,0 +1,89 @@
+"""What the command says about itself, and what it may load to say it."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from keras_lr_cli import main
+from keras_lr_cli.find import METHODS
+
+ROOT = Path(__file__).parent.parent
+# Options that belong to the command, not to `lr_find`.
+OF_THE_COMMAND = set(
+    "model data target validation optimizer loss metric trust plot save as_json quiet backend "
+    "cache traceback method".split()
+)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("argument", ["--help", "--version", "find --help"])
+def test_help_loads_nothing_heavy(argument):
+    code = f"""
+import sys
+from keras_lr_cli import main
+try:
+    main({argument.split()!r})
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = ("keras", "keras_lr", "numpy", "matplotlib", "tensorflow", "jax", "torch", "rich", "pandas")
+loaded = [name for name in heavy if name in sys.modules]
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.once
+def test_python_m_runs_the_same_command():
+    command = [sys.executable, "-m", "keras_lr_cli", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("keras-lr ")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in main.commands)])
+def test_help_fits_80_columns(arguments):
+    text = CliRunner().invoke(main, arguments, terminal_width=80).stdout
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert text.startswith("Usage: ")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", main.commands)
+def test_command_has_one_line_of_help_an_example_and_a_place_in_the_readme(name):
+    command = main.commands[name]
+    assert command.short_help and len(command.short_help) <= 60
+    assert command.epilog.count("Example: keras-lr") == 1
+    assert f"keras-lr {name}" in (ROOT / "README.md").read_text()
+    for option in command.params:
+        assert isinstance(option, click.Argument) or option.help, option.name
+
+
+def test_defaults_equal_those_of_lr_find():
+    import keras_lr
+
+    expected = inspect.signature(keras_lr.lr_find).parameters
+    options = main.commands["find"].make_context("find", ["model.keras"]).params
+    shared = set(options) - OF_THE_COMMAND
+    assert shared >= {"start_lr", "end_lr", "steps", "ramp", "repeats", "stop_factor", "confirm"}
+    for name in shared:
+        assert options[name] == expected[name].default, name
+
+
+def test_methods_are_those_of_the_library():
+    import keras_lr
+    from keras_lr.range_test import rules
+
+    assert set(METHODS) >= set(rules.METHODS)
+    assert METHODS[0] == inspect.signature(keras_lr.RangeTest.suggest).parameters["method"].default
+    for method in METHODS:
+        try:
+            rules.suggest([1e-3, 1e-2, 1e-1], [2.0, 1.0, 3.0], method)
+        except rules.NoSuggestion:
+            pass

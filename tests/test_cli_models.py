@@ -1,0 +1,281 @@
+"""Models as users have them: saved, not compiled, damaged, hostile, or made by a function."""
+
+import io
+import json
+import zipfile
+
+import command_line
+import h5py
+import keras
+import numpy as np
+import pytest
+from command_line import refused
+
+from keras_lr_cli import models
+from keras_lr_cli.errors import BadInput
+
+pytestmark = pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    command_line.write_files(folder)
+    return folder
+
+
+def rewrite(source, target, change):
+    """A copy of a .keras file in which `change` had its way with the configuration."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                change(config)
+                content = json.dumps(config).encode()
+            new.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing.keras", "does not exist"),
+        ("folder.keras", "is a folder"),
+        ("empty.keras", "is an empty file"),
+        ("text.keras", "damaged or no .keras file"),
+        ("text.h5", "could not be loaded"),
+        ("text.txt", "neither with .keras nor with .h5"),
+        ("x.weights.h5", "holds weights only"),
+        ("zip.keras", "no config.json"),
+    ],
+)
+def test_what_is_no_model_is_refused(tmp_path, name, words):
+    path = tmp_path / name
+    if name == "folder.keras":
+        path.mkdir()
+    elif name == "zip.keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.txt", "a")
+    elif name != "missing.keras":
+        path.write_text("" if name == "empty.keras" else "This is text.\n" * 100)
+    assert words in refused("find", path, "--data", "nowhere:at_all")
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_truncated_model_is_refused(files, tmp_path, ending, share):
+    content = (files / f"model.{ending}").read_bytes()
+    path = tmp_path / f"cut.{ending}"
+    path.write_bytes(content[: int(share * len(content))])
+    assert str(path) in refused("find", path, "--data", files / "model.npz")
+
+
+@pytest.mark.parametrize("missing", ["model.weights.h5", "config.json"])
+def test_archive_without_a_part_is_refused(files, tmp_path, missing):
+    with (
+        zipfile.ZipFile(files / "model.keras") as old,
+        zipfile.ZipFile(tmp_path / "part.keras", "w") as new,
+    ):
+        for name in old.namelist():
+            if name != missing:
+                new.writestr(name, old.read(name))
+    refused("find", tmp_path / "part.keras", "--data", files / "model.npz")
+
+
+def test_layer_larger_than_its_file_is_refused_before_it_is_made(files, tmp_path):
+    def change(config):
+        config["config"]["layers"][1]["config"]["units"] = 10**9
+
+    rewrite(files / "model.keras", tmp_path / "bomb.keras", change)
+    message = refused("find", tmp_path / "bomb.keras", "--data", files / "model.npz")
+    assert "1000000000" in message and "more than the file holds" in message
+
+
+def test_class_that_keras_does_not_know_points_to_a_function(files, tmp_path):
+    def change(config):
+        layer = config["config"]["layers"][1]
+        layer.update(module="mine", class_name="Mine", registered_name="mine>Mine")
+
+    rewrite(files / "model.keras", tmp_path / "own.keras", change)
+    message = refused("find", tmp_path / "own.keras", "--data", files / "model.npz")
+    assert "module:function" in message and "Mine" in message
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_lambda_runs_only_when_trusted(tmp_path, ending):
+    layers = [keras.Input((8,)), keras.layers.Lambda(lambda x: x * 2.0), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    path = tmp_path / f"lambda.{ending}"
+    model.save(path)
+    with pytest.raises(BadInput, match="--trust"):
+        models.load_model(str(path))
+    assert models.load_model(str(path), trust=True).count_params() == 9
+
+
+def test_model_without_compile_state_says_which_options_it_takes(files):
+    message = refused("find", files / "bare.keras", "--data", files / "model.npz")
+    assert "--optimizer" in message and "--loss" in message
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [({"loss": "mse"}, "--optimizer"), ({"optimizer": "sgd"}, "--loss")],
+)
+def test_half_of_the_compile_state_is_not_enough(files, given, missing):
+    with pytest.raises(BadInput, match=f"add {missing}"):
+        models.load_model(str(files / "bare.keras"), **given)
+
+
+def test_options_replace_what_the_file_says_and_keep_the_rest(files):
+    model = models.load_model(str(files / "model.keras"), optimizer="sgd")
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
+    assert model.loss == "sparse_categorical_crossentropy"
+    model = models.load_model(str(files / "model.keras"), loss="poisson", metrics=["mae"])
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert models.loss_name(model.loss) == "poisson"
+
+
+@pytest.mark.parametrize("activation", ["softmax", "linear"])
+def test_named_loss_takes_logits_exactly_when_the_model_gives_them(tmp_path, activation):
+    model = command_line.dense(activation=activation)
+    model.save(tmp_path / "m.keras")
+    model = models.load_model(
+        str(tmp_path / "m.keras"), optimizer="sgd", loss="sparse_categorical_crossentropy"
+    )
+    x, y = command_line.arrays()
+    output = np.asarray(model.predict(x, verbose=0), dtype="float64")
+    if activation == "linear":
+        output = np.exp(output) / np.exp(output).sum(axis=1, keepdims=True)
+    expected = -np.log(output[np.arange(len(y)), y]).mean()
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "near"),
+    [
+        ("--optimizer", "adma", "adam"),
+        ("--loss", "mean_sqared_error", "mean_squared_error"),
+        ("--metric", "acuracy", "accuracy"),
+    ],
+)
+def test_misspelt_name_gets_the_near_ones(files, option, value, near):
+    message = refused("find", files / "model.keras", option, value)
+    assert repr(value) in message and near in message
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_legacy_h5_trains_on_with_the_state_of_its_optimizer(tmp_path, trained):
+    """Keras 3 builds the optimizer of such a file for no variables, and `fit` raises."""
+    model = command_line.compiled()
+    x, y = command_line.arrays()
+    if trained:
+        model.fit(x, y, epochs=2, batch_size=16, verbose=0)
+    path = tmp_path / "old.h5"
+    model.save(path)
+    loaded = models.load_model(str(path))
+    if trained:
+        expected = [np.asarray(variable) for variable in model.optimizer.variables]
+        for variable, value in zip(loaded.optimizer.variables, expected, strict=True):
+            np.testing.assert_array_equal(np.asarray(variable), value)
+    loaded.fit(x, y, batch_size=16, verbose=0)
+
+
+def test_h5_without_compile_state_takes_options(tmp_path):
+    command_line.dense().save(tmp_path / "bare.h5")
+    with pytest.raises(BadInput, match="--optimizer adam --loss mse"):
+        models.load_model(str(tmp_path / "bare.h5"))
+    model = models.load_model(str(tmp_path / "bare.h5"), optimizer="adam", loss="mse")
+    assert model.compiled
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "binary_crossentropy", "MeanSquaredError"])
+def test_h5_with_a_loss_by_its_short_name_loads(tmp_path, loss):
+    model = command_line.dense()
+    model.compile("sgd", loss, metrics=["mae", "mse"])
+    model.save(tmp_path / "old.h5")
+    loaded = models.load_model(str(tmp_path / "old.h5"))
+    x = command_line.arrays()[0]
+    y = np.ones((len(x), command_line.CLASSES)) / 2
+    expected = model.evaluate(x, y, verbose=0)
+    np.testing.assert_allclose(loaded.evaluate(x, y, verbose=0), expected, rtol=1e-5)
+
+
+def test_compile_state_that_cannot_be_read_gives_way_to_options(files, tmp_path):
+    def change(config):
+        config["compile_config"]["optimizer"]["class_name"] = "Adamantine"
+
+    rewrite(files / "model.keras", tmp_path / "m.keras", change)
+    with pytest.raises(BadInput):
+        models.load_model(str(tmp_path / "m.keras"))
+    model = models.load_model(str(tmp_path / "m.keras"), optimizer="sgd", loss="mse")
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
+
+
+def test_h5_of_something_else_is_refused(tmp_path):
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["x"] = np.zeros(3)
+    with pytest.raises(BadInput, match="No model config found"):
+        models.load_model(str(tmp_path / "data.h5"))
+
+
+def test_huge_archive_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "_memory", lambda: 1000)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", b"\0" * 10_000)
+    (tmp_path / "zeros.keras").write_bytes(content.getvalue())
+    message = refused("find", tmp_path / "zeros.keras", "--data", "some:data")
+    assert "more than this machine's memory" in message
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module of the user in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    name = f"user_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(
+        "import command_line\n"
+        "def model(): return command_line.compiled()\n"
+        "def number(): return 3\n"
+        "def broken(): raise OSError('the disk\\nis gone')\n"
+        "constant = 4\n"
+    )
+    return name
+
+
+def test_function_makes_the_model(module):
+    assert models.load_model(f"{module}:model").compiled
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("number", "returned a int; it must return a Keras model"),
+        ("broken", "raised OSError: the disk is gone"),
+        ("constant", "is not a function but a int"),
+        ("nothing", "has no nothing"),
+    ],
+)
+def test_function_that_gives_no_model_is_named(module, function, words):
+    assert words in refused("find", f"{module}:{function}", "--data", f"{module}:number")
+
+
+def test_module_that_does_not_exist_is_named(module):
+    assert "No module no_such" in refused("find", "no_such:model", "--data", f"{module}:number")
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        ("mse", "mean_squared_error"),
+        ("MeanSquaredError", "mean_squared_error"),
+        (keras.losses.BinaryCrossentropy(), "binary_crossentropy"),
+        (keras.losses.sparse_categorical_crossentropy, "sparse_categorical_crossentropy"),
+        (["mse"], ""),
+        (None, ""),
+    ],
+)
+def test_a_loss_has_one_name(loss, name):
+    assert models.loss_name(loss) == name
