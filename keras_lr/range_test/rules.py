@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 FEWEST_POINTS = 8
 BANDWIDTH = 0.7  # of the smoother, in decades to each side
 LAG = 3.0  # updates between a rate that is too high and the loss that shows it
-SHARE = 0.5  # of the middle landmark that a whole training run can bear
+RISE_SHARE = 0.08  # of the rate at which a curve breaks that never fell
+SURE = 6.0  # standard errors that a fall or a rise must exceed to be one
+SHARE = 0.6  # of the middle landmark that a whole training run can bear
 SPREAD = 2.0  # an interval reaches at least this factor up and down
 
 
@@ -92,28 +94,51 @@ def _local_lines(x: np.ndarray, y: np.ndarray, bandwidth: float) -> tuple[np.nda
     return level, slope
 
 
+def _blown_up(y: np.ndarray, start: float, noise: float) -> int | None:
+    """First index of a rise above the start that more than one loss shows.
+
+    A mean of five, each counted up to four times the fall above the start: one spike cannot
+    pass, two can. After such a rise a network may lie dead at a low loss, which is no minimum.
+    """
+    best = np.inf
+    for i in range(2, len(y) - 2):
+        best = min(best, float(np.median(y[i - 2 : i + 1])))
+        fall = max(start - best, 0.0) + noise
+        seen = np.minimum(y[i - 2 : i + 3], start + 4.0 * fall)
+        if seen.mean() > start + 0.5 * fall + 2.0 * noise:
+            return i
+    return None
+
+
+def _noise(y: np.ndarray) -> float:
+    return float(1.4826 * np.median(np.abs(np.diff(y)))) / float(np.sqrt(2))
+
+
 def _curve(learning_rates: np.ndarray, losses: np.ndarray, bandwidth: float = BANDWIDTH) -> Curve:
     broken = np.flatnonzero(~np.isfinite(losses))
     count = int(broken[0]) if len(broken) else len(losses)
     rates, kept = learning_rates[:count], losses[:count]
     unit = float(np.abs(kept).max()) or 1.0  # keeps squares of huge losses finite
     y = kept / unit
-    first = y[: max(3, count // 8)]
-    start = float(np.median(first))
-    calm = np.array([np.median(y[max(0, i - 1) : i + 2]) for i in range(count)])
-    noise = float(1.4826 * np.median(np.abs(np.diff(y[: int(calm.argmin()) + 2])))) / np.sqrt(2)
+    start = float(np.median(y[: max(3, count // 8)]))
+    end = _blown_up(y, start, _noise(y[: max(3, count // 3)]))
+    whole = count if end is None else end + 1
+    calm = np.array([np.median(y[max(0, i - 1) : i + 2]) for i in range(whole)])
+    noise = _noise(y[: max(int(calm.argmin()) + 2, count // 3)])
     # What lies far above the start says only "diverged": how far must not bend the curve below.
     ceiling = start + max(start - float(calm.min()), 0.0) / 2 + 4.0 * noise
-    level, slope = _local_lines(np.log(rates), np.minimum(y, ceiling), bandwidth * np.log(10.0))
+    capped = np.minimum(y, ceiling)
+    capped[whole:] = ceiling
+    level, slope = _local_lines(np.log(rates), capped, bandwidth * np.log(10.0))
     return Curve(
         rates,
         kept,
         level * unit,
         slope * unit,
         start * unit,
-        int(level.argmin()),
+        int(level[:whole].argmin()),
         noise * unit,
-        bool(len(broken)),
+        bool(len(broken)) or end is not None,
     )
 
 
@@ -220,27 +245,60 @@ _USUAL_PLACES = np.array([0.25, 1.0, 4.0])
 def _curve_rule(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
     _enough(losses, FEWEST_POINTS)
     curve = _curve(rates, losses)
-    _fell(curve)
+    if curve.fall > SURE * _doubt(curve):
+        return _from_landmarks(curve)
+    if _rose(curve):
+        return _from_rise(curve)
+    raise NoSuggestion(
+        "The curve is flat: the loss never left its start by more than its noise. Raise end_lr, "
+        "take more steps, and check that the model can learn from this data."
+    )
+
+
+def _from_landmarks(curve: Curve) -> Suggestion:
     places = _landmarks(curve)
     estimates = np.log([_rate_at(curve, place - LAG) for place in places])
     estimates -= np.log(_USUAL_PLACES)
-    middle = float(np.exp(estimates.mean()))
-    rate = SHARE * middle
+    rate = SHARE * float(np.exp(estimates.mean()))
     low = min(SHARE * float(np.exp(estimates.min())), rate / SPREAD)
     high = max(SHARE * float(np.exp(estimates.max())), rate * SPREAD)
     notes = []
-    rose = float(curve.smoothed[-1]) > curve.smoothed[curve.bottom] + 0.5 * curve.fall
-    if not (rose or curve.ended):
-        notes.append(
-            "The curve never diverged, so a higher rate may be better still; raise end_lr."
-        )
+    if curve.bottom == len(curve.rates) - 1:
+        notes.append("The loss was still at its lowest at the end of the ramp; raise end_lr.")
+        high = max(high, float(curve.rates[-1]))
+    elif not (_rose(curve) or curve.smoothed[-1] > curve.start - 0.5 * curve.fall):
+        notes.append("The curve never diverged, so a higher rate may do better; raise end_lr.")
         high = max(high, float(curve.rates[-1]))
     if np.ptp(estimates) > np.log(10.0):
         notes.append(
-            "The landmarks of the curve disagree by more than a decade; take more steps or "
+            "The landmarks of the curve disagree by more than a decade; take more steps, or "
             "confirm the rate with short runs."
         )
     return Suggestion(rate, low, high, "curve", _story(curve, places), tuple(notes))
+
+
+def _from_rise(curve: Curve) -> Suggestion:
+    """For a curve that shows where training breaks, but not where it works."""
+    above = np.flatnonzero(curve.smoothed > curve.start + SURE * _doubt(curve))
+    place = int(above[0]) if len(above) else len(curve.rates) - 1
+    if place < len(curve.rates) / 4:
+        raise NoSuggestion(
+            "The loss rises from the start and never fell, so no rate can be preferred. Begin "
+            "at a lower start_lr, and check that the model still has something to learn."
+        )
+    broken = _rate_at(curve, place - LAG)
+    rate = broken * RISE_SHARE
+    return Suggestion(
+        rate,
+        rate / 10.0,
+        broken,
+        "curve",
+        f"The loss never fell clearly but breaks at {broken:.1e}; this is well below that.",
+        (
+            "The loss never fell below its start by more than its noise, so this rests on the "
+            "upper limit alone; take more steps, or confirm the rate with short runs.",
+        ),
+    )
 
 
 def _story(curve: Curve, places: np.ndarray) -> str:
@@ -252,14 +310,23 @@ def _story(curve: Curve, places: np.ndarray) -> str:
     )
 
 
-def _fell(curve: Curve) -> None:
-    """Refuse a curve whose minimum its noise explains."""
+def _doubt(curve: Curve) -> float:
+    """Standard error of the smoothed loss."""
     decades = float(np.log10(curve.rates[-1] / curve.rates[0]))
     count = len(curve.rates)
     averaged = min(max(3.0, BANDWIDTH * count / max(decades, BANDWIDTH)), count / 2)
-    doubt = 3.0 * curve.noise / np.sqrt(averaged)
     rounding = 1e-9 * float(np.abs(curve.losses[: curve.bottom + 1]).max())
-    if not curve.fall > max(doubt, rounding):
+    return max(curve.noise / np.sqrt(averaged), rounding)
+
+
+def _rose(curve: Curve) -> bool:
+    top = float(curve.smoothed[curve.bottom :].max())
+    return curve.ended or top > curve.start + SURE * _doubt(curve)
+
+
+def _fell(curve: Curve) -> None:
+    """Refuse a curve whose minimum its noise explains."""
+    if not curve.fall > SURE * _doubt(curve):
         raise NoSuggestion(
             "The loss never fell below its start by more than its noise, so no rate can be "
             "preferred. Take more steps, raise end_lr if the loss did not rise either, and "
