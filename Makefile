@@ -37,7 +37,7 @@ $(VENV)/.test: requirements/test.txt setup.cfg pyproject.toml | $(VENV)/.made
 demo: $(VENV)/.package $(VENV)/.demo
 	mkdir -p demo
 	$(RUN) $(BIN)/python examples/digits_model.py demo/digits.keras
-	$(RUN) $(BIN)/keras-lr find demo/digits.keras --data demo/digits.npz \
+	$(RUN) $(BIN)/keras-lr find demo/digits.keras --data demo/digits.npz --seed 0 \
 		--plot demo/digits.png --save demo/digits.json
 	@echo "The picture is demo/digits.png, the curve demo/digits.json."
 

@@ -16,6 +16,7 @@ import keras
 from digits_model import digits, small_cnn
 
 import keras_lr
+from keras_lr.plotting import save_range_test_plot
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     print(found.reason)
     for warning in found.warnings:
         print(f"warning: {warning}")
-    keras_lr.plotting.save_range_test_plot(test, "range_test.png")
+    save_range_test_plot(test, "range_test.png")
     test.save("range_test.json")
 
     # The model is as it was: the same weights, and an optimizer that never made a step.
