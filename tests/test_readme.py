@@ -30,7 +30,7 @@ def demo(tmp_path_factory):
 
 
 def test_readme_python_runs_as_it_stands(demo, tmp_path, monkeypatch):
-    for file in demo.iterdir():
+    for file in demo.glob("digits.*"):
         shutil.copy(file, tmp_path)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
