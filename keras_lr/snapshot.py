@@ -64,7 +64,7 @@ class Snapshot:
             name: vars(model)[name] for name in _MODEL_ATTRIBUTES if name in vars(model)
         }
         self._values: list[tuple[Any, np.ndarray]] = []
-        self._layouts: list[Any] = []
+        self._shardings: list[Any] = []
         self._extra: list[Callable[[], None]] = []
 
     def copy_values(self) -> None:
@@ -73,6 +73,8 @@ class Snapshot:
             (variable, np.array(keras.ops.convert_to_numpy(variable.value)))
             for variable in _variables(self._model)
         ]
+        if keras.backend.backend() == "jax":
+            self._shardings = [variable.value.sharding for variable, _ in self._values]
         if keras.backend.backend() == "torch":
             self._extra = [*_torch_buffers(self._model), *_torch_gradients(self._model)]
 
@@ -83,11 +85,12 @@ class Snapshot:
 
     def rewind(self) -> None:
         """Put every value back: the next training step starts where the first one did."""
-        with _variable_scope(self._model):
-            for variable, value in self._values:
-                # A copy, always: JAX may share the memory of a NumPy array and donates its
-                # buffers to the training step.
-                variable.assign(_fresh(value))
+        if keras.backend.backend() == "jax":
+            _assign_on_jax(self._values, self._shardings)
+        else:
+            with _variable_scope(self._model):
+                for variable, value in self._values:
+                    variable.assign(value)
         for put_back in self._extra:
             put_back()
 
@@ -125,12 +128,17 @@ def _variables(model: Any) -> list[Any]:
     return list({id(variable): variable for variable in candidates}.values())
 
 
-def _fresh(value: np.ndarray) -> Any:
-    if keras.backend.backend() != "jax":
-        return value
-    import jax.numpy as jnp
+def _assign_on_jax(values: list[tuple[Any, np.ndarray]], shardings: list[Any]) -> None:
+    """One transfer for all variables; `assign` takes longer than a training step for each.
 
-    return jnp.array(value, copy=True)
+    Of copies: JAX may use the memory of a NumPy array as its own, and the training step is
+    given its buffers to overwrite.
+    """
+    import jax
+
+    arrays = jax.device_put([value.copy() for _, value in values], shardings)
+    for (variable, _), array in zip(values, arrays, strict=True):
+        variable._value = array
 
 
 @contextmanager
@@ -261,13 +269,16 @@ def _tensorflow_random() -> Callable[[], None]:
     from tensorflow.python.eager import context
 
     eager = context.context()
-    seed, generator = eager._seed, eager._rng
+    seed, generator = eager._seed, getattr(eager, "_rng", None)  # there only once it is seeded
     state = generator.getstate() if generator is not None else None
 
     def restore() -> None:
-        eager._seed, eager._rng = seed, generator
+        eager._seed = seed
         if generator is not None:
+            eager._rng = generator
             generator.setstate(state)
+        elif hasattr(eager, "_rng"):
+            del eager._rng
 
     return restore
 

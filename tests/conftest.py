@@ -7,3 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch with several workers thra
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # equal to the last bit is a promise on CPU
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Most of a test's time on JAX is compiling, and twins compile the same program.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(".pytest_cache", "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-ROWS = 90
+ROWS = 96
 
 
 def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """90 rows of 6 features and the class, 0 to 2, that two of them decide."""
+    """96 rows of 6 features and the class, 0 to 2, that two of them decide."""
     x = np.random.default_rng(seed).normal(size=(ROWS, 6)).astype("float32")
     return x, (x[:, 0] > 0).astype("int32") + (x[:, 1] > 0)
 

@@ -16,9 +16,12 @@ import numpy as np
 from keras_lr.steering import BorrowedRate
 
 CHUNK = 25
+_KEPT = "_keras_lr_loop"
 
 
 class Loop(Protocol):
+    rate: BorrowedRate
+
     def start(self) -> None:
         """Begin from the values that the model's variables hold now."""
 
@@ -37,7 +40,28 @@ class Loop(Protocol):
 
 
 def make_loop(model: Any, rate: BorrowedRate) -> Loop:
-    """The loop of the running backend, for a model whose optimizer reads `rate`."""
+    """The loop of the running backend, for a model whose optimizer reads `rate`.
+
+    It is the one that `keep_loop` left there, if that still fits.
+    """
+    kept = vars(model).get(_KEPT)
+    if kept is not None and _same(kept[0], _signature(model)):
+        loop: Loop = kept[1]
+        loop.rate = rate
+        return loop
+    return _new_loop(model, rate)
+
+
+def keep_loop(model: Any, loop: Loop) -> None:
+    """Leave a compiled loop with its model, so that the next range test starts at once.
+
+    Like Keras's train function it serves until the model is compiled anew; also until the
+    variables of the model, its optimizer or its metrics are others.
+    """
+    object.__setattr__(model, _KEPT, (_signature(model), loop))
+
+
+def _new_loop(model: Any, rate: BorrowedRate) -> Loop:
     backend = keras.backend.backend()
     if backend == "tensorflow":
         from keras_lr.loops.tensorflow import TensorFlowLoop
@@ -55,6 +79,25 @@ def make_loop(model: Any, rate: BorrowedRate) -> Loop:
         f"The range test trains on tensorflow, jax or torch; the Keras backend is {backend!r}. "
         "Set KERAS_BACKEND before Keras is imported."
     )
+
+
+def _signature(model: Any) -> list[Any]:
+    """What a compiled loop depends on. Objects, not ids: an id may come again."""
+    return [
+        model.optimizer,
+        model._compile_loss,
+        model._compile_metrics,
+        model.run_eagerly,
+        model.jit_compile,
+        *model.trainable_variables,
+        *model.non_trainable_variables,
+        *model.metrics_variables,
+        *model.optimizer.variables,
+    ]
+
+
+def _same(left: list[Any], right: list[Any]) -> bool:
+    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
 
 
 def scalar_logs(logs: Any) -> dict[str, Any]:

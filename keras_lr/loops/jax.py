@@ -23,11 +23,12 @@ _FUSED_BYTES = 2**26  # a stacked chunk
 class JaxLoop:
     def __init__(self, model: Any, rate: BorrowedRate) -> None:
         self._model = model
-        self._rate = rate
+        self.rate = rate
         self._names: list[str] = []
         self._compiled = bool(model.jit_compile) and not model.run_eagerly
         self._state: Any = None
-        self._metrics: list[Any] = []
+        # What every step starts from; the step's own are never carried on.
+        self._metrics: list[Any] | None = None
         # New function objects each time: JAX caches a trace by the function, and the trace of
         # a model whose optimizer was changed since would be stale.
         self._step = self._jit(lambda state, data, rate: self._run_step(state, data, rate))
@@ -37,8 +38,9 @@ class JaxLoop:
 
     def start(self) -> None:
         model = self._model
-        model.reset_metrics()
-        self._metrics = [jnp.array(v.value, copy=True) for v in model.metrics_variables]
+        if self._metrics is None:
+            model.reset_metrics()
+            self._metrics = [jnp.array(v.value, copy=True) for v in model.metrics_variables]
         seen: set[int] = set()
 
         def own(variable: Any) -> Any:
@@ -117,7 +119,7 @@ class JaxLoop:
         return jax.jit(function, donate_argnums=0)
 
     def _run_step(self, state: Any, data: Any, rate: Any) -> Any:
-        self._rate.value = rate
+        self.rate.value = rate
         logs, (trainable, non_trainable, optimizer, _) = self._model.train_step(
             (*state, self._metrics), data
         )

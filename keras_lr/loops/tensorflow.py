@@ -21,7 +21,7 @@ _ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
 class TensorFlowLoop:
     def __init__(self, model: Any, rate: BorrowedRate) -> None:
         self._model = model
-        self._rate = rate
+        self.rate = rate
         self._names: list[str] = []
         self._step = self._make_step()
         self._chunk = self._make_chunk()
@@ -95,7 +95,7 @@ class TensorFlowLoop:
 
         @tf.autograph.experimental.do_not_convert
         def step(data: Any, rate: Any) -> Any:
-            self._rate.value = rate
+            self.rate.value = rate
             strategy = model.distribute_strategy
             logs = strategy.run(train_step, args=(data,))
             logs = scalar_logs(reduce_per_replica(logs, strategy, reduction="auto"))

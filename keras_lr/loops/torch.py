@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from keras_lr.steering import BorrowedRate
 class TorchLoop:
     def __init__(self, model: Any, rate: BorrowedRate) -> None:
         self._model = model
-        self._rate = rate
+        self.rate = rate
         # A tensor that is filled anew, not a number: torch.compile would specialise on each.
-        rate.value = ops.convert_to_tensor(0.0, dtype="float32")
+        self._value = ops.convert_to_tensor(0.0, dtype="float32")
         self._step = torch.compile(model.train_step) if _compiles(model) else model.train_step
         self._test_step = torch.compile(model.test_step) if _compiles(model) else model.test_step
 
     def start(self) -> None:
+        self.rate.value = self._value
         self._model.reset_metrics()
+        self._reset = _resetter(self._model)
 
     def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
         model, columns = self._model, {}
@@ -35,9 +38,9 @@ class TorchLoop:
                 if not columns:
                     raise
                 break
-            self._rate.value.fill_(float(rate))
+            self._value.fill_(float(rate))
             logs = scalar_logs(self._step(batch))
-            model.reset_metrics()
+            self._reset()
             for name, value in logs.items():
                 columns.setdefault(name, []).append(_detached(value))
         return {name: _to_numpy(values) for name, values in columns.items()}
@@ -52,6 +55,20 @@ class TorchLoop:
         result = {name: float(_detached(value)) for name, value in logs.items()}
         model.reset_metrics()
         return result
+
+
+def _resetter(model: Any) -> Callable[[], Any]:
+    """`model.reset_metrics`, in one call for all variables where Keras's own metrics allow it."""
+    if not all(type(metric).__module__.startswith("keras.") for metric in model.metrics):
+        return model.reset_metrics
+    variables = model.metrics_variables
+    initial = [variable.value.detach().clone() for variable in variables]
+
+    def reset() -> None:
+        with torch.no_grad():
+            torch._foreach_copy_([variable.value for variable in variables], initial)
+
+    return reset if variables else model.reset_metrics
 
 
 def _compiles(model: Any) -> bool:

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import keras
@@ -206,9 +205,7 @@ def run_range_test(
     with borrow(model, training_data, options.seed) as bench, _progress(options) as report:
         sample = None
         if validation_data is not None:
-            sample = sample_batches(
-                model, validation_data, options.validation_samples, batch_size
-            )
+            sample = sample_batches(model, validation_data, options.validation_samples, batch_size)
         runs: list[Run] = []
         for _ in range(options.repeats):
             if runs and runs[-1].stop_reason == "data_ended":
@@ -257,9 +254,7 @@ def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) 
         total = len(keras.tree.flatten(x)[0])
         rows = np.unique(np.linspace(0, total - 1, min(samples, total)).astype(int))
         x, y, sample_weight = take_rows((x, y, sample_weight), rows)
-    batches = stream(
-        model, x, y, sample_weight=sample_weight, batch_size=batch_size, shuffle=False
-    )
+    batches = stream(model, x, y, sample_weight=sample_weight, batch_size=batch_size, shuffle=False)
     if is_array_data(x, y, sample_weight):
         return list(batches.iterator())
     return batches.hold_out(samples)
@@ -274,9 +269,7 @@ class _Lab:
         self._stop_factor = stop_factor
 
     def ramp(self, start_lr: float, end_lr: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        run = self._bench.run(
-            np.geomspace(start_lr, end_lr, steps), stop_factor=self._stop_factor
-        )
+        run = self._bench.run(np.geomspace(start_lr, end_lr, steps), stop_factor=self._stop_factor)
         return run.learning_rates, run.losses
 
     def train(self, learning_rate: float, steps: int) -> float:
@@ -347,27 +340,17 @@ def _mean_validation(checks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarra
 
 def _provenance(model: Any, options: Options, bench: Workbench) -> dict[str, Any]:
     backend = keras.backend.backend()
-    packages = ("keras-lr", "keras", backend, "numpy")
+    packages = ("keras_lr", "keras", backend, "numpy")
+    versions = {name: sys.modules[name].__version__ for name in packages}
     return {
         "backend": backend,
-        "versions": {**{name: _version(name) for name in packages}, "python": _python()},
+        "versions": {**versions, "python": platform.python_version()},
         "model": model.name,
         "optimizer": type(driven_optimizers(model.optimizer)[0]).__name__,
         "group_ratios": bench.ratios,
         "snapshot_bytes": bench.snapshot_bytes,
         "options": asdict(options),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return getattr(sys.modules.get(package), "__version__", "unknown")
-
-
-def _python() -> str:
-    return platform.python_version()
 
 
 @contextmanager

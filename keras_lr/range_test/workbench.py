@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr.loops import CHUNK, Loop, make_loop
+from keras_lr.loops import CHUNK, Loop, keep_loop, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.snapshot import Snapshot, seed_everything
@@ -47,7 +47,7 @@ class Workbench:
         self.steps_trained = 0
         self.snapshot_bytes = snapshot.nbytes
         self._snapshot = snapshot
-        self._loop: Loop = make_loop(model, rate)
+        self.loop: Loop = make_loop(model, rate)
         self._every = updates_every(model.optimizer)
         # An optimizer that stands between two updates needs fewer batches for its next one.
         leaf = driven_optimizers(model.optimizer)[0]
@@ -82,7 +82,7 @@ class Workbench:
             until = ends[min(int(np.searchsorted(ends, trained, "right")) + stride, total) - 1]
             until = min(until, trained + CHUNK)
             try:
-                logs = self._loop.train(self.stream, rates[trained:until])
+                logs = self.loop.train(self.stream, rates[trained:until])
             except DataEnded:
                 reason = "data_ended"
                 break
@@ -100,7 +100,7 @@ class Workbench:
                 break
             due = done % validation_every == 0 or done == total
             if validation is not None and due and done and trained == ends[done - 1]:
-                checks.append((done, self._loop.evaluate(validation)))
+                checks.append((done, self.loop.evaluate(validation)))
         return self._record(learning_rates, ends, parts, checks, reason, stop_factor)
 
     def train(self, learning_rate: float, steps: int, held_out: list[Any]) -> float:
@@ -110,14 +110,14 @@ class Workbench:
             raise DataEnded
         if run.stop_reason == "non_finite":
             return float("inf")
-        loss = self._loop.evaluate(held_out)["loss"]
+        loss = self.loop.evaluate(held_out)["loss"]
         return loss if np.isfinite(loss) else float("inf")
 
     def _rewind(self) -> None:
         if not self._fresh:
             self._snapshot.rewind()
         self._fresh = False
-        self._loop.start()
+        self.loop.start()
 
     def _batches_of(self, updates: int) -> np.ndarray:
         batches = np.full(updates, self._every)
@@ -175,7 +175,9 @@ def borrow(model: Any, make_stream: Callable[[], Any], seed: int | None) -> Iter
             _build(model, stream)
             snapshot.copy_values()
             with BorrowedRate(model.optimizer).installed() as rate:
-                yield Workbench(model, stream, rate, snapshot)
+                bench = Workbench(model, stream, rate, snapshot)
+                yield bench
+                keep_loop(model, bench.loop)
         finally:
             stream.close()
 

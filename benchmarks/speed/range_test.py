@@ -1,0 +1,154 @@
+"""What a range test costs, beside the floor and the classic finder, in one process.
+
+    KERAS_BACKEND=jax python benchmarks/speed/range_test.py
+
+100 steps each, interleaved A B C A B C, process CPU time, medians of the ratios to the floor:
+
+* floor: the same batches through `model.fit`, without callbacks, 25 steps an execution
+  (PyTorch: plain `fit`, which allows no more than one);
+* classic: the finder of the old packages, a callback that reads `logs["loss"]` and sets the
+  rate for each batch, in a plain `fit`;
+* ours: `keras_lr.lr_find`, snapshot and restore included.
+
+The first call of each, with its compilation, is measured on models that nothing has compiled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import keras_lr
+
+STEPS, BATCH = 100, 64
+layers = keras.layers
+
+
+def mlp():
+    dense = [layers.Dense(64, activation="relu"), layers.Dense(64, activation="relu")]
+    return keras.Sequential([keras.Input((32,)), *dense, layers.Dense(10)])
+
+
+def cnn():
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dropout(0.1),
+            layers.Dense(10),
+        ]
+    )
+
+
+def transformer():
+    inputs = keras.Input((32, 32))
+    x = inputs
+    for _ in range(2):
+        x = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 16)(x, x))
+        x = layers.LayerNormalization()(x + layers.Dense(32)(layers.Dense(64, "relu")(x)))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
+
+
+MODELS = {"mlp": mlp, "transformer": transformer, "cnn": cnn}
+
+
+class ClassicFinder(keras.callbacks.Callback):
+    """As in the old packages: the running mean of the epoch, and a sync of JAX's state."""
+
+    def on_train_begin(self, logs=None):
+        self.rates, self.losses = np.geomspace(1e-7, 1e-2, STEPS), []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate = self.rates[batch]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(logs["loss"])
+
+
+def compiled(make, steps_per_execution=1):
+    keras.utils.set_random_seed(0)
+    model = make()
+    model.compile(
+        keras.optimizers.Adam(1e-4),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=steps_per_execution,
+    )
+    return model
+
+
+def contenders(make, x, y):
+    """Functions that run 100 steps, each on a model of its own that nothing has run yet."""
+    many = 1 if keras.backend.backend() == "torch" else 25
+    fast, slow, found = compiled(make, many), compiled(make), compiled(make)
+    options = {"batch_size": BATCH, "verbose": 0}
+    # The ramp ends where nothing diverges, so that all of them train 100 steps.
+    ramp = {"end_lr": 1e-2, "stop_factor": None, "steps": STEPS}
+    return {
+        "floor": lambda: fast.fit(x, y, **options),
+        "classic": lambda: slow.fit(x, y, callbacks=[ClassicFinder()], **options),
+        "ours": lambda: keras_lr.lr_find(found, x, y, **ramp, **options),
+    }, found
+
+
+def cpu(function):
+    begin = time.process_time()
+    function()
+    return time.process_time() - begin
+
+
+def measure(name, repeats):
+    make = MODELS[name]
+    shape = make().input_shape[1:]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(STEPS * BATCH, *shape)).astype("float32")
+    y = rng.integers(0, 10, STEPS * BATCH)
+    firsts: dict[str, list[float]] = {}
+    for _ in range(3):
+        functions, found = contenders(make, x, y)
+        for contender, function in functions.items():
+            firsts.setdefault(contender, []).append(cpu(function))
+        found.fit(x[:BATCH], y[:BATCH], verbose=0)  # built, as a model in use is
+        functions["ours"]()
+    rows = [{contender: cpu(function) for contender, function in functions.items()}
+            for _ in range(repeats)]  # fmt: skip
+    return {
+        "steady": {
+            c: statistics.median(row[c] / row["floor"] for row in rows) for c in ("classic", "ours")
+        },
+        "first": {
+            c: statistics.median(a / b for a, b in zip(firsts[c], firsts["floor"], strict=True))
+            for c in ("classic", "ours")
+        },
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    arguments = parser.parse_args()
+    backend = keras.backend.backend()
+    print("| 100 steps, CPU time over the floor | classic | ours | classic, first | ours, first |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in arguments.models:
+        ratios = measure(name, arguments.repeats)
+        cells = [ratios[kind][c] for kind in ("steady", "first") for c in ("classic", "ours")]
+        print(f"| {backend} {name} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
