@@ -87,7 +87,8 @@ def _local_lines(x: np.ndarray, y: np.ndarray, bandwidth: float) -> tuple[np.nda
         slope = np.where(solid, (w0 * wxy - w1 * wy) / np.where(solid, determinant, 1.0), 0.0)
         level = wy / w0 - slope * w1 / w0
         residual = np.abs(y - level)
-        scale = 6.0 * float(np.median(residual))
+        # Where there is hardly any noise, a bend of the curve must not count as a spike.
+        scale = max(6.0 * float(np.median(residual)), 0.1 * float(np.ptp(y)))
         if scale <= 1e-12 * float(np.abs(y).max()):
             break
         trust = np.maximum(0.0, 1.0 - (residual / scale) ** 2) ** 2
@@ -121,12 +122,14 @@ def _curve(learning_rates: np.ndarray, losses: np.ndarray, bandwidth: float = BA
     unit = float(np.abs(kept).max()) or 1.0  # keeps squares of huge losses finite
     y = kept / unit
     start = float(np.median(y[: max(3, count // 8)]))
-    end = _blown_up(y, start, _noise(y[: max(3, count // 3)]))
+    least = 1e-6 * abs(start)  # a loss without noise still needs a scale
+    end = _blown_up(y, start, max(_noise(y[: max(3, count // 3)]), least))
     whole = count if end is None else end + 1
     calm = np.array([np.median(y[max(0, i - 1) : i + 2]) for i in range(whole)])
-    noise = _noise(y[: max(int(calm.argmin()) + 2, count // 3)])
+    noise = max(_noise(y[: max(int(calm.argmin()) + 2, count // 3)]), least)
     # What lies far above the start says only "diverged": how far must not bend the curve below.
     ceiling = start + max(start - float(calm.min()), 0.0) / 2 + 4.0 * noise
+    ceiling = max(ceiling, float(y[0]), float(calm[: max(3, count // 8)].max()))
     capped = np.minimum(y, ceiling)
     capped[whole:] = ceiling
     level, slope = _local_lines(np.log(rates), capped, bandwidth * np.log(10.0))
@@ -245,7 +248,7 @@ _USUAL_PLACES = np.array([0.25, 1.0, 4.0])
 def _curve_rule(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
     _enough(losses, FEWEST_POINTS)
     curve = _curve(rates, losses)
-    if curve.fall > SURE * _doubt(curve):
+    if _fell(curve):
         return _from_landmarks(curve)
     if _rose(curve):
         return _from_rise(curve)
@@ -316,7 +319,7 @@ def _doubt(curve: Curve) -> float:
     count = len(curve.rates)
     averaged = min(max(3.0, BANDWIDTH * count / max(decades, BANDWIDTH)), count / 2)
     rounding = 1e-9 * float(np.abs(curve.losses[: curve.bottom + 1]).max())
-    return max(curve.noise / np.sqrt(averaged), rounding)
+    return max(curve.noise / float(np.sqrt(averaged)), rounding)
 
 
 def _rose(curve: Curve) -> bool:
@@ -324,14 +327,12 @@ def _rose(curve: Curve) -> bool:
     return curve.ended or top > curve.start + SURE * _doubt(curve)
 
 
-def _fell(curve: Curve) -> None:
-    """Refuse a curve whose minimum its noise explains."""
-    if not curve.fall > SURE * _doubt(curve):
-        raise NoSuggestion(
-            "The loss never fell below its start by more than its noise, so no rate can be "
-            "preferred. Take more steps, raise end_lr if the loss did not rise either, and "
-            "check that the model can still learn from this data."
-        )
+def _fell(curve: Curve) -> bool:
+    """Whether the curve has a minimum that its noise does not explain.
+
+    A lowest point among the first losses, of which the start is the median, is none.
+    """
+    return curve.fall > SURE * _doubt(curve) and curve.bottom >= len(curve.rates) // 8
 
 
 def _over_repeats(
@@ -609,7 +610,22 @@ def _with_validation(found: Suggestion, validation: Mapping[str, Any] | None) ->
 
 
 def _confirmed(confirmation: Confirmation) -> Suggestion:
-    raise NotImplementedError
+    count, rate = len(confirmation.learning_rates), confirmation.learning_rate
+    if not np.isfinite(rate):
+        raise NoSuggestion(
+            f"All {count} candidates diverged, the lowest at "
+            f"{min(confirmation.learning_rates):.1e}. Begin at a lower start_lr, and check the "
+            "scale of the data."
+        )
+    return Suggestion(
+        rate,
+        min(confirmation.low, rate),
+        max(confirmation.high, rate),
+        "auto",
+        f"Of {count} rates tried for {max(confirmation.steps)} updates each, those around this "
+        "one ended with the lowest held-out loss.",
+        tuple(confirmation.warnings),
+    )
 
 
 # Smith's bounds
@@ -651,7 +667,11 @@ def _bounds_one(rates: np.ndarray, row: np.ndarray) -> tuple[float, float]:
     _enough(row, FEWEST_POINTS)
     with np.errstate(all="ignore"):
         curve = _curve(rates, row)
-        _fell(curve)
+        if not _fell(curve):
+            raise NoSuggestion(
+                "Nothing improved along the ramp by more than its noise, so there are no bounds "
+                "to read. Take more steps, or raise end_lr if nothing got worse either."
+            )
         level = curve.smoothed[: curve.bottom + 1]
         starts, slows = (
             np.flatnonzero(level > curve.start - share * curve.fall) for share in (0.1, 0.9)
