@@ -7,6 +7,7 @@ import difflib
 import inspect
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -141,6 +142,8 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool) -> Any:
             )
             if spec.endswith(H5):
                 _repair_optimizer(model, spec)
+            if not recompiled:
+                _choose_compiler(model)
     except BadInput:
         raise
     except Exception as error:
@@ -217,6 +220,20 @@ def _weights_within(stored: int | None) -> Iterator[None]:
         yield
     finally:
         keras.layers.Layer.add_weight = add_weight
+
+
+def _choose_compiler(model: Any) -> None:
+    """Forget what "auto" meant where the file was saved: it holds True or False.
+
+    JAX without its compiler takes a hundred times longer for a step; XLA on TensorFlow and
+    `torch.compile` take longer to compile than a range test takes to run.
+    """
+    import keras
+
+    if getattr(model, "compiled", False) and not model.run_eagerly:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a layer that cannot be compiled stays as it is
+            model.jit_compile = keras.backend.backend() == "jax"
 
 
 def _repair_optimizer(model: Any, spec: str) -> None:

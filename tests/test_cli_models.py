@@ -212,6 +212,16 @@ def test_compile_state_that_cannot_be_read_gives_way_to_options(files, tmp_path)
     assert isinstance(model.optimizer, keras.optimizers.SGD)
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_compiler_is_that_of_this_backend_whatever_the_file_was_saved_on(files, tmp_path, saved):
+    def change(config):
+        config["compile_config"]["jit_compile"] = saved
+
+    rewrite(files / "model.keras", tmp_path / "m.keras", change)
+    model = models.load_model(str(tmp_path / "m.keras"))
+    assert model.jit_compile is (keras.backend.backend() == "jax")
+
+
 def test_h5_of_something_else_is_refused(tmp_path):
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["x"] = np.zeros(3)
