@@ -14,7 +14,9 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, (x[:, 0] > 0).astype("int32") + (x[:, 1] > 0)
 
 
-def classifier(optimizer="adam", *, dropout=0.2, seed=0, loss=None, metrics=("accuracy",), **compile_options):
+def classifier(
+    optimizer="adam", *, dropout=0.2, seed=0, loss=None, metrics=("accuracy",), **compile_options
+):
     """Dense, batch normalisation and dropout: weights, statistics and a seed generator."""
     keras.utils.set_random_seed(seed)
     layers = keras.layers

@@ -28,7 +28,7 @@ def by_hand(model, batches, rates, **weights):
 def batches_of(arrays, size, count):
     """`count` batches in order, starting again at the end, the last of an epoch smaller."""
     rows = len(arrays[0])
-    starts = [start for start in range(0, rows, size)]
+    starts = list(range(0, rows, size))
     return [
         tuple(a[starts[i % len(starts)] : starts[i % len(starts)] + size] for a in arrays)
         for i in range(count)
@@ -82,7 +82,9 @@ def test_losses_are_true_with_several_steps_an_execution():
 def test_class_weights_count_as_in_fit():
     weights = {0: 1.0, 1: 5.0, 2: 0.1}
     test = assert_records_what_train_on_batch_reports(plain, class_weight=weights)
-    assert not np.allclose(test.losses[0], assert_records_what_train_on_batch_reports(plain).losses[0])
+    assert not np.allclose(
+        test.losses[0], assert_records_what_train_on_batch_reports(plain).losses[0]
+    )
 
 
 def two_headed():

@@ -136,6 +136,11 @@ class LRFinder(keras.callbacks.Callback):
         if not batches:
             raise StopIteration
         self._batches.extend(batches)
+        metrics = self._model._compile_metrics
+        if metrics is not None and not metrics.built:
+            # On TensorFlow the first training step builds them, and `fit` asks for their
+            # results at the end of the epoch; on_train_end takes this back.
+            self._model._symbolic_build(data_batch=batches[0])
         return ({}, *state) if state else {}
 
     def _run(self) -> None:
@@ -149,7 +154,10 @@ class LRFinder(keras.callbacks.Callback):
             self.options,
             self.validation_data,
             batch_size=None,
-            hold_out=lambda bench: (collected, collected.set_aside(self.options.validation_samples)),
+            hold_out=lambda bench: (
+                collected,
+                collected.set_aside(self.options.validation_samples),
+            ),
         )
         model.stop_training = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ class DataEnded(Exception):
 
 class _Batches:
     """Batches without end; subclasses say what an epoch is."""
+
+    # Batches that the running epoch has left; None where nobody can know.
+    left: int | None = None
 
     def __init__(self) -> None:
         self._returned: list[Any] = []
@@ -77,7 +81,13 @@ class Stream(_Batches):
         if self._iterator is None:
             self._epochs.data_adapter.on_epoch_begin()
             self._iterator = iter(self._epochs._get_iterator())
+            self.left = self._epochs.data_adapter.num_batches
         return self._iterator
+
+    def took(self, count: int) -> None:
+        """Say that a loop has drawn `count` batches from `iterator` itself."""
+        if self.left is not None:
+            self.left -= count
 
     def next_epoch(self) -> None:
         if self._once:
@@ -142,19 +152,21 @@ def stream(model: Any, x: Any, y: Any = None, **options: Any) -> Stream:
             with the meanings that they have in `fit`.
     """
     backend = keras.backend.backend()
-    if backend == "tensorflow":
-        from keras.src.backend.tensorflow.trainer import TFEpochIterator
+    with warnings.catch_warnings():
+        # Keras says so of its own default, which nobody has chosen.
+        warnings.filterwarnings("ignore", "`shuffle=True` was passed, but will be ignored")
+        if backend == "tensorflow":
+            from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
-        return Stream(
-            TFEpochIterator(x=x, y=y, distribute_strategy=model.distribute_strategy, **options)
-        )
-    if backend == "jax":
-        from keras.src.backend.jax.trainer import JAXEpochIterator
+            strategy = model.distribute_strategy
+            return Stream(TFEpochIterator(x=x, y=y, distribute_strategy=strategy, **options))
+        if backend == "jax":
+            from keras.src.backend.jax.trainer import JAXEpochIterator
 
-        return Stream(JAXEpochIterator(x=x, y=y, **options))
-    from keras.src.backend.torch.trainer import TorchEpochIterator
+            return Stream(JAXEpochIterator(x=x, y=y, **options))
+        from keras.src.backend.torch.trainer import TorchEpochIterator
 
-    return Stream(TorchEpochIterator(x=x, y=y, **options))
+        return Stream(TorchEpochIterator(x=x, y=y, **options))
 
 
 def is_array_data(*parts: Any) -> bool:

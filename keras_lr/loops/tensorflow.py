@@ -14,7 +14,7 @@ from keras_lr.steering import BorrowedRate
 
 # The loop's memory is laid out before the first step is traced, when nobody knows yet how many
 # metrics a step reports.
-_WIDTH = 256
+_WIDTH = 64
 _ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
 
 
@@ -25,6 +25,7 @@ class TensorFlowLoop:
         self._names: list[str] = []
         self._step = self._make_step()
         self._chunk = self._make_chunk()
+        self._open_chunk = self._make_open_chunk()
         self._test = self._make_test()
 
     def start(self) -> None:
@@ -50,13 +51,19 @@ class TensorFlowLoop:
         parts: list[np.ndarray] = []
         done, ended, restarted = 0, False, False
         while done < len(rates) and not ended:
-            count, rows = self._chunk(
-                stream.iterator(), tf.constant(padded), tf.constant(done), tf.constant(len(rates))
+            iterator, until = stream.iterator(), len(rates)
+            chunk = self._open_chunk
+            if stream.left is not None:
+                chunk, until = self._chunk, min(until, done + stream.left)
+            count, rows = chunk(
+                iterator, tf.constant(padded), tf.constant(done), tf.constant(until)
             )
-            rows = rows.numpy()[done : int(count), : len(self._names)]
+            count = int(count)
+            stream.took(count - done)
+            rows = rows.numpy()[done:count, : len(self._names)]
             ended = len(rows) > 0 and not np.isfinite(rows[-1, self._names.index("loss")])
             parts.append(rows)
-            empty, done = int(count) == done and restarted, int(count)
+            empty, done = count == done and restarted, count
             if done < len(rates) and not ended:
                 try:
                     if empty:
@@ -107,15 +114,33 @@ class TensorFlowLoop:
         return tf.function(step, reduce_retracing=True, jit_compile=model.jit_compile)
 
     def _make_chunk(self) -> Any:
+        """For an epoch of known length: takes batches `begin` to `end` and trains on each."""
+
+        @tf.autograph.experimental.do_not_convert
+        def chunk(iterator: Any, rates: Any, begin: Any, end: Any) -> Any:
+            def more(index: Any, finite: Any, rows: Any) -> Any:
+                return (index < end) & finite
+
+            def body(index: Any, finite: Any, rows: Any) -> Any:
+                row, finite = self._padded_step(iterator.get_next(), rates[index])
+                return index + 1, finite, rows.write(index, row)
+
+            start = (begin, tf.constant(True), _rows())
+            index, _, rows = tf.while_loop(more, body, start, parallel_iterations=1)
+            return index, rows.stack()
+
+        return tf.function(chunk, reduce_retracing=True)
+
+    def _make_open_chunk(self) -> Any:
+        """For an epoch that may end anywhere: looks whether there is a batch before each step."""
+
         @tf.autograph.experimental.do_not_convert
         def chunk(iterator: Any, rates: Any, begin: Any, end: Any) -> Any:
             def more(index: Any, finite: Any, batch: Any, rows: Any) -> Any:
                 return (index < end) & finite & batch.has_value()
 
             def body(index: Any, finite: Any, batch: Any, rows: Any) -> Any:
-                row = self._step(batch.get_value(), rates[index])
-                row = tf.pad(row, [[0, _WIDTH - len(self._names)]])
-                finite = tf.math.is_finite(row[self._names.index("loss")])
+                row, finite = self._padded_step(batch.get_value(), rates[index])
                 following = tf.cond(
                     (index + 1 < end) & finite,
                     lambda: iterator.get_next_as_optional(),
@@ -123,12 +148,16 @@ class TensorFlowLoop:
                 )
                 return index + 1, finite, following, rows.write(index, row)
 
-            rows = tf.TensorArray(tf.float32, size=CHUNK, element_shape=(_WIDTH,))
-            start = (begin, tf.constant(True), iterator.get_next_as_optional(), rows)
+            start = (begin, tf.constant(True), iterator.get_next_as_optional(), _rows())
             index, _, _, rows = tf.while_loop(more, body, start, parallel_iterations=1)
             return index, rows.stack()
 
         return tf.function(chunk, reduce_retracing=True)
+
+    def _padded_step(self, batch: Any, rate: Any) -> tuple[Any, Any]:
+        row = self._step(batch, rate)
+        finite = tf.math.is_finite(row[self._names.index("loss")])
+        return tf.pad(row, [[0, _WIDTH - len(self._names)]]), finite
 
     def _make_test(self) -> Any:
         model = self._model
@@ -143,6 +172,10 @@ class TensorFlowLoop:
         if model.run_eagerly:
             return test
         return tf.function(test, reduce_retracing=True, jit_compile=model.jit_compile)
+
+
+def _rows() -> Any:
+    return tf.TensorArray(tf.float32, size=CHUNK, element_shape=(_WIDTH,))
 
 
 def _autoconverted(model: Any, step: Any) -> Any:

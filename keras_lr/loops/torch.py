@@ -29,7 +29,8 @@ class TorchLoop:
         self._reset = _resetter(self._model)
 
     def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
-        model, columns = self._model, {}
+        model = self._model
+        columns: dict[str, list[Any]] = {}
         model.train()
         for rate in rates:
             try:

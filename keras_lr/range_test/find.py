@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_lr.loops.data import DataEnded, is_array_data, stream, take_rows
-from keras_lr.range_test.confirm import Confirmation
+from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
 from keras_lr.range_test.workbench import Run, Workbench, borrow
@@ -282,8 +282,6 @@ def _confirm(
     sample: list[Any] | None,
     hold_out: Callable[[Workbench], tuple[Any, list[Any]]],
 ) -> Confirmation | None:
-    from keras_lr.range_test.confirm import confirm
-
     if sample is None:
         bench.stream, sample = hold_out(bench)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 MEMORY = 0.9  # of the moving average that the rule watches
+SETTLING = 10  # steps that show how noisy the losses are, before the rule applies
 
 
 def first_divergence(losses: np.ndarray, stop_factor: float) -> int | None:
@@ -19,7 +20,8 @@ def first_divergence(losses: np.ndarray, stop_factor: float) -> int | None:
     not fallen, this is the field's `stop_factor * best` (fastai, Lightning and ktrain use 4).
     The other two scales make the rule hold where that one fails: for losses near zero, where
     four times almost nothing is almost nothing, and for losses below zero, where `4 * best` is
-    less than the best. The range of the noise is that of the losses up to the best one.
+    less than the best. The range of the noise is that of the losses up to the best one, and at
+    least of the first ten; the rule applies after those.
 
     Args:
         losses: True batch losses, finite, shape (steps,).
@@ -29,9 +31,11 @@ def first_divergence(losses: np.ndarray, stop_factor: float) -> int | None:
     average = moving_average(losses)
     best = np.minimum.accumulate(average)
     best_step = np.maximum.accumulate(np.where(average == best, np.arange(len(losses)), 0))
-    noise = (np.maximum.accumulate(losses) - np.minimum.accumulate(losses))[best_step]
+    noise = np.maximum.accumulate(losses) - np.minimum.accumulate(losses)
+    noise = noise[np.minimum(np.maximum(best_step, SETTLING - 1), len(losses) - 1)]
     scale = np.maximum.reduce([np.abs(best), average[:1] - best, noise])
     diverged = average > best + (stop_factor - 1.0) * scale
+    diverged[:SETTLING] = False
     return int(np.argmax(diverged)) if diverged.any() else None
 
 
