@@ -222,7 +222,15 @@ def _find(
         model = load_model(
             spec, trust=trust, optimizer=optimizer, loss=loss, metrics=metric, lean=not own_code
         )
+        from keras_lr._files import check_writable
+
         from .checks import check_data, describe_inputs
+
+        for path in filter(None, (plot, save)):
+            try:
+                check_writable(path)
+            except OSError as error:
+                raise BadInput(one_line(error)) from error
 
         if not data:
             beside = os.path.splitext(spec)[0] + ".npz"
@@ -268,10 +276,14 @@ def _run(
         return keras_lr.lr_find(model, given.x, given.y, verbose=0 if silent else "auto", **ramp)
     except click.ClickException:
         raise
-    except keras_lr.NoSuggestion as error:
-        raise RunFailed(one_line(error)) from error
-    except (ValueError, TypeError) as error:
-        raise BadInput(one_line(error)) from error
+    except Exception as error:
+        if getattr(given.x, "problem", None) is not None:
+            raise given.x.problem from error
+        if isinstance(error, keras_lr.NoSuggestion):
+            raise RunFailed(one_line(error)) from error
+        if isinstance(error, (ValueError, TypeError)):
+            raise BadInput(one_line(error)) from error
+        raise
 
 
 def _judge(test: Any, method: str) -> dict[str, Any]:

@@ -87,6 +87,7 @@ def _images(paths: list[str], labels: Any, model: Any, batch_size: int) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
+            self.problem: BadInput | None = None  # TensorFlow wraps what is raised below
             self.order = np.random.default_rng(0).permutation(len(paths))
 
         def __len__(self) -> int:
@@ -100,7 +101,9 @@ def _images(paths: list[str], labels: Any, model: Any, batch_size: int) -> Any:
             try:
                 image = keras.utils.load_img(path, color_mode=mode, target_size=(height, width))
             except Exception as error:
-                raise BadInput(f"{path} is no readable image: {one_line(error)}") from error
+                reason = one_line(error).partition(" <_io")[0]
+                self.problem = BadInput(f"{path} is no readable image: {reason}")
+                raise self.problem from error
             return keras.utils.img_to_array(image)
 
     return Images()

@@ -85,7 +85,8 @@ def to_text(outcome: Outcome, *, method: str, unicode: bool) -> str:
     """What a person reads, at most 80 columns wide."""
     found = outcome.suggestion
     blocks = [_answer(outcome), _picture(outcome, unicode), _table(outcome, method, unicode)]
-    blocks.append(_labelled("It cost", _cost(outcome)))
+    cost = _labelled("It cost", _cost(outcome))
+    blocks.append("\n".join(part for part in (_tried(outcome), cost) if part))
     if outcome.written:
         blocks[-1] += "\n" + _labelled("Wrote", ", ".join(outcome.written.values()))
     if found:
@@ -154,7 +155,7 @@ def _table(outcome: Outcome, method: str, unicode: bool) -> str:
         if isinstance(answer, str):
             table.add_row(name, "-", "", Text(textwrap.shorten(answer, 42, placeholder=" ...")))
             continue
-        ratio = f"{answer.learning_rate / found.learning_rate:.2g}" if found else ""
+        ratio = _ratio(answer.learning_rate / found.learning_rate) if found else ""
         table.add_row(name, _rate(answer.learning_rate), ratio, mark)
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     console.print(table)
@@ -162,21 +163,27 @@ def _table(outcome: Outcome, method: str, unicode: bool) -> str:
     return "\n".join(line.rstrip() for line in text.rstrip("\n").splitlines())
 
 
+def _tried(outcome: Outcome) -> str:
+    """The candidates of the confirmation, with the held-out loss that each ended with."""
+    confirmation = outcome.test.confirmation
+    if confirmation is None:
+        return ""
+    tried = sorted(zip(confirmation.learning_rates, confirmation.losses, strict=True))
+    ends = [f"{loss:.4g}" if math.isfinite(loss) else "diverged" for _, loss in tried]
+    text = ", ".join(f"{end} at {rate:.2e}" for end, (rate, _) in zip(ends, tried, strict=True))
+    return _labelled("Confirmed", f"Held-out loss after short runs at constant rates: {text}.")
+
+
 def _cost(outcome: Outcome) -> str:
     test = outcome.test
-    confirmed = f", {_confirmation(test.confirmation)}" if test.confirmation is not None else ""
+    confirmed = ", the short runs among them" if test.confirmation is not None else ""
     stopped = STOPPED.get(test.stop_reason)
     return (
-        f"{test.training_steps} training steps{confirmed} with {outcome.optimizer} on "
-        f"{outcome.backend}, {outcome.seconds:.3g} s in all"
+        f"{test.training_steps} training steps with {outcome.optimizer} on {outcome.backend}"
+        f"{confirmed}; {outcome.seconds:.3g} s in all"
         + (f"; {stopped}." if stopped else ".")
         + " The model is as it was."
     )
-
-
-def _confirmation(confirmation: Any) -> str:
-    count = len(confirmation.learning_rates)
-    return f"{count} candidates tried at constant rates among them"
 
 
 def _labelled(label: str, text: str) -> str:
@@ -193,6 +200,10 @@ def _labelled(label: str, text: str) -> str:
 
 def _rate(rate: float) -> str:
     return f"{rate:.2e}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.5 else f"{value:.2g}"
 
 
 def _finite(value: Any) -> Any:

@@ -170,11 +170,11 @@ def test_json_is_one_object_and_nothing_else(files, recorded, tmp_path):
     assert result.stderr == ""
 
 
-def test_quiet_prints_the_rate_alone(files, recorded):
+def test_quiet_prints_the_rate_and_on_stderr_what_makes_it_less_sure(files, recorded):
     result = run("find", files / "model.keras", "--quiet")
-    rate = keras_lr.lr_find(None).suggest().learning_rate
-    assert float(result.stdout) == pytest.approx(rate, rel=1e-2)
-    assert result.stderr == ""
+    found = keras_lr.lr_find(None).suggest()
+    assert float(result.stdout) == pytest.approx(found.learning_rate, rel=1e-2)
+    assert result.stderr.splitlines() == [f"Warning: {warning}" for warning in found.warnings]
 
 
 def test_method_answers_by_its_name(files, recorded):
@@ -307,6 +307,39 @@ def test_output_in_a_closed_folder_is_refused_before_the_run(files, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     message = refused("find", files / "model.keras", "--save", tmp_path / "closed" / "s.json")
     assert "cannot be written" in message
+
+
+def test_output_that_cannot_be_made_is_refused_before_the_run(files, tmp_path, monkeypatch):
+    """Permissions say yes to root, and on a full or read-only disk; making a file says no."""
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras_lr, "lr_find", None)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    message = refused("find", files / "model.keras", "--save", tmp_path / "s.json")
+    assert "No space left on device" in message
+
+
+def test_damaged_image_in_the_middle_of_the_run_is_named(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = np.full((6, 6, 3), number, dtype="uint8")
+            image.fromarray(pixels).save(tmp_path / "pets" / name / f"{number}.png")
+    layers = [keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save(tmp_path / "pets.keras")
+    order = np.random.default_rng(0).permutation(16)
+    last = ("cat", "dog")[order[-1] // 8], order[-1] % 8
+    arguments = ["find", tmp_path / "pets.keras", "--data", tmp_path / "pets", "--batch-size", 4]
+    result = run(*arguments, "--steps", 12)
+    assert result.exit_code in (0, 1) and "It cost" in result.stdout, result.stderr
+    (tmp_path / "pets" / last[0] / f"{last[1]}.png").write_bytes(b"no picture")
+    message = refused(*arguments)
+    assert f"{last[0]}/{last[1]}.png is no readable image" in message
 
 
 def test_another_backend_comes_too_late_in_this_process(files):
