@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -292,11 +293,13 @@ def _judge(test: Any, method: str) -> dict[str, Any]:
 
     found, refusal, bounds = None, "", None
     rules: dict[str, Any] = {}
-    for name in dict.fromkeys(["auto", method, *RULES]):
-        try:
-            rules[name] = test.suggest(name)
-        except keras_lr.NoSuggestion as error:
-            rules[name] = one_line(error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", keras_lr.SuggestionWarning)  # the report prints them
+        for name in dict.fromkeys(["auto", method, *RULES]):
+            try:
+                rules[name] = test.suggest(name)
+            except keras_lr.NoSuggestion as error:
+                rules[name] = one_line(error)
     if isinstance(rules[method], str):
         refusal = rules[method]
     else:

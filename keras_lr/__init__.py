@@ -1,7 +1,14 @@
 """Learning rates for Keras 3: find one, and see why."""
 
 from keras_lr.callbacks import LRFinder
-from keras_lr.range_test import Confirmation, NoSuggestion, RangeTest, Suggestion, lr_find
+from keras_lr.range_test import (
+    Confirmation,
+    NoSuggestion,
+    RangeTest,
+    Suggestion,
+    SuggestionWarning,
+    lr_find,
+)
 
 __version__ = "0.1.0"
 
@@ -11,5 +18,6 @@ __all__ = [
     "NoSuggestion",
     "RangeTest",
     "Suggestion",
+    "SuggestionWarning",
     "lr_find",
 ]

@@ -13,7 +13,9 @@ from typing import IO, Any
 __all__ = ["atomic_write", "check_writable"]
 
 
-def atomic_write(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any] | bytes | str) -> Path:
+def atomic_write(
+    path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any] | bytes | str
+) -> Path:
     """Write a file next to its place, then move it there in one step.
 
     A reader sees the old file or the new one, never half of it, and an exception or Ctrl-C

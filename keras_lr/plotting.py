@@ -7,6 +7,7 @@ colour also differs in line style, marker or hatching.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,11 @@ import numpy as np
 
 from keras_lr._files import atomic_write
 from keras_lr.range_test import rules
+from keras_lr.range_test.result import RangeTest, SuggestionWarning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from keras_lr.range_test.result import RangeTest
 
 __all__ = ["plot_range_test", "save_range_test_plot"]
 
@@ -144,10 +144,12 @@ class _Curve:
         self.suggestion: rules.Suggestion | None = None
         self.refused = False
         if method is not None:
-            try:
-                self.suggestion = test.suggest(method)
-            except rules.NoSuggestion:
-                self.refused = True
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SuggestionWarning)  # for who asks, not who draws
+                try:
+                    self.suggestion = test.suggest(method)
+                except rules.NoSuggestion:
+                    self.refused = True
 
     def _divergence(self) -> float | None:
         """The rate behind the minimum from which the loss stays above a quarter of its fall.

@@ -301,7 +301,9 @@ def _torch_random() -> Callable[[], None]:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the block is done, then let it through."""
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    # None: a handler that was not installed from Python, which could not be put back from here.
+    if not main or signal.getsignal(signal.SIGINT) is None:
         yield
         return
     pending: list[tuple[Any, Any]] = []

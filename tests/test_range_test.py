@@ -312,6 +312,9 @@ def test_a_generator_goes_on_from_repeat_to_repeat():
     assert test.losses.shape == (3, 10)
     assert np.isfinite(test.losses).sum(axis=1).tolist() == [10, 10, 5]
     assert test.stop_reason == "data_ended"
+    test = lr_find(plain(), batch_generator(20), steps=10, repeats=4, verbose=0)
+    assert test.losses.shape == (2, 10)
+    assert test.stop_reason == "data_ended"
 
 
 def test_shuffled_data_has_its_order_from_the_seed():
@@ -500,6 +503,17 @@ def test_a_test_of_a_later_version_is_refused_with_both_versions(tmp_path):
 def test_a_curve_of_the_wrong_form_is_refused(rates, losses, message):
     with pytest.raises(ValueError, match=message):
         keras_lr.RangeTest(rates, losses)
+
+
+def test_a_suggestion_that_is_less_sure_warns():
+    rates = np.geomspace(1e-7, 10, 100)
+    noise = 0.01 * np.random.default_rng(0).normal(size=100)
+    falls_to_its_end = keras_lr.RangeTest(rates, 2 - np.tanh(np.linspace(-4, 2, 100)) + noise)
+    with pytest.warns(keras_lr.SuggestionWarning) as caught:
+        found = falls_to_its_end.suggest()
+    assert tuple(str(warning.message) for warning in caught) == found.warnings
+    assert "raise end_lr" in found.warnings[0]
+    assert found.high == rates[-1]
 
 
 # Arguments ----------------------------------------------------------------------------------

@@ -309,6 +309,19 @@ def test_a_peers_rule_gives_what_the_peer_gives_on_the_golden_curve(method, reco
     assert found.method == method
 
 
+@pytest.mark.parametrize(
+    "method, recorded",
+    [
+        ("valley", 0.009120108393559097),
+        ("slide", 0.007585775750291836),
+        ("minimum", 0.2290867652767775),
+        ("steep", 0.01096478196143185),
+    ],
+)
+def test_a_fastai_rule_gives_what_fastai_2_8_12_gave_on_a_noisy_curve(method, recorded):
+    np.testing.assert_allclose(suggest(*noisy(3), method).learning_rate, recorded, rtol=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_fastai_rules_equal_a_short_formula_under_noise(seed):
     rates, losses = noisy(seed)

@@ -179,8 +179,9 @@ def gru(features: int, units: int, outputs: int, tokens: int = 0, each: bool = F
 
         def step(h, a):
             b = linear(p["h"], h)
-            z, r = jax.nn.sigmoid(a[:, :units] + b[:, :units]), jax.nn.sigmoid(
-                a[:, units : 2 * units] + b[:, units : 2 * units]
+            z, r = (
+                jax.nn.sigmoid(a[:, :units] + b[:, :units]),
+                jax.nn.sigmoid(a[:, units : 2 * units] + b[:, units : 2 * units]),
             )
             h = z * h + (1 - z) * jnp.tanh(a[:, 2 * units :] + r * b[:, 2 * units :])
             return h, h

@@ -170,11 +170,20 @@ def stream(model: Any, x: Any, y: Any = None, **options: Any) -> Stream:
 
 
 def is_array_data(*parts: Any) -> bool:
-    """Whether all leaves are arrays that can be indexed by rows."""
+    """Whether all leaves are arrays of samples: NumPy's, or what NumPy can read as such."""
     leaves = [leaf for leaf in tree.flatten(list(parts)) if leaf is not None]
-    return bool(leaves) and all(isinstance(leaf, np.ndarray) and leaf.ndim > 0 for leaf in leaves)
+    return bool(leaves) and all(
+        hasattr(leaf, "__array__") and len(getattr(leaf, "shape", ())) > 0 for leaf in leaves
+    )
 
 
 def take_rows(part: Any, rows: np.ndarray) -> Any:
     """The given rows of every array in a structure; None stays None."""
-    return tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], part)
+
+    def rows_of(leaf: Any) -> Any:
+        if leaf is None:
+            return None
+        on_device = keras.ops.is_tensor(leaf)
+        return (keras.ops.convert_to_numpy(leaf) if on_device else np.asarray(leaf))[rows]
+
+    return tree.map_structure(rows_of, part)

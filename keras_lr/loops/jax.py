@@ -65,7 +65,12 @@ class JaxLoop:
         rates = np.asarray(rates, np.float32)
         rows: list[np.ndarray] = []
         while len(rows) < len(rates):
-            batches = _draw(stream, len(rates) - len(rows))
+            try:
+                batches = _draw(stream, len(rates) - len(rows))
+            except DataEnded:
+                if not rows:
+                    raise
+                break
             at = rates[len(rows) : len(rows) + len(batches)]
             rows.extend(self._train_alike(batches, at))
             if not np.isfinite(rows[-1][self._names.index("loss")]):

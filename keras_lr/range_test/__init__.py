@@ -2,7 +2,14 @@
 
 from keras_lr.range_test.confirm import Confirmation
 from keras_lr.range_test.find import lr_find
-from keras_lr.range_test.result import RangeTest
+from keras_lr.range_test.result import RangeTest, SuggestionWarning
 from keras_lr.range_test.rules import NoSuggestion, Suggestion
 
-__all__ = ["Confirmation", "NoSuggestion", "RangeTest", "Suggestion", "lr_find"]
+__all__ = [
+    "Confirmation",
+    "NoSuggestion",
+    "RangeTest",
+    "Suggestion",
+    "SuggestionWarning",
+    "lr_find",
+]

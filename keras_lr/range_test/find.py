@@ -182,7 +182,11 @@ def lr_find(
         rows = np.random.permutation(len(keras.tree.flatten(x)[0]))
         held = min(options.validation_samples, max(1, len(rows) // 5))
         judged = take_rows(parts, rows[:held])
-        size = sum(leaf.nbytes for leaf in keras.tree.flatten(parts) if leaf is not None)
+        size = sum(
+            len(rows) * take_rows(leaf, rows[:1]).nbytes
+            for leaf in keras.tree.flatten(parts)
+            if leaf is not None
+        )
         rest = take_rows(parts, rows[held:]) if size <= _MAX_COPIED_BYTES else parts
         kept = stream(model, rest[0], rest[1], sample_weight=rest[2], **fit_options)
         return kept, sample_batches(model, judged, held, batch_size)
@@ -304,10 +308,9 @@ def _confirm(
 
 def _assemble(rates: np.ndarray, runs: list[Run]) -> RangeTest:
     """One result of all repeats; those that stopped earlier are padded with NaN."""
-    if not any(len(run.losses) for run in runs):
-        steps = 0
-    else:
-        steps = max(len(run.losses) for run in runs)
+    reasons = [run.stop_reason for run in runs]
+    runs = [run for run in runs if len(run.losses)] or runs[:1]  # the data may end between two
+    steps = max(len(run.losses) for run in runs)
     names = runs[0].logs
 
     def joined(name: str) -> np.ndarray:
@@ -316,7 +319,6 @@ def _assemble(rates: np.ndarray, runs: list[Run]) -> RangeTest:
             row[: len(run.logs[name])] = run.logs[name]
         return rows[0] if len(runs) == 1 else rows
 
-    reasons = [run.stop_reason for run in runs]
     return RangeTest(
         learning_rates=rates[:steps],
         losses=joined("loss"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from keras_lr._files import atomic_write
 from keras_lr.range_test import rules
 from keras_lr.range_test.confirm import Confirmation
 from keras_lr.range_test.rules import Suggestion
+
+
+class SuggestionWarning(UserWarning):
+    """What makes a suggestion less sure."""
+
 
 _FORMAT = "keras-lr range test"
 _FORMAT_VERSION = 1
@@ -92,14 +98,21 @@ class RangeTest:
         Raises:
             NoSuggestion: If the curve supports no answer. The message says why.
             ValueError: If there is no such method.
+
+        Warns:
+            SuggestionWarning: Once for each of the suggestion's `warnings`: a curve that never
+                diverged, say. The interval is wide then.
         """
-        return rules.suggest(
+        found = rules.suggest(
             self.learning_rates,
             self.losses,
             method,
             validation=self.validation,
             confirmation=self.confirmation,
         )
+        for note in found.warnings:
+            warnings.warn(note, SuggestionWarning, stacklevel=2)
+        return found
 
     def bounds(self) -> tuple[float, float]:
         """Smith's `(base_lr, max_lr)`, for a cyclic or one-cycle schedule.
