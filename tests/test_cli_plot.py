@@ -44,6 +44,12 @@ def test_mark_stands_under_its_decade():
     assert labels[column - 2 : column + 2] == "1e-2"
 
 
+def test_axis_spans_the_picture_from_the_first_rate_to_the_last():
+    axis, labels = draw_curve(RATES, VALLEY, VALLEY, width=78)[-2:]
+    assert (len(axis), axis[8:10], axis[-1]) == (78, "└┬", "┬")
+    assert labels.split() == ["1e-6", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1", "1e0"]
+
+
 def test_valley_is_lowest_where_the_loss_is():
     lines = draw_curve(RATES, VALLEY, VALLEY, unicode=False, width=70, height=10)
     lowest = [column for column, mark in enumerate(lines[9]) if mark == "*"]
