@@ -248,6 +248,7 @@ def _find(
             )
             check_data(held_out, model, validation)
         test = _run(model, given, held_out, batch_size, quiet or as_json, ramp)
+    warnings.simplefilter("ignore")  # the answer shows its own; undone with `short_warnings`
     outcome = _judge(test, method)
     outcome.update(model_spec=spec, data_spec=data, backend=backend)
     outcome["optimizer"] = type(model.optimizer).__name__

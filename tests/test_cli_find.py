@@ -14,6 +14,7 @@ from command_line import refused, run
 import keras_lr
 from keras_lr_cli.report import RULES, can_draw, paste_line
 
+pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.range_test.result.SuggestionWarning")
 BACKEND = keras.backend.backend()
 
 
