@@ -154,13 +154,19 @@ def _variable_scope(model: Any) -> Iterator[None]:
 def _torch_buffers(model: Any) -> list[Callable[[], None]]:
     """Parameters and buffers of plain torch modules, which are no Keras variables."""
     known = {id(variable.value) for variable in _variables(model)}
-    tensors = [t for t in (*model.parameters(), *model.buffers()) if id(t) not in known]
+    modules = _torch_modules(model)
+    tensors = {
+        id(tensor): tensor
+        for module in modules
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if id(tensor) not in known
+    }
 
     def put_back(tensor: Any, value: Any) -> Callable[[], None]:
         return lambda: tensor.data.copy_(value)
 
-    restores = [put_back(tensor, tensor.detach().cpu().clone()) for tensor in tensors]
-    modes = [(module, module.training) for module in model.modules()]
+    restores = [put_back(t, t.detach().cpu().clone()) for t in tensors.values()]
+    modes = [(module, module.training) for module in modules]
 
     def put_modes_back() -> None:
         for module, training in modes:
@@ -169,9 +175,16 @@ def _torch_buffers(model: Any) -> list[Callable[[], None]]:
     return [*restores, put_modes_back]
 
 
+def _torch_modules(model: Any) -> list[Any]:
+    """Every torch module in a model; Keras does not register the layers of a model as such."""
+    parts = [module for layer in model._flatten_layers() for module in layer.modules()]
+    return list({id(part): part for part in parts}.values())
+
+
 def _torch_gradients(model: Any) -> list[Callable[[], None]]:
     """Training leaves `.grad` on parameters that had none; drop those again."""
-    without = [parameter for parameter in model.parameters() if parameter.grad is None]
+    parameters = [p for module in _torch_modules(model) for p in module.parameters(recurse=False)]
+    without = [parameter for parameter in parameters if parameter.grad is None]
 
     def drop() -> None:
         for parameter in without:

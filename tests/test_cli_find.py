@@ -87,6 +87,7 @@ def test_text_names_rate_interval_bounds_rules_and_cost(files, recorded):
     assert result.stderr == ""
 
 
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 def test_paste_line_runs(files, recorded):
     result = run("find", files / "model.keras")
     model = command_line.compiled()
@@ -171,6 +172,7 @@ def test_json_is_one_object_and_nothing_else(files, recorded, tmp_path):
     assert result.stderr == ""
 
 
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 def test_quiet_prints_the_rate_and_on_stderr_what_makes_it_less_sure(files, recorded):
     result = run("find", files / "model.keras", "--quiet")
     found = keras_lr.lr_find(None).suggest()

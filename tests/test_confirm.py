@@ -59,10 +59,10 @@ def test_a_winner_at_the_edge_asks_for_one_more_beyond_it():
 
 
 def test_a_winner_inside_is_refined_towards_its_better_neighbour():
-    guess = suggest(RATES, curve()).learning_rate
-    lab = Lab(bowl(guess * 1.5))
+    first = 3.0 * suggest(RATES, curve()).learning_rate
+    lab = Lab(bowl(first * 1.5))
     confirm(lab, RATES, curve())
-    expected = guess * np.array([1.0, STRIDE, 1 / STRIDE, np.sqrt(STRIDE)])
+    expected = first * np.array([1.0, STRIDE, 1 / STRIDE, np.sqrt(STRIDE)])
     np.testing.assert_allclose(lab.trained, expected, rtol=1e-9)
 
 
@@ -141,13 +141,13 @@ def test_a_budget_below_40_is_refused():
 
 
 def test_the_answer_is_the_middle_of_the_near_best_weighed_by_how_near():
-    guess = suggest(RATES, curve()).learning_rate
+    first = 3.0 * suggest(RATES, curve()).learning_rate
     start = np.median(curve()[:3])
     table = {0: 1.0, 1: 1.0 + 0.025 * (start - 1.0), 2: 3.0, 3: 3.0}
     order = iter(range(4))
     found = confirm(Lab(lambda rate: table[next(order)]), RATES, curve())
-    # Weights 1 and 1/2 at the guess and one stride above it.
-    np.testing.assert_allclose(found.learning_rate, guess * STRIDE ** (1 / 3), rtol=1e-6)
+    # Weights 1 and 1/2 at the first candidate and one stride above it.
+    np.testing.assert_allclose(found.learning_rate, first * STRIDE ** (1 / 3), rtol=1e-6)
 
 
 def test_a_confirmation_survives_json():

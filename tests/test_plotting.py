@@ -69,6 +69,7 @@ def test_plot_shows_the_losses_it_was_given_as_points():
     )
 
 
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 def test_plot_marks_the_suggestion_where_the_rule_put_it_and_names_its_value():
     test = RangeTest(*golden(noise=0.05))
     found = test.suggest()

@@ -29,6 +29,7 @@ def demo(tmp_path_factory):
     return folder
 
 
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 def test_readme_python_runs_as_it_stands(demo, tmp_path, monkeypatch):
     for file in demo.glob("digits.*"):
         shutil.copy(file, tmp_path)

@@ -12,6 +12,7 @@ from keras_lr.range_test.rules import NoSuggestion, suggest
 
 CANDIDATES = 4
 STRIDE = 6.0  # factor between neighbouring candidates
+HEADROOM = 3.0  # the curve's suggestion keeps this margin for a whole run; short runs need none
 NEAR = 0.05  # share of the best candidate's fall within which another one counts as well
 LEAST_BUDGET = 40
 LONGER = 1e3  # factor by which a curve that is flat to its end is followed further up
@@ -68,10 +69,10 @@ def confirm(
 ) -> Confirmation:
     """Train for a moment at a few constant rates and see which one learns most.
 
-    Four candidates, a factor of 6 apart, share the budget equally. The first is the curve's
-    own suggestion, the second lies above it, and each further one goes where the losses point:
-    beyond a winner at the edge, between a winner inside and its better neighbour, and far
-    lower when everything diverged. Candidates within a twentieth of the best one's fall count
+    Four candidates, a factor of 6 apart, share the budget equally. The first lies a factor of 3
+    above the curve's suggestion, the second above that, and each further one goes where the
+    losses point: beyond a winner at the edge, between a winner inside and its better neighbour,
+    and far lower when everything diverged. Candidates within a twentieth of the best one's fall count
     as well as the best one, by how near they come, and the answer is their middle in ln lr: a
     held-out sample is small, and a rate in the middle of the good ones bears a longer run.
 
@@ -107,7 +108,7 @@ def confirm(
     tried: list[float] = []
     found: list[float] = []
     while len(tried) < count:
-        rate = _next(first, tried, found)
+        rate = _next(first * HEADROOM, tried, found)
         loss = float(lab.train(rate, each))
         tried.append(rate)
         found.append(loss if np.isfinite(loss) else float("inf"))

@@ -96,12 +96,13 @@ def _local_lines(x: np.ndarray, y: np.ndarray, bandwidth: float) -> tuple[np.nda
 
 
 def _blown_up(y: np.ndarray, start: float, noise: float) -> int | None:
-    """First index of a rise above the start that more than one loss shows.
+    """First index of a rise above the first losses that more than one loss shows.
 
     A mean of five, each counted up to four times the fall above the start: one spike cannot
     pass, two can. After such a rise a network may lie dead at a low loss, which is no minimum.
     """
     best = np.inf
+    start = max(start, float(np.median(y[:5])))  # a curve may fall from its first step on
     for i in range(2, len(y) - 2):
         best = min(best, float(np.median(y[i - 2 : i + 1])))
         fall = max(start - best, 0.0) + noise
