@@ -380,9 +380,8 @@ def _legend_above(ax: Axes, title: str) -> None:
     """Legend and title over the axes, in as many columns as fit, so that no data is covered."""
     handles, labels = ax.get_legend_handles_labels()
     size = 9.0
-    figure: Any = ax.figure
-    if engine := figure.get_layout_engine():
-        engine.execute(figure.figure)  # how wide the axes will be is settled only when drawn
+    # A layout engine settles the width of the axes only when the figure is drawn, and takes
+    # half a second for it; until then they have the default margins, which are wider.
     for columns in range(min(len(labels), 4), 0, -1):
         legend = ax.legend(
             handles,

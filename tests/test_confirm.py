@@ -52,14 +52,14 @@ def test_the_answer_moves_towards_the_best_rate_wherever_it_is(best):
 
 
 def test_a_winner_at_the_edge_asks_for_one_more_beyond_it():
-    lab = Lab(bowl(100.0))
+    lab = Lab(lambda rate: 1.0 - 0.1 * np.log10(rate))
     found = confirm(lab, RATES, curve())
     np.testing.assert_allclose(np.diff(np.log(lab.trained)), np.log(STRIDE), rtol=1e-9)
     assert any("higher rate" in note for note in found.warnings)
 
 
 def test_a_winner_inside_is_refined_towards_its_better_neighbour():
-    first = 3.0 * suggest(RATES, curve()).learning_rate
+    first = 2.0 * suggest(RATES, curve()).learning_rate
     lab = Lab(bowl(first * 1.5))
     confirm(lab, RATES, curve())
     expected = first * np.array([1.0, STRIDE, 1 / STRIDE, np.sqrt(STRIDE)])
@@ -75,6 +75,14 @@ def test_everything_diverging_goes_lower_until_something_trains():
     assert found.high <= min(
         r for r, y in zip(lab.trained, found.losses, strict=True) if y == np.inf
     )
+
+
+def test_candidates_that_learnt_next_to_nothing_ask_for_lower_ones():
+    # Above 1e-2 the network is dead: 2.2 is below the start, 2.3, and says nothing.
+    lab = Lab(lambda rate: 2.2 - 1e-3 * rate if rate > 1e-2 else 1.0)
+    found = confirm(lab, RATES, curve())
+    assert lab.trained[0] > 1e-2 > lab.trained[1]
+    assert found.learning_rate < 1e-2
 
 
 def test_nothing_but_divergence_is_no_suggestion():
@@ -141,7 +149,7 @@ def test_a_budget_below_40_is_refused():
 
 
 def test_the_answer_is_the_middle_of_the_near_best_weighed_by_how_near():
-    first = 3.0 * suggest(RATES, curve()).learning_rate
+    first = 2.0 * suggest(RATES, curve()).learning_rate
     start = np.median(curve()[:3])
     table = {0: 1.0, 1: 1.0 + 0.025 * (start - 1.0), 2: 3.0, 3: 3.0}
     order = iter(range(4))

@@ -629,6 +629,7 @@ def test_a_fit_that_is_broken_off_while_the_callback_collects_hurts_no_later_fit
 # Confirmation -------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 @pytest.mark.parametrize("held_out", [False, True], ids=["own hold-out", "validation data"])
 def test_confirmation_stays_within_500_steps_and_answers(held_out):
     x, y = data()
@@ -648,6 +649,7 @@ def test_confirmation_of_a_generator_that_ends_keeps_the_curve_and_warns():
     assert len(test.losses) > 30
 
 
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 def test_confirmation_survives_a_round_trip(tmp_path):
     test = lr_find(classifier("adam"), *data(), confirm=True, seed=0, verbose=0)
     test.save(tmp_path / "test.json")

@@ -12,8 +12,9 @@ from keras_lr.range_test.rules import NoSuggestion, suggest
 
 CANDIDATES = 4
 STRIDE = 6.0  # factor between neighbouring candidates
-HEADROOM = 3.0  # the curve's suggestion keeps this margin for a whole run; short runs need none
+HEADROOM = 2.0  # the curve's suggestion keeps this margin for a whole run; short runs need none
 NEAR = 0.05  # share of the best candidate's fall within which another one counts as well
+LEARNT = 0.25  # share of the ramp's fall below which a run has learnt nothing
 LEAST_BUDGET = 40
 LONGER = 1e3  # factor by which a curve that is flat to its end is followed further up
 
@@ -69,12 +70,14 @@ def confirm(
 ) -> Confirmation:
     """Train for a moment at a few constant rates and see which one learns most.
 
-    Four candidates, a factor of 6 apart, share the budget equally. The first lies a factor of 3
+    Four candidates, a factor of 6 apart, share the budget equally. The first lies a factor of 2
     above the curve's suggestion, the second above that, and each further one goes where the
     losses point: beyond a winner at the edge, between a winner inside and its better neighbour,
-    and far lower when everything diverged. Candidates within a twentieth of the best one's fall count
-    as well as the best one, by how near they come, and the answer is their middle in ln lr: a
-    held-out sample is small, and a rate in the middle of the good ones bears a longer run.
+    and far lower when everything diverged or learnt less than a quarter of what the ramp did: a
+    network that a high rate has killed may end below its start all the same. Candidates within
+    a twentieth of the best one's fall count as well as the best one, by how near they come, and
+    the answer is their middle in ln lr: a held-out sample is small, and a rate in the middle of
+    the good ones bears a longer run.
 
     Args:
         lab: Makes the runs.
@@ -105,15 +108,22 @@ def confirm(
         ).learning_rate
     count = CANDIDATES if cost == 0 else CANDIDATES - 1
     each = (budget - cost) // count
+    start = float(np.nanmedian(rows[:, :3]))
+    learnt = start - LEARNT * max(start - _lowest(rows), 0.0)
     tried: list[float] = []
     found: list[float] = []
     while len(tried) < count:
-        rate = _next(first * HEADROOM, tried, found)
+        rate = _next(first * HEADROOM, tried, [y if y < learnt else float("inf") for y in found])
         loss = float(lab.train(rate, each))
         tried.append(rate)
         found.append(loss if np.isfinite(loss) else float("inf"))
-    start = float(np.nanmedian(rows[:, :3]))
     return _judge(tried, found, [each] * count, start, cost + each * count)
+
+
+def _lowest(rows: np.ndarray) -> float:
+    """The lowest loss of the ramp, as a median of five: one batch is no evidence."""
+    fives = np.lib.stride_tricks.sliding_window_view(rows, min(5, rows.shape[1]), axis=1)
+    return float(np.nanmin(np.median(fives, axis=2)))
 
 
 def _next(first: float, tried: list[float], found: list[float]) -> float:
