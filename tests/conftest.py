@@ -1,6 +1,9 @@
 """One process, one backend, one thread: set before anything imports Keras."""
 
 import os
+from pathlib import Path
+
+CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache"
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch with several workers thrashes otherwise
@@ -8,6 +11,6 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # equal to the last bit is a 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
 # Most of a test's time on JAX is compiling, and twins compile the same program.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(".pytest_cache", "jax"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
