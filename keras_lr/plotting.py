@@ -16,11 +16,12 @@ import numpy as np
 
 from keras_lr._files import atomic_write
 from keras_lr.range_test import rules
-from keras_lr.range_test.result import RangeTest, SuggestionWarning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from keras_lr.range_test.result import RangeTest
 
 __all__ = ["plot_range_test", "save_range_test_plot"]
 
@@ -145,7 +146,9 @@ class _Curve:
         self.refused = False
         if method is not None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SuggestionWarning)  # for who asks, not who draws
+                warnings.simplefilter(
+                    "ignore", rules.SuggestionWarning
+                )  # for who asks, not who draws
                 try:
                     self.suggestion = test.suggest(method)
                 except rules.NoSuggestion:

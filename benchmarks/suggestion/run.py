@@ -28,7 +28,7 @@ from tasks import TASKS, Runner
 
 from keras_lr.range_test.confirm import confirm
 from keras_lr.range_test.rules import METHODS, NoSuggestion, suggest
-from keras_lr.range_test.stopping import first_divergence
+from keras_lr.range_test.stopping import first_divergence, moving_average
 
 UPDATES = 500
 GRID = 10.0 ** np.arange(-6, 1.34, 1 / 3)
@@ -125,6 +125,9 @@ def answers(runner: Runner, seed: int) -> dict[str, float | None]:
     for name in METHODS:
         if name not in ("auto", "curve"):
             rules[name] = lambda n=name: suggest(*curve, n).learning_rate
+    rules["EMA(0.9) minimum / 10"] = lambda: (
+        float(curve[0][np.argmin(moving_average(curve[1]))]) / 10.0
+    )
     rules["always 1e-3"] = lambda: 1e-3
     rules["always 1e-2"] = lambda: 1e-2
 

@@ -2,8 +2,8 @@
 
 from keras_lr.range_test.confirm import Confirmation
 from keras_lr.range_test.find import lr_find
-from keras_lr.range_test.result import RangeTest, SuggestionWarning
-from keras_lr.range_test.rules import NoSuggestion, Suggestion
+from keras_lr.range_test.result import RangeTest
+from keras_lr.range_test.rules import NoSuggestion, Suggestion, SuggestionWarning
 
 __all__ = [
     "Confirmation",

@@ -15,12 +15,7 @@ import numpy as np
 from keras_lr._files import atomic_write
 from keras_lr.range_test import rules
 from keras_lr.range_test.confirm import Confirmation
-from keras_lr.range_test.rules import Suggestion
-
-
-class SuggestionWarning(UserWarning):
-    """What makes a suggestion less sure."""
-
+from keras_lr.range_test.rules import Suggestion, SuggestionWarning
 
 _FORMAT = "keras-lr range test"
 _FORMAT_VERSION = 1

@@ -45,6 +45,10 @@ class NoSuggestion(ValueError):
     """The curve supports no answer; the message says why and what to do about it."""
 
 
+class SuggestionWarning(UserWarning):
+    """What makes a suggestion less sure; `RangeTest.suggest` warns of it."""
+
+
 # The curve and its smoothing
 
 
