@@ -19,11 +19,11 @@ from typing import Any
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from keras.src.utils.tracking import Tracker
 
 from keras_lr.steering import all_optimizers
 
+_GLOBAL_SEED_GENERATOR = "global_seed_generator"  # as Keras calls it
 _MODEL_ATTRIBUTES = (
     "stop_training",
     "history",
@@ -118,7 +118,7 @@ class Snapshot:
 
 def _variables(model: Any) -> list[Any]:
     """All variables that training may change, each once."""
-    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    generator = global_state.get_global_attribute(_GLOBAL_SEED_GENERATOR)
     candidates = [
         *model.variables,
         *model.metrics_variables,
@@ -263,7 +263,7 @@ class _RandomState:
     def __init__(self) -> None:
         self._python = random.getstate()
         self._numpy = np.random.get_state()
-        self._generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+        self._generator = global_state.get_global_attribute(_GLOBAL_SEED_GENERATOR)
         self._restores: list[Callable[[], Any]] = []
         if keras.backend.backend() == "tensorflow":
             self._restores.append(_tensorflow_random())
@@ -273,7 +273,7 @@ class _RandomState:
     def restore(self) -> None:
         random.setstate(self._python)
         np.random.set_state(self._numpy)
-        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, self._generator)
+        global_state.set_global_attribute(_GLOBAL_SEED_GENERATOR, self._generator)
         for restore in self._restores:
             restore()
 

@@ -41,6 +41,9 @@ class JaxLoop:
         if self._metrics is None:
             model.reset_metrics()
             self._metrics = [jnp.array(v.value, copy=True) for v in model.metrics_variables]
+        # Keras 3.8 looks these up while it traces a step; its `fit` records them first.
+        if record := getattr(model, "_record_training_state_sharding_spec", None):
+            record()
         seen: set[int] = set()
 
         def own(variable: Any) -> Any:
