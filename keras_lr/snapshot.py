@@ -64,7 +64,7 @@ class Snapshot:
             name: vars(model)[name] for name in _MODEL_ATTRIBUTES if name in vars(model)
         }
         self._values: list[tuple[Any, np.ndarray]] = []
-        self._shardings: list[Any] = []
+        self._shardings: list[Any] | None = None
         self._extra: list[Callable[[], None]] = []
 
     def copy_values(self) -> None:
@@ -74,7 +74,11 @@ class Snapshot:
             for variable in _variables(self._model)
         ]
         if keras.backend.backend() == "jax":
-            self._shardings = [variable.value.sharding for variable, _ in self._values]
+            # An array that was put somewhere on purpose is another kind of argument to JAX, and a
+            # compiled `fit` would be compiled again for it.
+            placed = keras.distribution.distribution() is not None
+            values = [variable.value for variable, _ in self._values]
+            self._shardings = [value.sharding for value in values] if placed else None
         if keras.backend.backend() == "torch":
             self._extra = [*_torch_buffers(self._model), *_torch_gradients(self._model)]
 
@@ -128,7 +132,7 @@ def _variables(model: Any) -> list[Any]:
     return list({id(variable): variable for variable in candidates}.values())
 
 
-def _assign_on_jax(values: list[tuple[Any, np.ndarray]], shardings: list[Any]) -> None:
+def _assign_on_jax(values: list[tuple[Any, np.ndarray]], shardings: list[Any] | None) -> None:
     """One transfer for all variables; `assign` takes longer than a training step for each.
 
     Of copies: JAX may use the memory of a NumPy array as its own, and the training step is

@@ -233,3 +233,18 @@ def test_buffers_of_plain_torch_modules_are_restored():
     before = [buffer.clone() for buffer in module.buffers()]
     keras_lr.lr_find(model, x, y, steps=10, verbose=0)
     assert all(torch.equal(a, b) for a, b in zip(before, module.buffers(), strict=True))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="counts what JAX compiles")
+def test_neither_fit_nor_find_is_compiled_again_after_find():
+    import jax
+
+    x, y = data()
+    model = classifier()
+    model.fit(x, y, batch_size=16, verbose=0)
+    keras_lr.lr_find(model, x, y, batch_size=16, steps=10, verbose=0)
+    events = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: events.append(name))
+    model.fit(x, y, batch_size=16, verbose=0)
+    keras_lr.lr_find(model, x, y, batch_size=16, steps=10, verbose=0)
+    assert [name for name in events if "backend_compile" in name] == []
