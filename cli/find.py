@@ -294,13 +294,11 @@ def _judge(test: Any, method: str) -> dict[str, Any]:
 
     found, refusal, bounds = None, "", None
     rules: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", keras_lr.SuggestionWarning)  # the report prints them
-        for name in dict.fromkeys(["auto", method, *RULES]):
-            try:
-                rules[name] = test.suggest(name)
-            except keras_lr.NoSuggestion as error:
-                rules[name] = one_line(error)
+    for name in dict.fromkeys(["auto", method, *RULES]):
+        try:
+            rules[name] = test.suggest(name)
+        except keras_lr.NoSuggestion as error:
+            rules[name] = one_line(error)
     if isinstance(rules[method], str):
         refusal = rules[method]
     else:

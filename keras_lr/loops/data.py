@@ -53,6 +53,21 @@ class _Batches:
             raise DataEnded
         return batch
 
+    def take(self, most: int) -> Iterator[Any]:
+        """Up to `most` batches: fewer where the data ends among them.
+
+        Raises:
+            DataEnded: If there is not one.
+        """
+        for taken in range(most):
+            try:
+                batch = self.draw()
+            except DataEnded:
+                if not taken:
+                    raise
+                return
+            yield batch
+
     def give_back(self, batch: Any) -> None:
         """Undo a `draw`: the batch comes again."""
         self._returned.append(batch)

@@ -163,13 +163,11 @@ class JaxLoop:
 
 def _draw(stream: Any, most: int) -> list[Any]:
     """At least one batch, and as many more as have the same shapes."""
-    batches = [stream.draw()]
-    while len(batches) < most:
-        try:
-            batch = stream.draw()
-        except DataEnded:
-            break
-        if _shapes(batch) != _shapes(batches[0]):
+    batches: list[Any] = []
+    shapes: list[Any] = []
+    for batch in stream.take(most):
+        shapes = shapes or _shapes(batch)
+        if _shapes(batch) != shapes:
             stream.give_back(batch)
             break
         batches.append(batch)

@@ -77,15 +77,10 @@ class TensorFlowLoop:
         return np.concatenate(parts)
 
     def _train_eagerly(self, stream: Any, rates: np.ndarray) -> np.ndarray:
-        rows: list[Any] = []
-        for rate in rates:
-            try:
-                batch = stream.draw()
-            except DataEnded:
-                if not rows:
-                    raise
-                break
-            rows.append(self._step(batch, tf.constant(rate, tf.float32)))
+        rows = [
+            self._step(batch, tf.constant(rate, tf.float32))
+            for batch, rate in zip(stream.take(len(rates)), rates, strict=False)
+        ]
         return np.stack([row.numpy() for row in rows])
 
     def _make_step(self) -> Any:

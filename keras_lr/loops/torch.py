@@ -10,7 +10,6 @@ import torch
 from keras import ops
 
 from keras_lr.loops import scalar_logs
-from keras_lr.loops.data import DataEnded
 from keras_lr.steering import BorrowedRate
 
 
@@ -32,13 +31,7 @@ class TorchLoop:
         model = self._model
         columns: dict[str, list[Any]] = {}
         model.train()
-        for rate in rates:
-            try:
-                batch = stream.draw()
-            except DataEnded:
-                if not columns:
-                    raise
-                break
+        for batch, rate in zip(stream.take(len(rates)), rates, strict=False):
             self._value.fill_(float(rate))
             logs = scalar_logs(self._step(batch))
             self._reset()

@@ -267,13 +267,14 @@ def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) 
 class _Lab:
     """What a confirmation may ask for: short runs from the model's starting point."""
 
-    def __init__(self, bench: Workbench, held_out: list[Any], stop_factor: float) -> None:
+    def __init__(self, bench: Workbench, held_out: list[Any]) -> None:
         self._bench = bench
         self._held_out = held_out
-        self._stop_factor = stop_factor
 
     def ramp(self, start_lr: float, end_lr: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        run = self._bench.run(np.geomspace(start_lr, end_lr, steps), stop_factor=self._stop_factor)
+        run = self._bench.run(
+            np.geomspace(start_lr, end_lr, steps), stop_factor=Options.stop_factor
+        )
         return run.learning_rates, run.losses
 
     def train(self, learning_rate: float, steps: int) -> float:
@@ -290,7 +291,7 @@ def _confirm(
         bench.stream, sample = hold_out(bench)
     try:
         return confirm(
-            _Lab(bench, sample, 4.0),
+            _Lab(bench, sample),
             test.learning_rates,
             test.losses,
             validation=test.validation,

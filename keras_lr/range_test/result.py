@@ -182,9 +182,14 @@ class RangeTest:
                 training_steps=int(content["training_steps"]),
                 provenance=dict(content["provenance"]),
             )
-        except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a range test that keras-lr saved.") from error
-        except json.JSONDecodeError as error:
+        except (
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            UnicodeDecodeError,
+            json.JSONDecodeError,
+        ) as error:
             raise ValueError(f"{path} is not a range test that keras-lr saved.") from error
 
 

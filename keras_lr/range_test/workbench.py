@@ -27,7 +27,6 @@ class Run:
     logs: dict[str, np.ndarray]
     validation: dict[str, np.ndarray] | None
     stop_reason: str
-    steps: int  # that were trained, those after the stop included
 
     @property
     def losses(self) -> np.ndarray:
@@ -67,7 +66,7 @@ class Workbench:
 
         Stops where the loss is not finite, where `first_divergence` says so, or where the data
         ends. Steps are counted in chunks, so some may be trained past the stop: they cost time
-        and appear in `steps`, but not in what is recorded.
+        and appear in `steps_trained`, but not in what is recorded.
         """
         self._rewind()
         total = len(learning_rates)
@@ -159,7 +158,6 @@ class Workbench:
             {name: values[:kept] for name, values in logs.items()},
             validation,
             reason,
-            done,
         )
 
 
