@@ -1,0 +1,79 @@
+"""Checks of arguments: each gives the value back, or says the rule and the value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> float:
+    """A finite number within the bounds, as a float: Keras computes in integers if given one.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not finite, or out of bounds.
+    """
+    bounds = {"above": above, "of at least": least, "below": below, "of at most": most}
+    rule = f"{name} must be a finite number"
+    limits = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+    rule = " ".join([rule, " and ".join(limits)]) if limits else rule
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{rule}; got {value!r}.")
+    if (
+        not math.isfinite(value)
+        or (above is not None and not value > above)
+        or (least is not None and not value >= least)
+        or (below is not None and not value < below)
+        or (most is not None and not value <= most)
+    ):
+        raise ValueError(f"{rule}; got {value!r}.")
+    return float(value)
+
+
+def count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not whole, or too small.
+    """
+    rule = f"{name} must be an integer of at least {least}; got {value!r}."
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(rule)
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(rule)
+    return int(value)
+
+
+def choice(name: str, value: Any, options: Iterable[str]) -> str:
+    """One of the options.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    *others, last = [repr(option) for option in options]
+    if repr(value) not in (*others, last):
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}; got {value!r}.")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; got {value!r}.")
+    return bool(value)

@@ -1,0 +1,36 @@
+"""Who called: for the one thing that Keras tells a schedule in no other way."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+_DEPTH = 16
+
+
+def caller_self(predicate: Callable[[Any], bool]) -> Any:
+    """The nearest caller whose method runs on an object that `predicate` accepts, or None.
+
+    Goes up the call stack a few frames and asks for each local named `self`. No frame is kept:
+    one that is would keep alive all that its function holds.
+    """
+    frame = sys._getframe(1)
+    for _ in range(_DEPTH):
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+        owner = frame.f_locals.get("self")
+        if owner is not None and predicate(owner):
+            return owner
+    return None
+
+
+def caller_locals(function: str, owner: type) -> dict[str, Any] | None:
+    """The arguments of the nearest caller that is the method `function` of an `owner`."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_name == function and isinstance(frame.f_locals.get("self"), owner):
+            return dict(frame.f_locals)
+    return None

@@ -1,0 +1,143 @@
+"""Up and down over and over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lr import _checks
+from keras_lr.schedules.momentum import CyclingSchedule
+from keras_lr.schedules.phases import between, power
+
+_MODES = ("triangular", "triangular2", "exp_range")
+_COUNTED_EXACTLY = 2.0**24  # steps, in float32
+
+
+@keras.saving.register_keras_serializable(package="keras_lr")
+class CyclicSchedule(CyclingSchedule):
+    """Climb from `base_lr` to `max_lr` and back in straight lines, over and over.
+
+    Cyclical learning rates of Smith (2015, arXiv 1506.01186, section 3.1), with the same rates
+    as torch's `CyclicLR`. Beyond the paper, cycles may become longer.
+
+    Args:
+        base_lr: Smallest rate, where each cycle begins and ends; at least 0.
+        max_lr: Largest rate, `step_size` steps into each cycle; above 0, at least `base_lr`.
+        step_size: Steps of the first climb, at least 1. Smith advises 2 to 10 epochs.
+        step_size_down: Steps of the first way down; `step_size` if None.
+        mode: What becomes of the height `max_lr - base_lr`. "triangular" keeps it,
+            "triangular2" halves it with each cycle, and "exp_range" multiplies it by
+            `gamma ** step` (of the step, not of the cycle, as in the paper and in torch).
+        gamma: Factor of "exp_range", above 0 and at most 1.
+        scale_fn: A rule of your own instead of a mode: it gets the number of the cycle, a
+            float32 tensor that begins at 1, and returns the factor on the height (torch's
+            `scale_mode="cycle"`). It must be made of `keras.ops` or arithmetic, and registered
+            with `keras.saving.register_keras_serializable` for the model to be loaded.
+        cycle_mult: Factor by which each cycle is longer than the one before; at least 1. Cycle
+            n begins at step `length * (cycle_mult ** n - 1) / (cycle_mult - 1)`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or one is given that the mode ignores.
+        TypeError: If an argument is of the wrong kind.
+
+    >>> schedule = CyclicSchedule(base_lr=0.25, max_lr=1.25, step_size=2, mode="triangular2")
+    >>> [float(rate) for rate in schedule(range(9))]
+    [0.25, 0.75, 1.25, 0.75, 0.25, 0.5, 0.75, 0.5, 0.25]
+    """
+
+    def __init__(
+        self,
+        base_lr: float,
+        max_lr: float,
+        step_size: int,
+        step_size_down: int | None = None,
+        mode: str = "triangular",
+        gamma: float = 1.0,
+        scale_fn: Callable[[Any], Any] | None = None,
+        cycle_mult: float = 1.0,
+    ) -> None:
+        self.base_lr = _checks.number("base_lr", base_lr, least=0)
+        self.max_lr = _checks.number("max_lr", max_lr, above=0)
+        if self.base_lr > self.max_lr:
+            raise ValueError(
+                f"base_lr must not be above max_lr; got base_lr={base_lr!r} and max_lr={max_lr!r}."
+            )
+        self.step_size = _checks.count("step_size", step_size)
+        self.step_size_down = step_size_down
+        if step_size_down is not None:
+            self.step_size_down = _checks.count("step_size_down", step_size_down)
+        self.mode = _checks.choice("mode", mode, _MODES)
+        self.gamma = _checks.number("gamma", gamma, above=0, most=1)
+        if self.gamma != 1.0 and self.mode != "exp_range":
+            raise ValueError(f"gamma must be 1 unless mode is 'exp_range'; got {gamma!r}.")
+        if scale_fn is not None and not callable(scale_fn):
+            raise TypeError(f"scale_fn must be a function of the cycle; got {scale_fn!r}.")
+        if scale_fn is not None and self.mode != "triangular":
+            raise ValueError(
+                f"scale_fn must come without a mode; got mode={mode!r}. Leave mode out."
+            )
+        self.scale_fn = scale_fn
+        self.cycle_mult = _checks.number("cycle_mult", cycle_mult, least=1)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if self.scale_fn is not None:
+            config["scale_fn"] = keras.saving.serialize_keras_object(self.scale_fn)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> CyclicSchedule:
+        """The schedule of a `get_config`."""
+        scale_fn = config.get("scale_fn")
+        if isinstance(scale_fn, dict):
+            scale_fn = keras.saving.deserialize_keras_object(scale_fn)
+        return cls(**{**config, "scale_fn": scale_fn})
+
+    def _starts(self) -> np.ndarray:
+        """The steps at which cycles begin, in float64: in float32 no power is exact.
+
+        As many as there are until steps can no longer be counted, and the end of the last.
+        """
+        length, mult = self.step_size + (self.step_size_down or self.step_size), self.cycle_mult
+        cycles = math.log1p(_COUNTED_EXACTLY * (mult - 1.0) / length) / math.log(mult)
+        starts = length * np.expm1(math.log(mult) * np.arange(int(cycles) + 3)) / (mult - 1.0)
+        return np.round(starts, 9)  # a whole step is a whole number again
+
+    def _cycle(self, step: Any) -> tuple[Any, Any, Any, Any]:
+        """Cycles done, steps into this one, steps left in it, and its length over the first."""
+        length = float(self.step_size + (self.step_size_down or self.step_size))
+        if self.cycle_mult == 1.0:
+            since = ops.mod(step, length)
+            return ops.round((step - since) / length), since, length - since, 1.0
+        starts = self._starts()
+        whole = np.floor(starts)
+        found = ops.searchsorted(starts[1:-1].astype("float32"), ops.reshape(step, (-1,)), "right")
+        cycle = ops.reshape(found, ops.shape(step))
+
+        def since(first: int) -> Any:
+            parts = (whole[first:], (starts - whole)[first:])
+            whole_part, rest = (ops.take(part.astype("float32"), cycle) for part in parts)
+            return (step - whole_part) - rest
+
+        size = ops.take((np.diff(starts) / length).astype("float32"), cycle)
+        return ops.cast(cycle, "float32"), since(0), -since(1), size
+
+    def _height(self, step: Any) -> Any:
+        cycle, since, left, size = self._cycle(step)
+        up, down = float(self.step_size), float(self.step_size_down or self.step_size)
+        height = ops.clip(ops.minimum(since / (up * size), left / (down * size)), 0.0, 1.0)
+        if self.scale_fn is not None:
+            return height * ops.cast(self.scale_fn(cycle + 1.0), "float32")
+        if self.mode == "triangular2":
+            return height * power(0.5, cycle)
+        if self.mode == "exp_range":
+            return height * power(self.gamma, step)
+        return height
+
+    def _at(self, step: Any) -> Any:
+        return between(self.base_lr, self.max_lr, self._height(step))

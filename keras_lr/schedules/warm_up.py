@@ -1,0 +1,88 @@
+"""Begin at a part of the rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lr import _checks
+from keras_lr.schedules.base import Curve, Schedule, as_schedule, deserialized, rates_of
+from keras_lr.schedules.phases import between, power, share, until
+
+_MODES = ("linear", "exponential", "constant")
+
+
+class WarmUpFactor(Curve):
+    """The factor on the rate in a warm-up, from `start_factor` to 1; `WarmUpSchedule` says how."""
+
+    def __init__(self, warmup_steps: int, start_factor: float = 0.0, mode: str = "linear") -> None:
+        self.warmup_steps = _checks.count("warmup_steps", warmup_steps)
+        self.start_factor = _checks.number("start_factor", start_factor, least=0, most=1)
+        self.mode = _checks.choice("mode", mode, _MODES)
+        if self.start_factor == 0.0 and self.mode != "linear":
+            raise ValueError(
+                f"start_factor must be above 0 in mode {mode!r}, where the rate would stay at 0; "
+                f"got {start_factor!r}."
+            )
+
+    def _at(self, step: Any) -> Any:
+        if self.mode == "linear":
+            return between(self.start_factor, 1.0, share(step, self.warmup_steps))
+        if self.mode == "exponential":
+            left = share(until(step, self.warmup_steps), self.warmup_steps)
+            return power(self.start_factor, left)
+        return ops.where(step < self.warmup_steps, self.start_factor, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_lr")
+class WarmUpSchedule(Schedule):
+    """Multiply the first steps of any schedule by a factor that grows to 1.
+
+    The schedule runs on beneath: at step `warmup_steps` it has used up that many of its own
+    steps, as with torch's `LinearLR` and `ConstantLR` in a `ChainedScheduler`. To begin the
+    schedule after the warm-up, join the two with `SequentialSchedule`. A gradual warm-up is that of
+    Goyal et al. (2017, arXiv 1706.02677, section 2.2).
+
+    Args:
+        schedule: A rate above 0, or a schedule: ours, Keras's or your own.
+        warmup_steps: Updates until the factor is 1, at least 1.
+        start_factor: Factor of step 0, 0 to 1; above 0 unless the mode is "linear". With 0, the
+            first update changes nothing.
+        mode: "linear"; "exponential", in equal ratios; or "constant", which stays at
+            `start_factor` for `warmup_steps` updates.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If an argument is of the wrong kind.
+
+    >>> schedule = WarmUpSchedule(0.5, warmup_steps=4)
+    >>> [float(rate) for rate in schedule(range(6))]
+    [0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
+    """
+
+    def __init__(
+        self,
+        schedule: Any,
+        warmup_steps: int,
+        start_factor: float = 0.0,
+        mode: str = "linear",
+    ) -> None:
+        self.schedule = as_schedule(schedule)
+        self.factor = WarmUpFactor(warmup_steps, start_factor, mode)
+        self.warmup_steps = self.factor.warmup_steps
+        self.start_factor = self.factor.start_factor
+        self.mode = self.factor.mode
+
+    def get_config(self) -> dict[str, Any]:
+        schedule = keras.optimizers.schedules.serialize(self.schedule)
+        return {**super().get_config(), "schedule": schedule}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> WarmUpSchedule:
+        """The schedule of a `get_config`."""
+        return cls(**{**config, "schedule": deserialized(config["schedule"])})
+
+    def _at(self, step: Any) -> Any:
+        return rates_of(self.schedule, step) * self.factor(step)
