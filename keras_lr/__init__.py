@@ -1,6 +1,16 @@
 """Learning rates for Keras 3: find one, and see why."""
 
-from keras_lr.callbacks import LRFinder
+from keras_lr import schedules
+from keras_lr.callbacks import (
+    CyclicLR,
+    LRFinder,
+    LRLogger,
+    OneCycle,
+    PlateauEvent,
+    ReduceLROnPlateau,
+    ScheduleLR,
+    WarmUp,
+)
 from keras_lr.range_test import (
     Confirmation,
     NoSuggestion,
@@ -14,10 +24,18 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Confirmation",
+    "CyclicLR",
     "LRFinder",
+    "LRLogger",
     "NoSuggestion",
+    "OneCycle",
+    "PlateauEvent",
     "RangeTest",
+    "ReduceLROnPlateau",
+    "ScheduleLR",
     "Suggestion",
     "SuggestionWarning",
+    "WarmUp",
     "lr_find",
+    "schedules",
 ]

@@ -1,13 +1,18 @@
-"""The contract that every callback keeps, on the backend that runs."""
+"""The contract that every callback and every schedule keeps, on the backend that runs."""
 
 import keras
 import numpy as np
 import pytest
-from contract import CALLBACKS, KINDS, public_classes
+from contract import CALLBACKS, KINDS, SCHEDULES, fitted_weight, public_classes
 from models import classifier, data, same, values
+
+from keras_lr.schedules.base import evaluate
 
 callbacks = pytest.mark.parametrize(
     "make", CALLBACKS.values(), ids=[cls.__name__ for cls in CALLBACKS]
+)
+schedules = pytest.mark.parametrize(
+    "make", SCHEDULES.values(), ids=[cls.__name__ for cls in SCHEDULES]
 )
 
 
@@ -52,12 +57,72 @@ def test_after_fit_the_optimizer_is_an_ordinary_one_that_saves_and_loads(make, t
 @callbacks
 def test_a_plain_fit_afterwards_trains_at_the_optimizers_own_rate(make):
     x, y = data()
-    model, twin = (classifier(keras.optimizers.SGD(0.05), dropout=0.0) for _ in range(2))
+    model, twin = (
+        classifier(keras.optimizers.SGD(0.05, momentum=0.5), dropout=0.0) for _ in range(2)
+    )
     model.fit(x, y, batch_size=16, callbacks=[make()], verbose=0)
     before = values(model.trainable_variables)
     twin.set_weights(model.get_weights())
+    twin.optimizer.build(twin.trainable_variables)
+    for ours, theirs in zip(twin.optimizer.variables, model.optimizer.variables, strict=True):
+        if "learning_rate" not in ours.path:
+            ours.assign(theirs.value)
     for each in (model, twin):
         each.fit(x, y, batch_size=16, shuffle=False, verbose=0)
     assert not same(values(model.trainable_variables), before)
     for ours, theirs in zip(model.get_weights(), twin.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+@schedules
+def test_config_makes_an_equal_schedule(make):
+    schedule = make(12)
+    again = type(schedule).from_config(schedule.get_config())
+    assert again.get_config() == schedule.get_config()
+    same_rates = evaluate(schedule, np.arange(15)) == evaluate(again, np.arange(15))
+    assert same_rates.all()
+
+
+@schedules
+def test_a_saved_model_brings_its_schedule_along(make, tmp_path):
+    schedule = make(12)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(schedule), "mse")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras").optimizer._learning_rate
+    assert type(loaded) is type(schedule)
+    assert loaded.get_config() == schedule.get_config()
+
+
+@schedules
+def test_any_kind_of_step_gives_the_same_rate(make):
+    schedule, steps = make(12), np.arange(40)
+    rates = evaluate(schedule, steps)
+    assert evaluate(schedule, steps.reshape(5, 8)).tolist() == rates.reshape(5, 8).tolist()
+    for kind in (int, float, keras.ops.convert_to_tensor, keras.Variable):
+        one_by_one = [schedule(kind(int(step))) for step in steps]
+        assert all(keras.backend.standardize_dtype(rate.dtype) == "float32" for rate in one_by_one)
+        np.testing.assert_allclose([float(rate) for rate in one_by_one], rates, rtol=1e-6)
+
+
+@schedules
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_run_of_few_steps_has_rates(make, steps):
+    rates = evaluate(make(steps), np.arange(steps + 3))
+    assert np.isfinite(rates).all()
+    assert (rates >= 0).all()
+    assert rates[:steps].max() > 0
+
+
+@schedules
+def test_rates_are_finite_where_steps_can_no_longer_be_counted(make):
+    rates = evaluate(make(12), np.array([2**24 + 1, 2**31, 2**40]))
+    assert np.isfinite(rates).all()
+    assert (rates >= 0).all()
+
+
+@schedules
+def test_training_in_the_graph_follows_the_array(make):
+    schedule, x = make(12), np.random.default_rng(0).uniform(1, 2, 20).astype("float32")
+    expected = -(evaluate(schedule, np.arange(20)) * x).sum()
+    np.testing.assert_allclose(fitted_weight(schedule, x), expected, rtol=1e-5)

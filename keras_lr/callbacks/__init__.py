@@ -1,5 +1,20 @@
 """Callbacks for `model.fit`."""
 
+from keras_lr.callbacks.cyclic_lr import CyclicLR
 from keras_lr.callbacks.lr_finder import LRFinder
+from keras_lr.callbacks.lr_logger import LRLogger
+from keras_lr.callbacks.one_cycle import OneCycle
+from keras_lr.callbacks.reduce_lr_on_plateau import PlateauEvent, ReduceLROnPlateau
+from keras_lr.callbacks.schedule_lr import ScheduleLR
+from keras_lr.callbacks.warm_up import WarmUp
 
-__all__ = ["LRFinder"]
+__all__ = [
+    "CyclicLR",
+    "LRFinder",
+    "LRLogger",
+    "OneCycle",
+    "PlateauEvent",
+    "ReduceLROnPlateau",
+    "ScheduleLR",
+    "WarmUp",
+]

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_lr.callbacks.base import Policy
 from keras_lr.loops.data import Replay
 from keras_lr.range_test.find import Options, check_model, run_range_test
 from keras_lr.range_test.result import RangeTest
@@ -15,7 +16,7 @@ from keras_lr.snapshot import Snapshot, optimizers_of, uninterrupted
 from keras_lr.steering import updates_every
 
 
-class LRFinder(keras.callbacks.Callback):
+class LRFinder(Policy):
     """Run the range test of `lr_find` on the data of a `fit`, and end that `fit`.
 
     The callback takes `fit`'s batches without training on them, until it has what the ramp
@@ -34,7 +35,8 @@ class LRFinder(keras.callbacks.Callback):
         result: The `RangeTest` of the last `fit`; None before the first.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range; when `fit` begins, if a callback that
+            steers the rate is in the list as well.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
@@ -45,6 +47,8 @@ class LRFinder(keras.callbacks.Callback):
     >>> 1e-4 < finder.result.suggest().learning_rate < 10.0
     True
     """
+
+    claims = ("find",)
 
     def __init__(
         self,
@@ -86,6 +90,7 @@ class LRFinder(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         model = self._model  # self.model would copy JAX's state back and forth
         check_model(model)
+        super().on_train_begin(logs)
         self.result = None
         self._batches: list[Any] = []
         self._needed = self.options.steps * self.options.repeats * updates_every(model.optimizer)
@@ -96,6 +101,9 @@ class LRFinder(keras.callbacks.Callback):
         self._train_function = model.train_function
         self._armed = False
         model.train_function = self._collect
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        pass  # nothing to steer
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._armed = True
@@ -109,6 +117,7 @@ class LRFinder(keras.callbacks.Callback):
             self._run()
 
     def on_train_end(self, logs: Any = None) -> None:
+        super().on_train_end(logs)
         with uninterrupted():
             model = self.model  # brings JAX's state home before it is overwritten
             self._give_back(model)

@@ -14,7 +14,7 @@ from keras_lr.loops import CHUNK, Loop, keep_loop, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.snapshot import Snapshot, seed_everything
-from keras_lr.steering import BorrowedRate, driven_optimizers, updates_every
+from keras_lr.steering import BorrowedRate, SteeredFit, driven_optimizers, updates_every
 
 Report = Callable[[int, float, float], None]
 
@@ -164,6 +164,7 @@ class Workbench:
 @contextmanager
 def borrow(model: Any, make_stream: Callable[[], Any], seed: int | None) -> Iterator[Workbench]:
     """Lend `model` to the block; afterwards it is as it was, to the last bit."""
+    SteeredFit.release(model)
     snapshot = Snapshot(model)
     with snapshot.guarding():
         if seed is not None:

@@ -1,0 +1,86 @@
+"""`CyclicLR`: the rate climbs and falls between two bounds, over and over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keras_lr.callbacks.base import Policy
+from keras_lr.schedules import CyclicSchedule
+from keras_lr.steering import Length, Plan
+
+
+class CyclicLR(Policy):
+    """Let the rate climb from `base_lr` to `max_lr` and fall back, over and over.
+
+    Rate and momentum are set for every update, on each backend, also inside
+    `steps_per_execution` and under `jit_compile`. A second `fit` begins with a new cycle.
+
+    Args:
+        base_lr, max_lr: Lower and upper bound of the learning rate.
+        step_size: Updates of the climb; the paper advises 2 to 10 epochs' worth.
+        step_size_down: Updates of the fall; by default as many as of the climb.
+        mode: `"triangular"`, `"triangular2"` (half the height in each new cycle) or
+            `"exp_range"` (height times `gamma` to the power of the step).
+        gamma: For `"exp_range"`, the factor of each step.
+        scale_fn: A function of the cycle's number, from 1, that gives the height's factor, in
+            the place of `mode`.
+        cycle_mult: How many times longer each cycle is than the last.
+        cycle_momentum: Whether the momentum falls while the rate climbs.
+        base_momentum: Momentum at the upper bound; from 0, below 1.
+        max_momentum: Momentum at the lower bound; from `base_momentum`, below 1.
+
+    Raises:
+        ValueError: If an argument is out of its range; when `fit` begins, if another callback
+            sets the rate, or the optimizer has no momentum to cycle.
+
+    Source: Smith, "Cyclical learning rates for training neural networks", 2015
+    (arXiv 1506.01186); the curve is that of `CyclicSchedule`.
+
+    >>> import keras, keras_lr, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> cyclic = keras_lr.CyclicLR(base_lr=0.01, max_lr=0.05, step_size=4)
+    >>> history = model.fit(x, x.sum(axis=1), epochs=4, batch_size=16, callbacks=[cyclic],
+    ...                     verbose=0)
+    >>> [round(lr, 3) for lr in history.history["learning_rate"]]
+    [0.04, 0.02, 0.04, 0.02]
+    """
+
+    def __init__(
+        self,
+        base_lr: float,
+        max_lr: float,
+        step_size: int,
+        step_size_down: int | None = None,
+        mode: str = "triangular",
+        gamma: float = 1.0,
+        scale_fn: Callable[[Any], Any] | None = None,
+        cycle_mult: float = 1.0,
+        *,
+        cycle_momentum: bool = False,
+        base_momentum: float = 0.8,
+        max_momentum: float = 0.9,
+    ) -> None:
+        super().__init__()
+        self.schedule = CyclicSchedule(
+            base_lr, max_lr, step_size, step_size_down, mode, gamma, scale_fn, cycle_mult
+        )
+        self._momentum = self.schedule.momentum(base_momentum, max_momentum)
+        self.cycle_momentum = cycle_momentum
+        self.base_momentum = base_momentum
+        self.max_momentum = max_momentum
+        self.claims = ("schedule", "momentum") if cycle_momentum else ("schedule",)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **self.schedule.get_config(),
+            "scale_fn": self.schedule.scale_fn,
+            "cycle_momentum": self.cycle_momentum,
+            "base_momentum": self.base_momentum,
+            "max_momentum": self.max_momentum,
+        }
+
+    def plan(self, length: Length) -> Plan:
+        return Plan(self.schedule, momentum=self._momentum if self.cycle_momentum else None)

@@ -1,0 +1,168 @@
+"""`LRLogger`: the rate and the momentum of every batch, where people look for them."""
+
+from __future__ import annotations
+
+import csv as csv_files
+import importlib.util
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_lr._files import atomic_write, check_writable
+from keras_lr.callbacks.base import Policy
+from keras_lr.steering import Length, Passage
+
+
+class LRLogger(Policy):
+    """Record the learning rate and the momentum of every batch.
+
+    What is recorded is what the training step used: with or without callbacks of ours, under a
+    schedule, inside `steps_per_execution`, and when another callback sets the rate between two
+    batches. It is written at the end of each epoch; nothing waits for the device in between.
+
+    Where to find it: in `history` of this callback; in the `History` that `fit` returns, as
+    `batch_learning_rate` and `batch_momentum`, a list of numbers for each epoch; and in a CSV
+    file and TensorBoard, if asked. The epoch's logs get `learning_rate`, for other loggers.
+
+    Args:
+        csv: Path of a CSV file with a row for each batch: `epoch`, `step` (the update, from the
+            start of the run), `learning_rate`, `momentum`. A run that is resumed continues the
+            file that it began.
+        append: Whether a new run adds its rows to an existing file; otherwise it replaces it.
+        tensorboard: Log directory, that of Keras's `TensorBoard`. Needs TensorFlow, on each
+            backend.
+
+    Attributes:
+        history: Lists of equal length, an entry a batch: `epoch`, `step`, `learning_rate` and,
+            if the optimizer has one, `momentum`; for a `MultiOptimizer` also a
+            `learning_rate_<name>` for each optimizer, and `learning_rate` is the largest.
+
+    Raises:
+        OSError: When `fit` begins, if the CSV file cannot be written.
+        ModuleNotFoundError: If `tensorboard` is asked for and TensorFlow is not installed.
+
+    >>> import keras, keras_lr, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(0.1), "mse")
+    >>> logger = keras_lr.LRLogger()
+    >>> history = model.fit(x, x.sum(axis=1), batch_size=16, verbose=0,
+    ...                     callbacks=[keras_lr.WarmUp(steps=2), logger])
+    >>> [round(lr, 2) for lr in logger.history["learning_rate"]]
+    [0.0, 0.05, 0.1, 0.1]
+    """
+
+    watches = True
+
+    def __init__(
+        self,
+        csv: str | os.PathLike[str] | None = None,
+        *,
+        append: bool = False,
+        tensorboard: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if tensorboard is not None and importlib.util.find_spec("tensorflow") is None:
+            raise ModuleNotFoundError(
+                "TensorBoard's files are written with TensorFlow, which is not installed; got "
+                f"tensorboard={tensorboard!r}. Run `pip install tensorflow`, or pass csv instead."
+            )
+        self.csv = csv
+        self.append = append
+        self.tensorboard = tensorboard
+        self.history: dict[str, list[float]] = {}
+
+    def get_config(self) -> dict[str, Any]:
+        return {"csv": self.csv, "append": self.append, "tensorboard": self.tensorboard}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        self.history = {}
+        self._epochs: list[dict[str, list[float]]] = []
+        self._writer: Any = None
+        if self.csv is not None:
+            check_writable(Path(self.csv))
+
+    def begin(self, length: Length) -> None:
+        if self.csv is not None:
+            rows = _read(self.csv) if self.append or self._fit.resumed else []
+            if self._fit.resumed:
+                # What was trained after the backup is trained, and written, again.
+                done = self._fit.updates_done()
+                rows = [row for row in rows if int(row["step"]) < done]
+            self._header = list(rows[0]) if rows else []
+            atomic_write(self.csv, _text(self._header, rows, head=bool(rows)))
+        if self.tensorboard is not None:
+            import tensorflow as tf
+
+            self._writer = tf.summary.create_file_writer(str(Path(self.tensorboard) / "train"))
+
+    def judge(self, epoch: int, logs: dict[str, Any]) -> None:
+        passage = self._fit.passage()
+        columns: dict[str, list[float]] = {"epoch": [epoch] * len(passage.updates)}
+        columns.update(_columns(passage))
+        self._epochs.append(columns)
+        for name, values in columns.items():
+            self.history.setdefault(name, []).extend(values)
+        if self.csv is not None:
+            batches = zip(*columns.values(), strict=True)
+            rows = [dict(zip(columns, batch, strict=True)) for batch in batches]
+            head, self._header = not self._header, self._header or list(columns)
+            with open(self.csv, "a", newline="") as file:
+                file.write(_text(self._header, rows, head=head))
+        if self._writer is not None:
+            self._write_summaries(columns)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        super().on_train_end(logs)
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        history = getattr(self._model, "history", None)
+        for name in ("learning_rate", "momentum"):
+            epochs = [columns[name] for columns in self._epochs if name in columns]
+            if history is not None and epochs:
+                history.history[f"batch_{name}"] = epochs
+
+    def _write_summaries(self, columns: dict[str, list[float]]) -> None:
+        import tensorflow as tf
+
+        with self._writer.as_default():
+            for name, values in columns.items():
+                if name in ("epoch", "step"):
+                    continue
+                for step, value in zip(columns["step"], values, strict=True):
+                    tf.summary.scalar(f"batch_{name}", value, step=int(step))
+        self._writer.flush()
+
+
+def _columns(passage: Passage) -> dict[str, list[float]]:
+    rates = passage.learning_rates
+    columns = {"step": passage.updates.tolist()}
+    columns["learning_rate"] = np.max(list(rates.values()), axis=0).tolist()
+    if passage.momenta is not None:
+        columns["momentum"] = passage.momenta.tolist()
+    if len(rates) > 1:
+        columns.update((f"learning_rate_{name}", rate.tolist()) for name, rate in rates.items())
+    return columns
+
+
+def _read(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The rows that a run has written, without one that it could not finish."""
+    if not os.path.exists(path):
+        return []
+    with open(path, newline="") as file:
+        rows = list(csv_files.DictReader(file))
+    return [row for row in rows if None not in row and None not in row.values()]
+
+
+def _text(header: list[str], rows: list[Any], *, head: bool) -> str:
+    text = io.StringIO(newline="")
+    writer = csv_files.DictWriter(text, header, extrasaction="ignore")
+    if head:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

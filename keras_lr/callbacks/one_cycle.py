@@ -1,0 +1,115 @@
+"""`OneCycle`: one rise and one long fall of the rate, and the momentum the other way round."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from keras_lr.callbacks.base import Policy
+from keras_lr.schedules import OneCycleSchedule
+from keras_lr.steering import Length, Plan
+
+
+class OneCycle(Policy):
+    """Train with the 1cycle policy: the rate rises to `max_lr` and falls, the momentum mirrors it.
+
+    The run's length comes from `fit`: epochs x steps, in updates of the weights. Rate and
+    momentum are set for every update, on each backend, also inside `steps_per_execution` and
+    under `jit_compile`. A second `fit` runs a second cycle. The groups of a `MultiOptimizer`
+    keep the ratios of their rates; `max_lr` is that of the fastest.
+
+    Args:
+        max_lr: Largest learning rate, above 0.
+        total_steps: Updates of the cycle; at least 1. Needed only where `fit` cannot tell how
+            long it will be (a generator without a length).
+        pct_start: Share of the cycle that rises, between 0 and 1.
+        anneal: `"cos"` or `"linear"`.
+        div_factor: The cycle starts at `max_lr / div_factor`.
+        final_div_factor: It ends at the start's rate divided by this.
+        three_phase: Fall to the start's rate first, as steeply as it rose, then to the last.
+        cycle_momentum: Whether the momentum falls while the rate rises. It is `SGD.momentum`,
+            `Adam.beta_1` and the like.
+        base_momentum: Momentum at the largest rate; from 0, below 1.
+        max_momentum: Momentum at the start and at the end; from `base_momentum`, below 1.
+
+    Raises:
+        ValueError: If an argument is out of its range; when `fit` begins, if the run's length
+            is unknown, another callback sets the rate or warms it up, or the optimizer has no
+            momentum to cycle.
+
+    Source: Smith, "A disciplined approach to neural network hyper-parameters", 2018
+    (arXiv 1803.09820); the curve is that of `OneCycleSchedule`.
+
+    >>> import keras, keras_lr, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    >>> history = model.fit(x, x.sum(axis=1), epochs=5, batch_size=16, verbose=0,
+    ...                     callbacks=[keras_lr.OneCycle(max_lr=0.1)])
+    >>> [round(lr, 4) for lr in history.history["learning_rate"]]
+    [0.0668, 0.095, 0.0611, 0.0188, 0.0]
+    >>> [round(m, 3) for m in history.history["momentum"]]
+    [0.885, 0.855, 0.889, 0.931, 0.95]
+    """
+
+    def __init__(
+        self,
+        max_lr: float,
+        total_steps: int | None = None,
+        *,
+        pct_start: float = 0.3,
+        anneal: str = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+    ) -> None:
+        super().__init__()
+        self.total_steps = total_steps
+        self.cycle_momentum = cycle_momentum
+        self.base_momentum = base_momentum
+        self.max_momentum = max_momentum
+        self._shape: dict[str, Any] = {
+            "max_lr": max_lr,
+            "pct_start": pct_start,
+            "anneal": anneal,
+            "div_factor": div_factor,
+            "final_div_factor": final_div_factor,
+            "three_phase": three_phase,
+        }
+        some = 1 if total_steps is None else total_steps
+        schedule = OneCycleSchedule(total_steps=some, **self._shape)  # refuses bad values now
+        schedule.momentum(base_momentum, max_momentum)
+        self.claims = ("schedule", "momentum") if cycle_momentum else ("schedule",)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **self._shape,
+            "total_steps": self.total_steps,
+            "cycle_momentum": self.cycle_momentum,
+            "base_momentum": self.base_momentum,
+            "max_momentum": self.max_momentum,
+        }
+
+    def plan(self, length: Length) -> Plan:
+        total = self.total_steps or length.total
+        if total is None:
+            raise ValueError(
+                "The length of the run is unknown for this data set; got total_steps=None. Pass "
+                "total_steps to OneCycle, or steps_per_epoch to fit."
+            )
+        schedule = OneCycleSchedule(total_steps=total, **self._shape)
+        if not self.cycle_momentum:
+            return Plan(schedule)
+        return Plan(schedule, momentum=schedule.momentum(self.base_momentum, self.max_momentum))
+
+    def begin(self, length: Length) -> None:
+        if None not in (self.total_steps, length.total) and self.total_steps != length.total:
+            warnings.warn(
+                f"OneCycle should end with the training; got total_steps={self.total_steps}, and "
+                f"this fit makes {length.total} updates. Leave total_steps out to follow fit.",
+                UserWarning,
+                stacklevel=2,
+            )

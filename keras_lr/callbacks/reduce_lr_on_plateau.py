@@ -1,0 +1,371 @@
+"""`ReduceLROnPlateau`: lower the rate when a metric stops improving, over any schedule."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lr._checks import count, number
+from keras_lr.callbacks.base import Policy
+from keras_lr.plateau import PlateauRule
+from keras_lr.steering import Length, driven_optimizers
+
+
+@dataclass(frozen=True)
+class PlateauEvent:
+    """One thing that `ReduceLROnPlateau` did.
+
+    Attributes:
+        epoch: In which epoch, from 0.
+        step: After how many updates of the run.
+        action: "reduce", "grow" or "stop".
+        reason: Why, in words.
+        old, new: Learning rate before and after; of the fastest group that changed.
+    """
+
+    epoch: int
+    step: int
+    action: str
+    reason: str
+    old: float
+    new: float
+
+
+class ReduceLROnPlateau(Policy):
+    """Lower the learning rate when a metric has stopped improving.
+
+    The arguments up to `min_lr`, and what they do, are those of Keras's callback; the others
+    are new. It scales whatever the rate is: a number, a schedule that the model was compiled
+    with, or that of `WarmUp`, `ScheduleLR`, `CyclicLR` or `OneCycle` beside it. Where the
+    optimizer has a number for its rate, that number is changed and stays so after the fit, as
+    with Keras's callback; over a schedule the scale ends with the fit. The groups of a
+    `MultiOptimizer` are scaled alike, each within its own bounds.
+
+    A run that was killed goes on, with `keras.callbacks.BackupAndRestore` anywhere in the list,
+    where it was: best value, counters, scale and best weights.
+
+    Args:
+        monitor: Name of the metric in the logs.
+        factor: What a reduction multiplies the rate by, between 0 and 1.
+        patience: Epochs (or windows) without improvement that make a reduction.
+        verbose: 1 prints each change and the reason; 0 is quiet.
+        mode: `"min"`, `"max"`, or `"auto"`: as the metric itself says.
+        min_delta: By how much a value must beat the best one; at least 0.
+        cooldown: Epochs after a reduction during which nothing counts, as Keras counts them.
+        min_lr: Lower bound of the rate, or one for each optimizer of a `MultiOptimizer`.
+        threshold_mode: `"abs"`: `min_delta` is in the metric's unit; `"rel"`: a share of the
+            best value.
+        smoothing: How much of the moving average that is judged is memory; from 0 (off) to
+            below 1.
+        every: `"epoch"`, or how many batches make a window whose mean is judged. Windows look
+            at training metrics that are means over batches, such as `"loss"`.
+        warmup: Epochs (or windows) at the start that are not judged.
+        restore_best_weights: Whether to go back to the weights of the best value at each
+            reduction and when stopping. They are copied to host memory at each new best value;
+            the optimizer's slots stay as they are.
+        max_reductions: Stop the training where another reduction would follow so many.
+        growth_factor: Multiply the rate by this, above 1, when the metric improves again and
+            again; None never does.
+        growth_patience: Improvements in a row that make a growth; by default as `patience`.
+        max_lr: Upper bound for growth, or one for each optimizer; by default none.
+
+    Attributes:
+        events: A `PlateauEvent` for each change of the last `fit`, its reason included.
+
+    Raises:
+        ValueError, TypeError: If an argument is out of its range or of the wrong kind; when
+            `fit` begins, if the bounds are not one for each optimizer.
+
+    Source: GreedyLR for growth (Subramanian et al., 2025, arXiv 2512.14527). See `PlateauRule`
+    for the arguments of other libraries.
+
+    >>> import keras, keras_lr, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(0.1), "mse")
+    >>> plateau = keras_lr.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=100.0)
+    >>> history = model.fit(x, x.sum(axis=1), epochs=3, verbose=0, callbacks=[plateau])
+    >>> [round(lr, 4) for lr in history.history["learning_rate"]]
+    [0.1, 0.1, 0.05]
+    >>> plateau.events[0].action
+    'reduce'
+    """
+
+    rescales = True
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: int = 0,
+        mode: str = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0.0,
+        *,
+        threshold_mode: str = "abs",
+        smoothing: float = 0.0,
+        every: str | int = "epoch",
+        warmup: int = 0,
+        restore_best_weights: bool = False,
+        max_reductions: int | None = None,
+        growth_factor: float | None = None,
+        growth_patience: int | None = None,
+        max_lr: float | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"mode must be 'auto', 'min' or 'max'; got {mode!r}.")
+        if every != "epoch":
+            if isinstance(every, str):
+                raise ValueError(
+                    f"every must be 'epoch' or a number of batches; got {every!r}. every=50 "
+                    "judges the mean of each 50 batches."
+                )
+            count("every", every)
+            if monitor.startswith("val_"):
+                raise ValueError(
+                    f"A window of batches can be judged by a training metric; got {monitor!r}, "
+                    "which is known once an epoch. Pass monitor='loss', or every='epoch'."
+                )
+        for name, bound in (("min_lr", min_lr), ("max_lr", max_lr)):
+            for value in [] if bound is None else np.atleast_1d(bound).tolist():
+                number(name, value, least=0.0)
+        if max_lr is not None and growth_factor is None:
+            raise ValueError(
+                f"max_lr bounds a growth, and there is none; got max_lr={max_lr!r} and "
+                "growth_factor=None. Pass growth_factor too, or leave max_lr out."
+            )
+        if np.any(np.asarray(min_lr) > np.asarray(np.inf if max_lr is None else max_lr)):
+            raise ValueError(f"min_lr must not be above max_lr; got {min_lr!r} and {max_lr!r}.")
+        self.monitor = monitor
+        self.mode = mode
+        self.verbose = verbose
+        self.every = every
+        self.min_lr = min_lr
+        self.max_lr = max_lr
+        self.restore_best_weights = restore_best_weights
+        self._arguments: dict[str, Any] = {
+            "factor": factor,
+            "patience": patience,
+            "min_delta": min_delta,
+            "cooldown": cooldown,
+            "threshold_mode": threshold_mode,
+            "smoothing": smoothing,
+            "warmup": warmup,
+            "max_reductions": max_reductions,
+            "growth_factor": growth_factor,
+            "growth_patience": growth_patience,
+        }
+        self._rule = self._make_rule("min" if mode == "auto" else mode)
+        self.events: list[PlateauEvent] = []
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **self._arguments,
+            "monitor": self.monitor,
+            "verbose": self.verbose,
+            "mode": self.mode,
+            "min_lr": self.min_lr,
+            "every": self.every,
+            "restore_best_weights": self.restore_best_weights,
+            "max_lr": self.max_lr,
+        }
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.events = []
+        self._epoch = 0
+        self._best_weights: list[np.ndarray] = []
+        self._window = _Window()
+        self._known = False
+        super().on_train_begin(logs)
+        groups = len(driven_optimizers(self._model.optimizer))
+        for name in ("min_lr", "max_lr"):
+            bound = getattr(self, name)
+            if np.ndim(bound) and len(bound) != groups:
+                raise ValueError(
+                    f"{name} must be a number, or one for each optimizer; got {len(bound)} of "
+                    f"them, and the model has {groups}."
+                )
+        self._low = np.broadcast_to(self.min_lr, groups)
+        self._high = np.broadcast_to(np.inf if self.max_lr is None else self.max_lr, groups)
+
+    def begin(self, length: Length) -> None:
+        self._rule = self._make_rule("min" if self.mode == "auto" else self.mode)
+        self._judges = self.mode != "auto"
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self._epoch = epoch
+        self._window.begin_epoch()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.every == "epoch":
+            return
+        # With several steps an execution, Keras's index of the last batch overshoots.
+        done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
+        if self._window.advance(done) >= int(self.every):
+            value = self._value(logs)
+            if value is not None:
+                self._observe(self._window.close(value))
+
+    def judge(self, epoch: int, logs: dict[str, Any]) -> None:
+        value = self._value(logs)
+        if value is None:
+            return
+        if self.every == "epoch":
+            self._observe(value)
+        else:
+            self._window.end_epoch(value)
+
+    def remember(self) -> dict[str, Any]:
+        return {
+            "rule": self._rule.state(),
+            "direction": self._rule.mode if self._judges else None,
+            "window": self._window.state(),
+            "best_weights": self._best_weights,
+        }
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        if memory["direction"] is not None:
+            self._rule = self._make_rule(memory["direction"])
+            self._judges = True
+        self._rule.load(memory["rule"])
+        self._window.load(memory["window"])
+        self._best_weights = list(memory["best_weights"])
+
+    def _make_rule(self, mode: str) -> PlateauRule:
+        unit = "epoch" if self.every == "epoch" else f"window of {self.every} batches"
+        return PlateauRule(mode=mode, monitor=self.monitor, unit=unit, **self._arguments)
+
+    def _value(self, logs: Any) -> float | None:
+        value = (logs or {}).get(self.monitor)
+        if value is not None:
+            self._known = True
+            if not self._judges:
+                # Only now are the metrics there to be asked.
+                self._rule = self._make_rule(_direction(self._model, self.monitor))
+                self._judges = True
+            return float(keras.ops.convert_to_numpy(value))
+        if not self._known:
+            self._known = True
+            warnings.warn(
+                f"ReduceLROnPlateau watches {self.monitor!r}, which is not in the logs; they "
+                f"have {', '.join(sorted(logs or {})) or 'nothing'}. Nothing is judged until it "
+                "is there.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return None
+
+    def _observe(self, value: float) -> None:
+        growth = self._rule.growth_factor
+        decision = self._rule.observe(
+            value,
+            can_reduce=self._fit.can_rescale(self._rule.factor, self._low, self._high),
+            can_grow=growth is None or self._fit.can_rescale(growth, self._low, self._high),
+        )
+        if decision.improved and self.restore_best_weights:
+            self._best_weights = [np.array(each) for each in self.model.get_weights()]
+        if decision.action == "none":
+            return
+        if decision.action != "grow" and self._best_weights:
+            self.model.set_weights(self._best_weights)
+        changes = []
+        if decision.action == "stop":
+            self._model.stop_training = True
+        else:
+            changes = self._fit.rescale(decision.factor, self._low, self._high)
+        self._report(decision, changes)
+
+    def _report(self, decision: Any, changes: list[Any]) -> None:
+        step = self._fit.updates_done()
+        if not changes:
+            now = max(float(rate[0]) for rate in self._fit.rates(np.array([step])))
+            old = new = now
+        else:
+            largest = max(changes, key=lambda change: change.old)
+            old, new = largest.old, largest.new
+        event = PlateauEvent(self._epoch, step, decision.action, decision.reason, old, new)
+        self.events.append(event)
+        if self.verbose:
+            what = "training stops" if decision.action == "stop" else "learning rate "
+            if changes:
+                several = len(changes) > 1
+                what += ", ".join(
+                    f"{change.name + ' ' if several else ''}{change.old:.4g} -> {change.new:.4g}"
+                    for change in changes
+                )
+            print(f"\nEpoch {self._epoch + 1}: {what}: {decision.reason}.")
+
+
+class _Window:
+    """The mean of a metric over a window of batches, from the running means of the logs.
+
+    The logs hold the mean since the epoch began. Twice read, it tells the sum in between, so
+    nothing is read from the device but at the ends of windows and epochs.
+    """
+
+    def __init__(self) -> None:
+        self._sum, self._count = 0.0, 0  # of earlier epochs
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        self._done, self._from, self._sum_from = 0, 0, 0.0
+
+    def advance(self, done: int) -> int:
+        """Note how many batches of the epoch are done; how many the window has."""
+        self._done = done
+        return self._count + done - self._from
+
+    def close(self, mean: float) -> float:
+        """End the window here, and begin the next; its mean."""
+        total = self._done * mean
+        result = (self._sum + total - self._sum_from) / (self._count + self._done - self._from)
+        self._sum, self._count = 0.0, 0
+        self._from, self._sum_from = self._done, total
+        return result
+
+    def end_epoch(self, mean: float) -> None:
+        """Carry an unfinished window over into the next epoch."""
+        self._sum += self._done * mean - self._sum_from
+        self._count += self._done - self._from
+        self._from, self._sum_from = self._done, self._done * mean
+
+    def state(self) -> list[float]:
+        return [self._sum, self._count]
+
+    def load(self, state: list[float]) -> None:
+        self._sum, self._count = float(state[0]), int(state[1])
+
+
+def _direction(model: Any, monitor: str) -> str:
+    """ "min" or "max", as the metric itself says.
+
+    Raises:
+        ValueError: If no metric of that name says so.
+    """
+    name = monitor.removeprefix("val_")
+    if name == "loss" or name.endswith("_loss"):
+        return "min"
+    found = [
+        metric
+        for outer in model.metrics
+        for metric in [outer, *getattr(outer, "metrics", [])]
+        if metric.name == name
+    ]
+    directions = [direction for m in found if (direction := getattr(m, "_direction", None))]
+    if found and not directions and "acc" in name:
+        directions = ["up"]
+    if not directions:
+        raise ValueError(
+            f"Whether {monitor!r} should fall or rise cannot be told from the metric; got "
+            "mode='auto'. Pass mode='min' or mode='max'."
+        )
+    return "max" if directions[0] == "up" else "min"

@@ -1,0 +1,64 @@
+"""`ScheduleLR`: any schedule over a model that was compiled with a number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from keras_lr import _checks
+from keras_lr.callbacks.base import Policy
+from keras_lr.schedules.base import Curve, as_schedule
+from keras_lr.steering import Length, Plan
+
+
+class ScheduleLR(Policy):
+    """Follow a schedule for the length of a `fit`, whatever the model was compiled with.
+
+    The schedule counts the updates of this `fit`, from 0: a second `fit` begins it anew, where
+    a schedule in `compile` goes on. The groups of a `MultiOptimizer` keep the ratios of their
+    rates; the schedule is that of the fastest.
+
+    Args:
+        schedule: A schedule of `keras_lr.schedules` or of Keras.
+        momentum: A function of the same count that gives the momentum, with operations of
+            `keras.ops`; or a number; or None to leave the momentum alone.
+
+    Raises:
+        TypeError: If `schedule` is not a schedule, or `momentum` neither function nor number.
+        ValueError: When `fit` begins, if another callback sets the rate, or `momentum` is given
+            and the optimizer has none.
+
+    >>> import keras, keras_lr, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> decay = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=12)
+    >>> history = model.fit(x, x.sum(axis=1), epochs=3, batch_size=16, verbose=0,
+    ...                     callbacks=[keras_lr.ScheduleLR(decay)])
+    >>> [round(lr, 4) for lr in history.history["learning_rate"]]
+    [0.0854, 0.0371, 0.0017]
+    """
+
+    def __init__(self, schedule: Any, momentum: Any = None) -> None:
+        super().__init__()
+        self.schedule = as_schedule(schedule)
+        self.momentum = momentum
+        self._momentum = momentum
+        if momentum is not None and not callable(momentum):
+            self._momentum = _Constant(_checks.number("momentum", momentum, least=0, below=1))
+        self.claims = ("schedule",) if momentum is None else ("schedule", "momentum")
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": self.schedule, "momentum": self.momentum}
+
+    def plan(self, length: Length) -> Plan:
+        return Plan(self.schedule, momentum=self._momentum)
+
+
+class _Constant(Curve):
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def _at(self, step: Any) -> Any:
+        return self._value * ops.ones_like(step)

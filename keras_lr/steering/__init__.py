@@ -1,0 +1,29 @@
+"""The one place that puts a learning rate or a momentum into an optimizer and takes it out.
+
+`optimizers` knows Keras's optimizers: which of them hold a rate, what their momentum is called,
+how a value is put there. `rule` says what the rate is: the composition rule. `fit` applies the
+rule to one `fit` on behalf of all callbacks of ours, and `backends` is how each backend does it.
+"""
+
+from keras_lr.steering.fit import Change, Length, Passage, SteeredFit
+from keras_lr.steering.optimizers import (
+    BorrowedRate,
+    all_optimizers,
+    current_rate,
+    driven_optimizers,
+    updates_every,
+)
+from keras_lr.steering.rule import Plan
+
+__all__ = [
+    "BorrowedRate",
+    "Change",
+    "Length",
+    "Passage",
+    "Plan",
+    "SteeredFit",
+    "all_optimizers",
+    "current_rate",
+    "driven_optimizers",
+    "updates_every",
+]

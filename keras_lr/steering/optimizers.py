@@ -1,0 +1,228 @@
+"""Putting a learning rate and a momentum into Keras's optimizers, and taking them out again.
+
+Keras reads the rate from `optimizer._learning_rate`, which may be a variable, a schedule or a
+callable; a callable is put there. The momentum is a Python number that the graph would take in
+as a constant; a variable whose value is computed takes its place. Going through
+`object.__setattr__` matters: the normal assignment tracks what it is given into
+`optimizer.variables` (or untracks the variable that it replaces), and so changes the layout in
+which the optimizer is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from keras import ops
+
+_MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
+
+
+def driven_optimizers(optimizer: Any) -> list[Any]:
+    """The optimizers that hold a rate of their own: those inside a wrapper, or the one itself.
+
+    `LossScaleOptimizer` and `MultiOptimizer` carry a learning rate that nothing reads; what
+    counts is the rate of the optimizers that they hold.
+    """
+    if hasattr(optimizer, "inner_optimizer"):
+        return driven_optimizers(optimizer.inner_optimizer)
+    if hasattr(optimizer, "optimizers"):
+        return [leaf for part in optimizer.optimizers for leaf in driven_optimizers(part)]
+    return [optimizer]
+
+
+def all_optimizers(optimizer: Any) -> list[Any]:
+    """`optimizer` and every optimizer that it wraps, the outer one first."""
+    parts = [optimizer.inner_optimizer] if hasattr(optimizer, "inner_optimizer") else []
+    parts += getattr(optimizer, "optimizers", [])
+    return [optimizer] + [inner for part in parts for inner in all_optimizers(part)]
+
+
+def updates_every(optimizer: Any) -> int:
+    """Batches that make one update: `gradient_accumulation_steps`, or 1 without accumulation."""
+    steps = {leaf.gradient_accumulation_steps or 1 for leaf in driven_optimizers(optimizer)}
+    if len(steps) > 1:
+        raise ValueError(
+            "All groups of a MultiOptimizer must accumulate the same number of batches; got "
+            f"gradient_accumulation_steps of {', '.join(map(str, sorted(steps)))}."
+        )
+    return steps.pop()
+
+
+def current_rate(optimizer: Any) -> float:
+    """The learning rate that the next update of a single optimizer would use."""
+    rate = optimizer.learning_rate
+    return float(ops.convert_to_numpy(getattr(rate, "value", rate)))
+
+
+def rate_ratios(rates: list[float]) -> list[float]:
+    """The share of the fastest group's rate that each group of a `MultiOptimizer` has."""
+    if len(rates) == 1:
+        return [1.0]
+    if max(rates) <= 0.0:
+        raise ValueError(
+            f"At least one group of the optimizer must have a rate above 0; got {rates}. Their "
+            "ratios are what a common rate keeps."
+        )
+    return [rate / max(rates) for rate in rates]
+
+
+class BorrowedRate:
+    """A learning rate that a loop sets before each step, for every group of an optimizer.
+
+    `value` is what the optimizer reads: a number, or a tensor of the graph being traced. The
+    groups of a `MultiOptimizer` keep the ratios that they had: `value` is the rate of the
+    fastest group, and the others follow at their share of it.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        self.value: Any = 0.0
+        self._leaves = driven_optimizers(optimizer)
+        self.ratios = rate_ratios([current_rate(leaf) for leaf in self._leaves])
+
+    def _read(self, ratio: float) -> Any:
+        def learning_rate() -> Any:
+            return self.value if ratio == 1.0 else self.value * ratio
+
+        return learning_rate
+
+    @contextmanager
+    def installed(self) -> Iterator[BorrowedRate]:
+        """Drive the optimizers within the block; afterwards each has its own rate again."""
+        own = [leaf._learning_rate for leaf in self._leaves]
+        try:
+            for leaf, ratio in zip(self._leaves, self.ratios, strict=True):
+                object.__setattr__(leaf, "_learning_rate", self._read(ratio))
+            yield self
+        finally:
+            for leaf, learning_rate in zip(self._leaves, own, strict=True):
+                object.__setattr__(leaf, "_learning_rate", learning_rate)
+
+
+def momentum_names(optimizer: Any) -> tuple[str, ...]:
+    """The attributes that hold an optimizer's momentum: `momentum`, or Adam's `beta_1`.
+
+    Muon has both kinds, for its two kinds of weights. Schedule-free AdamW has a `beta_1` that
+    is a weight between two averages, and no momentum.
+    """
+    if isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):
+        return ()
+    return tuple(name for name in _MOMENTUM_NAMES if hasattr(optimizer, name))
+
+
+def check_momentum(optimizer: Any, owner: str) -> None:
+    """Raise unless the momentum of every driven optimizer can be steered."""
+    for leaf in driven_optimizers(optimizer):
+        kind, names = type(leaf).__name__, momentum_names(leaf)
+        if not names:
+            raise ValueError(
+                f"{owner} can cycle the momentum only of an optimizer that has one; got {kind}. "
+                "Pass cycle_momentum=False, or leave momentum out."
+            )
+        if not float(getattr(leaf, names[0])):
+            raise ValueError(
+                f"{owner} cannot cycle a momentum that is 0, because {kind} keeps no velocities "
+                f"then; got {names[0]}=0.0. Make the optimizer with {names[0]}=0.9, or pass "
+                "cycle_momentum=False."
+            )
+
+
+class SteeredRate:
+    """Stands in an optimizer for its learning rate while a run steers it.
+
+    Read, it is the product of the composition rule for the update to come. Assigned, as Keras's
+    own callbacks do, it sets the optimizer's variable, which is one of the factors.
+    """
+
+    def __init__(self, own: Any, read: Callable[[], Any], owner: str | None) -> None:
+        self._own = own
+        self._read = read
+        self._owner = owner
+
+    def __call__(self) -> Any:
+        return self._read()
+
+    def assign(self, value: Any) -> None:
+        if self._owner is not None:
+            raise ValueError(
+                f"{self._owner} sets the learning rate of this fit; an assignment of {value} "
+                "would be lost. Use one of the two."
+            )
+        if not hasattr(self._own, "assign"):
+            raise TypeError(
+                "The optimizer was compiled with a schedule, which has no value to set; got "
+                f"{value}. Compile it with a number, or use keras_lr's callbacks."
+            )
+        self._own.assign(value)
+
+
+class SteeredMomentum(keras.Variable):
+    """A momentum that the graph computes: read-only, tracked by nobody, saved nowhere.
+
+    Optimizers ask whether their momentum is 0 while the graph is made; that is answered with
+    the number that it replaces.
+    """
+
+    def __init__(self, base: float, read: Callable[[], Any]) -> None:
+        super().__init__(base, dtype="float32", trainable=False)
+        self._base = base
+        self._read = read
+
+    @property
+    def value(self) -> Any:
+        # Keras's constructor asks for the value before there is anything to read.
+        read = self.__dict__.get("_read")
+        return super().value if read is None else read()
+
+    def __ne__(self, other: Any) -> Any:
+        return self._base != other
+
+    def __gt__(self, other: Any) -> Any:
+        return self._base > other
+
+    def __eq__(self, other: Any) -> Any:
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+class Steered:
+    """A driven optimizer with steered attributes; `release` makes it an ordinary one again.
+
+    Its config stays that of the ordinary optimizer, so a model saved in the middle of a run
+    can be loaded by plain Keras.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = optimizer
+        self._own: dict[str, Any] = {}
+        self._put: dict[str, Any] = {}
+
+    def put(self, name: str, value: Any) -> None:
+        if not self._own:
+            object.__setattr__(self.optimizer, "get_config", self._get_config)
+        self._own.setdefault(name, getattr(self.optimizer, name))
+        self._put[name] = value
+        object.__setattr__(self.optimizer, name, value)
+
+    def release(self) -> None:
+        if not self._own:
+            return
+        object.__delattr__(self.optimizer, "get_config")
+        for name, value in self._own.items():
+            if getattr(self.optimizer, name) is self._put[name]:  # nobody set another since
+                object.__setattr__(self.optimizer, name, value)
+        self._own.clear()
+        self._put.clear()
+
+    def _get_config(self) -> dict[str, Any]:
+        put = dict(self._put)
+        self.release()
+        try:
+            config: dict[str, Any] = self.optimizer.get_config()
+        finally:
+            for name, value in put.items():
+                self.put(name, value)
+        return config
