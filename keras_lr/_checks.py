@@ -56,6 +56,19 @@ def count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def ordered(low_name: str, low: float, high_name: str, high: float) -> None:
+    """Refuse a lower bound above the upper one.
+
+    Raises:
+        ValueError: If it is above.
+    """
+    if low > high:
+        raise ValueError(
+            f"{low_name} must not be above {high_name}; got {low_name}={low!r} and "
+            f"{high_name}={high!r}."
+        )
+
+
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """One of the options.
 

@@ -99,7 +99,11 @@ def test_any_kind_of_step_gives_the_same_rate(make):
     schedule, steps = make(12), np.arange(40)
     rates = evaluate(schedule, steps)
     assert evaluate(schedule, steps.reshape(5, 8)).tolist() == rates.reshape(5, 8).tolist()
-    for kind in (int, float, keras.ops.convert_to_tensor, keras.Variable):
+
+    def counter(step):
+        return keras.Variable(step, dtype="int32", trainable=False)
+
+    for kind in (int, float, keras.ops.convert_to_tensor, counter):
         one_by_one = [schedule(kind(int(step))) for step in steps]
         assert all(keras.backend.standardize_dtype(rate.dtype) == "float32" for rate in one_by_one)
         np.testing.assert_allclose([float(rate) for rate in one_by_one], rates, rtol=1e-6)

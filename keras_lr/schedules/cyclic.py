@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -63,10 +64,7 @@ class CyclicSchedule(CyclingSchedule):
     ) -> None:
         self.base_lr = _checks.number("base_lr", base_lr, least=0)
         self.max_lr = _checks.number("max_lr", max_lr, above=0)
-        if self.base_lr > self.max_lr:
-            raise ValueError(
-                f"base_lr must not be above max_lr; got base_lr={base_lr!r} and max_lr={max_lr!r}."
-            )
+        _checks.ordered("base_lr", self.base_lr, "max_lr", self.max_lr)
         self.step_size = _checks.count("step_size", step_size)
         self.step_size_down = step_size_down
         if step_size_down is not None:
@@ -98,34 +96,37 @@ class CyclicSchedule(CyclingSchedule):
             scale_fn = keras.saving.deserialize_keras_object(scale_fn)
         return cls(**{**config, "scale_fn": scale_fn})
 
+    @functools.cached_property
     def _starts(self) -> np.ndarray:
         """The steps at which cycles begin, in float64: in float32 no power is exact.
 
         As many as there are until steps can no longer be counted, and the end of the last.
         """
-        length, mult = self.step_size + (self.step_size_down or self.step_size), self.cycle_mult
-        cycles = math.log1p(_COUNTED_EXACTLY * (mult - 1.0) / length) / math.log(mult)
-        starts = length * np.expm1(math.log(mult) * np.arange(int(cycles) + 3)) / (mult - 1.0)
-        return np.round(starts, 9)  # a whole step is a whole number again
+        mult = self.cycle_mult
+        cycles = math.log1p(_COUNTED_EXACTLY * (mult - 1.0) / self._length) / math.log(mult)
+        starts = np.expm1(math.log(mult) * np.arange(int(cycles) + 3)) / (mult - 1.0)
+        return np.round(self._length * starts, 9)  # a whole step is a whole number again
+
+    @property
+    def _length(self) -> float:
+        return float(self.step_size + (self.step_size_down or self.step_size))
 
     def _cycle(self, step: Any) -> tuple[Any, Any, Any, Any]:
         """Cycles done, steps into this one, steps left in it, and its length over the first."""
-        length = float(self.step_size + (self.step_size_down or self.step_size))
         if self.cycle_mult == 1.0:
-            since = ops.mod(step, length)
-            return ops.round((step - since) / length), since, length - since, 1.0
-        starts = self._starts()
-        whole = np.floor(starts)
-        found = ops.searchsorted(starts[1:-1].astype("float32"), ops.reshape(step, (-1,)), "right")
+            since = ops.mod(step, self._length)
+            return ops.round((step - since) / self._length), since, self._length - since, 1.0
+        starts = self._starts
+        found = ops.searchsorted(_float32(starts[1:-1]), ops.reshape(step, (-1,)), "right")
         cycle = ops.reshape(found, ops.shape(step))
+        whole = np.floor(starts)
 
-        def since(first: int) -> Any:
-            parts = (whole[first:], (starts - whole)[first:])
-            whole_part, rest = (ops.take(part.astype("float32"), cycle) for part in parts)
-            return (step - whole_part) - rest
+        def at(table: np.ndarray) -> Any:
+            return ops.take(_float32(table), cycle)
 
-        size = ops.take((np.diff(starts) / length).astype("float32"), cycle)
-        return ops.cast(cycle, "float32"), since(0), -since(1), size
+        since = (step - at(whole[:-1])) - at((starts - whole)[:-1])
+        left = (at(whole[1:]) - step) + at((starts - whole)[1:])
+        return ops.cast(cycle, "float32"), since, left, at(np.diff(starts) / self._length)
 
     def _height(self, step: Any) -> Any:
         cycle, since, left, size = self._cycle(step)
@@ -141,3 +142,7 @@ class CyclicSchedule(CyclingSchedule):
 
     def _at(self, step: Any) -> Any:
         return between(self.base_lr, self.max_lr, self._height(step))
+
+
+def _float32(table: np.ndarray) -> Any:
+    return ops.convert_to_tensor(table, "float32")

@@ -22,11 +22,7 @@ class MomentumCurve(Curve):
         self.schedule = schedule
         self.max_momentum = _checks.number("max_momentum", max_momentum, least=0, below=1)
         self.base_momentum = _checks.number("base_momentum", base_momentum, least=0, below=1)
-        if self.base_momentum > self.max_momentum:
-            raise ValueError(
-                "base_momentum must not be above max_momentum; got "
-                f"base_momentum={base_momentum!r} and max_momentum={max_momentum!r}."
-            )
+        _checks.ordered("base_momentum", self.base_momentum, "max_momentum", self.max_momentum)
 
     def _at(self, step: Any) -> Any:
         return between(self.max_momentum, self.base_momentum, self.schedule._height(step))

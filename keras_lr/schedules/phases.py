@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -35,11 +34,6 @@ def cosine(x: Any) -> Any:
     return ops.square(ops.sin(0.5 * math.pi * x))
 
 
-def one_minus_sqrt(x: Any) -> Any:
-    """1 - sqrt(1 - x) from 0 to 1, which would cancel near 0."""
-    return x / (1.0 + ops.sqrt(1.0 - x))
-
-
 def power(base: float, exponent: Any) -> Any:
     """`base ** exponent` for a base above 0: a base near 1 must not be rounded to float32."""
     return ops.exp(math.log(base) * exponent)
@@ -48,6 +42,3 @@ def power(base: float, exponent: Any) -> Any:
 def between(low: float, high: float, height: Any) -> Any:
     """From `low` at height 0 to `high` at height 1."""
     return low + (high - low) * height
-
-
-Shape = Callable[[Any], Any]

@@ -1,0 +1,54 @@
+"""Down with the square root of the steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lr import _checks
+from keras_lr.schedules.base import Schedule
+from keras_lr.schedules.phases import after, share
+
+
+@keras.saving.register_keras_serializable(package="keras_lr")
+class InverseSqrtSchedule(Schedule):
+    """Warm up in a straight line, then fall with the inverse square root of the steps.
+
+    With `timescale` left at `warmup_steps` it is `max_lr * sqrt(warmup_steps / step)` after the
+    warm-up: the schedule of the Transformer (Vaswani et al. 2017, arXiv 1706.03762, equation 3,
+    known as Noam) with `max_lr = (d_model * warmup_steps) ** -0.5`. That one counts steps from
+    1, so its first rate is that of our step 1. Other timescales are those of
+    `get_inverse_sqrt_schedule` of transformers. It has no end, so a run can go on.
+
+    Args:
+        max_lr: Largest rate, at step `warmup_steps`; above 0.
+        warmup_steps: Updates of the climb from 0, at least 0.
+        timescale: Updates after the warm-up until the rate has fallen to `max_lr / sqrt(2)`, at
+            least 1; `warmup_steps` if None.
+
+    Raises:
+        ValueError: If an argument is out of its range, or both counts of steps are missing.
+        TypeError: If an argument is of the wrong kind.
+
+    >>> schedule = InverseSqrtSchedule(max_lr=1.0, warmup_steps=4)
+    >>> [float(rate) for rate in schedule([0, 1, 4, 16, 64])]
+    [0.0, 0.25, 1.0, 0.5, 0.25]
+    """
+
+    def __init__(self, max_lr: float, warmup_steps: int, timescale: int | None = None) -> None:
+        self.max_lr = _checks.number("max_lr", max_lr, above=0)
+        self.warmup_steps = _checks.count("warmup_steps", warmup_steps, 0)
+        if timescale is None and self.warmup_steps == 0:
+            raise ValueError(
+                "timescale must be given where there is no warm-up; got timescale=None and "
+                "warmup_steps=0."
+            )
+        self.timescale = _checks.count(
+            "timescale", self.warmup_steps if timescale is None else timescale
+        )
+
+    def _at(self, step: Any) -> Any:
+        times = ops.maximum(after(step, self.warmup_steps) / self.timescale, 0.0)
+        return self.max_lr * share(step, self.warmup_steps) * ops.rsqrt(1.0 + times)

@@ -1,0 +1,38 @@
+"""A rate for another batch size."""
+
+from __future__ import annotations
+
+from keras_lr import _checks
+
+_RULES = {"linear": 1.0, "sqrt": 0.5}
+
+
+def scale_lr(lr: float, batch_size: int, base_batch_size: int = 256, rule: str = "linear") -> float:
+    """Scale a rate that suits one batch size to another batch size.
+
+    Args:
+        lr: Rate that suits `base_batch_size`, above 0.
+        batch_size: Rows of one update, over all devices and accumulated batches; at least 1.
+        base_batch_size: Rows of one update that `lr` was chosen for, at least 1.
+        rule: "linear", for SGD: rate in proportion to the batch (Goyal et al. 2017, arXiv
+            1706.02677, section 2.1, who warm up to it for 5 epochs). "sqrt", for Adam and other
+            optimizers that divide by the gradient's size (Krizhevsky 2014, arXiv 1404.5997,
+            section 5; Malladi et al. 2022, arXiv 2205.10287).
+
+    Returns:
+        The rate for `batch_size`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If an argument is of the wrong kind.
+
+    >>> scale_lr(0.1, batch_size=1024)
+    0.4
+    >>> scale_lr(0.1, batch_size=1024, rule="sqrt")
+    0.2
+    """
+    lr = _checks.number("lr", lr, above=0)
+    ratio = _checks.count("batch_size", batch_size) / _checks.count(
+        "base_batch_size", base_batch_size
+    )
+    return lr * ratio ** _RULES[_checks.choice("rule", rule, _RULES)]
