@@ -66,7 +66,7 @@ def test_a_plain_fit_afterwards_trains_at_the_optimizers_own_rate(make):
     twin.optimizer.build(twin.trainable_variables)
     for ours, theirs in zip(twin.optimizer.variables, model.optimizer.variables, strict=True):
         if "learning_rate" not in ours.path:
-            ours.assign(theirs.value)
+            ours.assign(np.array(keras.ops.convert_to_numpy(theirs.value)))
     for each in (model, twin):
         each.fit(x, y, batch_size=16, shuffle=False, verbose=0)
     assert not same(values(model.trainable_variables), before)
