@@ -27,6 +27,9 @@ class Policy(keras.callbacks.Callback):
     def plan(self, length: Length) -> Plan:
         return Plan()
 
+    def check(self, length: Length) -> None:
+        pass
+
     def begin(self, length: Length) -> None:
         pass
 

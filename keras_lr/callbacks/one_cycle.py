@@ -105,7 +105,7 @@ class OneCycle(Policy):
             return Plan(schedule)
         return Plan(schedule, momentum=schedule.momentum(self.base_momentum, self.max_momentum))
 
-    def begin(self, length: Length) -> None:
+    def check(self, length: Length) -> None:
         if None not in (self.total_steps, length.total) and self.total_steps != length.total:
             warnings.warn(
                 f"OneCycle should end with the training; got total_steps={self.total_steps}, and "

@@ -89,7 +89,7 @@ class WarmUp(Policy):
     def plan(self, length: Length) -> Plan:
         return Plan(warm_up=WarmUpFactor(self._updates(length), self.start_factor, self.mode))
 
-    def begin(self, length: Length) -> None:
+    def check(self, length: Length) -> None:
         if length.total is not None and self._updates(length) > length.total:
             warnings.warn(
                 f"The warm-up should end within the run; got a warm-up of {self._updates(length)} "

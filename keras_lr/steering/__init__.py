@@ -5,7 +5,7 @@ how a value is put there. `rule` says what the rate is: the composition rule. `f
 rule to one `fit` on behalf of all callbacks of ours, and `backends` is how each backend does it.
 """
 
-from keras_lr.steering.fit import Change, Length, Passage, SteeredFit
+from keras_lr.steering.fit import Change, Passage, SteeredFit
 from keras_lr.steering.optimizers import (
     BorrowedRate,
     all_optimizers,
@@ -13,11 +13,12 @@ from keras_lr.steering.optimizers import (
     driven_optimizers,
     updates_every,
 )
-from keras_lr.steering.rule import Plan
+from keras_lr.steering.rule import Claims, Length, Plan
 
 __all__ = [
     "BorrowedRate",
     "Change",
+    "Claims",
     "Length",
     "Passage",
     "Plan",

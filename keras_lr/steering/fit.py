@@ -27,24 +27,11 @@ from keras_lr.steering.optimizers import (
     rate_ratios,
     updates_every,
 )
-from keras_lr.steering.rule import Plan
+from keras_lr.steering.rule import Claims, Length, Plan
 
 _FIT = "_keras_lr_fit"
 _MEMORY = "_keras_lr_memory"
 _VERSION = 1
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long a run is.
-
-    Args:
-        total: Updates of the weights in the whole run; None if the data do not tell.
-        epochs: Epochs of the whole run, those before `initial_epoch` included.
-    """
-
-    total: int | None
-    epochs: int
 
 
 @dataclass(frozen=True)
@@ -84,6 +71,9 @@ class Member(Protocol):
     def plan(self, length: Length) -> Plan:
         """What the callback asks for, given the length of the run."""
 
+    def check(self, length: Length) -> None:
+        """Warn if the callback does not go well with a run of that length."""
+
     def begin(self, length: Length) -> None:
         """Told once, when the length of the run is settled."""
 
@@ -108,7 +98,7 @@ class SteeredFit:
         self.begun = False
         self.resumed = False
         self._params: dict[str, Any] = {}
-        self._claims: dict[str, str] = {}
+        self._claims = Claims()
         self._rig: Rig | None = None
         self._loaded: dict[str, Any] | None = None
         self._every = 1
@@ -160,37 +150,13 @@ class SteeredFit:
         name = type(member).__name__
         if getattr(self.model, "optimizer", None) is None:
             raise ValueError(f"{name} steers an optimizer; the model has none. Compile it first.")
-        for claim in member.claims:
-            self._refuse(claim, name)
-            self._claims[claim] = name
+        self._claims.add(name, member.claims)
         if "momentum" in member.claims:
             check_momentum(self.model.optimizer, name)
         self._params = params
         self._every = updates_every(self.model.optimizer)
         self.members.append(member)
         member.plan(self._measure(start_batch=0))  # refuses now what could not be done later
-
-    def _refuse(self, claim: str, name: str) -> None:
-        others = dict(self._claims)
-        if claim in others:
-            raise ValueError(
-                f"Only one callback of a fit can set the {claim}; got {others[claim]} and {name}. "
-                "Leave one out"
-                + (", or join the curves with SequentialSchedule." if claim == "schedule" else ".")
-            )
-        others[claim] = name
-        if "find" in others and len(set(others.values())) > 1:
-            finder = others.pop("find")
-            other = next(iter(others.values()))
-            raise ValueError(
-                f"{finder} ends its fit before anything is trained; got {other} beside it. Give "
-                f"{other} to the fit that follows."
-            )
-        if "warm-up" in others and others.get("schedule") == "OneCycle":
-            raise ValueError(
-                "OneCycle begins with a warm-up of its own; got WarmUp beside it. Leave WarmUp "
-                "out, and set pct_start and div_factor of OneCycle."
-            )
 
     # During the fit
 
@@ -208,6 +174,7 @@ class SteeredFit:
         self.length = self._measure(self._start_batch)
         self._make_leaves(batches - self._start_batch)
         for member in self.members:
+            member.check(self.length)
             member.begin(self.length)
         for key, member in self._named_members():
             memory = (self._loaded or {"members": {}})["members"].get(key)
@@ -438,7 +405,7 @@ class SteeredFit:
         if plan.schedule is not None:
             # Rates as they were when the run began: a resumed one keeps the ratios it had.
             ratios = rate_ratios([_rate_at(*pair) for pair in zip(optimizers, starts, strict=True)])
-        owner = self._claims.get("schedule")
+        owner = self._claims.owner("schedule")
         for optimizer, start, ratio in zip(optimizers, starts, ratios, strict=True):
             course = plan.course(
                 optimizer._learning_rate, start=start, ratio=ratio, batches=self._every

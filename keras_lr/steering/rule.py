@@ -10,6 +10,7 @@ given. All counts are of updates; the first one of a run sees step 0.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,19 @@ import numpy as np
 from keras import ops
 
 from keras_lr.schedules.base import Schedule, evaluate
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is.
+
+    Args:
+        total: Updates of the weights in the whole run; None if the data do not tell.
+        epochs: Epochs of the whole run, those before `initial_epoch` included.
+    """
+
+    total: int | None
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -116,3 +130,46 @@ class Plan:
 
     def momentum_course(self, *, start: int = 0) -> Course | None:
         return None if self.momentum is None else Course((Factor(self.momentum, start),))
+
+
+class Claims:
+    """Who does what only one callback of a fit can do; see `Member.claims`."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, str] = {}
+
+    def owner(self, claim: str) -> str | None:
+        """The name of the callback that does it."""
+        return self._owners.get(claim)
+
+    def add(self, name: str, claims: Iterable[str]) -> None:
+        """Note what a callback does.
+
+        Raises:
+            ValueError: If another one does that already, or the two do not go together.
+        """
+        for claim in claims:
+            self._refuse(claim, name)
+            self._owners[claim] = name
+
+    def _refuse(self, claim: str, name: str) -> None:
+        others = dict(self._owners)
+        if claim in others:
+            raise ValueError(
+                f"Only one callback of a fit can set the {claim}; got {others[claim]} and {name}. "
+                "Leave one out"
+                + (", or join the curves with SequentialSchedule." if claim == "schedule" else ".")
+            )
+        others[claim] = name
+        if "find" in others and len(set(others.values())) > 1:
+            finder = others.pop("find")
+            other = next(iter(others.values()))
+            raise ValueError(
+                f"{finder} ends its fit before anything is trained; got {other} beside it. Give "
+                f"{other} to the fit that follows."
+            )
+        if "warm-up" in others and others.get("schedule") == "OneCycle":
+            raise ValueError(
+                "OneCycle begins with a warm-up of its own; got WarmUp beside it. Leave WarmUp "
+                "out, and set pct_start and div_factor of OneCycle."
+            )
