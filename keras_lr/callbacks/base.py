@@ -42,6 +42,9 @@ class Policy(keras.callbacks.Callback):
     def recall(self, memory: dict[str, Any]) -> None:
         pass
 
+    def leave(self) -> None:
+        pass
+
     def set_model(self, model: Any) -> None:
         super().set_model(model)
         if model is not None:

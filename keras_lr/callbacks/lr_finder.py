@@ -95,15 +95,15 @@ class LRFinder(Policy):
         self._batches: list[Any] = []
         self._needed = self.options.steps * self.options.repeats * updates_every(model.optimizer)
         self._snapshot = Snapshot(model)
+        self._armed = False
         if any(optimizer.use_ema for optimizer in optimizers_of(model)):
             # `fit` ends by putting the averages in the place of the weights.
             self._snapshot.copy_values()
-        self._train_function = model.train_function
-        self._armed = False
-        model.train_function = self._collect
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        pass  # nothing to steer
+        if self.result is None:
+            self._train_function = self._model.train_function
+            self._model.train_function = self._collect
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._armed = True
@@ -115,6 +115,9 @@ class LRFinder(Policy):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.result is None:
             self._run()
+
+    def leave(self) -> None:
+        self._give_back(self._model)
 
     def on_train_end(self, logs: Any = None) -> None:
         super().on_train_end(logs)

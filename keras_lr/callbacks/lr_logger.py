@@ -32,8 +32,8 @@ class LRLogger(Policy):
             start of the run), `learning_rate`, `momentum`. A run that is resumed continues the
             file that it began.
         append: Whether a new run adds its rows to an existing file; otherwise it replaces it.
-        tensorboard: Log directory, that of Keras's `TensorBoard`. Needs TensorFlow, on each
-            backend.
+        tensorboard: Log directory, that of Keras's `TensorBoard`. Needs the packages tensorflow
+            and tensorboard, on each backend.
 
     Attributes:
         history: Lists of equal length, an entry a batch: `epoch`, `step`, `learning_rate` and,
@@ -42,7 +42,7 @@ class LRLogger(Policy):
 
     Raises:
         OSError: When `fit` begins, if the CSV file cannot be written.
-        ModuleNotFoundError: If `tensorboard` is asked for and TensorFlow is not installed.
+        ModuleNotFoundError: If `tensorboard` is asked for and one of its packages is missing.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
@@ -65,11 +65,12 @@ class LRLogger(Policy):
         tensorboard: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
-        if tensorboard is not None and importlib.util.find_spec("tensorflow") is None:
-            raise ModuleNotFoundError(
-                "TensorBoard's files are written with TensorFlow, which is not installed; got "
-                f"tensorboard={tensorboard!r}. Run `pip install tensorflow`, or pass csv instead."
-            )
+        for package in ("tensorflow", "tensorboard") if tensorboard is not None else ():
+            if importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError(
+                    f"TensorBoard's files are written with {package}, which is not installed; got "
+                    f"tensorboard={tensorboard!r}. Run `pip install {package}`, or pass csv."
+                )
         self.csv = csv
         self.append = append
         self.tensorboard = tensorboard

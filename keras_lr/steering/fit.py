@@ -86,6 +86,9 @@ class Member(Protocol):
     def recall(self, memory: dict[str, Any]) -> None:
         """Take up what `remember` gave in the process that was killed."""
 
+    def leave(self) -> None:
+        """Take back what it did to the model; also when a `fit` was interrupted."""
+
 
 class SteeredFit:
     """The steering of one `fit` of one model."""
@@ -194,6 +197,8 @@ class SteeredFit:
         """Give the optimizer and the train function back; once."""
         attributes = vars(self.model)
         if attributes.get(_FIT) is self:
+            for member in self.members:
+                member.leave()
             object.__delattr__(self.model, _FIT)
             object.__delattr__(self.model, _MEMORY)
             if self.begun:
