@@ -18,7 +18,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lr.steering.optimizers import Steered, SteeredMomentum, SteeredRate, momentum_names
+from keras_lr.steering.optimizers import (
+    Steered,
+    SteeredMomentum,
+    SteeredRate,
+    momentum_names,
+    number,
+)
 from keras_lr.steering.rule import Course
 
 _BLOCK = 256
@@ -343,7 +349,7 @@ def _places(model: Any, leaves: list[Leaf]) -> list[int | None]:
 
 def _copied(value: Any) -> Any:
     """A number; on torch, a tensor that nobody assigns to, so that no device is waited for."""
-    return value.clone() if hasattr(value, "clone") else float(ops.convert_to_numpy(value))
+    return value.clone() if hasattr(value, "clone") else number(value)
 
 
 def make_rig(model: Any, leaves: list[Leaf], scaled: bool) -> Rig:

@@ -24,6 +24,7 @@ from keras_lr.steering.optimizers import (
     current_rate,
     driven_optimizers,
     momentum_names,
+    number,
     rate_ratios,
     updates_every,
 )
@@ -99,7 +100,7 @@ class SteeredFit:
         self.leaves: list[Leaf] = []
         self.length = Length(None, 1)
         self.begun = False
-        self.resumed = False
+        self.first_epoch = 0
         self._params: dict[str, Any] = {}
         self._claims = Claims()
         self._rig: Rig | None = None
@@ -128,6 +129,7 @@ class SteeredFit:
         fit = SteeredFit(model)
         object.__setattr__(model, _FIT, fit)
         object.__setattr__(model, _MEMORY, _Memory(fit))
+        object.__setattr__(model, "save_own_variables", fit._save_own_variables)
         return fit
 
     @staticmethod
@@ -169,7 +171,7 @@ class SteeredFit:
             return
         self.begun = True
         batches = self._batches()
-        self.resumed = epoch > 0
+        self.first_epoch = epoch
         if self._loaded is not None:
             self._start_batch = int(self._loaded["start_batch"])
         else:
@@ -201,6 +203,7 @@ class SteeredFit:
                 member.leave()
             object.__delattr__(self.model, _FIT)
             object.__delattr__(self.model, _MEMORY)
+            object.__delattr__(self.model, "save_own_variables")
             if self.begun:
                 object.__delattr__(self.model, "make_train_function")
         if self._watch is not None:
@@ -247,7 +250,7 @@ class SteeredFit:
             leaf = self.leaves[index]
             changes.append(Change(leaf.optimizer.name, old, new))
             if leaf.settable:
-                leaf.own.assign(_number(leaf.own) * (new / old))
+                leaf.own.assign(number(leaf.own) * (new / old))
             else:
                 scales[index] *= new / old
         if self._scales and self._rig is not None:
@@ -292,7 +295,7 @@ class SteeredFit:
                 for since, until, scales in self._scale_spans():
                     values[(updates >= since) & (updates < until)] *= scales[index]
             if leaf.own_counts:
-                now = keras.ops.convert_to_numpy(leaf.own_rate()) if own is None else own[:, index]
+                now = number(leaf.own_rate()) if own is None else own[:, index]
                 values = values * now
             result.append(values)
         return result
@@ -342,9 +345,6 @@ class SteeredFit:
     def save(self, store: Any) -> None:
         if not self.begun:
             return
-        ending = caller_locals("on_epoch_end", keras.callbacks.CallbackList)
-        if ending is not None and ending["logs"] is not None:
-            self.settle(ending["epoch"], ending["logs"])
         members: dict[str, Any] = {}
         for key, member in self._named_members():
             members[key] = {}
@@ -390,7 +390,7 @@ class SteeredFit:
         if synchronise is not None:
             synchronise()
         leaf = driven_optimizers(self.model.optimizer)[0]
-        return int(keras.ops.convert_to_numpy(leaf._iterations.value))
+        return int(number(leaf._iterations))
 
     def _measure(self, start_batch: int) -> Length:
         epochs, steps = self._params.get("epochs") or 1, self._params.get("steps")
@@ -404,7 +404,7 @@ class SteeredFit:
         for member in self.members:
             plan = plan.joined(member.plan(self.length))
         optimizers = driven_optimizers(self.model.optimizer)
-        counted = [_number(optimizer._iterations) for optimizer in optimizers]
+        counted = [number(optimizer._iterations) for optimizer in optimizers]
         starts = [(int(count) - batches_done) // self._every for count in counted]
         ratios = [1.0] * len(optimizers)
         if plan.schedule is not None:
@@ -443,6 +443,17 @@ class SteeredFit:
             names.append((f"{kind}.{count}", member))
         return names
 
+    def _save_own_variables(self, store: Any) -> None:
+        """Stands in for the model's method, which is the first thing that saving a model calls.
+
+        What the members do at the end of an epoch, to the weights and to the rate, is to be
+        saved with it; `_Memory` has its turn when those are written already.
+        """
+        ending = caller_locals("on_epoch_end", keras.callbacks.CallbackList)
+        if ending is not None and ending["logs"] is not None:
+            self.settle(ending["epoch"], ending["logs"])
+        type(self.model).save_own_variables(self.model, store)
+
     def _make_train_function(self, force: bool = False) -> Any:
         """Stands in for the model's method while the fit is steered.
 
@@ -467,10 +478,6 @@ class _Memory(KerasSaveable):
 
     def _obj_type(self) -> str:
         return "Loss"  # the kind decides only which attributes Keras looks at
-
-
-def _number(variable: Any) -> float:
-    return float(keras.ops.convert_to_numpy(variable.value))
 
 
 def _rate_at(optimizer: Any, update: int) -> float:

@@ -53,8 +53,15 @@ def updates_every(optimizer: Any) -> int:
 
 def current_rate(optimizer: Any) -> float:
     """The learning rate that the next update of a single optimizer would use."""
-    rate = optimizer.learning_rate
-    return float(ops.convert_to_numpy(getattr(rate, "value", rate)))
+    return number(optimizer.learning_rate)
+
+
+def number(value: Any) -> float:
+    """What a variable or a tensor holds, read on the host."""
+    value = value.value if isinstance(value, keras.Variable) else value
+    # TensorFlow's variables that live on several devices cannot be converted, but read.
+    value = value.read_value() if hasattr(value, "read_value") else value
+    return float(ops.convert_to_numpy(value))
 
 
 def rate_ratios(rates: list[float]) -> list[float]:
