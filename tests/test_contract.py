@@ -64,6 +64,7 @@ def test_a_plain_fit_afterwards_trains_at_the_optimizers_own_rate(make):
     before = values(model.trainable_variables)
     twin.set_weights(model.get_weights())
     twin.optimizer.build(twin.trainable_variables)
+    model.optimizer.build(model.trainable_variables)
     for ours, theirs in zip(twin.optimizer.variables, model.optimizer.variables, strict=True):
         if "learning_rate" not in ours.path:
             ours.assign(np.array(keras.ops.convert_to_numpy(theirs.value)))

@@ -319,10 +319,10 @@ class OwnRates:
             self._model.train_function = self._inner
 
     def _watch(self, data: Any) -> Any:
-        self._rows.append(
-            [_copied(leaf.own_rate()) if leaf.own_counts else 1.0 for leaf in self._leaves]
-        )
-        return self._inner(data)
+        row = [_copied(leaf.own_rate()) if leaf.own_counts else 1.0 for leaf in self._leaves]
+        logs = self._inner(data)
+        self._rows.append(row)
+        return logs
 
     def _watch_state(self, state: Any, data: Any) -> Any:
         """JAX: the variables are in the state. One that came out of the last step is unchanged."""
@@ -334,9 +334,9 @@ class OwnRates:
                 row.append(self._last[index])
             else:
                 row.append(float(state[2][place]))
+        logs, state = self._inner(state, data)
         self._last = row
         self._rows.append(row)
-        logs, state = self._inner(state, data)
         self._carried = [None if place is None else state[2][place] for place in self._places]
         return logs, state
 

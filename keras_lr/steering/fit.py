@@ -222,8 +222,7 @@ class SteeredFit:
         if self._settled == epoch or not self.begun:
             return
         self._settled = epoch
-        last = np.array([max(self.updates_done() - 1, 0)])
-        logs.update(self.describe(last, 0))
+        logs.update(self.describe())
         for member in self.members:
             member.judge(epoch, logs)
 
@@ -307,13 +306,13 @@ class SteeredFit:
     def passage(self) -> Passage:
         """What the batches since the last call were trained with; for members that watch."""
         assert self._watch is not None  # noqa: S101
-        batches = np.arange(self._noted, self._batches())
+        together, own = self.model.steps_per_execution, self._watch.take()
+        first, end = self._noted, self._batches()
+        # Where data end that have no known length, TensorFlow counts a step that finds none.
+        batches = np.arange(first, min(end, first + len(own) * together))
         updates = batches // self._every - self._start_batch // self._every
-        calls = (batches - self._noted) // self.model.steps_per_execution
-        own = self._watch.take()
-        if len(batches):
-            own = own[np.minimum(calls, len(own) - 1)]
-        self._noted += len(batches)
+        own = own[(batches - first) // together]
+        self._noted = end
         names = [leaf.optimizer.name for leaf in self.leaves]
         rates = dict(zip(names, self.rates(updates, own), strict=True))
         momenta = self.momenta(updates)
@@ -328,16 +327,17 @@ class SteeredFit:
             return None
         return leaf.momentum.values(updates + leaf.start).astype(np.float64)
 
-    def describe(self, updates: np.ndarray, index: int) -> dict[str, float]:
-        """Log entries for one of some updates: the rates, and the momentum if it is steered."""
-        rates = self.rates(updates)
-        entries = {"learning_rate": max(float(rate[index]) for rate in rates)}
+    def describe(self) -> dict[str, float]:
+        """Log entries for the last update: the rates, and the momentum if it is steered."""
+        last = np.array([max(self.updates_done() - 1, 0)])
+        rates = [float(rate[0]) for rate in self.rates(last)]
+        entries = {"learning_rate": max(rates)}
         if len(rates) > 1:
             for leaf, rate in zip(self.leaves, rates, strict=True):
-                entries[f"learning_rate_{leaf.optimizer.name}"] = float(rate[index])
-        momenta = self.momenta(updates)
+                entries[f"learning_rate_{leaf.optimizer.name}"] = rate
+        momenta = self.momenta(last)
         if momenta is not None:
-            entries["momentum"] = float(momenta[index])
+            entries["momentum"] = float(momenta[0])
         return entries
 
     # What a killed run leaves to the next
