@@ -81,7 +81,7 @@ KINDS = {
 }
 
 
-def fitted_weight(schedule: Any, x: np.ndarray, **options: Any) -> float:
+def fitted_weight(schedule: Any, x: np.ndarray, *callbacks: Any, **options: Any) -> float:
     """The weight of a linear model from 0 on, after a `fit` with one batch per value of `x`.
 
     The loss is the prediction, so each gradient is the value of `x`: SGD takes off the sum of
@@ -92,5 +92,6 @@ def fitted_weight(schedule: Any, x: np.ndarray, **options: Any) -> float:
     )
     optimizer = keras.optimizers.SGD(schedule, **options)
     model.compile(optimizer, loss=lambda y_true, y_pred: y_pred)
-    model.fit(x[:, None], x[:, None], batch_size=1, shuffle=False, verbose=0)
+    arrays = (x[:, None], x[:, None])
+    model.fit(*arrays, batch_size=1, shuffle=False, verbose=0, callbacks=list(callbacks))
     return float(model.get_weights()[0].item())

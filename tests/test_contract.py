@@ -6,6 +6,7 @@ import pytest
 from contract import CALLBACKS, KINDS, SCHEDULES, fitted_weight, public_classes
 from models import classifier, data, same, values
 
+import keras_lr
 from keras_lr.schedules.base import evaluate
 
 callbacks = pytest.mark.parametrize(
@@ -126,8 +127,25 @@ def test_rates_are_finite_where_steps_can_no_longer_be_counted(make):
     assert (rates >= 0).all()
 
 
+def callbacks_alike(make):
+    """What gives the rates of a row's schedule by a callback: all of them by `ScheduleLR`."""
+    schedule = make(12)
+    yield 0.3, keras_lr.ScheduleLR(schedule)
+    config = {name: getattr(schedule, name, None) for name in schedule.get_config()}
+    if isinstance(schedule, keras_lr.schedules.OneCycleSchedule):
+        yield 0.3, keras_lr.OneCycle(**config, cycle_momentum=False)
+    if isinstance(schedule, keras_lr.schedules.CyclicSchedule):
+        yield 0.3, keras_lr.CyclicLR(**config)
+    if isinstance(schedule, keras_lr.schedules.WarmUpSchedule):
+        own, steps = config.pop("schedule"), config.pop("warmup_steps")
+        yield own, keras_lr.WarmUp(steps, **config)
+
+
+@pytest.mark.filterwarnings("ignore:OneCycle should end with the training")
 @schedules
-def test_training_in_the_graph_follows_the_array(make):
+def test_training_in_the_graph_and_by_callback_follow_the_array(make):
     schedule, x = make(12), np.random.default_rng(0).uniform(1, 2, 20).astype("float32")
     expected = -(evaluate(schedule, np.arange(20)) * x).sum()
     np.testing.assert_allclose(fitted_weight(schedule, x), expected, rtol=1e-5)
+    for own, callback in callbacks_alike(make):
+        np.testing.assert_allclose(fitted_weight(own, x, callback), expected, rtol=1e-5)
