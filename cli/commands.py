@@ -12,6 +12,7 @@ import click
 
 from .errors import Interrupted, one_line
 from .find import find
+from .preview import preview
 
 __all__ = ["main"]
 
@@ -77,3 +78,4 @@ def main() -> None:
 
 
 main.add_command(find)
+main.add_command(preview)

@@ -15,12 +15,12 @@ import click
 
 from .errors import BadInput, Interrupted, RunFailed, one_line
 from .functions import is_function
+from .outputs import check_outputs
 from .report import RULES
 
 __all__ = ["find"]
 
 METHODS = ("auto", "curve", *RULES)
-PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "eps", "ps", "svgz")
 
 
 def options(*groups: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -216,7 +216,7 @@ def _find(
         if source:
             sources.check_source(source, option, target)
     inputs = [spec, *(source for source in (data, validation) if source)]
-    _check_outputs(plot, save, inputs)
+    check_outputs({"--plot": plot, "--save": save}, inputs)
     own_code = any(is_function(each) for each in inputs)
     with _stdout_to_stderr():
         backend = start(backend, cache=cache, lean=not own_code)
@@ -353,32 +353,6 @@ def _answer(
         return 0
     click.echo(f"Error: No learning rate can be suggested. {result.refusal}", err=True)
     return 1
-
-
-def _check_outputs(plot: str | None, save: str | None, inputs: list[str]) -> None:
-    """Before the run: can the results be written, and would they overwrite what is read?"""
-    if plot and plot.rpartition(".")[2].lower() not in PICTURES:
-        raise BadInput(
-            f"--plot {plot} must end in one of .{', .'.join(PICTURES[:3])} and the like."
-        )
-    places = [os.path.realpath(path) for path in (plot, save) if path]
-    if len(set(places)) < len(places):
-        raise BadInput("--plot and --save name the same file.")
-    for option, path in (("--plot", plot), ("--save", save)):
-        if not path:
-            continue
-        folder = os.path.dirname(os.path.realpath(path))
-        if any(
-            os.path.exists(each) and os.path.realpath(each) == os.path.realpath(path)
-            for each in inputs
-        ):
-            raise BadInput(f"{option} {path} would overwrite what is read; name another file.")
-        if os.path.isdir(path):
-            raise BadInput(f"{option} {path} is a folder; name a file in it.")
-        if not os.path.isdir(folder):
-            raise BadInput(f"{option} {path}: the folder {folder} does not exist.")
-        if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-            raise BadInput(f"{option} {path} cannot be written.")
 
 
 @contextlib.contextmanager

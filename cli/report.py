@@ -242,7 +242,7 @@ def can_draw(encoding: str | None = None) -> bool:
     """Whether stdout takes the characters that the picture is drawn with."""
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
     try:
-        "⣿┤└▲·".encode(encoding)
+        "⣿┤│└▲·▁█".encode(encoding)
     except (UnicodeEncodeError, LookupError):
         return False
     return True

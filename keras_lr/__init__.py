@@ -1,4 +1,4 @@
-"""Learning rates for Keras 3: find one, and see why."""
+"""Learning rates for Keras 3: find one, see why, and train with it."""
 
 from keras_lr import schedules
 from keras_lr.callbacks import (
@@ -11,6 +11,7 @@ from keras_lr.callbacks import (
     ScheduleLR,
     WarmUp,
 )
+from keras_lr.preview import Preview, preview
 from keras_lr.range_test import (
     Confirmation,
     NoSuggestion,
@@ -19,6 +20,7 @@ from keras_lr.range_test import (
     SuggestionWarning,
     lr_find,
 )
+from keras_lr.schedules import scale_lr
 
 __version__ = "0.1.0"
 
@@ -30,6 +32,7 @@ __all__ = [
     "NoSuggestion",
     "OneCycle",
     "PlateauEvent",
+    "Preview",
     "RangeTest",
     "ReduceLROnPlateau",
     "ScheduleLR",
@@ -37,5 +40,7 @@ __all__ = [
     "SuggestionWarning",
     "WarmUp",
     "lr_find",
+    "preview",
+    "scale_lr",
     "schedules",
 ]

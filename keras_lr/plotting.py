@@ -21,13 +21,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from keras_lr.preview import Preview
     from keras_lr.range_test.result import RangeTest
 
-__all__ = ["plot_range_test", "save_range_test_plot"]
+__all__ = ["plot_preview", "plot_range_test", "save_preview_plot", "save_range_test_plot"]
 
 _BLUE, _VERMILION, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _GREY, _SHADE = "#707070", "#EBEBEB"
 _RATE_LABEL = "Learning rate (log scale)"
+_STEP_LABEL = "Step (optimizer updates)"
+_SHAPES = {"loss": 2.2, "slope": 1.0, "ramp": 1.0, "rate": 1.6, "momentum": 1.0}
+_POINTS = 2000  # drawn of a long run: the lowest and the highest value of so many stretches
+_MARKS = 24
 
 
 def plot_range_test(
@@ -72,27 +77,66 @@ def plot_range_test(
     ['Batch loss', 'Slope\\n(loss per ln rate)']
     """
     panels = ["loss"] + ["slope"] * slope + ["ramp"] * ramp
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        axes = _panels(plt.figure(figsize=_size(panels), layout="constrained"), panels)
-    elif isinstance(ax, (Sequence, np.ndarray)):
-        axes = tuple(np.ravel(np.asarray(ax, dtype=object)))
-        if not 1 <= len(axes) <= len(panels):
-            raise ValueError(
-                f"ax must hold 1 to {len(panels)} axes, one a panel ({', '.join(panels)}); "
-                f"got {len(axes)}. Turn on slope or ramp for more panels."
-            )
-    else:
-        axes = (ax,)
-
+    axes = _axes_for(ax, panels, "Turn on slope or ramp for more panels.")
     curve = _Curve(test, method if suggestion else None)
     for panel, target in zip(panels, axes, strict=False):
         _DRAW[panel](target, curve, raw)
-    for target in axes[:-1]:
-        if target.get_shared_x_axes().joined(target, axes[-1]):
-            target.set_xlabel("")
-    return axes if len(axes) > 1 else axes[0]
+    return _labelled_once(axes)
+
+
+def plot_preview(
+    preview: Preview, ax: Axes | Sequence[Axes] | None = None, *, log: bool | None = None
+) -> Axes | tuple[Axes, ...]:
+    """Draw a preview: the learning rate against the step, and the momentum under it.
+
+    Args:
+        preview: The `Preview` to draw.
+        ax: Where to draw. `None` makes a new pyplot figure. One `Axes` takes the rate alone; a
+            sequence takes the panels in the order rate, momentum, as many as it has.
+        log: Draw the rate on a logarithmic axis; by default for a ramp as in a range test.
+
+    Returns:
+        The axes drawn in: the one `Axes` if there is one panel, a tuple of them otherwise.
+
+    Raises:
+        ValueError: If `ax` is a sequence of more axes than there are panels, or of none.
+
+    >>> import keras_lr
+    >>> axes = plot_preview(keras_lr.preview(keras_lr.OneCycle(max_lr=0.1), steps=100))
+    >>> [panel.get_ylabel() for panel in axes]
+    ['Learning rate', 'Momentum']
+    """
+    panels = _preview_panels(preview)
+    axes = _axes_for(ax, panels, "The momentum is drawn where it is known.")
+    marked = [point.step for point in preview.key_points()]
+    marked = marked if len(marked) <= _MARKS else []
+    curves = [preview.learning_rates, preview.momenta]
+    names, colours = ["Learning rate", "Momentum"], [_BLUE, _VERMILION]
+    for target, values, name, colour in zip(axes, curves, names, colours, strict=False):
+        assert values is not None  # noqa: S101
+        steps = _worth_drawing(values, marked)
+        target.plot(steps, values[steps], color=colour, lw=1.8, zorder=4)
+        target.plot(
+            marked, values[marked], "o", color=colour, ms=5, mec="white", clip_on=False, zorder=5
+        )
+        target.set_ylabel(name)
+        target.set_xlabel(_STEP_LABEL)
+        target.margins(x=0.01)
+        target.ticklabel_format(axis="x", style="plain")
+        target.locator_params(axis="x", integer=True)
+        target.grid(True, color="#DDDDDD", lw=0.6)
+        target.set_axisbelow(True)
+    axes[0].set_title(
+        f"{preview.steps} updates, highest learning rate {preview.learning_rates.max():.3g}",
+        loc="left",
+        fontsize=11,
+    )
+    if preview.logarithmic(log):
+        axes[0].set_yscale("log")
+        axes[0].set_ylabel("Learning rate\n(log scale)")
+    else:
+        axes[0].set_ylim(bottom=0.0)
+    return _labelled_once(axes)
 
 
 def save_range_test_plot(
@@ -112,10 +156,40 @@ def save_range_test_plot(
         ValueError: If matplotlib cannot write a format of that name.
         OSError: If the folder cannot be written.
     """
+    panels = ["loss"] + ["slope"] * options.get("slope", True) + ["ramp"] * options.get("ramp", 0)
+    _save(path, dpi, panels, lambda axes: plot_range_test(test, axes, **options))
+
+
+def save_preview_plot(
+    preview: Preview, path: str | os.PathLike[str], *, dpi: int = 120, log: bool | None = None
+) -> None:
+    """Write the picture of `plot_preview` to a file, without touching pyplot.
+
+    The file appears whole or not at all.
+
+    Args:
+        preview: The `Preview` to draw.
+        path: The file; its ending names the format (`.png`, `.svg`, `.pdf`, ...).
+        dpi: Pixels per inch of a bitmap.
+        log: As in `plot_preview`.
+
+    Raises:
+        ValueError: If matplotlib cannot write a format of that name.
+        OSError: If the folder cannot be written.
+    """
+    panels = _preview_panels(preview)
+    _save(path, dpi, panels, lambda axes: plot_preview(preview, axes, log=log))
+
+
+def _save(
+    path: str | os.PathLike[str],
+    dpi: int,
+    panels: list[str],
+    draw: Callable[[tuple[Axes, ...]], Any],
+) -> None:
     from matplotlib.figure import Figure
 
     path = Path(path)
-    panels = ["loss"] + ["slope"] * options.get("slope", True) + ["ramp"] * options.get("ramp", 0)
     figure = Figure(figsize=_size(panels), layout="constrained")
     formats = figure.canvas.get_supported_filetypes()
     kind = path.suffix[1:].lower()
@@ -124,8 +198,51 @@ def save_range_test_plot(
             f"The picture's name must end in a format that can be written; got {path.name!r}. "
             f"The formats are: {', '.join(sorted(formats))}."
         )
-    plot_range_test(test, _panels(figure, panels), **options)
+    draw(_panels(figure, panels))
     atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
+
+
+def _axes_for(ax: Axes | Sequence[Axes] | None, panels: list[str], hint: str) -> tuple[Axes, ...]:
+    """One axes a panel: those that were given, or new ones."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        return _panels(plt.figure(figsize=_size(panels), layout="constrained"), panels)
+    if not isinstance(ax, (Sequence, np.ndarray)):
+        return (ax,)
+    axes = tuple(np.ravel(np.asarray(ax, dtype=object)))
+    if not 1 <= len(axes) <= len(panels):
+        raise ValueError(
+            f"ax must hold 1 to {len(panels)} axes, one a panel ({', '.join(panels)}); "
+            f"got {len(axes)}. {hint}"
+        )
+    return axes
+
+
+def _labelled_once(axes: tuple[Axes, ...]) -> Axes | tuple[Axes, ...]:
+    """The axes as they are returned; those with a common x axis name it once."""
+    for target in axes[:-1]:
+        if target.get_shared_x_axes().joined(target, axes[-1]):
+            target.set_xlabel("")
+    return axes if len(axes) > 1 else axes[0]
+
+
+def _preview_panels(preview: Preview) -> list[str]:
+    return ["rate"] if preview.momenta is None else ["rate", "momentum"]
+
+
+def _worth_drawing(values: np.ndarray, marked: list[int]) -> np.ndarray:
+    """The steps that a picture needs: all of a short run, the extremes of stretches of a long one.
+
+    More points than pixels take long, and matplotlib cannot draw a million swings.
+    """
+    if len(values) <= 2 * _POINTS:
+        return np.arange(len(values))
+    edges = np.linspace(0, len(values), _POINTS + 1).astype(int)
+    stretches = [(first, values[first:end]) for first, end in zip(edges, edges[1:], strict=False)]
+    lows = [first + int(part.argmin()) for first, part in stretches]
+    highs = [first + int(part.argmax()) for first, part in stretches]
+    return np.unique([0, len(values) - 1, *lows, *highs, *marked])
 
 
 class _Curve:
@@ -307,7 +424,7 @@ def _draw_ramp(ax: Axes, curve: _Curve, raw: bool) -> None:
     ax.margins(x=0.01)
     ax.grid(True, color="#DDDDDD", lw=0.6)
     ax.set_axisbelow(True)
-    ax.set_xlabel("Step (optimizer updates)")
+    ax.set_xlabel(_STEP_LABEL)
     ax.set_ylabel("Learning rate" + ("\n(log scale)" if ax.get_yscale() == "log" else ""))
 
 
@@ -406,15 +523,15 @@ def _legend_above(ax: Axes, title: str) -> None:
 
 
 def _panels(figure: Figure, panels: list[str]) -> tuple[Axes, ...]:
-    heights = [{"loss": 2.2, "slope": 1.0, "ramp": 1.0}[panel] for panel in panels]
+    heights = [_SHAPES[panel] for panel in panels]
     grid = figure.add_gridspec(len(panels), 1, height_ratios=heights)
-    loss = figure.add_subplot(grid[0])
-    axes = [loss]
+    top = figure.add_subplot(grid[0])
+    axes = [top]
     for row, panel in enumerate(panels[1:], start=1):
-        share = loss if panel == "slope" else None
+        share = None if panel == "ramp" else top  # the other panels have the first one's x axis
         axes.append(figure.add_subplot(grid[row], sharex=share))
         if share is not None:
-            loss.tick_params(labelbottom=False)
+            top.tick_params(labelbottom=False)
     figure.align_ylabels(axes)
     return tuple(axes)
 
