@@ -104,8 +104,8 @@ class CyclicSchedule(CyclingSchedule):
         """
         mult = self.cycle_mult
         cycles = math.log1p(_COUNTED_EXACTLY * (mult - 1.0) / self._length) / math.log(mult)
-        starts = np.expm1(math.log(mult) * np.arange(int(cycles) + 3)) / (mult - 1.0)
-        return np.round(self._length * starts, 9)  # a whole step is a whole number again
+        starts = self._length * (mult ** np.arange(int(cycles) + 2) - 1.0) / (mult - 1.0)
+        return np.round(starts, 9)  # a whole step is a whole number again
 
     @property
     def _length(self) -> float:
@@ -117,16 +117,24 @@ class CyclicSchedule(CyclingSchedule):
             since = ops.mod(step, self._length)
             return ops.round((step - since) / self._length), since, self._length - since, 1.0
         starts = self._starts
-        found = ops.searchsorted(_float32(starts[1:-1]), ops.reshape(step, (-1,)), "right")
-        cycle = ops.reshape(found, ops.shape(step))
-        whole = np.floor(starts)
+        near = starts.astype("float32")
+        rest = starts - near  # without it, positions in late cycles are off by steps
+        last = len(starts) - 2
 
-        def at(table: np.ndarray) -> Any:
-            return ops.take(_float32(table), cycle)
+        def at(table: np.ndarray, cycle: Any) -> Any:
+            return ops.take(ops.convert_to_tensor(table, "float32"), ops.cast(cycle, "int32"))
 
-        since = (step - at(whole[:-1])) - at((starts - whole)[:-1])
-        left = (at(whole[1:]) - step) + at((starts - whole)[1:])
-        return ops.cast(cycle, "float32"), since, left, at(np.diff(starts) / self._length)
+        def since_start(cycle: Any) -> Any:
+            return (step - at(near, cycle)) - at(rest, cycle)
+
+        ratio = step * ((self.cycle_mult - 1.0) / self._length)
+        guess = ops.floor(ops.log1p(ratio) / math.log(self.cycle_mult))
+        guess = ops.clip(guess, 0.0, float(last))  # right but for the rounding at a boundary
+        late, early = since_start(guess + 1.0) >= 0.0, since_start(guess) < 0.0
+        cycle = guess + ops.cast(late, "float32") - ops.cast(early, "float32")
+        cycle = ops.clip(cycle, 0.0, float(last))
+        size = at(np.diff(starts) / self._length, cycle)
+        return cycle, since_start(cycle), -since_start(cycle + 1.0), size
 
     def _height(self, step: Any) -> Any:
         cycle, since, left, size = self._cycle(step)
@@ -142,7 +150,3 @@ class CyclicSchedule(CyclingSchedule):
 
     def _at(self, step: Any) -> Any:
         return between(self.base_lr, self.max_lr, self._height(step))
-
-
-def _float32(table: np.ndarray) -> Any:
-    return ops.convert_to_tensor(table, "float32")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 
 def after(step: Any, point: float) -> Any:
-    """Steps since `point`, which need not be whole: its parts are taken off one by one."""
-    whole = math.floor(point)
-    return (step - float(whole)) - (point - whole)
+    """Steps since `point`, in two parts where no float32 is that point."""
+    near = float(np.float32(point))
+    return (step - near) - (point - near)
 
 
 def until(step: Any, point: float) -> Any:
