@@ -89,11 +89,10 @@ class LRLogger(Policy):
 
     def begin(self, length: Length) -> None:
         if self.csv is not None:
-            rows = _read(self.csv) if self.append or self._fit.resumed else []
-            if self._fit.resumed:
-                # What was trained after the backup is trained, and written, again.
-                done = self._fit.updates_done()
-                rows = [row for row in rows if int(row["step"]) < done]
+            epoch = self._fit.first_epoch
+            rows = _read(self.csv) if self.append or epoch > 0 else []
+            if epoch > 0:
+                rows = _until(epoch, self._fit.updates_done(), rows)
             self._header = list(rows[0]) if rows else []
             atomic_write(self.csv, _text(self._header, rows, head=bool(rows)))
         if self.tensorboard is not None:
@@ -158,6 +157,19 @@ def _read(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         rows = list(csv_files.DictReader(file))
     return [row for row in rows if None not in row and None not in row.values()]
+
+
+def _until(epoch: int, updates: int, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows without those of the last run that are trained, and written, again.
+
+    A backup may stand in the middle of an epoch, and an update may need the first batches of
+    the next epoch: what counts as done is either.
+    """
+    steps = [int(row["step"]) for row in rows]
+    begin = max((i for i in range(1, len(rows)) if steps[i] < steps[i - 1]), default=0)
+    return rows[:begin] + [
+        row for row in rows[begin:] if int(row["epoch"]) < epoch or int(row["step"]) < updates
+    ]
 
 
 def _text(header: list[str], rows: list[Any], *, head: bool) -> str:
