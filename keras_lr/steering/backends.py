@@ -152,6 +152,7 @@ class TensorFlowRig(Rig):
 
 class JaxRig(Rig):
     _traced: Any = None
+    _on_device: Any = None
 
     def _make(self) -> None:
         # A new function each time: JAX caches a trace by the function, and would use the one of
@@ -177,12 +178,17 @@ class JaxRig(Rig):
             if instance is not None:
                 object.__setattr__(model, "train_step", instance)
         if self.scales is not None:
+            self.set_scales(self.scales)
             inner = model.train_function
             model.train_function = lambda state, data: inner(state, self._with_scales(data))
 
+    def set_scales(self, scales: np.ndarray) -> None:
+        super().set_scales(scales)
+        self._on_device = ops.convert_to_tensor(scales)  # once, and not with every batch
+
     def _with_scales(self, batches: Any) -> Any:
         for batch in batches:
-            yield self.scales, batch
+            yield self._on_device, batch
 
     def _scale(self, index: int) -> Any:
         if self.scales is None:
