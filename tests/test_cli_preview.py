@@ -339,6 +339,7 @@ def test_what_trains_nothing_runs_where_keras_starts_fastest(installed, monkeypa
     assert startup._choose_to_compute("numpy") == "numpy"
     installed("tensorflow", "torch")
     assert startup._choose_to_compute("numpy") == "tensorflow"
+    installed("tensorflow", "jax", "torch")
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     assert startup._choose_to_compute("numpy") == "torch"
     monkeypatch.setenv("KERAS_BACKEND", "numpy")
