@@ -59,11 +59,6 @@ class Policy(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._fit.begin(epoch)
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # That it is here makes Keras call the callbacks in turn, where it would hand each batch
-        # to a thread: on JAX a short step takes half as long.
-        pass
-
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._fit.settle(epoch, {} if logs is None else logs)
 

@@ -148,6 +148,8 @@ class ReduceLROnPlateau(Policy):
         self.mode = mode
         self.verbose = verbose
         self.every = every
+        # Keras asks this to know whether it must wait for each batch before the next one.
+        self.async_safe = every == "epoch"
         self.min_lr = min_lr
         self.max_lr = max_lr
         self.restore_best_weights = restore_best_weights

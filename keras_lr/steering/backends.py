@@ -28,6 +28,7 @@ from keras_lr.steering.optimizers import (
 from keras_lr.steering.rule import Course
 
 _BLOCK = 256
+_SMALL = 64  # variables
 
 
 class Leaf:
@@ -294,6 +295,22 @@ class _Table:
             self._tensor = ops.convert_to_tensor(self._values, "float32")
             self._first, index = update, 0
         return index
+
+
+def gains_from_threads(model: Any) -> bool:
+    """Whether Keras should hand the end of each batch to a thread, as it does by default.
+
+    That keeps an accelerator busy, and costs more than it gains where a step is short and runs
+    on the host: on a small model it is half of the step.
+    """
+    backend = keras.backend.backend()
+    if backend == "torch":
+        return any(v.value.device.type != "cpu" for v in model.trainable_variables[:1])
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu" or len(model.trainable_variables) > _SMALL
+    return False
 
 
 class OwnRates:

@@ -18,7 +18,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 
 from keras_lr._stack import caller_locals
 from keras_lr.schedules.base import evaluate
-from keras_lr.steering.backends import Leaf, OwnRates, Rig, make_rig
+from keras_lr.steering.backends import Leaf, OwnRates, Rig, gains_from_threads, make_rig
 from keras_lr.steering.optimizers import (
     check_momentum,
     current_rate,
@@ -170,6 +170,7 @@ class SteeredFit:
         if self.begun:
             return
         self.begun = True
+        self._settle_threads()
         batches = self._batches()
         self.first_epoch = epoch
         if self._loaded is not None:
@@ -383,6 +384,12 @@ class SteeredFit:
         self._loaded = memory
 
     # Details
+
+    def _settle_threads(self) -> None:
+        """Spare a small model Keras's threads, which it gets whenever no batch hook is in use."""
+        beginning = caller_locals("on_epoch_begin", keras.callbacks.CallbackList)
+        if beginning is not None and not gains_from_threads(self.model):
+            beginning["self"]._async_train = False
 
     def _batches(self) -> int:
         """Batches that the optimizer has counted, in this run and before."""
