@@ -10,8 +10,6 @@ remembered and put back, so that a later `fit` starts from where it would have s
 from __future__ import annotations
 
 import random
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.utils.tracking import Tracker
 
+from keras_lr._interrupts import uninterrupted
 from keras_lr.steering import all_optimizers
 
 _GLOBAL_SEED_GENERATOR = "global_seed_generator"  # as Keras calls it
@@ -313,24 +312,6 @@ def _torch_random() -> Callable[[], None]:
             torch.cuda.set_rng_state_all(devices)
 
     return restore
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, then let it through."""
-    main = threading.current_thread() is threading.main_thread()
-    # None: a handler that was not installed from Python, which could not be put back from here.
-    if not main or signal.getsignal(signal.SIGINT) is None:
-        yield
-        return
-    pending: list[tuple[Any, Any]] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: pending.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if pending and callable(previous):
-            previous(*pending[-1])
 
 
 def seed_everything(seed: int) -> None:

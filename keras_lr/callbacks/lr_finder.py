@@ -8,11 +8,12 @@ from typing import Any
 
 import keras
 
+from keras_lr._interrupts import uninterrupted
 from keras_lr.callbacks.base import Policy
 from keras_lr.loops.data import Replay
 from keras_lr.range_test.find import Options, check_model, run_range_test
 from keras_lr.range_test.result import RangeTest
-from keras_lr.snapshot import Snapshot, optimizers_of, uninterrupted
+from keras_lr.snapshot import Snapshot, optimizers_of
 from keras_lr.steering import updates_every
 
 

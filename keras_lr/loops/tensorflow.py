@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
+from keras_lr._interrupts import uninterrupted
 from keras_lr.loops import CHUNK, scalar_logs
 from keras_lr.loops.data import DataEnded
 from keras_lr.steering import BorrowedRate
@@ -33,7 +34,10 @@ class TensorFlowLoop:
 
     def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
         fused = isinstance(stream.iterator(), _ITERATORS) and not self._model.run_eagerly
-        rows = self._train_fused(stream, rates) if fused else self._train_eagerly(stream, rates)
+        # A Ctrl-C that hits TensorFlow's own Python code while it traces can stop all recording of
+        # gradients in this process for good, and it could not stop a running graph in any case.
+        with uninterrupted(patience=1):
+            rows = self._train_fused(stream, rates) if fused else self._train_eagerly(stream, rates)
         return dict(zip(self._names, rows.astype(np.float64).T, strict=True))
 
     def evaluate(self, batches: list[Any]) -> dict[str, float]:
