@@ -1,6 +1,6 @@
 """Learning rates for Keras 3: find one, see why, and train with it."""
 
-from keras_lr import schedules
+from keras_lr import optimizers, schedules
 from keras_lr.callbacks import (
     CyclicLR,
     LRFinder,
@@ -40,6 +40,7 @@ __all__ = [
     "SuggestionWarning",
     "WarmUp",
     "lr_find",
+    "optimizers",
     "preview",
     "scale_lr",
     "schedules",

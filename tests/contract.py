@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import keras_lr
-from keras_lr import schedules
+from keras_lr import optimizers, schedules
 
 # Each row makes the object anew: run-time state must not travel from one test to the next.
 CALLBACKS: dict[type, Callable[[], Any]] = {
@@ -26,6 +26,13 @@ CALLBACKS: dict[type, Callable[[], Any]] = {
         keras.optimizers.schedules.CosineDecay(0.1, 6), momentum=0.8
     ),
     keras_lr.WarmUp: lambda: keras_lr.WarmUp(fraction=0.5),
+}
+
+# Optimizers for a model that has layers named `dense*`.
+OPTIMIZERS: dict[type, Callable[[], Any]] = {
+    optimizers.LayerwiseLR: lambda: optimizers.LayerwiseLR(
+        keras.optimizers.AdamW(0.01), {"dense.*/kernel": 0.5, "dense.*/bias": 2.0}
+    ),
 }
 
 # Schedules for a run of so many steps.
@@ -77,7 +84,7 @@ def public_classes(module: str, base: type) -> set[type]:
 KINDS = {
     "keras_lr.callbacks": (keras.callbacks.Callback, CALLBACKS),
     "keras_lr.schedules": (keras.optimizers.schedules.LearningRateSchedule, SCHEDULES),
-    "keras_lr.optimizers": (keras.optimizers.Optimizer, {}),
+    "keras_lr.optimizers": (object, OPTIMIZERS),
 }
 
 

@@ -1,9 +1,9 @@
-"""The contract that every callback and every schedule keeps, on the backend that runs."""
+"""The contract that every callback, optimizer and schedule keeps, on the backend that runs."""
 
 import keras
 import numpy as np
 import pytest
-from contract import CALLBACKS, KINDS, SCHEDULES, fitted_weight, public_classes
+from contract import CALLBACKS, KINDS, OPTIMIZERS, SCHEDULES, fitted_weight, public_classes
 from models import classifier, data, same, values
 
 import keras_lr
@@ -11,6 +11,9 @@ from keras_lr.schedules.base import evaluate
 
 callbacks = pytest.mark.parametrize(
     "make", CALLBACKS.values(), ids=[cls.__name__ for cls in CALLBACKS]
+)
+optimizers = pytest.mark.parametrize(
+    "make", OPTIMIZERS.values(), ids=[cls.__name__ for cls in OPTIMIZERS]
 )
 schedules = pytest.mark.parametrize(
     "make", SCHEDULES.values(), ids=[cls.__name__ for cls in SCHEDULES]
@@ -74,6 +77,88 @@ def test_a_plain_fit_afterwards_trains_at_the_optimizers_own_rate(make):
     assert not same(values(model.trainable_variables), before)
     for ours, theirs in zip(model.get_weights(), twin.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def trained(model, epochs=1):
+    x, y = data()
+    model.fit(x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0)
+    return values(model.variables) + values(model.optimizer.variables)
+
+
+@optimizers
+def test_config_makes_an_equal_optimizer(make):
+    optimizer = make()
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(again) is type(optimizer)
+    assert again.get_config() == optimizer.get_config()
+
+
+@optimizers
+@pytest.mark.parametrize("before", [0, 1], ids=["never fitted", "fitted before"])
+def test_a_loaded_model_goes_on_training_as_the_saved_one(make, before, tmp_path):
+    model = classifier(make(), dropout=0.0)
+    if before:
+        trained(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is type(model.optimizer)
+    assert same(trained(loaded), trained(model))
+
+
+@optimizers
+def test_a_second_fit_goes_on_where_the_first_one_ended(make):
+    once, twice = (classifier(make(), dropout=0.0) for _ in range(2))
+    trained(twice)
+    assert same(trained(twice), trained(once, epochs=2))
+
+
+@optimizers
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 4}])
+def test_training_is_the_same_in_every_mode(make, options):
+    if options and keras.backend.backend() == "torch":
+        pytest.skip("Keras on torch runs one step at a time, and torch.compile needs a compiler")
+    plain = classifier(make(), dropout=0.0, run_eagerly=True)
+    model = classifier(make(), dropout=0.0, **options)
+    for ours, theirs in zip(trained(model, 2), trained(plain, 2), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
+
+
+@optimizers
+def test_a_loss_scale_goes_around_it(make):
+    scaled = classifier(keras.optimizers.LossScaleOptimizer(make(), 8.0), dropout=0.0)
+    plain = classifier(make(), dropout=0.0)
+    trained(scaled), trained(plain)
+    for ours, theirs in zip(scaled.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
+
+
+@optimizers
+def test_a_range_test_leaves_no_trace_in_the_optimizer(make):
+    x, y = data()
+    for before in (0, 1):
+        model = classifier(make(), dropout=0.0)
+        if before:
+            trained(model)
+        state = values(model.variables) + values(model.optimizer.variables)
+        test = keras_lr.lr_find(model, x, y, steps=20, end_lr=1.0, verbose=0)
+        assert len(test.losses) > 5
+        assert same(values(model.variables) + values(model.optimizer.variables), state)
+        twin = classifier(make(), dropout=0.0)
+        if before:
+            trained(twin)
+        assert same(trained(model), trained(twin))
+
+
+@optimizers
+def test_the_rate_of_a_callback_reaches_it(make):
+    x, y = data()
+    moved = []
+    for rate in (1e-12, 1e-3):
+        model = classifier(make(), dropout=0.0)
+        before = model.get_weights()[0]
+        model.fit(x, y, verbose=0, callbacks=[keras_lr.ScheduleLR(rate)])
+        moved.append(np.abs(model.get_weights()[0] - before).max())
+    assert moved[0] < 1e-7 < 1e-6 < moved[1]
 
 
 @schedules

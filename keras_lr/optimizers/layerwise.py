@@ -1,0 +1,205 @@
+"""`LayerwiseLR`: a learning rate for each layer, in one optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lr._stack import caller_self
+from keras_lr.optimizers.modified import Modified, registered
+from keras_lr.optimizers.multipliers import Multiplier, Rule, check_multipliers, resolve
+from keras_lr.steering import driven_optimizers
+
+
+@registered
+class LayerwiseLR(Modified):
+    """Multiply the learning rate of any optimizer by a number for each layer.
+
+    The result is the given optimizer, with its slots, config and state, and other rates:
+
+        learning rate of a variable = learning rate of the optimizer x its multiplier
+
+    The rate is scaled, not the gradient (Adam would undo that), and the decoupled weight decay
+    with it. Everything that sets or steers the optimizer's rate, callbacks and schedules, keeps
+    the ratios between layers. A multiplier of 0 freezes weights while the optimizer's slots go
+    on: when they thaw, Adam's averages are ready. The statistics of a `BatchNormalization` are
+    no weights that an optimizer changes: set its `trainable` to False to freeze them, or use
+    `GradualUnfreeze` and `fine_tune`, which see to it.
+
+    Args:
+        optimizer: An optimizer of Keras, built or not. A `LossScaleOptimizer` or
+            `MultiOptimizer` goes around this one, not into it. It shares its variables with the
+            result: go on with that.
+        multipliers: A dictionary; None for 1 everywhere. Variables that no key covers have 1.
+            Keys: a layer (a nested model with all that is in it), the name of a layer, or a
+            regular expression on the paths of variables, which has to cover whole parts between
+            slashes: `"head.*"` covers `head_2/kernel`, `"dense"` does not cover
+            `dense_1/kernel`. Values: a number of at least 0, unitless; or a schedule of it,
+            asked for the updates done so far.
+
+    Raises:
+        TypeError: If an argument is of another kind.
+        ValueError: If a multiplier is below 0 or not finite. When the optimizer is built, that
+            is when training begins: if a key covers no trainable variable, or two keys cover
+            the same one.
+
+    Caffe's `lr_mult` is the same idea; see also Howard and Ruder, "Universal Language Model
+    Fine-tuning for Text Classification" (2018), section 3.2.
+
+    >>> optimizer = LayerwiseLR(keras.optimizers.SGD(0.1), {"head.*": 10.0, "body": 0.1})
+    >>> body, head = keras.layers.Dense(1, name="body"), keras.layers.Dense(1, name="head")
+    >>> model = keras.Sequential([keras.Input((1,)), body, head])
+    >>> model.compile(optimizer, loss="mse")
+    """
+
+    def __init__(self, optimizer: Any, multipliers: Mapping[Any, Any] | None = None) -> None:
+        rules = check_multipliers(multipliers)
+        self._take_over(optimizer)
+        self._keep("_rules", rules)
+        self._keep("_gates", {})
+        self._keep("_active", None)
+        self._keep("_multipliers", [])
+        if self.built:
+            self._settle(self._trainable_variables)
+
+    @property
+    def multipliers(self) -> dict[Any, Any]:
+        """What was given, key by key. Set it to change the multipliers from the next `fit` on."""
+        return {rule.key: rule.value for rule in self._rules}
+
+    @multipliers.setter
+    def multipliers(self, multipliers: Mapping[Any, Any] | None) -> None:
+        rules = check_multipliers(multipliers)
+        if self.built:
+            resolve(rules, self._trainable_variables)
+        self._keep("_rules", rules)
+        if self.built:
+            self._settle(self._trainable_variables)
+
+    def gate(self, gates: Mapping[int, Any]) -> None:
+        """Multiply further by curves of the update, by index of the variable; {} takes them away.
+
+        For callbacks that thaw layers. Only what is traced afterwards follows.
+        """
+        self._keep("_gates", dict(gates))
+        self._settle(self._trainable_variables)
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Create the optimizer's variables, and find the multiplier of each weight."""
+        if not self.built:
+            self._settle(variables)
+        super().build(variables)
+
+    def _settle(self, variables: Sequence[Any]) -> None:
+        multipliers = resolve(self._rules, variables)
+        for index, curve in self._gates.items():
+            multipliers[index] = multipliers[index].times(curve)
+        self._keep("_multipliers", multipliers)
+
+    def _multiplier_of(self, variable: Any) -> Multiplier:
+        found: Multiplier = self._multipliers[self._get_variable_index(variable)]
+        return found
+
+    # The step of one variable: TensorFlow, JAX, and what torch has no fused step for
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """The optimizer's step at the variable's own rate."""
+        multiplier = self._multiplier_of(variable)
+        if multiplier.plain:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        value = multiplier.at(self.iterations)
+        if not (multiplier.frozen or multiplier.curves):
+            self._scaled_step(gradient, variable, learning_rate, value)
+            return
+        held = [variable, *self._slots_held(variable)]
+        before = [ops.copy(each) for each in held]
+        self._scaled_step(gradient, variable, learning_rate, value)
+        for each, old in zip(held, before, strict=True):
+            # Rate 0 is not enough: 0 times a gradient that overflowed is not 0.
+            new = ops.convert_to_tensor(each)
+            self.assign(each, old if multiplier.frozen else ops.where(value == 0.0, old, new))
+
+    def _scaled_step(self, gradient: Any, variable: Any, learning_rate: Any, value: Any) -> None:
+        step = super().update_step
+        if self._slots_held(variable):  # such a step divides by the rate
+            value = ops.where(value == 0.0, 1.0, value)
+        if isinstance(self, keras.optimizers.Adafactor):
+            # It bounds the rate that it is given by 1 / sqrt(t); what it then does is scaled.
+            done = self._step_of(step, gradient, variable, learning_rate)
+            self.assign_add(variable, done * ops.cast(value, done.dtype))
+            return
+        step(gradient, variable, learning_rate * value)
+
+    def _slots_held(self, variable: Any) -> list[Any]:
+        """Slots that alone determine the weights, and have to stand still with them."""
+        if not isinstance(self, keras.optimizers.Ftrl):
+            return []
+        index = self._get_variable_index(variable)
+        return [self._accumulators[index], self._linears[index]]
+
+    # The step of all variables at once: torch's fused optimizers
+
+    def _parallel_update_step(
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        from keras_lr.optimizers.fused import scaled_step
+
+        multipliers = [self._multiplier_of(variable) for variable in variables]
+        scaled_step(
+            self,
+            super()._parallel_update_step,
+            list(grads),
+            list(variables),
+            learning_rate,
+            multipliers,
+        )
+
+    # Weight decay asks the optimizer for its rate
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        if self.weight_decay is None and getattr(self, "adam_weight_decay", None) is None:
+            return  # the second is Muon's
+        groups: dict[Multiplier, list[Any]] = {}
+        for variable in variables:
+            if self._use_weight_decay(variable):
+                groups.setdefault(self._multiplier_of(variable), []).append(variable)
+        for multiplier, group in groups.items():
+            self._keep("_active", None if multiplier.plain else multiplier)
+            try:
+                super()._apply_weight_decay(group)
+            finally:
+                self._keep("_active", None)
+
+    def _get_current_learning_rate(self) -> Any:
+        rate = super()._get_current_learning_rate()
+        return rate if self._active is None else rate * self._active.at(self.iterations)
+
+    # Saving
+
+    def _modification(self) -> dict[str, Any]:
+        variables = self._trainable_variables if self.built else _variables_to_come(self)
+        return {"multipliers": [rule.saved(variables) for rule in self._rules]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Make the optimizer that `get_config` describes."""
+        entries = config["multipliers"]
+        made = super().from_config({**config, "multipliers": None}, custom_objects)
+        made._keep("_rules", [Rule.loaded(entry) for entry in entries])
+        return made
+
+
+def _variables_to_come(optimizer: Any) -> Any:
+    """The variables that an optimizer will have: those of the model that is being saved."""
+    model = caller_self(
+        lambda each: (
+            isinstance(each, keras.Model)
+            and getattr(each, "optimizer", None) is not None
+            and optimizer in driven_optimizers(each.optimizer)
+        )
+    )
+    return None if model is None or not model.built else model.trainable_variables

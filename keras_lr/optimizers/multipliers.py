@@ -1,0 +1,213 @@
+"""Which multiplier belongs to which variable: keys are resolved here, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_lr import _checks
+from keras_lr.schedules.base import as_schedule, deserialized
+
+_LISTED = 40
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """What a variable's learning rate is multiplied by: a number, times curves of the update."""
+
+    number: float = 1.0
+    curves: tuple[Any, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether it changes nothing."""
+        return self.number == 1.0 and not self.curves
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is 0 at every update."""
+        return self.number == 0.0
+
+    def at(self, updates: Any) -> Any:
+        """The value after so many updates: a float, or a tensor if it changes."""
+        if self.frozen or not self.curves:
+            return self.number
+        value: Any = self.number
+        for curve in self.curves:
+            value = value * keras.ops.cast(curve(updates), "float32")
+        return value
+
+    def times(self, curve: Any) -> Multiplier:
+        return Multiplier(self.number, (*self.curves, curve))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A key with its value, a float or a schedule.
+
+    Args:
+        key: A layer, or a regular expression.
+        value: The multiplier.
+        places: Which of the optimizer's variables the key covered when it was saved. The paths
+            of variables are not always those of the model that was saved: a loaded model may
+            lack the names of outer models in them.
+        total: How many variables the optimizer had then.
+    """
+
+    key: Any
+    value: Any
+    places: tuple[int, ...] = ()
+    total: int | None = None
+
+    def covered(self, variables: Sequence[Any]) -> list[int]:
+        """The indices of the variables that it is for; see the function of that name."""
+        return list(self.places) if self.total == len(variables) else covered(self.key, variables)
+
+    def saved(self, variables: Sequence[Any] | None) -> dict[str, Any]:
+        """The rule as the config has it.
+
+        Args:
+            variables: The variables of the optimizer; None as long as nobody knows them.
+        """
+        value = self.value
+        if not isinstance(value, float):
+            value = keras.saving.serialize_keras_object(value)
+        if variables is None:
+            return {"key": _as_text(self.key), "multiplier": value}
+        places = self.covered(variables)
+        text = _as_text(self.key, [variables[place] for place in places])
+        places_of = {"variables": places, "of": len(variables)}
+        return {"key": text, "multiplier": value, **places_of}
+
+    @staticmethod
+    def loaded(entry: Mapping[str, Any]) -> Rule:
+        """The rule that `saved` wrote."""
+        key = _checked_key(entry["key"])
+        value = checked_value(key, entry["multiplier"])
+        return Rule(key, value, tuple(entry.get("variables", ())), entry.get("of"))
+
+
+def _as_text(key: Any, variables: Sequence[Any] | None = None) -> str:
+    if isinstance(key, str):
+        return key
+    return "|".join(map(re.escape, owners(key.variables if variables is None else variables)))
+
+
+def check_multipliers(multipliers: Any) -> list[Rule]:
+    """The rules in a dictionary, with every value a float or a schedule that is safe to ask.
+
+    Raises:
+        TypeError: If it is no dictionary, or holds keys or values of another kind.
+        ValueError: If a value is below 0 or not finite, or a key is no regular expression.
+    """
+    if multipliers is None:
+        return []
+    if not isinstance(multipliers, Mapping):
+        raise TypeError(
+            "multipliers must be a dictionary from layers, names or regular expressions to "
+            f"numbers or schedules; got {multipliers!r}."
+        )
+    return [
+        Rule(_checked_key(key), checked_value(key, value)) for key, value in multipliers.items()
+    ]
+
+
+def _checked_key(key: Any) -> Any:
+    if isinstance(key, keras.layers.Layer):
+        return key
+    if not isinstance(key, str):
+        raise TypeError(
+            "A key of multipliers must be a layer, a layer's name, or a regular expression on "
+            f"the paths of variables; got {key!r}."
+        )
+    try:
+        re.compile(key)
+    except re.error as error:
+        raise ValueError(
+            f"A key of multipliers must be a regular expression; got {key!r} ({error}). "
+            "Use re.escape for a name with special characters."
+        ) from error
+    return key
+
+
+def checked_value(key: Any, value: Any) -> Any:
+    """A multiplier that was given for `key`: a float of at least 0, or a schedule."""
+    value = deserialized(value)
+    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        return as_schedule(value)
+    return _checks.number(f"The multiplier of {key_name(key)!r}", value, least=0)
+
+
+def key_name(key: Any) -> str:
+    """A key as messages show it."""
+    return key if isinstance(key, str) else str(key.name)
+
+
+def matches(key: str, path: str) -> bool:
+    """Whether a key covers the variable at `path`.
+
+    The key is a regular expression that has to cover whole parts of the path: `dense` covers
+    `encoder/dense/kernel`, and not `dense_1/kernel`.
+    """
+    return re.search(rf"(?:^|/)(?:{key})(?:/|$)", path) is not None
+
+
+def path_of(variable: Any) -> str:
+    """The path of a variable; TensorFlow's own variables have a name only."""
+    return str(getattr(variable, "path", None) or variable.name)
+
+
+def covered(key: Any, variables: Sequence[Any]) -> list[int]:
+    """The indices of the variables that a key covers.
+
+    Raises:
+        ValueError: If it covers none.
+    """
+    if isinstance(key, str):
+        found = [i for i, variable in enumerate(variables) if matches(key, path_of(variable))]
+    else:
+        members = {id(variable) for variable in key.variables}
+        found = [i for i, variable in enumerate(variables) if id(variable) in members]
+    if not found:
+        kind = "trainable variable" if isinstance(key, str) else "trainable variable of the layer"
+        raise ValueError(
+            f"No {kind} matches {key_name(key)!r}; the layers that train are: "
+            f"{', '.join(_shortened(owners(variables)))}."
+        )
+    return found
+
+
+def owners(variables: Sequence[Any]) -> list[str]:
+    """The paths of the layers that own the variables, each once, in order."""
+    return list(dict.fromkeys(path_of(variable).rpartition("/")[0] for variable in variables))
+
+
+def _shortened(names: list[str]) -> list[str]:
+    rest = len(names) - _LISTED
+    return names if rest <= 0 else [*names[:_LISTED], f"and {rest} more"]
+
+
+def resolve(rules: Sequence[Rule], variables: Sequence[Any]) -> list[Multiplier]:
+    """The multiplier of each variable; 1 where no key covers it.
+
+    Raises:
+        ValueError: If a key covers no variable, or two keys cover the same one.
+    """
+    result = [Multiplier()] * len(variables)
+    by: dict[int, Any] = {}
+    for rule in rules:
+        for index in rule.covered(variables):
+            if index in by:
+                raise ValueError(
+                    "A variable can have one multiplier; got two keys for "
+                    f"{path_of(variables[index])!r}: {key_name(by[index])!r} and "
+                    f"{key_name(rule.key)!r}. Make one of them narrower."
+                )
+            by[index] = rule.key
+            fixed = isinstance(rule.value, float)
+            result[index] = Multiplier(rule.value) if fixed else Multiplier(1.0, (rule.value,))
+    return result
