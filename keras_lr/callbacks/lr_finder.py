@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import asdict
 from typing import Any
 
 import keras
 
+from keras_lr._checks import count, flag
 from keras_lr._interrupts import uninterrupted
+from keras_lr._stack import caller_locals
 from keras_lr.callbacks.base import Policy
-from keras_lr.loops.data import Replay
-from keras_lr.range_test.find import Options, check_model, run_range_test
+from keras_lr.loops.data import Replay, is_array_data
+from keras_lr.range_test.find import Options, TrainingData, check_model, run_range_test
 from keras_lr.range_test.result import RangeTest
+from keras_lr.range_test.rules import NoSuggestion
 from keras_lr.snapshot import Snapshot, optimizers_of
-from keras_lr.steering import updates_every
+from keras_lr.steering import driven_optimizers, updates_every
 
 
 class LRFinder(Policy):
-    """Run the range test of `lr_find` on the data of a `fit`, and end that `fit`.
+    """Run the range test of `lr_find` on the data of a `fit`: once before it, or again and again.
 
-    The callback takes `fit`'s batches without training on them, until it has what the ramp
-    needs or the epoch ends; then it runs the test on them, puts the model back as it was, and
-    stops the training. Batches are repeated in a new order if the ramp is longer than the epoch.
-    They are kept until then, so an epoch's worth of data is held at the most.
+    Without `every` the test takes the place of the training. The callback takes `fit`'s batches
+    without training on them, until it has what the ramp needs or the epoch ends; then it runs
+    the test on them, puts the model back as it was, and stops the training. Batches are repeated
+    in a new order if the ramp is longer than the epoch. They are kept until then, so an epoch's
+    worth of data is held at the most.
 
     Read the outcome from `result` and train with a new `fit`. An instance can serve several.
 
+    With `every=n` the model trains as usual, and before the epochs 0, n, 2n, ... a range test
+    tells which rate would suit the weights that it has then. The test has a stream of data of
+    its own and gives everything back, so the run is the one without it, to the last bit: weights,
+    optimizer, random generators, history. It may stand beside every other callback of ours; the
+    test itself is made at the momentum that the optimizer was compiled with.
+
     Args:
+        every: Epochs between two tests, at least 1; None tests once and ends the `fit`.
+        data: For `every`: the data of the tests, `(x, y)`, `(x, y, sample_weight)` or a data set.
+            By default the arrays that `fit` trains on, where those are arrays. A data set that
+            `fit` trains on cannot be read twice without moving it on; give it one of its own.
+            Arrays are batched as `fit` batches its own.
+        apply: For `every`: whether each suggestion becomes the optimizer's rate, which stays so
+            after the `fit`. The groups of a `MultiOptimizer` keep their ratios, and `WarmUp` and
+            the plateau callbacks scale what was set. Where a curve supports no suggestion, the
+            rate stays, and a warning says why.
         start_lr, end_lr, steps, ramp, repeats, stop_factor, validation_data, validation_every,
         validation_samples, confirm, seed, verbose: As in `lr_find`. Without `validation_data`,
             `confirm` judges by batches that it leaves out.
 
     Attributes:
-        result: The `RangeTest` of the last `fit`; None before the first.
+        result: The last `RangeTest`; None before the first.
+        results: With `every`, the tests of the last `fit`: a list of `(epoch, RangeTest)`.
+        applied: With `apply`, the rates that were set: a list of `(epoch, learning_rate)`.
 
     Raises:
-        ValueError: If an argument is out of its range; when `fit` begins, if a callback that
-            steers the rate is in the list as well.
+        ValueError, TypeError: If an argument is out of its range or of the wrong kind. When
+            `fit` begins: without `every`, if a callback that steers the rate is in the list as
+            well; with it, if the data cannot be read again; with `apply`, if the rate is that of
+            a schedule.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
@@ -47,9 +71,13 @@ class LRFinder(Policy):
     >>> history = model.fit(x, x.sum(axis=1), callbacks=[finder], verbose=0)
     >>> 1e-4 < finder.result.suggest().learning_rate < 10.0
     True
+    >>> finder = keras_lr.LRFinder(every=2)
+    >>> history = model.fit(x, x.sum(axis=1), epochs=4, callbacks=[finder], verbose=0)
+    >>> [epoch for epoch, test in finder.results]
+    [0, 2]
     """
 
-    claims = ("find",)
+    claims: tuple[str, ...] = ("find",)
 
     def __init__(
         self,
@@ -66,8 +94,23 @@ class LRFinder(Policy):
         confirm: bool = False,
         seed: int | None = None,
         verbose: str | int = "auto",
+        every: int | None = None,
+        data: Any = None,
+        apply: bool = False,
     ) -> None:
         super().__init__()
+        if every is not None:
+            count("every", every)
+        if flag("apply", apply) and every is None:
+            raise ValueError(
+                "apply=True goes with every; got every=None, which ends the fit. Pass every=1 to "
+                "test before each epoch."
+            )
+        if data is not None and every is None:
+            raise ValueError(
+                "data goes with every; got every=None, which tests on the batches of the fit. "
+                "Pass every, or leave data out."
+            )
         self.options = Options(
             start_lr=start_lr,
             end_lr=end_lr,
@@ -82,17 +125,43 @@ class LRFinder(Policy):
             verbose=verbose,
         )
         self.validation_data = validation_data
+        self.every = every
+        self.data = data
+        self.apply = apply
         self.result: RangeTest | None = None
+        self.results: list[tuple[int, RangeTest]] = []
+        self.applied: list[tuple[int, float]] = []
+        if every is not None:
+            self.claims = ("rate",) if apply else ()
+            # Nothing is done at batches then, and Keras need not wait for it.
+            self.async_safe = True
+        # One that looks on takes no part in the steering, not even by a word in the logs.
+        self._looks_on = every is not None and not apply
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal callback, `validation_data` apart."""
-        return asdict(self.options)
+        """The arguments that make an equal callback, `validation_data` and `data` apart."""
+        return {**asdict(self.options), "every": self.every, "apply": self.apply}
+
+    def set_model(self, model: Any) -> None:
+        if self._looks_on:
+            keras.callbacks.Callback.set_model(self, model)
+        else:
+            super().set_model(model)
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self._model  # self.model would copy JAX's state back and forth
         check_model(model)
-        super().on_train_begin(logs)
-        self.result = None
+        if self.apply:
+            _check_settable(model)
+        if self.every is not None:
+            self._training_data = _data_of(model, self.data)
+        if not self._looks_on:
+            super().on_train_begin(logs)
+        self.result, self.results, self.applied = None, [], []
+        if self.every is None:
+            self._prepare(model)
+
+    def _prepare(self, model: Any) -> None:
         self._batches: list[Any] = []
         self._needed = self.options.steps * self.options.repeats * updates_every(model.optimizer)
         self._snapshot = Snapshot(model)
@@ -102,7 +171,12 @@ class LRFinder(Policy):
             self._snapshot.copy_values()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if self.result is None:
+        if self.every is not None:
+            if not self._looks_on:
+                super().on_epoch_begin(epoch, logs)
+            if epoch % self.every == 0:
+                self._look(epoch)
+        elif self.result is None:
             self._train_function = self._model.train_function
             self._model.train_function = self._collect
 
@@ -110,18 +184,25 @@ class LRFinder(Policy):
         self._armed = True
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self.result is None and len(self._batches) >= self._needed:
+        if self.every is None and self.result is None and len(self._batches) >= self._needed:
             self._run()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self.result is None:
+        if self.apply:
+            super().on_epoch_end(epoch, logs)
+        elif self.every is None and self.result is None:
             self._run()
 
     def leave(self) -> None:
-        self._give_back(self._model)
+        if self.every is None:
+            self._give_back(self._model)
 
     def on_train_end(self, logs: Any = None) -> None:
-        super().on_train_end(logs)
+        if not self._looks_on:
+            super().on_train_end(logs)
+        if self.every is not None:
+            del self._training_data
+            return
         with uninterrupted():
             model = self.model  # brings JAX's state home before it is overwritten
             self._give_back(model)
@@ -167,13 +248,77 @@ class LRFinder(Policy):
             self.options,
             self.validation_data,
             batch_size=None,
-            hold_out=lambda bench: (
-                collected,
-                collected.set_aside(self.options.validation_samples),
-            ),
+            hold_out=lambda samples, bench: (collected, collected.set_aside(samples)),
         )
         model.stop_training = True
 
     def _give_back(self, model: Any) -> None:
         if model.train_function == self._collect:
             model.train_function = self._train_function
+
+    def _look(self, epoch: int) -> None:
+        """A range test between two epochs of the `fit`."""
+        data = self._training_data
+        self.result = run_range_test(
+            self.model,  # on JAX this brings the state home
+            data.stream,
+            self.options,
+            self.validation_data,
+            data.fit_options["batch_size"],
+            data.hold_out,
+            training=True,
+        )
+        self.results.append((epoch, self.result))
+        if self.apply:
+            self._apply(epoch, self.result)
+
+    def _apply(self, epoch: int, test: RangeTest) -> None:
+        try:
+            suggestion = test.suggest()
+        except NoSuggestion as error:
+            warnings.warn(
+                f"LRFinder leaves the learning rate of epoch {epoch} as it is: {error}",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
+        change = self._fit.set_rate(suggestion.learning_rate)
+        self.applied.append((epoch, suggestion.learning_rate))
+        if self.options.verbose in (1, 2):
+            print(f"\nEpoch {epoch + 1}: learning rate {change.old:.4g} -> {change.new:.4g}.")
+
+
+def _check_settable(model: Any) -> None:
+    """Refuse an optimizer whose rate is no number that can be set."""
+    for optimizer in driven_optimizers(model.optimizer):
+        if not hasattr(optimizer._learning_rate, "assign"):
+            raise ValueError(
+                "LRFinder(apply=True) sets the optimizer's learning rate, and this one was "
+                f"compiled with {type(optimizer._learning_rate).__name__}. Compile it with a "
+                "number, or pass apply=False."
+            )
+
+
+def _data_of(model: Any, given: Any) -> TrainingData:
+    """What the tests read: the data that the user gave, or the arrays of the running `fit`.
+
+    Raises:
+        ValueError: If they cannot be read a second time without being moved on.
+    """
+    fit = caller_locals("fit", keras.Model) or {}
+    names = ("batch_size", "shuffle", "class_weight")
+    options = {"shuffle": True, **{name: fit.get(name) for name in names if name in fit}}
+    options.setdefault("batch_size", None)
+    arrays = (fit.get("x"), fit.get("y"), fit.get("sample_weight"))
+    if given is not None:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(given)
+        if is_array_data(x, y, sample_weight):
+            return TrainingData(model, x, y, sample_weight, None, options)
+        if given is not arrays[0]:
+            return TrainingData(model, given, fit_options={**options, "batch_size": None})
+    elif is_array_data(*arrays):
+        return TrainingData(model, *arrays, None, options)
+    raise ValueError(
+        "LRFinder(every=...) cannot read the data of this fit a second time without moving it on; "
+        f"got {type(arrays[0]).__name__}. Pass data=(x, y), or a second data set as data."
+    )

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
@@ -169,18 +169,33 @@ def lr_find(
     if x is None:
         raise ValueError("lr_find needs data; got x=None. Pass x and y, or a data set as x.")
     fit_options = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
+    data = TrainingData(model, x, y, sample_weight, steps_per_epoch, fit_options)
+    return run_range_test(model, data.stream, options, validation_data, batch_size, data.hold_out)
 
-    def training_data() -> Any:
-        weights, size = sample_weight, steps_per_epoch
-        return stream(model, x, y, sample_weight=weights, steps_per_epoch=size, **fit_options)
 
-    def hold_out(bench: Workbench) -> tuple[Any, list[Any]]:
+@dataclass(frozen=True)
+class TrainingData:
+    """What a `fit` of `model` would train on; the arguments have the meanings they have there."""
+
+    model: Any
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
+    steps_per_epoch: int | None = None
+    fit_options: dict[str, Any] = field(default_factory=dict)
+
+    def stream(self) -> Any:
+        weights, size = self.sample_weight, self.steps_per_epoch
+        options = {"sample_weight": weights, "steps_per_epoch": size, **self.fit_options}
+        return stream(self.model, self.x, self.y, **options)
+
+    def hold_out(self, samples: int, bench: Workbench) -> tuple[Any, list[Any]]:
         """Data for the confirmation: a stream without the held-out batches, and those."""
-        parts = (x, y, sample_weight)
+        parts = (self.x, self.y, self.sample_weight)
         if not is_array_data(*parts):
-            return bench.stream, bench.stream.hold_out(options.validation_samples)
-        rows = np.random.permutation(len(keras.tree.flatten(x)[0]))
-        held = min(options.validation_samples, max(1, len(rows) // 5))
+            return bench.stream, bench.stream.hold_out(samples)
+        rows = np.random.permutation(len(keras.tree.flatten(self.x)[0]))
+        held = min(samples, max(1, len(rows) // 5))
         judged = take_rows(parts, rows[:held])
         size = sum(
             len(rows) * take_rows(leaf, rows[:1]).nbytes
@@ -188,10 +203,8 @@ def lr_find(
             if leaf is not None
         )
         rest = take_rows(parts, rows[held:]) if size <= _MAX_COPIED_BYTES else parts
-        kept = stream(model, rest[0], rest[1], sample_weight=rest[2], **fit_options)
-        return kept, sample_batches(model, judged, held, batch_size)
-
-    return run_range_test(model, training_data, options, validation_data, batch_size, hold_out)
+        kept = stream(self.model, rest[0], rest[1], sample_weight=rest[2], **self.fit_options)
+        return kept, sample_batches(self.model, judged, held, self.fit_options.get("batch_size"))
 
 
 def run_range_test(
@@ -200,13 +213,21 @@ def run_range_test(
     options: Options,
     validation_data: Any,
     batch_size: int | None,
-    hold_out: Callable[[Workbench], tuple[Any, list[Any]]],
+    hold_out: Callable[[int, Workbench], tuple[Any, list[Any]]],
+    *,
+    training: bool = False,
 ) -> RangeTest:
-    """The test itself, for any source of batches."""
+    """The test itself, for any source of batches.
+
+    Args:
+        hold_out: Given a number of samples and the bench, a stream and what was taken out of it.
+        training: Whether the model is in the middle of a `fit`, which goes on afterwards.
+    """
     rates = options.learning_rates
     every = options.validation_every or max(1, options.steps // 25)
     confirmation: Confirmation | None = None
-    with borrow(model, training_data, options.seed) as bench, _progress(options) as report:
+    borrowed = borrow(model, training_data, options.seed, training=training)
+    with borrowed as bench, _progress(options) as report:
         sample = None
         if validation_data is not None:
             sample = sample_batches(model, validation_data, options.validation_samples, batch_size)
@@ -225,7 +246,9 @@ def run_range_test(
             )
         test = _assemble(rates, runs)
         if options.confirm:
-            confirmation = _confirm(bench, test, sample, hold_out)
+            confirmation = _confirm(
+                bench, test, sample, lambda: hold_out(options.validation_samples, bench)
+            )
         cost = bench.steps_trained
         provenance = _provenance(model, options, bench)
     test.confirmation, test.training_steps, test.provenance = confirmation, cost, provenance
@@ -285,10 +308,10 @@ def _confirm(
     bench: Workbench,
     test: RangeTest,
     sample: list[Any] | None,
-    hold_out: Callable[[Workbench], tuple[Any, list[Any]]],
+    hold_out: Callable[[], tuple[Any, list[Any]]],
 ) -> Confirmation | None:
     if sample is None:
-        bench.stream, sample = hold_out(bench)
+        bench.stream, sample = hold_out()
     try:
         return confirm(
             _Lab(bench, sample),

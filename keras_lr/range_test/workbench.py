@@ -162,11 +162,18 @@ class Workbench:
 
 
 @contextmanager
-def borrow(model: Any, make_stream: Callable[[], Any], seed: int | None) -> Iterator[Workbench]:
-    """Lend `model` to the block; afterwards it is as it was, to the last bit."""
-    SteeredFit.release(model)
-    snapshot = Snapshot(model)
-    with snapshot.guarding():
+def borrow(
+    model: Any, make_stream: Callable[[], Any], seed: int | None, *, training: bool = False
+) -> Iterator[Workbench]:
+    """Lend `model` to the block; afterwards it is as it was, to the last bit.
+
+    Args:
+        training: Whether the model is in the middle of a `fit`, whose steering goes on after the
+            block. Otherwise a steering that is still there is that of an interrupted `fit`.
+    """
+    if not training:
+        SteeredFit.release(model)
+    with SteeredFit.suspended(model), Snapshot(model).guarding() as snapshot:
         if seed is not None:
             seed_everything(seed)
         stream = make_stream()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,7 +64,8 @@ class Passage:
 class Member(Protocol):
     """A callback that takes part in a steered fit."""
 
-    # What only one callback of a fit can do: "schedule", "warm-up", "momentum", "find".
+    # What only one callback of a fit can do: "schedule", "rate" (setting the optimizer's own),
+    # "warm-up", "momentum", "find".
     claims: tuple[str, ...]
     # Whether it scales the rate, and needs a way to reach it while the graph is in use.
     rescales: bool
@@ -143,6 +146,20 @@ class SteeredFit:
         fit = vars(model).get(_FIT)
         if fit is not None:
             fit.finish()
+
+    @staticmethod
+    @contextmanager
+    def suspended(model: Any) -> Iterator[None]:
+        """Within the block the model's optimizers are as they are without the steering.
+
+        For what borrows a model between two epochs. The train function stays as it is: it was
+        made for the steered optimizer, and is not to be called within the block.
+        """
+        fit = vars(model).get(_FIT)
+        with ExitStack() as stack:
+            for leaf in [] if fit is None else fit.leaves:
+                stack.enter_context(leaf.steered.paused())
+            yield
 
     # Before the first epoch
 
@@ -257,6 +274,17 @@ class SteeredFit:
             self._scales.append((self.updates_done(), scales))
             self._rig.set_scales(scales.astype(np.float32))
         return changes
+
+    def set_rate(self, rate: float) -> Change:
+        """Set the optimizer's own rate; the groups of a `MultiOptimizer` keep their ratios.
+
+        For a member that claims the "rate". The change is that of the fastest group.
+        """
+        own = [number(leaf.own) for leaf in self.leaves]
+        for leaf, ratio in zip(self.leaves, rate_ratios(own), strict=True):
+            leaf.own.assign(rate * ratio)
+        fastest = self.leaves[int(np.argmax(own))]
+        return Change(fastest.optimizer.name, max(own), rate)
 
     def _rescaled(
         self, factor: float, low: np.ndarray, high: np.ndarray

@@ -224,12 +224,18 @@ class Steered:
         self._own.clear()
         self._put.clear()
 
-    def _get_config(self) -> dict[str, Any]:
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """An ordinary optimizer within the block; steered again after it."""
         put = dict(self._put)
         self.release()
         try:
-            config: dict[str, Any] = self.optimizer.get_config()
+            yield
         finally:
             for name, value in put.items():
                 self.put(name, value)
+
+    def _get_config(self) -> dict[str, Any]:
+        with self.paused():
+            config: dict[str, Any] = self.optimizer.get_config()
         return config

@@ -168,6 +168,12 @@ class Claims:
                 f"{finder} ends its fit before anything is trained; got {other} beside it. Give "
                 f"{other} to the fit that follows."
             )
+        if "rate" in others and "schedule" in others:
+            setter, owner = others["rate"], others["schedule"]
+            raise ValueError(
+                f"{setter} sets the optimizer's own rate, and {owner} brings a schedule in its "
+                f"place; got both. Leave {owner} out, or pass apply=False to {setter}."
+            )
         if "warm-up" in others and others.get("schedule") == "OneCycle":
             raise ValueError(
                 "OneCycle begins with a warm-up of its own; got WarmUp beside it. Leave WarmUp "
