@@ -1,0 +1,307 @@
+"""Adam that finds its own step size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lr import _checks
+from keras_lr.steering.optimizers import number
+
+
+@keras.saving.register_keras_serializable(package="keras_lr")
+class Prodigy(keras.optimizers.Optimizer):
+    """Adam without a rate to find: it estimates how far the solution is and steps accordingly.
+
+    The estimate, `d`, begins at `d0` and never falls; the step of an update is `d` times
+    `learning_rate`. Leave that at 1, or let a schedule shape it: a `OneCycle(1.0)`, a cosine from
+    1 to 0. With a warm-up or a cycle from low to high, `safeguard_warmup=True` keeps the low
+    rates from inflating the estimate. An update at rate 0 changes nothing and learns nothing.
+
+    There is one `d` for all variables, whose sums run over all of them, so multipliers per layer
+    are not for this optimizer: wrap Adam instead.
+
+    Memory: four copies of the weights (both moments of Adam, the weights before the first
+    update, and a sum of gradients) where Adam has two; three with `beta_1=0`.
+
+    Args:
+        learning_rate: Factor on `d`, at least 0, a schedule or a callable. Unitless, unlike
+            Adam's.
+        beta_1: Decay of the mean of the gradients, at least 0 and below 1. With 0, no mean is
+            kept.
+        beta_2: Decay of the mean of their squares, at least 0 and below 1.
+        beta_3: Decay of the sums behind `d`, at least 0 and below 1. None for the square root of
+            `beta_2`.
+        epsilon: Added, times `d`, to the root of the mean square; above 0.
+        weight_decay: Decoupled weight decay, at least 0 or None: each update takes off this
+            share of the weights times the update's step. As the steps grow with `d`, so does it.
+        use_bias_correction: Whether to correct the moments for having begun at 0, as Adam does.
+        safeguard_warmup: Whether to leave `learning_rate` out of the denominator of `d`.
+        d0: First estimate of `d`, above 0. Any small number does.
+        d_coef: Factor on the estimate, above 0: 0.5 and 2 are reasonable. The one to tune, rather
+            than `learning_rate`.
+        growth_rate: Largest factor by which `d` may grow in an update, at least 1; None or
+            infinity for no limit. 1.02 makes a slow start.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
+            loss_scale_factor, gradient_accumulation_steps, name: As in every Keras optimizer.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a variable to train is float16, whose
+            range does not hold the square of `d0`; a policy of mixed_float16 is fine.
+        TypeError: If an argument is of the wrong kind.
+
+    Sources: Mishchenko and Defazio, "Prodigy: An Expeditiously Adaptive Parameter-Free Learner"
+    (2023, arXiv 2306.06101), the version with Adam, in the form of its authors' package
+    `prodigyopt`, whose steps these equal. That form differs from the paper in the scale of the
+    two sums, which leaves `d` as it is, and in adding `epsilon` times the new `d`, not the old.
+    Of the package's options, coupled weight decay and `slice_p` are left out.
+
+    >>> weights = keras.Variable([3.0, -2.0])
+    >>> optimizer = Prodigy()
+    >>> for step in range(40):
+    ...     optimizer.apply([keras.ops.sign(weights)], [weights])
+    >>> optimizer.d > 0.1
+    True
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1.0,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        beta_3: float | None = None,
+        epsilon: float = 1e-8,
+        weight_decay: float | None = None,
+        use_bias_correction: bool = False,
+        safeguard_warmup: bool = False,
+        d0: float = 1e-6,
+        d_coef: float = 1.0,
+        growth_rate: float | None = math.inf,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str = "prodigy",
+        **kwargs: Any,
+    ) -> None:
+        def share(label: str, value: Any) -> float:
+            return _checks.number(label, value, least=0, below=1)
+
+        if not callable(learning_rate):
+            learning_rate = _checks.number("learning_rate", learning_rate, least=0)
+        if weight_decay is not None:
+            weight_decay = _checks.number("weight_decay", weight_decay, least=0)
+        beta_1, beta_2 = share("beta_1", beta_1), share("beta_2", beta_2)
+        beta_3 = None if beta_3 is None else share("beta_3", beta_3)
+        epsilon = _checks.number("epsilon", epsilon, above=0)
+        use_bias_correction = _checks.flag("use_bias_correction", use_bias_correction)
+        safeguard_warmup = _checks.flag("safeguard_warmup", safeguard_warmup)
+        d0 = _checks.number("d0", d0, above=0)
+        d_coef = _checks.number("d_coef", d_coef, above=0)
+        if growth_rate is None or growth_rate == math.inf:
+            growth_rate = math.inf
+        else:
+            growth_rate = _checks.number("growth_rate", growth_rate, least=1)
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **kwargs,
+        )
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.beta_3 = beta_3
+        self.epsilon = epsilon
+        self.use_bias_correction = use_bias_correction
+        self.safeguard_warmup = safeguard_warmup
+        self.d0 = d0
+        self.d_coef = d_coef
+        self.growth_rate = growth_rate
+
+    @property
+    def d(self) -> float:
+        """The estimate so far, read on the host. Within an epoch on JAX, sync the model first."""
+        return number(self._d) if self.built else self.d0
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Make the optimizer's variables."""
+        if self.built:
+            return
+        dtypes = [keras.backend.standardize_dtype(variable.dtype) for variable in variables]
+        for variable, dtype in zip(variables, dtypes, strict=True):
+            if dtype == "float16":
+                raise ValueError(
+                    "Prodigy must have variables of float32, float64 or bfloat16; got float16 for "
+                    f"{variable.path!r}. Train with the policy 'mixed_float16' instead."
+                )
+        super().build(variables)
+        self._d_dtype = "float64" if "float64" in dtypes else "float32"
+
+        def scalar(name: str, value: float) -> Any:
+            # Keras's `Constant` goes through float32, and the first d must be `d0` exactly.
+            return self.add_variable(
+                (), lambda shape, dtype: self._read(value), self._d_dtype, name=name
+            )
+
+        def slots(name: str) -> list[Any]:
+            return [
+                None
+                if self._overwrite_variable_with_gradient(variable)
+                else self.add_variable_from_reference(variable, name=name)
+                for variable in variables
+            ]
+
+        self._d = scalar("d", self.d0)
+        self._d_max = scalar("d_max", self.d0)
+        self._d_numerator = scalar("d_numerator", 0.0)
+        self._updates = self.add_variable((), "zeros", "int", name="updates")
+        self._starts = slots("start")
+        self._sums = slots("gradient_sum")
+        self._momentums = slots("momentum") if self.beta_1 > 0 else []
+        self._velocities = slots("velocity")
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        """Nothing: the decay is a part of the update, whose step depends on `d`."""
+
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> Any:
+        # All gradients must be seen before any weight moves. TensorFlow's own method sums them
+        # over the replicas and calls `_distributed_tf_update_step` below with all of them.
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+        elif backend == "torch":
+            import torch
+
+            with torch.no_grad():
+                self._update(grads, trainable_variables, learning_rate)
+        else:
+            self._update(grads, trainable_variables, learning_rate)
+
+    def _distributed_tf_update_step(
+        self, distribution: Any, grads_and_vars: Any, learning_rate: Any
+    ) -> None:
+        grads, variables = zip(*grads_and_vars, strict=True)
+
+        # `update` runs this once a device, where mirrored variables stand for the device's own.
+        def on_device(_: Any, learning_rate: Any, *grads: Any) -> None:
+            self._update(grads, variables, learning_rate)
+
+        distribution.extended.update(
+            self._d.value, on_device, args=(learning_rate, *grads), group=False
+        )
+
+    def _update(self, gradients: Any, variables: Any, learning_rate: Any) -> None:
+        # On torch a read variable is the variable itself, which an assignment changes: what is
+        # needed later is computed before.
+        read = self._read
+        d, rate = read(self._d), read(learning_rate)
+        step = d * rate
+        if self.use_bias_correction:
+            step = step * self._bias_correction()
+        weight = d / self.d0 * (d if self.safeguard_warmup else step)
+        beta_3 = math.sqrt(self.beta_2) if self.beta_3 is None else self.beta_3
+
+        # At rate 0 the factors are 0 that would change anything.
+        running = read(rate > 0)
+        new_1, new_2 = running * (1 - self.beta_1), running * (1 - self.beta_2)
+        keep_3, weight = 1 - running * (1 - beta_3), running * weight
+
+        self._keep_starts()
+        indices = [self._get_variable_index(variable) for variable in variables]
+        dot, denominator = 0.0, 0.0
+        for index, gradient in zip(indices, gradients, strict=True):
+            gradient = read(gradient)
+            way = read(self._starts[index]) - read(self._trainable_variables[index])
+            dot = dot + ops.sum(gradient * way)
+            total = read(self._sums[index]) * keep_3 + gradient * weight
+            self.assign(self._sums[index], total)
+            denominator = denominator + ops.sum(ops.abs(total))
+            if self._momentums:
+                mean = read(self._momentums[index])
+                self.assign(self._momentums[index], mean + new_1 * (d * gradient - mean))
+            square = read(self._velocities[index])
+            self.assign(
+                self._velocities[index], square + new_2 * (ops.square(d * gradient) - square)
+            )
+
+        moves = ops.logical_and(rate > 0, ops.not_equal(denominator, 0))
+        numerator = read(self._d_numerator) * beta_3 + d / self.d0 * step * dot
+        new_d, new_max = self._estimates(numerator, ops.where(moves, denominator, 1.0))
+        new_d = ops.where(moves, new_d, d)
+
+        step = ops.where(moves, step, 0.0)
+        for index, gradient, variable in zip(indices, gradients, variables, strict=True):
+            value = read(self._trainable_variables[index])
+            scale = ops.sqrt(read(self._velocities[index])) + new_d * self.epsilon
+            mean = read(self._momentums[index]) if self._momentums else new_d * read(gradient)
+            if self.weight_decay and self._use_weight_decay(variable):
+                value = value - self.weight_decay * step * value
+            self.assign(self._trainable_variables[index], value - step * mean / scale)
+
+        self.assign(self._d_max, ops.where(moves, new_max, read(self._d_max)))
+        self.assign(self._d_numerator, ops.where(moves, numerator, read(self._d_numerator)))
+        self.assign(self._d, new_d)
+        self.assign_add(self._updates, ops.cast(moves, self._updates.dtype))
+
+    def _estimates(self, numerator: Any, denominator: Any) -> tuple[Any, Any]:
+        d, d_max = self._read(self._d), self._read(self._d_max)
+        estimate = self.d_coef * numerator / denominator
+        d_max = _larger(d_max, estimate)
+        grown = ops.where(ops.equal(d, self._read(self.d0)), _larger(d, estimate), d)
+        grown = grown * self.growth_rate
+        return ops.where(grown < d_max, grown, d_max), d_max
+
+    def _bias_correction(self) -> Any:
+        updates = self._read(self._updates) + 1.0
+        # In float32, 1 - 0.999**n would lose half of its digits.
+        square = -ops.expm1(updates * math.log(self.beta_2)) if self.beta_2 else self._read(1.0)
+        return ops.sqrt(square) / (1 - ops.power(self._read(self.beta_1), updates))
+
+    def _keep_starts(self) -> None:
+        # Not in `build`: weights may be set between that and the first update.
+        first = ops.equal(self._updates, 0)
+        for start, variable in zip(self._starts, self._trainable_variables, strict=True):
+            if start is not None:
+                value = ops.where(first, self._read(variable), self._read(start))
+                self.assign(start, value)
+
+    def _read(self, value: Any) -> Any:
+        if isinstance(value, float):
+            return ops.convert_to_tensor(value, self._d_dtype)
+        return ops.cast(value, self._d_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the optimizer of; no growth limit is None, for JSON."""
+        return {
+            **super().get_config(),
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "beta_3": self.beta_3,
+            "epsilon": self.epsilon,
+            "use_bias_correction": self.use_bias_correction,
+            "safeguard_warmup": self.safeguard_warmup,
+            "d0": self.d0,
+            "d_coef": self.d_coef,
+            "growth_rate": None if math.isinf(self.growth_rate) else self.growth_rate,
+        }
+
+
+def _larger(a: Any, b: Any) -> Any:
+    """The larger of two, and `a` where `b` is NaN. On torch, `ops.maximum` makes float32."""
+    return ops.where(b > a, b, a)
