@@ -11,6 +11,7 @@ from keras_lr.callbacks import (
     ScheduleLR,
     WarmUp,
 )
+from keras_lr.presets import boost_head, discriminative, layer_decay
 from keras_lr.preview import Preview, preview
 from keras_lr.range_test import (
     Confirmation,
@@ -39,6 +40,9 @@ __all__ = [
     "Suggestion",
     "SuggestionWarning",
     "WarmUp",
+    "boost_head",
+    "discriminative",
+    "layer_decay",
     "lr_find",
     "optimizers",
     "preview",
