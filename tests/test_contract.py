@@ -150,12 +150,16 @@ def test_a_range_test_leaves_no_trace_in_the_optimizer(make):
 
 
 @optimizers
-def test_the_rate_of_a_callback_reaches_it(make):
+def test_the_rate_of_a_callback_reaches_it_or_is_refused(make):
     x, y = data()
     moved = []
-    for rate in (1e-12, 1e-3):
+    for rate in (1e-12, 1.0):
         model = classifier(make(), dropout=0.0)
         before = model.get_weights()[0]
+        if isinstance(model.optimizer, keras_lr.optimizers.Hypergradient):
+            with pytest.raises(ValueError, match="tunes the learning rate itself"):
+                model.fit(x, y, verbose=0, callbacks=[keras_lr.ScheduleLR(rate)])
+            return
         model.fit(x, y, verbose=0, callbacks=[keras_lr.ScheduleLR(rate)])
         moved.append(np.abs(model.get_weights()[0] - before).max())
     assert moved[0] < 1e-7 < 1e-6 < moved[1]

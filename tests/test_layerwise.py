@@ -289,6 +289,7 @@ def test_bad_keys_are_known_when_training_begins():
             ValueError,
             "LossScaleOptimizer around LayerwiseLR",
         ),
+        (keras_lr.optimizers.Prodigy(), {}, ValueError, "got Prodigy, which estimates one rate"),
         (LayerwiseLR(optimizers.SGD()), {}, ValueError, "around another LayerwiseLR"),
     ],
 )

@@ -1,5 +1,8 @@
-"""Optimizers with a rate per layer and rates that adapt; each is made from one of Keras's."""
+"""Optimizers with a rate for each layer, and with rates that adapt."""
 
+from keras_lr.optimizers.adaptive_gains import AdaptiveGains
+from keras_lr.optimizers.hypergradient import Hypergradient
 from keras_lr.optimizers.layerwise import LayerwiseLR
+from keras_lr.optimizers.prodigy import Prodigy
 
-__all__ = ["LayerwiseLR"]
+__all__ = ["AdaptiveGains", "Hypergradient", "LayerwiseLR", "Prodigy"]

@@ -21,11 +21,16 @@ _ENDS_WITH_RATE = ("Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "Lion", "Na
 
 
 class Blank:
-    """Stands for a variable in a fused step: its slots, and zeros for its weights."""
+    """Stands for a variable in a fused step: its slots, and zeros for its weights.
 
-    def __init__(self, variable: Any) -> None:
-        self.variable = variable
-        self.value = torch.zeros_like(variable.value)
+    Args:
+        variable: The variable, or what stands for it already.
+        value: Where the step is to be written, holding zeros; by default a new tensor.
+    """
+
+    def __init__(self, variable: Any, value: Any = None) -> None:
+        self.stands_for = variable
+        self.value = torch.zeros_like(variable.value) if value is None else value
 
 
 def ends_with_rate(optimizer: Any) -> bool:
@@ -57,7 +62,8 @@ def scaled_step(
     else:
         for value, group in _groups(multipliers, values):
             step([grads[i] for i in group], [targets[i] for i in group], learning_rate * value)
-    moved = [i for i, t in enumerate(targets) if isinstance(t, Blank) and not multipliers[i].frozen]
+    pairs = zip(targets, variables, multipliers, strict=True)
+    moved = [i for i, (t, v, each) in enumerate(pairs) if t is not v and not each.frozen]
     if not moved:
         return
     steps = [targets[i].value for i in moved]
@@ -83,3 +89,51 @@ def _scaled(tensors: list[Any], factors: list[Any]) -> list[Any]:
     if all(isinstance(factor, float) for factor in factors):
         return list(torch._foreach_mul(tensors, factors))
     return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
+
+
+def step_into(
+    step: FusedStep, grads: list[Any], variables: list[Any], tensors: list[Any], rate: Any
+) -> None:
+    """Write what a fused step would add to the variables into tensors; its slots advance."""
+    torch._foreach_zero_(tensors)
+    step(grads, [Blank(*pair) for pair in zip(variables, tensors, strict=True)], rate)
+
+
+def add(variables: list[Any], steps: list[Any]) -> None:
+    """Add the steps to the variables."""
+    torch._foreach_add_([variable.value for variable in variables], steps)
+
+
+def update_gains(
+    gains: list[Any],
+    grads: list[Any],
+    references: list[Any],
+    *,
+    sign: float,
+    increase: float,
+    decrease: float,
+    low: float,
+    high: float,
+) -> None:
+    """The rule of `AdaptiveGains` on all gains at once."""
+    agreements = torch._foreach_mul(torch._foreach_sign(grads), torch._foreach_sign(references))
+    torch._foreach_mul_(agreements, sign)
+    falls = torch._foreach_clamp_max(agreements, 0.0)
+    torch._foreach_mul_(falls, 1.0 - decrease)
+    torch._foreach_add_(falls, 1.0)
+    torch._foreach_mul_(gains, falls)
+    rises = torch._foreach_clamp_min(agreements, 0.0)
+    torch._foreach_add_(gains, rises, alpha=increase)
+    torch._foreach_clamp_min_(gains, low)
+    torch._foreach_clamp_max_(gains, high)
+
+
+def scaled(tensors: list[Any], factors: Any) -> list[Any]:
+    """The tensors times a factor for each, or times one for all."""
+    return list(torch._foreach_mul(tensors, factors))
+
+
+def remember(traces: list[Any], grads: list[Any], theta: float) -> None:
+    """Let each trace be `theta` times itself plus the rest of the gradient."""
+    torch._foreach_mul_(traces, theta)
+    torch._foreach_add_(traces, grads, alpha=1.0 - theta)

@@ -11,6 +11,7 @@ from keras import ops
 from keras_lr._stack import caller_self
 from keras_lr.optimizers.modified import Modified, registered
 from keras_lr.optimizers.multipliers import Multiplier, Rule, check_multipliers, resolve
+from keras_lr.optimizers.prodigy import Prodigy
 from keras_lr.steering import driven_optimizers
 
 
@@ -30,9 +31,9 @@ class LayerwiseLR(Modified):
     `GradualUnfreeze` and `fine_tune`, which see to it.
 
     Args:
-        optimizer: An optimizer of Keras, built or not. A `LossScaleOptimizer` or
-            `MultiOptimizer` goes around this one, not into it. It shares its variables with the
-            result: go on with that.
+        optimizer: An optimizer of Keras, built or not; not `Prodigy`, which has one rate. A
+            `LossScaleOptimizer` or `MultiOptimizer` goes around this one, not into it. It
+            shares its variables with the result: go on with that.
         multipliers: A dictionary; None for 1 everywhere. Variables that no key covers have 1.
             Keys: a layer (a nested model with all that is in it), the name of a layer, or a
             regular expression on the paths of variables, which has to cover whole parts between
@@ -56,6 +57,11 @@ class LayerwiseLR(Modified):
     """
 
     def __init__(self, optimizer: Any, multipliers: Mapping[Any, Any] | None = None) -> None:
+        if isinstance(optimizer, Prodigy):
+            raise ValueError(
+                "LayerwiseLR needs an optimizer whose rate is given; got Prodigy, which estimates "
+                "one rate from the steps of all weights. Use AdamW."
+            )
         rules = check_multipliers(multipliers)
         self._take_over(optimizer)
         self._keep("_rules", rules)

@@ -14,6 +14,11 @@ import keras
 from keras.src.saving import object_registration
 
 _PACKAGE = "keras_lr"
+# Optimizers whose step is the learning rate times a direction, and changes the weights once.
+_LINEAR = (
+    "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lamb", "Lion", "Muon", "Nadam", "RMSprop",
+    "SGD",
+)  # fmt: skip
 _made: dict[tuple[type, type], type] = {}
 
 
@@ -63,7 +68,8 @@ class Modified(_Optimizer):
 
     def _get_variable_index(self, variable: Any) -> int:
         """The index of a variable, or of the one that a stand-in stands for."""
-        variable = getattr(variable, "variable", variable)
+        while hasattr(variable, "stands_for"):
+            variable = variable.stands_for
         index: int = super()._get_variable_index(variable)
         return index
 
@@ -75,7 +81,7 @@ class Modified(_Optimizer):
         self._keep("_capture", _Capture(variable))
         try:
             step(gradient, variable, learning_rate)
-            return self._capture.step
+            return keras.ops.convert_to_tensor(self._capture.step)
         finally:
             self._keep("_capture", outer)
 
@@ -138,6 +144,20 @@ def check_optimizer(owner: str, optimizer: Any) -> None:
             f"{owner} must be given an optimizer that holds no other; got {kind}. Put {owner} "
             f"inside: {kind} around {owner}."
         )
+
+
+def check_linear(owner: str, optimizer: Any) -> None:
+    """Raise unless the step of an optimizer is its learning rate times a direction."""
+    kinds = tuple(getattr(keras.optimizers, name) for name in _LINEAR if _has(name))
+    if not isinstance(optimizer, kinds):
+        raise ValueError(
+            f"{owner} needs an optimizer whose step is its learning rate times a direction; got "
+            f"{type(optimizer).__name__}. Use one of {', '.join(filter(_has, _LINEAR))}."
+        )
+
+
+def _has(name: str) -> bool:
+    return hasattr(keras.optimizers, name)
 
 
 def _class_for(modification: type, optimizer: type) -> type:

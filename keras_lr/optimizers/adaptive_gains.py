@@ -1,0 +1,162 @@
+"""`AdaptiveGains`: every weight has a gain on its step, which adapts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lr import _checks
+from keras_lr.optimizers.modified import Modified, check_linear, registered
+
+
+@registered
+class AdaptiveGains(Modified):
+    """Give each weight a gain on its learning rate, which grows while its gradients agree.
+
+    A gain starts at 1. If the gradient has the sign of the one before, it grows by `increase`;
+    if the sign has changed, it is multiplied by `decrease`; a gradient of 0 (a row of an
+    embedding that was not used) changes nothing. It stays within `min_gain` and `max_gain`.
+
+    Where the optimizer has a momentum, the gradient is compared with the velocity instead, as
+    Jacobs does, and no copy of the last gradient is kept. Under SGD the gain scales the gradient
+    that enters the velocity; other optimizers divide a scaled gradient out again, so their step
+    is scaled. Everything that steers the optimizer's rate goes on working.
+
+    Memory: one copy of the weights for the gains, and one for the last gradient unless there is
+    a velocity to compare with.
+
+    Args:
+        optimizer: One of Keras's whose step is its rate times a direction: Adadelta, Adagrad,
+            Adam, AdamW, Adamax, Lamb, Lion, Muon, Nadam, RMSprop, SGD; or a `LayerwiseLR` of
+            one of them.
+        increase: What is added to a gain, at least 0.
+        decrease: What a gain is multiplied by, above 0 and at most 1.
+        min_gain, max_gain: Bounds of a gain, above 0; 1 is between them.
+        theta: From 0 on and below 1, for the full delta-bar-delta rule: the gradient is compared
+            with an average of those before, `theta` times the average plus `1 - theta` times
+            the last one. None for the comparison described above.
+
+    Raises:
+        TypeError: If an argument is of another kind.
+        ValueError: If an argument is out of its range, or the optimizer of another kind.
+
+    Source: Hinton, "Neural Networks for Machine Learning", lecture 6d; Jacobs, "Increased Rates
+    of Convergence Through Learning Rate Adaptation" (1988), equations 5 and 6, with `decrease`
+    for his 1 - phi. The lecture shrinks a gain also where the product of the gradients is 0.
+
+    >>> optimizer = AdaptiveGains(keras.optimizers.SGD(0.5))
+    >>> weight = keras.Variable([0.0, 0.0])
+    >>> for slope in (1.0, 1.0, -1.0):
+    ...     optimizer.apply([keras.ops.convert_to_tensor([slope, 1.0])], [weight])
+    >>> [round(float(gain), 4) for gain in optimizer.gains[0]]
+    [0.9975, 1.1]
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        increase: float = 0.05,
+        decrease: float = 0.95,
+        min_gain: float = 0.1,
+        max_gain: float = 10.0,
+        theta: float | None = None,
+    ) -> None:
+        check_linear("AdaptiveGains", optimizer)
+        increase = _checks.number("increase", increase, least=0)
+        decrease = _checks.number("decrease", decrease, above=0, most=1)
+        min_gain = _checks.number("min_gain", min_gain, above=0, most=1)
+        max_gain = _checks.number("max_gain", max_gain, least=1)
+        if theta is not None:
+            theta = _checks.number("theta", theta, least=0, below=1)
+        self._take_over(optimizer)
+        self._keep("increase", increase)
+        self._keep("decrease", decrease)
+        self._keep("min_gain", min_gain)
+        self._keep("max_gain", max_gain)
+        self._keep("theta", theta)
+        if self.built:
+            self._add_gains(self._trainable_variables)
+
+    @property
+    def gains(self) -> list[Any]:
+        """The gains of each weight, tensors of its shape, in the order of the variables."""
+        return [gain.value for gain in self._gains]
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Create the optimizer's variables and the gains."""
+        if self.built:
+            return
+        super().build(variables)
+        self._add_gains(variables)
+
+    def _add_gains(self, variables: Sequence[Any]) -> None:
+        self._keep("_gains", self.add_optimizer_variables(variables, "gain", "ones"))
+        velocities = self._slots_with_velocities()
+        self._keep("_traced", velocities is None)
+        if velocities is None:
+            velocities = self.add_optimizer_variables(variables, "gradient")
+        self._keep("_references", velocities)
+        # Those of SGD point where the weights go, the others where the gradient does.
+        downhill = isinstance(self, keras.optimizers.SGD) and not self._traced
+        self._keep("_sign", -1.0 if downhill else 1.0)
+
+    def _slots_with_velocities(self) -> list[Any] | None:
+        """The slots that say where each weight has been going, if the optimizer has them."""
+        if self.theta is not None or not float(getattr(self, "beta_1", 1.0)):
+            return None
+        names = ("momentums", "_momentums", "_m")  # empty in SGD and RMSprop without a momentum
+        return next((list(slots) for n in names if (slots := getattr(self, n, None))), None)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """The optimizer's step with the gains of one variable."""
+        step, index = super().update_step, self._get_variable_index(variable)
+        gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
+        reference = ops.convert_to_tensor(self._references[index])
+        agreement = self._sign * ops.sign(gradient) * ops.sign(reference)
+        gain = ops.convert_to_tensor(self._gains[index])
+        grown = ops.where(agreement > 0.0, gain + self.increase, gain)
+        new = ops.where(agreement < 0.0, gain * self.decrease, grown)
+        new = ops.clip(new, self.min_gain, self.max_gain)
+        self.assign(self._gains[index], new)
+        if self._traced:
+            theta = self.theta or 0.0
+            self.assign(self._references[index], theta * reference + (1.0 - theta) * gradient)
+        if isinstance(self, keras.optimizers.SGD):
+            step(gradient * new, variable, learning_rate)
+        else:
+            self.assign_add(variable, self._step_of(step, gradient, variable, learning_rate) * new)
+
+    def _parallel_update_step(
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        from keras_lr.optimizers import fused
+
+        step, grads, variables = super()._parallel_update_step, list(grads), list(variables)
+        indices = [self._get_variable_index(variable) for variable in variables]
+        references = [self._references[index].value for index in indices]
+        gains = [self._gains[index].value for index in indices]
+        fused.update_gains(
+            gains,
+            grads,
+            references,
+            sign=self._sign,
+            increase=self.increase,
+            decrease=self.decrease,
+            low=self.min_gain,
+            high=self.max_gain,
+        )
+        if self._traced:
+            fused.remember(references, grads, self.theta or 0.0)
+        if isinstance(self, keras.optimizers.SGD):
+            step(fused.scaled(grads, gains), variables, learning_rate)
+        else:
+            blanks = [fused.Blank(variable) for variable in variables]
+            step(grads, blanks, learning_rate)
+            fused.add(variables, fused.scaled([blank.value for blank in blanks], gains))
+
+    def _modification(self) -> dict[str, Any]:
+        names = ("increase", "decrease", "min_gain", "max_gain", "theta")
+        return {name: getattr(self, name) for name in names}

@@ -1,0 +1,187 @@
+"""`Hypergradient`: the learning rate follows its own gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lr import _checks
+from keras_lr.optimizers.modified import Modified, check_linear, registered
+from keras_lr.steering.optimizers import SteeredRate
+
+_BETA_OF_GRADIENTS = 1e-3  # the paper's, for SGD and SGDN
+_BETA_OF_NORMALISED_STEPS = 1e-7  # the paper's, for Adam
+_BETA_OF_COSINES = 0.02
+
+
+@registered
+class Hypergradient(Modified):
+    """Let an optimizer tune its own learning rate while it trains.
+
+    A step is `weights += rate x direction`. The derivative of the loss by the rate of the last
+    step is the gradient of now times the direction of then; the rate goes down along it:
+
+        additive:        rate -= beta * (gradient . last direction)
+        multiplicative:  rate *= 1 - beta * cos(gradient, last direction)
+
+    With plain SGD this is SGD-HD, with a momentum SGDN-HD, with Adam Adam-HD. The rate is the
+    optimizer's own `learning_rate`: loggers see it, `ReduceLROnPlateau` can reduce it, it is
+    saved. What a range test or `LRFinder` sets is used as it is. Velocities of SGD and RMSprop
+    are kept without the rate in them, as in the paper.
+
+    Memory: one more copy of the weights, for the last direction.
+
+    Args:
+        optimizer: One of Keras's whose step is its rate times a direction: Adadelta, Adagrad,
+            Adam, AdamW, Adamax, Lamb, Lion, Muon, Nadam, RMSprop, SGD. Its rate, a number, is
+            the start; or a `LayerwiseLR` of one of them.
+        beta: The rate's own learning rate, above 0; below 1 if multiplicative. By default the
+            paper's 1e-3 for SGD and 1e-7 for the others if additive, 0.02 if multiplicative.
+        mode: "additive" or "multiplicative".
+        min_lr: The rate does not go below this, above 0.
+
+    Raises:
+        TypeError: If an argument is of another kind, or the optimizer's rate is a schedule.
+        ValueError: If an argument is out of its range, or the optimizer of another kind; when
+            training begins, if a callback sets the rate as well.
+
+    Source: Baydin et al., "Online Learning Rate Adaptation with Hypergradient Descent" (2018),
+    algorithms 4 to 6 and equation 8. The lower bound is ours; there, the rate can turn negative.
+
+    >>> optimizer = Hypergradient(keras.optimizers.SGD(0.01), beta=1e-4)
+    >>> weight = keras.Variable([1.0])
+    >>> for _ in range(3):
+    ...     optimizer.apply([2 * weight.value], [weight])
+    >>> round(float(optimizer.learning_rate), 5)
+    0.01077
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        beta: float | None = None,
+        mode: str = "additive",
+        min_lr: float = 1e-8,
+    ) -> None:
+        check_linear("Hypergradient", optimizer)
+        _checks.choice("mode", mode, ("additive", "multiplicative"))
+        if beta is not None:
+            beta = _checks.number("beta", beta, above=0, below=None if mode == "additive" else 1)
+        min_lr = _checks.number("min_lr", min_lr, above=0)
+        if not isinstance(optimizer._learning_rate, keras.Variable):
+            raise TypeError(
+                "Hypergradient tunes the learning rate itself, from a number on; got an optimizer "
+                f"with {type(optimizer._learning_rate).__name__}. Make it with a number."
+            )
+        self._take_over(optimizer)
+        self._keep("beta", beta)
+        self._keep("mode", mode)
+        self._keep("min_lr", min_lr)
+        self._keep("_reduced", False)
+        if self.built:
+            self._take_rate_out_of_velocities()
+            self._add_directions(self._trainable_variables)
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Create the optimizer's variables, and those for the last direction."""
+        if self.built:
+            return
+        super().build(variables)
+        self._add_directions(variables)
+
+    def _add_directions(self, variables: Sequence[Any]) -> None:
+        self._keep("_directions", self.add_optimizer_variables(variables, "direction"))
+
+    def _take_rate_out_of_velocities(self) -> None:
+        if isinstance(self, (keras.optimizers.SGD, keras.optimizers.RMSprop)) and self.momentum:
+            velocities = getattr(self, "momentums", None) or self._momentums
+            for velocity in velocities:
+                velocity.assign(velocity / self._learning_rate)
+
+    # The rate: once a step, with all gradients at hand
+
+    def _backend_update_step(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        if isinstance(self._learning_rate, SteeredRate):
+            raise ValueError(
+                "Hypergradient tunes the learning rate itself; a callback of this fit sets it as "
+                "well. Leave the callback out, or train with the plain optimizer."
+            )
+        if not isinstance(self._learning_rate, keras.Variable):  # a range test has borrowed it
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        grads = self._over_all_devices(grads, trainable_variables)
+        learning_rate = self._adapted(grads, trainable_variables)
+        self._learning_rate.assign(learning_rate)
+        self._keep("_reduced", True)
+        try:
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+        finally:
+            self._keep("_reduced", False)
+
+    def _adapted(self, grads: Sequence[Any], variables: Sequence[Any]) -> Any:
+        directions = [self._directions[self._get_variable_index(v)] for v in variables]
+        rate = ops.convert_to_tensor(self._learning_rate)
+        slope = _dot(grads, directions)
+        if self.mode == "additive":
+            change = -self._beta() * slope
+        else:
+            lengths = ops.sqrt(_dot(grads, grads) * _dot(directions, directions))
+            change = -self._beta() * rate * slope / ops.where(lengths > 0.0, lengths, 1.0)
+        # A gradient that is not finite says nothing of the rate.
+        change = ops.where(ops.isfinite(change), change, 0.0)
+        return ops.stop_gradient(ops.maximum(rate + ops.cast(change, rate.dtype), self.min_lr))
+
+    def _beta(self) -> float:
+        if self.beta is not None:
+            return float(self.beta)
+        if self.mode == "multiplicative":
+            return _BETA_OF_COSINES
+        sgd = isinstance(self, keras.optimizers.SGD)
+        return _BETA_OF_GRADIENTS if sgd else _BETA_OF_NORMALISED_STEPS
+
+    def _over_all_devices(self, grads: Sequence[Any], variables: Sequence[Any]) -> Sequence[Any]:
+        """The gradients summed over replicas, where TensorFlow has not done it yet."""
+        if not hasattr(super(), "_all_reduce_sum_gradients"):
+            return grads
+        pairs = super()._all_reduce_sum_gradients(list(zip(grads, variables, strict=True)))
+        return [gradient for gradient, _ in pairs]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        """TensorFlow's method; not to be done twice."""
+        return (
+            grads_and_vars if self._reduced else super()._all_reduce_sum_gradients(grads_and_vars)
+        )
+
+    # The step
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """The optimizer's step, with its direction remembered."""
+        direction = self._step_of(super().update_step, gradient, variable, 1.0)
+        self.assign(self._directions[self._get_variable_index(variable)], direction)
+        self.assign_add(variable, direction * ops.cast(learning_rate, direction.dtype))
+
+    def _parallel_update_step(
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        from keras_lr.optimizers import fused
+
+        directions = [self._directions[self._get_variable_index(v)].value for v in variables]
+        step = super()._parallel_update_step
+        fused.step_into(step, list(grads), list(variables), directions, 1.0)
+        fused.add(list(variables), fused.scaled(directions, learning_rate))
+
+    def _modification(self) -> dict[str, Any]:
+        return {"beta": self.beta, "mode": self.mode, "min_lr": self.min_lr}
+
+
+def _dot(left: Sequence[Any], right: Sequence[Any]) -> Any:
+    """The scalar product of two lists of tensors, in float32."""
+    return sum(
+        ops.sum(ops.cast(ops.convert_to_tensor(a), "float32") * ops.cast(b, "float32"))
+        for a, b in zip(left, right, strict=True)
+    )
