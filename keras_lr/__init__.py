@@ -3,6 +3,8 @@
 from keras_lr import optimizers, schedules
 from keras_lr.callbacks import (
     CyclicLR,
+    HalveOnDivergence,
+    HalvingEvent,
     LRFinder,
     LRLogger,
     OneCycle,
@@ -28,6 +30,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Confirmation",
     "CyclicLR",
+    "HalveOnDivergence",
+    "HalvingEvent",
     "LRFinder",
     "LRLogger",
     "NoSuggestion",

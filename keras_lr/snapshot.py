@@ -44,6 +44,47 @@ def optimizers_of(model: Any) -> list[Any]:
     return list(found.values())
 
 
+class Values:
+    """The values of some variables of a model, copied to host memory.
+
+    With them, on torch, the buffers that are no Keras variables.
+
+    Args:
+        arrays: Values to put back, in the place of those that the variables hold now.
+    """
+
+    def __init__(
+        self, model: Any, variables: list[Any], arrays: list[np.ndarray] | None = None
+    ) -> None:
+        self._model = model
+        self._variables = variables
+        self._shardings: list[Any] | None = None
+        self._extra: list[Callable[[], None]] = []
+        values = [variable.value for variable in variables]
+        self.arrays = arrays or [np.array(keras.ops.convert_to_numpy(each)) for each in values]
+        if keras.backend.backend() == "jax" and keras.distribution.distribution() is not None:
+            # Only then: an array that was put somewhere on purpose is another kind of argument to
+            # JAX, and a compiled `fit` would be compiled again for it.
+            self._shardings = [value.sharding for value in values]
+        if keras.backend.backend() == "torch":
+            self._extra = _torch_buffers(model)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+    def put_back(self) -> None:
+        """Give the variables their values back; on JAX, outside of a step or after a sync."""
+        if keras.backend.backend() == "jax":
+            _assign_on_jax(self._variables, self.arrays, self._shardings)
+        else:
+            with _variable_scope(self._model):
+                for variable, array in zip(self._variables, self.arrays, strict=True):
+                    variable.assign(array)
+        for put_back in self._extra:
+            put_back()
+
+
 class Snapshot:
     """A copy of everything that training changes in a model and in the random generators.
 
@@ -62,38 +103,24 @@ class Snapshot:
         self._attributes = {
             name: vars(model)[name] for name in _MODEL_ATTRIBUTES if name in vars(model)
         }
-        self._values: list[tuple[Any, np.ndarray]] = []
-        self._shardings: list[Any] | None = None
+        self._values: Values | None = None
         self._extra: list[Callable[[], None]] = []
 
     def copy_values(self) -> None:
         """Copy the value of every variable to host memory."""
-        self._values = [
-            (variable, np.array(keras.ops.convert_to_numpy(variable.value)))
-            for variable in _variables(self._model)
-        ]
-        if keras.backend.backend() == "jax":
-            # An array that was put somewhere on purpose is another kind of argument to JAX, and a
-            # compiled `fit` would be compiled again for it.
-            placed = keras.distribution.distribution() is not None
-            values = [variable.value for variable, _ in self._values]
-            self._shardings = [value.sharding for value in values] if placed else None
+        self._values = Values(self._model, _variables(self._model))
         if keras.backend.backend() == "torch":
-            self._extra = [*_torch_buffers(self._model), *_torch_gradients(self._model)]
+            self._extra = [*_torch_modes(self._model), *_torch_gradients(self._model)]
 
     @property
     def nbytes(self) -> int:
         """Host memory that the copied values take, in bytes."""
-        return sum(value.nbytes for _, value in self._values)
+        return 0 if self._values is None else self._values.nbytes
 
     def rewind(self) -> None:
         """Put every value back: the next training step starts where the first one did."""
-        if keras.backend.backend() == "jax":
-            _assign_on_jax(self._values, self._shardings)
-        else:
-            with _variable_scope(self._model):
-                for variable, value in self._values:
-                    variable.assign(value)
+        if self._values is not None:
+            self._values.put_back()
         for put_back in self._extra:
             put_back()
 
@@ -131,7 +158,30 @@ def _variables(model: Any) -> list[Any]:
     return list({id(variable): variable for variable in candidates}.values())
 
 
-def _assign_on_jax(values: list[tuple[Any, np.ndarray]], shardings: list[Any] | None) -> None:
+def trained_variables(model: Any, apart: list[Any]) -> list[Any]:
+    """Weights, statistics and the whole state of the optimizers, those in `apart` left out.
+
+    The scale of a loss-scale optimizer is not among them: what it has learnt about overflows
+    holds for earlier weights too.
+    """
+    optimizers = optimizers_of(model)
+    names = ("dynamic_scale", "step_counter")
+    kept = [*apart, *(getattr(part, name, None) for part in optimizers for name in names)]
+    candidates = [*model.weights, *(each for part in optimizers for each in part.variables)]
+    left_out = {id(variable) for variable in kept}
+    return list({id(v): v for v in candidates if id(v) not in left_out}.values())
+
+
+def build_optimizer(model: Any) -> None:
+    """Make the slots of an optimizer that has none yet, as the first training step would."""
+    with _variable_scope(model):
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+
+
+def _assign_on_jax(
+    variables: list[Any], values: list[np.ndarray], shardings: list[Any] | None
+) -> None:
     """One transfer for all variables; `assign` takes longer than a training step for each.
 
     Of copies: JAX may use the memory of a NumPy array as its own, and the training step is
@@ -139,8 +189,8 @@ def _assign_on_jax(values: list[tuple[Any, np.ndarray]], shardings: list[Any] | 
     """
     import jax
 
-    arrays = jax.device_put([value.copy() for _, value in values], shardings)
-    for (variable, _), array in zip(values, arrays, strict=True):
+    arrays = jax.device_put([value.copy() for value in values], shardings)
+    for variable, array in zip(variables, arrays, strict=True):
         variable._value = array
 
 
@@ -168,14 +218,17 @@ def _torch_buffers(model: Any) -> list[Callable[[], None]]:
     def put_back(tensor: Any, value: Any) -> Callable[[], None]:
         return lambda: tensor.data.copy_(value)
 
-    restores = [put_back(t, t.detach().cpu().clone()) for t in tensors.values()]
-    modes = [(module, module.training) for module in modules]
+    return [put_back(t, t.detach().cpu().clone()) for t in tensors.values()]
 
-    def put_modes_back() -> None:
+
+def _torch_modes(model: Any) -> list[Callable[[], None]]:
+    modes = [(module, module.training) for module in _torch_modules(model)]
+
+    def put_back() -> None:
         for module, training in modes:
             module.training = training
 
-    return [*restores, put_modes_back]
+    return [put_back]
 
 
 def _torch_modules(model: Any) -> list[Any]:

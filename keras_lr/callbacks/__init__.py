@@ -1,6 +1,7 @@
 """Callbacks for `model.fit`."""
 
 from keras_lr.callbacks.cyclic_lr import CyclicLR
+from keras_lr.callbacks.halve_on_divergence import HalveOnDivergence, HalvingEvent
 from keras_lr.callbacks.lr_finder import LRFinder
 from keras_lr.callbacks.lr_logger import LRLogger
 from keras_lr.callbacks.one_cycle import OneCycle
@@ -10,6 +11,8 @@ from keras_lr.callbacks.warm_up import WarmUp
 
 __all__ = [
     "CyclicLR",
+    "HalveOnDivergence",
+    "HalvingEvent",
     "LRFinder",
     "LRLogger",
     "OneCycle",

@@ -114,6 +114,9 @@ class Rig:
     def set_scales(self, scales: np.ndarray) -> None:
         self.scales = scales
 
+    def recount(self) -> None:
+        """Take note that an optimizer's counter was set."""
+
     def _reader(self, index: int, leaf: Leaf) -> Callable[[], Any]:
         def read() -> Any:
             return leaf.rate(leaf.course.at(leaf.optimizer.iterations), self._scale(index))
@@ -212,6 +215,10 @@ class TorchRig(Rig):
             self._tables = [_Table(leaf.course) for leaf in self.leaves]
             self._momenta = [_Table(leaf.momentum) for leaf in self.leaves]
         super().install()
+
+    def recount(self) -> None:
+        for clock in self._clocks if self._eager else []:
+            clock.read()
 
     def _reader(self, index: int, leaf: Leaf) -> Callable[[], Any]:
         if not self._eager:

@@ -60,6 +60,16 @@ class Passage:
     learning_rates: dict[str, np.ndarray]
     momenta: np.ndarray | None
 
+    def joined(self, other: Passage) -> Passage:
+        """Both, one after the other."""
+        rates = {
+            name: np.concatenate([rate, other.learning_rates[name]])
+            for name, rate in self.learning_rates.items()
+        }
+        both = self.momenta is not None and other.momenta is not None
+        momenta = np.concatenate([self.momenta, other.momenta]) if both else None
+        return Passage(np.concatenate([self.updates, other.updates]), rates, momenta)
+
 
 class Member(Protocol):
     """A callback that takes part in a steered fit."""
@@ -114,6 +124,7 @@ class SteeredFit:
         self._settled: int | None = None
         self._watch: OwnRates | None = None
         self._noted = 0
+        self._passed: Passage | None = None
 
     # Finding it
 
@@ -332,8 +343,30 @@ class SteeredFit:
         ends = [float(since) for since, _ in self._scales[1:]] + [np.inf]
         return [(since, end, s) for (since, s), end in zip(self._scales, ends, strict=False)]
 
+    @contextmanager
+    def rolled_back(self) -> Iterator[None]:
+        """In the block a member gives the optimizer an earlier state, its counter included.
+
+        The updates since then do not count any more: the curves go on from the earlier one. The
+        scales stay as they were set last.
+        """
+        if self._watch is not None:
+            self._passed = self.passage()
+        yield
+        done = self.updates_done()
+        if self._scales:
+            earlier = [(since, scales) for since, scales in self._scales if since < done]
+            self._scales = [*earlier, (done, self._scales[-1][1])]
+        self._noted = self._batches()
+        if self._rig is not None:
+            self._rig.recount()
+
     def passage(self) -> Passage:
         """What the batches since the last call were trained with; for members that watch."""
+        passed, self._passed = self._passed, None
+        return self._passage() if passed is None else passed.joined(self._passage())
+
+    def _passage(self) -> Passage:
         assert self._watch is not None  # noqa: S101
         together, own = self.model.steps_per_execution, self._watch.take()
         first, end = self._noted, self._batches()

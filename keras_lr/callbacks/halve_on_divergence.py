@@ -1,0 +1,400 @@
+"""`HalveOnDivergence`: start high, and halve the rate until the loss no longer diverges."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lr._checks import count, number
+from keras_lr.callbacks.base import Policy
+from keras_lr.snapshot import Values, build_optimizer, trained_variables
+from keras_lr.steering import Length, driven_optimizers
+
+
+@dataclass(frozen=True)
+class HalvingEvent:
+    """One thing that `HalveOnDivergence` did.
+
+    Attributes:
+        epoch: In which epoch, from 0.
+        step: After how many updates of the run.
+        restored: How many updates the weights have seen that it went back to.
+        action: "halve" or "stop".
+        reason: Why, in words.
+        old, new: Learning rate before and after, at `step`; of the fastest group.
+    """
+
+    epoch: int
+    step: int
+    restored: int
+    action: str
+    reason: str
+    old: float
+    new: float
+
+
+class HalveOnDivergence(Policy):
+    """Multiply the rate by `factor` when the loss diverges, and go on from the last good weights.
+
+    The classic recipe for the initial rate: start too high, and let the run find the highest
+    rate at which it does not diverge. The losses of every `check_every` batches, and of what is
+    left at the end of an epoch, are judged. They have diverged if one is not finite, or if three
+    quarters of them (at the end of the run: their mean) are above
+
+        best + (threshold - 1) * max(|best|, first - best)
+
+    with the lowest mean of such a stretch so far, and the loss of the first batch (of the first
+    execution, with `steps_per_execution`). That is the rule of the range test: for a loss that
+    has not fallen, `threshold` times the best one, and it holds for losses near or below zero.
+    Weights or a `val_loss` that are not finite have diverged as well; a spike has not, nor has
+    what a loss-scale optimizer skips.
+
+    The weights that a check finds are good once the *next* stretch of batches, which begins with
+    them, has not diverged, nor its mean come half way to it. Going back restores weights,
+    statistics and the whole state of the optimizer: its slots, which a diverging run has filled,
+    and its counter with them, because Adam's correction of young moments and half-filled
+    accumulators are right only for the counter that they belong to. So the updates that are
+    undone do not count: a schedule or a warm-up goes on from the good weights' update, at the
+    lower scale, and a `OneCycle` ends as many updates short of its end. Random generators and
+    the scale of a loss-scale optimizer go on, and the epoch's metrics leave the undone batches
+    out. The data move on.
+
+    It scales whatever the rate is, as `ReduceLROnPlateau` does: a number is changed and stays so
+    after the fit, over a schedule the scale ends with the fit; the groups of a `MultiOptimizer`
+    are scaled alike. A run that was killed goes on with the same good weights and counters, with
+    `keras.callbacks.BackupAndRestore` in the list.
+
+    Args:
+        factor: What a halving multiplies the rate by, between 0 and 1.
+        threshold: How far the loss may rise, above 1; see the formula. 4, as in the range test,
+            leaves room for the noise of batches; with batches of one or two samples take more.
+        max_halvings: Where another one would follow so many, the good weights are restored, a
+            warning is given, and the training stops. At least 1.
+        check_every: Batches between two checks, at least 1. Each check of a good loss reads it
+            and copies weights and optimizer state to host memory, which holds two such copies.
+            A bad one is noticed at the end of the execution that it falls into.
+        verbose: 1 prints each halving and the reason; 0 is quiet.
+
+    Attributes:
+        events: A `HalvingEvent` for each halving of the last `fit`, and for a stop.
+
+    Raises:
+        ValueError, TypeError: If an argument is out of its range or of the wrong kind; when
+            `fit` begins, if the model has no weights yet.
+
+    >>> import keras, keras_lr, numpy as np
+    >>> x = np.ones((64, 1), "float32")  # loss = weight ** 2: stable below a rate of 1
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    >>> model.compile(keras.optimizers.SGD(3.0), "mse")
+    >>> halve = keras_lr.HalveOnDivergence(check_every=4)
+    >>> history = model.fit(x, 0 * x, batch_size=4, epochs=3, callbacks=[halve], verbose=0)
+    >>> [(event.old, event.new) for event in halve.events]
+    [(3.0, 1.5), (1.5, 0.75)]
+    """
+
+    rescales = True
+
+    def __init__(
+        self,
+        factor: float = 0.5,
+        threshold: float = 4.0,
+        max_halvings: int = 10,
+        check_every: int = 50,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__()
+        self.factor = number("factor", factor, above=0.0, below=1.0)
+        self.threshold = number("threshold", threshold, above=1.0)
+        self.max_halvings = count("max_halvings", max_halvings)
+        self.check_every = count("check_every", check_every)
+        self.verbose = verbose
+        # Keras asks this to know whether it must wait for each batch before the next one.
+        self.async_safe = False
+        self.events: list[HalvingEvent] = []
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("factor", "threshold", "max_halvings", "check_every", "verbose")
+        return {name: getattr(self, name) for name in names}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.events = []
+        self._level = _Level(self.threshold)
+        self._halvings = 0
+        self._stopped = False
+        self._epoch = -1
+        self._stretch = _Stretch()
+        super().on_train_begin(logs)
+        if not all(layer.built for layer in self._model._flatten_layers()):
+            raise ValueError(
+                "HalveOnDivergence keeps the weights that a run begins with; the model "
+                f"{self._model.name!r} has none yet. Begin it with keras.Input, or call "
+                "model.build(input_shape)."
+            )
+
+    def begin(self, length: Length) -> None:
+        self._epochs = length.epochs
+        build_optimizer(self._model)
+        self._variables = trained_variables(self._model, [leaf.own for leaf in self._fit.leaves])
+        self._good = self._copied()
+        self._candidate: _Copy | None = self._good
+        # Others are not finite on purpose: a mask of minus infinities, say.
+        self._finite = [_is_finite(array) for array in self._good.state.arrays]
+        self._fresh = True  # the next loss is that of known weights
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self._epoch = epoch
+        self._stretch = _Stretch()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # With several steps an execution, Keras's index of the last batch overshoots.
+        done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
+        if self._stopped or "loss" not in (logs or {}):
+            return
+        self._stretch.advance(done, _number(logs["loss"]))
+        if self._stretch.length >= (1 if self._fresh else self.check_every):
+            self._check()
+
+    def judge(self, epoch: int, logs: dict[str, Any]) -> None:
+        if self._stopped:
+            return
+        if self._stretch.done == 0:
+            # All batches of the epoch were undone, and Keras's metrics say 0 of none.
+            logs.update(dict.fromkeys(self._model.get_metrics_result(), math.nan))
+            return
+        value = logs.get("val_loss")
+        last = self._model.stop_training or epoch + 1 >= self._epochs
+        if value is not None and not math.isfinite(_number(value)):
+            self._go_back("val_loss is not finite")
+        elif self._stretch.length or (last and self._candidate is None):
+            self._stretch.widen(max(1, self.check_every // 2))
+            self._check(last)
+
+    def remember(self) -> dict[str, Any]:
+        return {
+            "level": self._level.state(),
+            "halvings": self._halvings,
+            "good": self._good.state.arrays,
+            "good_level": self._good.level,
+            "good_updates": self._good.updates,
+            "fresh": self._fresh,
+        }
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        self._level.load(memory["level"])
+        self._halvings = int(memory["halvings"])
+        self._fresh = bool(memory["fresh"])
+        self._candidate = self._copied()
+        state = Values(self._model, self._variables, list(memory["good"]))
+        updates, level = int(memory["good_updates"]), list(memory["good_level"])
+        self._good = _Copy(state, None, -1, (0, 0.0), updates, level)
+
+    def _check(self, last: bool = False) -> None:
+        losses = self._stretch.close()
+        if self._fresh and np.isfinite(losses).all():
+            self._level.anchor(float(losses.mean()))
+        self._fresh = False
+        verdict = self._level.judge(losses, last)
+        if verdict == "diverged":
+            self._go_back(self._level.reason(losses))
+        elif verdict == "good":
+            copy = self._copied()
+            arrays = zip(copy.state.arrays, self._finite, strict=True)
+            if not all(_is_finite(array) for array, asked in arrays if asked):
+                self._go_back("weights or optimizer state are not finite")
+                return
+            if self._candidate is not None:
+                self._good = self._candidate
+            self._candidate = copy
+        else:
+            self._candidate = None
+
+    def _copied(self) -> _Copy:
+        model = self.model  # on JAX this brings the state home
+        return _Copy(
+            Values(model, self._variables),
+            Values(model, model.metrics_variables),
+            self._epoch,
+            self._stretch.mark,
+            self._fit.updates_done(),
+            self._level.state(),
+        )
+
+    def _go_back(self, reason: str) -> None:
+        model, good, step = self.model, self._good, self._fit.updates_done()
+        old = self._rate(step)
+        groups = len(driven_optimizers(model.optimizer))
+        self._stopped = self._halvings >= self.max_halvings
+        if not self._stopped:
+            # Before the counter goes back: at its beginning a warm-up has nothing to scale.
+            self._fit.rescale(self.factor, np.zeros(groups), np.full(groups, np.inf))
+            self._halvings += 1
+        new = self._rate(step)
+        with self._fit.rolled_back():
+            good.state.put_back()
+        if good.epoch == self._epoch and good.metrics is not None:
+            good.metrics.put_back()
+            self._stretch.go_back(good.mark)
+        else:
+            model.reset_metrics()
+            self._stretch.go_back((0, 0.0))
+        self._level.load(good.level)
+        self._candidate = good
+        self._fresh = True
+        action = "stop" if self._stopped else "halve"
+        self.events.append(HalvingEvent(self._epoch, step, good.updates, action, reason, old, new))
+        self._report(self.events[-1])
+
+    def _rate(self, step: int) -> float:
+        return max(float(rate[0]) for rate in self._fit.rates(np.array([step])))
+
+    def _report(self, event: HalvingEvent) -> None:
+        if event.action == "stop":
+            self._model.stop_training = True
+            warnings.warn(
+                f"HalveOnDivergence stops the training after {self._halvings} of "
+                f"{self.max_halvings} halvings, at a learning rate of {event.old:.4g}: "
+                f"{event.reason}. The model has the weights of update {event.restored}. A loss "
+                "that diverges at any rate points to the data or the model.",
+                UserWarning,
+                stacklevel=2,
+            )
+        elif self.verbose:
+            print(
+                f"\nEpoch {event.epoch + 1}: learning rate {event.old:.4g} -> {event.new:.4g}, "
+                f"weights of update {event.restored}: {event.reason}."
+            )
+
+
+@dataclass
+class _Copy:
+    """A state to go back to, with what else stood at that point."""
+
+    state: Values
+    metrics: Values | None
+    epoch: int
+    mark: tuple[int, float]
+    updates: int
+    level: list[Any]
+
+
+class _Level:
+    """Where the loss stands, and what is too far above it."""
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._first: Any = None
+        self._best: Any = None
+
+    def anchor(self, value: float) -> None:
+        """The loss of the weights that a stretch began with: measured anew at each return.
+
+        The largest of these counts, so a first batch that happened to be easy does no harm for
+        long.
+        """
+        self._first = value if self._first is None else max(self._first, value)
+        self._best = value if self._best is None else max(self._best, value)
+
+    def judge(self, losses: np.ndarray, last: bool = False) -> str:
+        """ "good", "doubtful" or "diverged".
+
+        Args:
+            losses: Those of a stretch of batches.
+            last: Whether no later stretch will tell a divergence from a spike.
+        """
+        if not np.isfinite(losses).all():
+            return "diverged"
+        mean = float(losses.mean())
+        if self._best is None:
+            self.anchor(mean)
+        most = self._threshold - 1.0
+        scale = self._scale() or math.ulp(0.0)
+        rise = (mean - self._best) / scale
+        surely = rise if last else (_lower_quartile(losses) - self._best) / scale
+        if surely > most:
+            return "diverged"
+        self._best = min(self._best, mean)
+        return "good" if rise <= most / 2.0 else "doubtful"
+
+    def reason(self, losses: np.ndarray) -> str:
+        if not np.isfinite(losses).all():
+            return "the loss is not finite"
+        return (
+            f"the loss rose to {losses.mean():.4g} (lower quartile {_lower_quartile(losses):.4g}); "
+            f"the first was {self._first:.4g} and the best {self._best:.4g}"
+        )
+
+    def _scale(self) -> float:
+        return max(abs(self._best), self._first - self._best)
+
+    def state(self) -> list[Any]:
+        return [self._first, self._best]
+
+    def load(self, state: list[Any]) -> None:
+        self._first, self._best = state
+
+
+class _Stretch:
+    """The losses of an epoch since the last check, an entry an execution.
+
+    The logs hold the mean over the batches of the epoch that were not undone. Read again and
+    again, it tells the sums in between.
+    """
+
+    def __init__(self) -> None:
+        self.done, self._total = 0, 0.0  # batches that the metrics hold, and their sum
+        self.mark = (0, 0.0)  # both, at the last check
+        self._undone = 0
+        self._losses: list[float] = []
+        self._before: list[float] = []  # those of the stretch before this one
+
+    @property
+    def length(self) -> int:
+        """Batches since the last check."""
+        return self.done - self.mark[0]
+
+    def advance(self, seen: int, mean: float) -> None:
+        """Note an execution: how many batches the epoch has seen, and what its logs say."""
+        done = seen - self._undone
+        if done <= self.done:
+            return
+        total = mean * done
+        self._losses.append((total - self._total) / (done - self.done))
+        self.done, self._total = done, total
+
+    def widen(self, least: int) -> None:
+        """Judge a short rest together with the stretch before it, for less noise."""
+        if self.length < least:
+            self._losses = self._before + self._losses
+
+    def close(self) -> np.ndarray:
+        """End the stretch here, and begin the next."""
+        self._before, self._losses = self._losses, []
+        self.mark = (self.done, self._total)
+        return np.array(self._before)
+
+    def go_back(self, mark: tuple[int, float]) -> None:
+        """The metrics hold again what they held at that check."""
+        self._undone += self.done - mark[0]
+        self.done, self._total = self.mark = mark
+        self._losses, self._before = [], []
+
+
+def _lower_quartile(losses: np.ndarray) -> float:
+    return float(np.quantile(losses, 0.25))
+
+
+def _number(value: Any) -> float:
+    return float(keras.ops.convert_to_numpy(value))
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    if array.dtype.kind in "iub":
+        return True
+    # NumPy knows bfloat16 only by name.
+    return bool(np.isfinite(array if array.dtype.kind == "f" else array.astype("float32")).all())
