@@ -3,6 +3,7 @@
 from keras_lr import optimizers, schedules
 from keras_lr.callbacks import (
     CyclicLR,
+    GradualUnfreeze,
     HalveOnDivergence,
     HalvingEvent,
     LRFinder,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Confirmation",
     "CyclicLR",
+    "GradualUnfreeze",
     "HalveOnDivergence",
     "HalvingEvent",
     "LRFinder",

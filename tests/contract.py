@@ -16,6 +16,7 @@ from keras_lr import optimizers, schedules
 # Each row makes the object anew: run-time state must not travel from one test to the next.
 CALLBACKS: dict[type, Callable[[], Any]] = {
     keras_lr.CyclicLR: lambda: keras_lr.CyclicLR(1e-3, 0.1, 2, cycle_momentum=True),
+    keras_lr.GradualUnfreeze: lambda: keras_lr.GradualUnfreeze([["dense.*", "batch.*"]]),
     keras_lr.HalveOnDivergence: lambda: keras_lr.HalveOnDivergence(check_every=3),
     keras_lr.LRFinder: lambda: keras_lr.LRFinder(steps=8, end_lr=1.0, seed=3),
     keras_lr.LRLogger: lambda: keras_lr.LRLogger(),
@@ -31,9 +32,12 @@ CALLBACKS: dict[type, Callable[[], Any]] = {
 
 # Optimizers for a model that has layers named `dense*`.
 OPTIMIZERS: dict[type, Callable[[], Any]] = {
+    optimizers.AdaptiveGains: lambda: optimizers.AdaptiveGains(keras.optimizers.RMSprop(0.01)),
+    optimizers.Hypergradient: lambda: optimizers.Hypergradient(keras.optimizers.Adam(0.01), 1e-5),
     optimizers.LayerwiseLR: lambda: optimizers.LayerwiseLR(
         keras.optimizers.AdamW(0.01), {"dense.*/kernel": 0.5, "dense.*/bias": 2.0}
     ),
+    optimizers.Prodigy: lambda: optimizers.Prodigy(d0=1e-4),
 }
 
 # Schedules for a run of so many steps.

@@ -1,6 +1,7 @@
 """Callbacks for `model.fit`."""
 
 from keras_lr.callbacks.cyclic_lr import CyclicLR
+from keras_lr.callbacks.gradual_unfreeze import GradualUnfreeze
 from keras_lr.callbacks.halve_on_divergence import HalveOnDivergence, HalvingEvent
 from keras_lr.callbacks.lr_finder import LRFinder
 from keras_lr.callbacks.lr_logger import LRLogger
@@ -11,6 +12,7 @@ from keras_lr.callbacks.warm_up import WarmUp
 
 __all__ = [
     "CyclicLR",
+    "GradualUnfreeze",
     "HalveOnDivergence",
     "HalvingEvent",
     "LRFinder",

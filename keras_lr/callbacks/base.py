@@ -19,6 +19,7 @@ class Policy(keras.callbacks.Callback):
     claims: tuple[str, ...] = ()
     rescales = False
     watches = False
+    retraces = False
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal callback."""

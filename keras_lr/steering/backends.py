@@ -111,6 +111,11 @@ class Rig:
         if self.model.train_function is self._installed:
             self.model.train_function = self._train_function
 
+    def remake(self) -> None:
+        """Make the train function anew, to be traced again."""
+        self._make()
+        self._installed = self.model.train_function
+
     def set_scales(self, scales: np.ndarray) -> None:
         self.scales = scales
 
@@ -215,6 +220,10 @@ class TorchRig(Rig):
             self._tables = [_Table(leaf.course) for leaf in self.leaves]
             self._momenta = [_Table(leaf.momentum) for leaf in self.leaves]
         super().install()
+
+    def remake(self) -> None:
+        if not self._eager:  # where nothing is traced there is nothing to do
+            super().remake()
 
     def recount(self) -> None:
         for clock in self._clocks if self._eager else []:
@@ -330,13 +339,17 @@ class OwnRates:
         self._model = model
         self._leaves = leaves
         self._rows: list[list[Any]] = []
-        self._inner = model.train_function
         jax = keras.backend.backend() == "jax"
         self._outer = self._watch_state if jax else self._watch
         self._places = _places(model, leaves) if jax else []
         self._carried: list[Any] = [None] * len(leaves)
         self._last: list[Any] = []
-        model.train_function = self._outer
+        self.install()
+
+    def install(self) -> None:
+        """Stand before the model's train function."""
+        self._inner = self._model.train_function
+        self._model.train_function = self._outer
 
     def take(self) -> np.ndarray:
         """What was noted since the last time, calls x optimizers."""

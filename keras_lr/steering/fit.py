@@ -81,6 +81,8 @@ class Member(Protocol):
     rescales: bool
     # Whether it asks what every single batch was trained with.
     watches: bool
+    # Whether it changes what the training step computes, apart from the rate and the momentum.
+    retraces: bool
 
     def plan(self, length: Length) -> Plan:
         """What the callback asks for, given the length of the run."""
@@ -254,6 +256,16 @@ class SteeredFit:
         logs.update(self.describe())
         for member in self.members:
             member.judge(epoch, logs)
+
+    def retrace(self) -> None:
+        """Have the training step traced anew, after a member has changed what it computes."""
+        if self._rig is None:
+            return
+        if self._watch is not None:
+            self._watch.remove()
+        self._rig.remake()
+        if self._watch is not None:
+            self._watch.install()
 
     def can_rescale(self, factor: float, low: np.ndarray, high: np.ndarray) -> bool:
         """Whether `rescale` would change any rate."""
@@ -479,6 +491,7 @@ class SteeredFit:
             # Rates as they were when the run began: a resumed one keeps the ratios it had.
             ratios = rate_ratios([_rate_at(*pair) for pair in zip(optimizers, starts, strict=True)])
         owner = self._claims.owner("schedule")
+        retraces = any(member.retraces for member in self.members)
         for optimizer, start, ratio in zip(optimizers, starts, ratios, strict=True):
             course = plan.course(
                 optimizer._learning_rate, start=start, ratio=ratio, batches=self._every
@@ -489,7 +502,7 @@ class SteeredFit:
                 course=course,
                 momentum=plan.momentum_course(start=start),
                 owner=owner,
-                steers=plan.schedule is not None or plan.warm_up is not None,
+                steers=plan.schedule is not None or plan.warm_up is not None or retraces,
             )
             self.leaves.append(leaf)
         if any(member.rescales for member in self.members) and not all(

@@ -1,0 +1,47 @@
+"""Freezing what no optimizer changes: the moving statistics of batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+
+class FrozenStatistics:
+    """Layers of batch normalisation that compute as they do at inference, until `thaw`.
+
+    That is what Keras does with a layer whose `trainable` is False: it normalises with its
+    moving statistics and leaves them alone. Setting `trainable` would take its scale and offset
+    out of the model's weights that train, and so the optimizer's state apart; the layer's `call`
+    is told instead that it is not training. Only what is traced afterwards follows.
+
+    Args:
+        layers: Layers and models; those of batch normalisation among them and in them count.
+    """
+
+    def __init__(self, layers: Iterable[Any]) -> None:
+        found = {id(part): part for layer in layers for part in layer._flatten_layers()}
+        kind = keras.layers.BatchNormalization
+        self.layers = [part for part in found.values() if isinstance(part, kind)]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether any layer is frozen now."""
+        return any("call" in vars(layer) for layer in self.layers)
+
+    def freeze(self) -> None:
+        for layer in self.layers:
+            object.__setattr__(layer, "call", _as_at_inference(layer))
+
+    def thaw(self) -> None:
+        for layer in self.layers:
+            if "call" in vars(layer):
+                object.__delattr__(layer, "call")
+
+
+def _as_at_inference(layer: Any) -> Any:
+    def call(inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        return type(layer).call(layer, inputs, training=False, mask=mask)
+
+    return call
