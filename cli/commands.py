@@ -12,6 +12,7 @@ import click
 
 from .errors import Interrupted, one_line
 from .find import find
+from .layers import layers
 from .preview import preview
 
 __all__ = ["main"]
@@ -78,4 +79,5 @@ def main() -> None:
 
 
 main.add_command(find)
+main.add_command(layers)
 main.add_command(preview)

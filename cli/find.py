@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -118,6 +117,7 @@ model_options = options(
     click.option("--optimizer", metavar="NAME", help="Compile with this optimizer."),
     click.option("--loss", metavar="NAME", help="Compile with this loss."),
     click.option("--metric", metavar="NAME", multiple=True, help="Compile with it; repeatable."),
+    click.option("--multipliers", metavar="FILE", help="JSON with a multiplier for each layer."),
     click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda)."),
 )
 output_options = options(
@@ -191,6 +191,7 @@ def _find(
     optimizer: str | None,
     loss: str | None,
     metric: tuple[str, ...],
+    multipliers: str | None,
     trust: bool,
     plot: str | None,
     save: str | None,
@@ -203,6 +204,8 @@ def _find(
 ) -> int:
     from . import data as sources
     from .models import check_model_file, load_model
+    from .multipliers import put_multipliers, read_multipliers
+    from .quiet import stdout_to_stderr
     from .startup import start
 
     started = time.perf_counter()
@@ -216,13 +219,17 @@ def _find(
         if source:
             sources.check_source(source, option, target)
     inputs = [spec, *(source for source in (data, validation) if source)]
-    check_outputs({"--plot": plot, "--save": save}, inputs)
+    check_outputs(
+        {"--plot": plot, "--save": save}, [*inputs, *([multipliers] if multipliers else [])]
+    )
+    factors = {} if multipliers is None else read_multipliers(multipliers)
     own_code = any(is_function(each) for each in inputs)
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         backend = start(backend, cache=cache, lean=not own_code)
         model = load_model(
             spec, trust=trust, optimizer=optimizer, loss=loss, metrics=metric, lean=not own_code
         )
+        keyed = {} if multipliers is None else put_multipliers(model, factors, multipliers)
         from keras_lr._files import check_writable
 
         from .checks import check_data, describe_inputs
@@ -252,7 +259,10 @@ def _find(
     outcome = _judge(test, method)
     outcome.update(model_spec=spec, data_spec=data, backend=backend)
     outcome["optimizer"] = type(model.optimizer).__name__
-    return _answer(outcome, model, optimizer, plot, save, as_json, quiet, method, started)
+    if multipliers:
+        outcome["multipliers"] = test.provenance["multipliers"] = factors
+        outcome["multipliers_spec"] = multipliers
+    return _answer(outcome, model, optimizer, keyed, plot, save, as_json, quiet, method, started)
 
 
 def _run(
@@ -312,6 +322,7 @@ def _answer(
     outcome: dict[str, Any],
     model: Any,
     optimizer: str | None,
+    multipliers: dict[Any, float],
     plot: str | None,
     save: str | None,
     as_json: bool,
@@ -320,6 +331,7 @@ def _answer(
     started: float,
 ) -> int:
     from . import report
+    from .multipliers import in_python
 
     test, found = outcome["test"], outcome["suggestion"]
     written: dict[str, str] = {}
@@ -335,7 +347,9 @@ def _answer(
     except OSError as error:
         raise RunFailed(f"The result could not be written: {one_line(error)}") from error
     paste = ""
-    if found:
+    if found and multipliers:
+        paste = in_python(model, multipliers, float(f"{found.learning_rate:.3g}"))
+    elif found:
         paste = report.paste_line(model, found.learning_rate, optimizer)
     result = report.Outcome(
         **outcome, paste=paste, seconds=time.perf_counter() - started, written=written
@@ -353,11 +367,3 @@ def _answer(
         return 0
     click.echo(f"Error: No learning rate can be suggested. {result.refusal}", err=True)
     return 1
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """stdout is for the answer; whatever a model or a data set prints goes to stderr."""
-    sys.stdout.flush()
-    with contextlib.redirect_stdout(sys.stderr):
-        yield

@@ -62,6 +62,7 @@ def load_model(
     optimizer: str | None = None,
     loss: str | None = None,
     metrics: Sequence[str] = (),
+    compiled: bool = True,
     lean: bool = True,
 ) -> Any:
     """Load or make the model, and compile it where that was asked for.
@@ -72,12 +73,15 @@ def load_model(
         optimizer: Name of the optimizer to compile with, instead of the one in the file.
         loss: Name of the loss to compile with.
         metrics: Names of the metrics to compile with.
+        compiled: Whether it has to be compiled in the end.
         lean: Import no backend but the one in use; Keras imports TensorFlow for any `.h5` file.
 
     Raises:
         BadInput: If the file is damaged, unsafe, or not compiled and no names are given.
     """
     import keras
+
+    import keras_lr  # noqa: F401  registers the classes that a file may name
 
     if is_function(spec):
         model = call(spec)
@@ -89,7 +93,7 @@ def load_model(
         model = _read(spec, trust, lean, recompiled=bool(optimizer and loss))
     if optimizer or loss or metrics:
         _compile(model, optimizer, loss, metrics)
-    elif not getattr(model, "compiled", False) or model.optimizer is None:
+    elif compiled and (not getattr(model, "compiled", False) or model.optimizer is None):
         raise BadInput(
             f"{spec} was saved without its optimizer and loss; name both, as in "
             "--optimizer adam --loss mse."

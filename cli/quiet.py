@@ -16,7 +16,7 @@ import click
 
 from .errors import one_line
 
-__all__ = ["filtered_stderr", "short_warnings", "tame_loggers"]
+__all__ = ["filtered_stderr", "short_warnings", "stdout_to_stderr", "tame_loggers"]
 
 # glog lines of level I and W, and the errors that TensorFlow reports on every machine without a
 # GPU. Everything else passes, fatal errors among them.
@@ -112,4 +112,12 @@ def short_warnings(quiet: bool = False) -> Iterator[None]:
             warnings.simplefilter("ignore", developers)
         warnings.simplefilter("ignore", ResourceWarning)
         warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+@contextlib.contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """stdout is for the answer; whatever a model or a data set prints goes to stderr."""
+    sys.stdout.flush()
+    with contextlib.redirect_stdout(sys.stderr):
         yield

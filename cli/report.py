@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from .multipliers import summary
 from .terminal_plot import draw_curve
 
 __all__ = ["RULES", "Outcome", "to_json", "to_text"]
@@ -52,6 +53,8 @@ class Outcome:
     paste: str
     seconds: float
     written: dict[str, str]  # "plot", "save": path
+    multipliers: dict[str, float] | None = None  # as in the file, if there is one
+    multipliers_spec: str = ""
 
 
 def to_json(outcome: Outcome) -> str:
@@ -73,6 +76,7 @@ def to_json(outcome: Outcome) -> str:
         "data": outcome.data_spec,
         "backend": outcome.backend,
         "optimizer": outcome.optimizer,
+        "multipliers": outcome.multipliers,
         "python": outcome.paste,
         "seconds": round(outcome.seconds, 3),
         "written": outcome.written,
@@ -90,7 +94,7 @@ def to_text(outcome: Outcome, *, method: str, unicode: bool) -> str:
     if outcome.written:
         blocks[-1] += "\n" + _labelled("Wrote", ", ".join(outcome.written.values()))
     if found:
-        blocks.append("In Python:\n  " + outcome.paste)
+        blocks.append("In Python:\n" + textwrap.indent(outcome.paste, "  "))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -108,6 +112,10 @@ def _answer(outcome: Outcome) -> str:
         low, high = outcome.bounds
         text = f"base_lr {_rate(low)}, max_lr {_rate(high)}   (for cyclic schedules)"
         lines.append(_labelled("Bounds", text))
+    if outcome.multipliers:
+        lines.append(
+            _labelled("Multipliers", summary(outcome.multipliers, outcome.multipliers_spec))
+        )
     return "\n".join(lines)
 
 

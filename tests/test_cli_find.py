@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 
 import command_line
 import keras
@@ -184,6 +185,53 @@ def test_method_answers_by_its_name(files, recorded):
     result = run("find", files / "model.keras", "--method", "ktrain", "--quiet")
     rate = keras_lr.lr_find(None).suggest("ktrain").learning_rate
     assert float(result.stdout) == pytest.approx(rate, rel=1e-2)
+
+
+def test_multipliers_are_used_told_and_saved(files, tmp_path):
+    multipliers = tmp_path / "multipliers.json"
+    names = [layer.name for layer in keras.saving.load_model(files / "model.keras").layers]
+    factors = {names[0]: 0.0, names[1]: 1.0}
+    multipliers.write_text(json.dumps(factors))
+    arguments = ["find", files / "model.keras", "--multipliers", multipliers, "--seed", 0]
+    result = run(*arguments, "--save", tmp_path / "s.json")
+    assert result.exit_code == 0, result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= 80 + len(str(multipliers))
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("Multipliers ")]
+    assert "0 to 1, for 2 keys" in line
+    assert "with LayerwiseLR[Adam] on" in result.stdout
+    saved = keras_lr.RangeTest.load(tmp_path / "s.json")
+    assert saved.provenance["multipliers"] == factors
+    python = result.stdout.partition("In Python:\n")[2]
+    scope = {"keras": keras, "keras_lr": keras_lr}
+    exec(textwrap.dedent(python), scope)
+    assert scope["optimizer"].multipliers == factors
+    found = saved.suggest().learning_rate
+    assert float(scope["optimizer"].learning_rate) == pytest.approx(found, rel=5e-3)
+    plain = run("find", files / "model.keras", "--seed", 0, "--json")
+    ours = run(*arguments, "--json")
+    content, other = json.loads(ours.stdout), json.loads(plain.stdout)
+    assert (content["multipliers"], other["multipliers"]) == (factors, None)
+    assert content["losses"] != other["losses"]  # half of the model stood still
+
+
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+def test_multipliers_reach_the_optimizer(files, recorded, tmp_path):
+    multipliers = tmp_path / "multipliers.json"
+    multipliers.write_text('{"dense.*": 0.5}')
+    run("find", files / "model.keras", "--multipliers", multipliers)
+    ((model, _, _),) = recorded
+    assert isinstance(model.optimizer, keras_lr.optimizers.LayerwiseLR)
+    assert model.optimizer.multipliers == {"dense.*": 0.5}
+    assert run("find", files / "model.keras").exit_code == 0
+    assert not isinstance(recorded[1][0].optimizer, keras_lr.optimizers.LayerwiseLR)
+
+
+def test_multipliers_file_is_not_overwritten(files, tmp_path):
+    path = tmp_path / "multipliers.json"
+    path.write_text('{"dense.*": 0.5}')
+    message = refused("find", files / "model.keras", "--multipliers", path, "--save", path)
+    assert "would overwrite what is read" in message
+    assert json.loads(path.read_text()) == {"dense.*": 0.5}
 
 
 def test_what_user_code_prints_stays_off_stdout(tmp_path, monkeypatch, recorded):

@@ -15,13 +15,13 @@ from keras_lr_cli.find import METHODS
 ROOT = Path(__file__).parent.parent
 # Options that belong to the command, not to `lr_find`.
 OF_THE_COMMAND = set(
-    "model data target validation optimizer loss metric trust plot save as_json quiet backend "
-    "cache traceback method".split()
+    "model data target validation optimizer loss metric multipliers trust plot save as_json "
+    "quiet backend cache traceback method".split()
 )
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("argument", ["--help", "--version", "find --help"])
+@pytest.mark.parametrize("argument", ["--help", "--version", "find --help", "layers --help"])
 def test_help_loads_nothing_heavy(argument):
     code = f"""
 import sys

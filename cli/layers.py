@@ -1,0 +1,252 @@
+"""`keras-lr layers`: the layers of a saved model, and a multiplier for each."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from .errors import BadInput, RunFailed, one_line
+
+__all__ = ["layers"]
+
+PRESETS = {  # what follows the name, separated by colons
+    "decay": ("FACTOR",),
+    "head": ("FACTOR",),
+    "discriminative": ("LOW", "HIGH"),
+}
+
+
+@click.command(
+    short_help="Show MODEL's layers and multipliers of their rates.",
+    epilog="Example: keras-lr layers model.keras --preset decay:0.75",
+)
+@click.argument("model", metavar="MODEL")
+@click.option("--preset", metavar="RECIPE", help="Make multipliers; see above.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and no more.")
+@click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda).")
+@click.option("--backend", metavar="NAME", help="tensorflow, jax or torch.")
+@click.option("--traceback", "show", is_flag=True, help="Show the traceback of an error.")
+def layers(
+    model: str, preset: str | None, as_json: bool, trust: bool, backend: str | None, show: bool
+) -> None:
+    """Show the layers of MODEL, and a multiplier of the learning rate for each.
+
+    MODEL is a .keras or .h5 file, or module:function that returns a model. It
+    is only read. Without --preset, the multipliers are those of MODEL's
+    optimizer, else 1. With --json they are in a form to edit, and for
+    keras-lr find --multipliers.
+
+    \b
+    RECIPE is one of
+      decay:0.75                 each layer 0.75 times the next; the last has 1
+      head:10                    the last layer 10, the others 1
+      discriminative:1e-5:1e-3   learning rates from the first layer to the last
+    """
+    from .quiet import short_warnings
+
+    try:
+        with short_warnings():
+            _layers(model, preset, as_json, trust, backend)
+    except Exception as error:
+        if show:
+            click.echo("".join(traceback.format_exception(error)), err=True)
+        if isinstance(error, (click.ClickException, BrokenPipeError)):
+            raise
+        text = f"{type(error).__name__}: {one_line(error)}"
+        raise RunFailed(f"The layers could not be shown. {text}") from error
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer in the table; its multiplier is None if nothing trains or it is no one number."""
+
+    label: str
+    kind: str
+    parameters: int
+    trained: int
+    multiplier: float | None
+
+
+def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: str | None) -> None:
+    from .functions import is_function
+    from .models import check_model_file, load_model
+    from .multipliers import in_python, labels_of
+    from .quiet import stdout_to_stderr
+    from .startup import start
+
+    recipe = None if preset is None else _recipe(preset)
+    check_model_file(spec)
+    lean = not is_function(spec)
+    with stdout_to_stderr():
+        backend = start(backend, lean=lean)
+        model = load_model(spec, trust=trust, compiled=False, lean=lean)
+        from keras_lr.presets import keys_of, parts_of
+
+        if not model.built:
+            raise BadInput(
+                f"{spec} returned a model that has no weights yet; give it an Input, or call its "
+                "build(input_shape)."
+            )
+        parts = parts_of(model)
+        labels = dict(zip(map(id, parts), labels_of(parts), strict=True))
+        trained = [part for part in parts if part.trained]
+        keys = keys_of(trained, model.trainable_variables)
+        chosen, rate = recipe(model) if recipe else _present(model, trained, keys)
+        of = {id(part): chosen.get(key) for part, key in zip(trained, keys, strict=True)}
+        of = {place: 1.0 if recipe and value is None else value for place, value in of.items()}
+        names = {id(key): labels[id(part)] for part, key in zip(trained, keys, strict=True)}
+        if len(chosen) < len(trained) and not recipe:
+            chosen = {}  # what a form of one number a layer cannot say
+        python = in_python(model, chosen, rate) if chosen else ""
+    rows = [
+        Row(
+            labels[id(part)],
+            type(part.layer).__name__,
+            _size(part.weights),
+            _size(part.trained),
+            of.get(id(part)),
+        )
+        for part in parts
+    ]
+    if as_json:
+        as_text = {
+            key if isinstance(key, str) else names[id(key)]: value for key, value in chosen.items()
+        }
+        answer = {"model": spec, "preset": preset, "backend": backend, "learning_rate": rate}
+        click.echo(_json(answer, rows, as_text, python))
+        return
+    click.echo(_text(rows, preset, rate, python))
+
+
+# Recipes
+
+
+def _recipe(text: str) -> Callable[[Any], tuple[dict[Any, float], float | None]]:
+    """A function that makes the multipliers of a model, and the rate that they are relative to."""
+    name, *numbers = text.split(":")
+    if name not in PRESETS or len(numbers) != len(PRESETS[name]):
+        forms = [":".join([name, *words]) for name, words in PRESETS.items()]
+        raise BadInput(f"--preset must be {', '.join(forms[:-1])} or {forms[-1]}; got {text!r}.")
+    values = []
+    for number in numbers:
+        try:
+            values.append(float(number))
+        except ValueError as error:
+            raise BadInput(f"--preset {text}: {number!r} is no number.") from error
+
+    def make(model: Any) -> tuple[dict[Any, float], float | None]:
+        import keras_lr
+
+        try:
+            if name == "decay":
+                return keras_lr.layer_decay(model, values[0]), None
+            if name == "head":
+                return keras_lr.boost_head(model, factor=values[0]), None
+            return keras_lr.discriminative(model, *values), values[1]
+        except (ValueError, TypeError) as error:
+            raise BadInput(f"--preset {text}: {one_line(error)}") from error
+
+    return make
+
+
+def _present(model: Any, trained: list[Any], keys: list[Any]) -> tuple[dict[Any, float], None]:
+    """The multipliers of the model's own optimizer; 1 for each layer if it has none."""
+    from keras_lr.optimizers import LayerwiseLR
+    from keras_lr.optimizers.multipliers import resolve
+
+    optimizer = model.optimizer if getattr(model, "compiled", False) else None
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not isinstance(optimizer, LayerwiseLR):
+        return dict.fromkeys(keys, 1.0), None
+    variables = model.trainable_variables
+    of = dict(zip(map(id, variables), resolve(optimizer._rules, variables), strict=True))
+    found = {}
+    for part, key in zip(trained, keys, strict=True):
+        multipliers = {of[id(weight)] for weight in part.trained}
+        if len(multipliers) == 1 and not any(each.curves for each in multipliers):
+            found[key] = multipliers.pop().number
+    return found, None
+
+
+def _size(weights: list[Any]) -> int:
+    return sum(math.prod(map(int, weight.shape)) for weight in weights)
+
+
+# The answer
+
+
+def _json(
+    answer: dict[str, Any], rows: list[Row], multipliers: dict[str, float], python: str
+) -> str:
+    total = sum(row.parameters for row in rows)
+    answer["parameters"] = total
+    answer["trainable_parameters"] = sum(row.trained for row in rows)
+    answer["layers"] = [
+        {
+            "path": row.label,
+            "class": row.kind,
+            "parameters": row.parameters,
+            "trainable_parameters": row.trained,
+            "trainable": row.trained > 0,
+            "share": row.parameters / total if total else 0.0,
+            "multiplier": row.multiplier,
+        }
+        for row in rows
+    ]
+    return json.dumps({**answer, "multipliers": multipliers, "python": python}, allow_nan=False)
+
+
+def _text(rows: list[Row], preset: str | None, rate: float | None, python: str) -> str:
+    total = sum(row.parameters for row in rows)
+    without = sum(not row.parameters for row in rows)
+    summary = f"{total:,} parameters, {sum(row.trained for row in rows):,} of them train."
+    if without:
+        summary += f" {without} {'layer' if without == 1 else 'layers'} without weights left out."
+    blocks = [_table([row for row in rows if row.parameters], total), summary]
+    if rate is not None:
+        blocks.append(f"The optimizer's learning rate has to be {rate:g}: that of the last layer.")
+    if any(row.trained and row.multiplier is None for row in rows):
+        blocks.append("A multiplier that varies changes with time, or within the layer.")
+    if python:
+        blocks.append("In Python:\n" + textwrap.indent(python, "  "))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _table(rows: list[Row], total: int) -> str:
+    import io
+
+    from rich.box import ASCII, SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .report import WIDTH, can_draw
+
+    unicode = can_draw()
+    table = Table(box=SIMPLE_HEAD if unicode else ASCII, pad_edge=False, show_edge=not unicode)
+    table.add_column("Layer", overflow="fold")
+    for name in ("Parameters", "Share", "Trains", "Multiplier"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            Text(row.label),
+            f"{row.parameters:,}",
+            f"{row.parameters / total:.1%}",
+            "yes" if row.trained else "no",
+            "-" if not row.trained else _multiplier(row.multiplier),
+        )
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+
+
+def _multiplier(value: float | None) -> str:
+    return "varies" if value is None else f"{value:.3g}"

@@ -1,0 +1,268 @@
+"""Multipliers of layers: read from a file, put around an optimizer, and written as Python."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .errors import BadInput, one_line
+
+__all__ = ["in_python", "labels_of", "put_multipliers", "read_multipliers", "summary"]
+
+LARGEST_FILE = 16 * 2**20
+WIDTH = 78
+
+
+def read_multipliers(path: str) -> dict[str, float]:
+    """The multipliers in a file: what `keras-lr layers --json` prints, or {"key": number, ...}.
+
+    Raises:
+        BadInput: If there is no such file, or it holds something else.
+    """
+    try:
+        if os.path.isdir(path):
+            raise BadInput(f"--multipliers {path} is a folder; name a JSON file.")
+        with open(path, "rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise BadInput(f"--multipliers {path} cannot be read: {reason}.") from error
+    if len(raw) > LARGEST_FILE:
+        raise BadInput(f"--multipliers {path} is larger than {LARGEST_FILE >> 20} MiB.")
+    try:
+        content = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_without_repeats)
+    except BadInput as error:
+        raise BadInput(f"--multipliers {path} {error.message}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"--multipliers {path} is no JSON: {one_line(error, 120)}.") from error
+    if isinstance(content, dict) and isinstance(content.get("multipliers"), dict):
+        content = content["multipliers"]
+    if not isinstance(content, dict) or not content:
+        raise BadInput(
+            f'--multipliers {path} must hold {{"layer": number, ...}}, or what keras-lr layers '
+            "--json prints."
+        )
+    return {key: _number(path, key, value) for key, value in content.items()}
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadInput(f"names {one_line(twice, 60)!r} twice.")
+    return found
+
+
+def _number(path: str, key: str, value: Any) -> float:
+    number = math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+    if not (math.isfinite(number) and number >= 0):
+        raise BadInput(
+            f"--multipliers {path}: {one_line(key, 60)!r} must have a finite number of at least "
+            f"0; got {one_line(json.dumps(value), 60)}."
+        )
+    return number
+
+
+def labels_of(parts: Sequence[Any]) -> list[str]:
+    """What a person calls the layers: their paths, each another one."""
+    import keras
+
+    labels: list[str] = []
+    counts: dict[str, int] = {}
+    for part in parts:
+        label = "/".join(part.path)
+        if isinstance(part.layer, keras.Model):
+            label += " (own weights)"
+        counts[label] = counts.get(label, 0) + 1
+        labels.append(label if counts[label] == 1 else f"{label}#{counts[label]}")
+    return labels
+
+
+def put_multipliers(model: Any, multipliers: Mapping[str, float], path: str) -> dict[Any, float]:
+    """Put `LayerwiseLR` around the optimizer of a compiled model, which keeps its state.
+
+    Args:
+        model: The model.
+        multipliers: By the path of a layer as `keras-lr layers` shows it, or by regular
+            expression.
+        path: Where they come from, for messages.
+
+    Returns:
+        The multipliers with the keys that `LayerwiseLR` got.
+
+    Raises:
+        BadInput: If the optimizer takes none, or a key fits no layer.
+    """
+    from keras_lr.optimizers import LayerwiseLR
+    from keras_lr.optimizers.multipliers import check_multipliers, resolve
+
+    outer = model.optimizer
+    inner = getattr(outer, "inner_optimizer", outer)
+    if hasattr(inner, "optimizers"):
+        raise BadInput(
+            f"--multipliers cannot go with a {type(inner).__name__}, which has a rate for each "
+            "group already; name another with --optimizer."
+        )
+    if isinstance(inner, LayerwiseLR):
+        raise BadInput(
+            "The model's optimizer has multipliers already; leave out --multipliers to use them, "
+            "or name an optimizer with --optimizer."
+        )
+    try:
+        found = _by_layer(model, multipliers) if model.built else dict(multipliers)
+        if model.built:
+            resolve(check_multipliers(found), model.trainable_variables)
+        wrapped = LayerwiseLR(inner, found)
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"--multipliers {path}: {one_line(error)}") from error
+    if inner is outer:
+        model.optimizer = wrapped
+    else:
+        outer.inner_optimizer = wrapped
+    model.train_function = None  # a model from a function may have trained with the other one
+    return found
+
+
+def _by_layer(model: Any, multipliers: Mapping[str, float]) -> dict[Any, float]:
+    """With the keys that are paths of layers replaced by keys for just these layers."""
+    from keras_lr.presets import keys_of, parts_of
+
+    parts = parts_of(model)
+    layers: dict[str, Any] = {}
+    for part in parts:
+        for depth, each in enumerate(part.around, start=1):
+            layers.setdefault("/".join(part.path[:depth]), each)
+    layers.update(
+        (label, part) for label, part in zip(labels_of(parts), parts, strict=True) if part.trained
+    )
+    found: dict[Any, float] = {}
+    for text, value in multipliers.items():
+        key = text
+        if text in layers:
+            (key,) = keys_of([layers[text]], model.trainable_variables)
+        if key in found:
+            raise ValueError(f"A layer can have one multiplier; {text!r} is there twice.")
+        found[key] = value
+    return found
+
+
+def summary(multipliers: Mapping[Any, float], path: str) -> str:
+    """One sentence about multipliers in use."""
+    low, high = min(multipliers.values()), max(multipliers.values())
+    values = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    return (
+        f"{values}, for {len(multipliers)} {'key' if len(multipliers) == 1 else 'keys'} of {path}; "
+        "the learning rate is that of the layers at 1."
+    )
+
+
+def in_python(model: Any, multipliers: Mapping[Any, float], rate: float | None = None) -> str:
+    """Lines of Python that make the optimizer of the model with these multipliers.
+
+    Args:
+        model: The model, compiled or not.
+        multipliers: By the keys of `LayerwiseLR`.
+        rate: The learning rate; None for that of the model's optimizer.
+    """
+    from keras_lr.optimizers import LayerwiseLR
+
+    outer = model.optimizer if getattr(model, "compiled", False) else None
+    inner = getattr(outer, "inner_optimizer", outer)
+    here = "model.optimizer" if inner is outer else "model.optimizer.inner_optimizer"
+    entries = [f"{_key(model, key)}: {_float(value)}" for key, value in multipliers.items()]
+    plain = _plain_call(inner, rate)
+    lines = []
+    if plain is None and isinstance(inner, LayerwiseLR):
+        lines += _broken(f"{here}.multipliers = ", "", entries, "")
+    else:
+        call = "optimizer = keras_lr.optimizers.LayerwiseLR("
+        lines += _broken(call, plain or here, entries, ")")
+        if inner is not outer:
+            lines.append("optimizer = keras.optimizers.LossScaleOptimizer(optimizer)")
+    if plain is None and rate is not None:
+        changed = here if isinstance(inner, LayerwiseLR) else "optimizer"
+        lines.append(f"{changed}.learning_rate = {_float(rate)}")
+    return "\n".join(lines)
+
+
+def _broken(head: str, first: str, entries: list[str], tail: str) -> list[str]:
+    """A dictionary after `head` and a first argument, on one line or on several."""
+    before = f"{first}, " if first else ""
+    line = f"{head}{before}{{{', '.join(entries)}}}{tail}"
+    if len(line) <= WIDTH:
+        return [line]
+    if not tail:
+        return [f"{head}{{", *(f"    {entry}," for entry in entries), "}"]
+    rows = [f"        {entry}," for entry in entries]
+    return [head, f"    {first},", "    {", *rows, "    },", tail]
+
+
+def _plain_call(optimizer: Any, rate: float | None) -> str | None:
+    """The call that makes the optimizer without multipliers; None if one call cannot."""
+    import keras
+
+    from keras_lr.optimizers import LayerwiseLR
+
+    if optimizer is None or hasattr(optimizer, "optimizers"):
+        return f"keras.optimizers.AdamW(learning_rate={_float(1e-4 if rate is None else rate)})"
+    kind = type(optimizer).__bases__[-1] if isinstance(optimizer, LayerwiseLR) else type(optimizer)
+    made = getattr(keras.optimizers, kind.__name__, None)
+    schedules = keras.optimizers.schedules.LearningRateSchedule
+    if made is None or not issubclass(kind, made):
+        return None
+    if rate is None and isinstance(getattr(optimizer, "_learning_rate", None), schedules):
+        return None
+    rate = float(optimizer.learning_rate) if rate is None else rate
+    arguments = [f"learning_rate={_float(rate)}"]
+    # Not by `get_config`: for a schedule, that imports TensorFlow on any backend.
+    for argument, parameter in inspect.signature(made).parameters.items():
+        value = getattr(optimizer, argument, None)
+        if argument in ("learning_rate", "name") or value == parameter.default:
+            continue
+        if isinstance(value, (bool, int, float, str)):
+            written = _float(value) if isinstance(value, float) else repr(value)
+            arguments.append(f"{argument}={written}")
+    return f"keras.optimizers.{kind.__name__}({', '.join(arguments)})"
+
+
+def _key(model: Any, key: Any) -> str:
+    """A key as an expression: text, or the way to the layer."""
+    if isinstance(key, str):
+        return _quoted(key)
+    return next(way for layer, way in _ways(model, "model") if layer is key)
+
+
+def _ways(model: Any, way: str) -> Iterator[tuple[Any, str]]:
+    """Each layer in a model, with an expression that evaluates to it."""
+    import keras
+
+    if not isinstance(model, keras.Model):
+        model, way = model.layer, f"{way}.layer"  # of a wrapper
+        yield model, way
+    names = [layer.name for layer in model.layers]
+    for place, layer in enumerate(model.layers):
+        known = names.count(layer.name) == 1
+        inner = f"{way}.get_layer({_quoted(layer.name)})" if known else f"{way}.layers[{place}]"
+        yield layer, inner
+        if isinstance(getattr(layer, "layer", layer), keras.Model):
+            yield from _ways(layer, inner)
+
+
+def _quoted(text: str) -> str:
+    if not text.isprintable() or '"' in text or text.endswith("\\"):
+        return repr(text)
+    return f'r"{text}"' if "\\" in text else f'"{text}"'
+
+
+def _float(value: float) -> str:
+    return repr(float(f"{value:.6g}"))
