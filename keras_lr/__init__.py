@@ -14,6 +14,7 @@ from keras_lr.callbacks import (
     ScheduleLR,
     WarmUp,
 )
+from keras_lr.fine_tuning import FineTuning, fine_tune
 from keras_lr.presets import boost_head, discriminative, layer_decay
 from keras_lr.preview import Preview, preview
 from keras_lr.range_test import (
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Confirmation",
     "CyclicLR",
+    "FineTuning",
     "GradualUnfreeze",
     "HalveOnDivergence",
     "HalvingEvent",
@@ -49,6 +51,7 @@ __all__ = [
     "boost_head",
     "discriminative",
     "layer_decay",
+    "fine_tune",
     "lr_find",
     "optimizers",
     "preview",

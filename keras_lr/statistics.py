@@ -34,10 +34,26 @@ class FrozenStatistics:
         for layer in self.layers:
             object.__setattr__(layer, "call", _as_at_inference(layer))
 
+    def __enter__(self) -> FrozenStatistics:
+        self.freeze()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.thaw()
+
     def thaw(self) -> None:
         for layer in self.layers:
             if "call" in vars(layer):
                 object.__delattr__(layer, "call")
+
+
+def owning_layers(model: Any) -> dict[int, Any]:
+    """The layer that each variable belongs to, the innermost one, by the variable's id."""
+    return {
+        id(variable): layer
+        for layer in model._flatten_layers()
+        for variable in (*layer._trainable_variables, *layer._non_trainable_variables)
+    }
 
 
 def _as_at_inference(layer: Any) -> Any:

@@ -13,7 +13,7 @@ from keras_lr import _checks
 from keras_lr.callbacks.base import Policy
 from keras_lr.optimizers.lent import LentMultipliers
 from keras_lr.optimizers.multipliers import covered, key_name, path_of
-from keras_lr.statistics import FrozenStatistics
+from keras_lr.statistics import FrozenStatistics, owning_layers
 from keras_lr.steering import Length, Plan
 
 
@@ -117,7 +117,7 @@ class GradualUnfreeze(Policy):
         self._lent.optimizer.gate(gates)
         if self.statistics:
             variables = self._model.trainable_variables
-            owners = _owners(self._model)
+            owners = owning_layers(self._model)
             self._frozen = [
                 FrozenStatistics({id(o := owners[id(variables[i])]): o for i in group}.values())
                 for group in self._indices
@@ -177,15 +177,6 @@ class _Thaw:
 
     def __call__(self, update: Any) -> Any:
         return ops.cast(ops.convert_to_tensor(update) >= self._update, "float32")
-
-
-def _owners(model: Any) -> dict[int, Any]:
-    """The layer that owns each variable, by the variable's id; the innermost one."""
-    owners = {}
-    for layer in model._flatten_layers():
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-            owners[id(variable)] = layer
-    return owners
 
 
 def _checked_groups(groups: Any) -> list[list[Any]]:

@@ -86,9 +86,10 @@ class LayerwiseLR(Modified):
             self._settle(self._trainable_variables)
 
     def gate(self, gates: Mapping[int, Any]) -> None:
-        """Multiply further by curves of the update, by index of the variable; {} takes them away.
+        """Multiply further, by index of the variable: by 0, or by a curve of the update.
 
-        For callbacks that thaw layers. Only what is traced afterwards follows.
+        For what freezes layers for a while; {} takes the gates away. Only what is traced
+        afterwards follows.
         """
         self._keep("_gates", dict(gates))
         self._settle(self._trainable_variables)
@@ -102,7 +103,7 @@ class LayerwiseLR(Modified):
     def _settle(self, variables: Sequence[Any]) -> None:
         multipliers = resolve(self._rules, variables)
         for index, curve in self._gates.items():
-            multipliers[index] = multipliers[index].times(curve)
+            multipliers[index] = multipliers[index].times(curve) if curve else Multiplier(0.0)
         self._keep("_multipliers", multipliers)
 
     def _multiplier_of(self, variable: Any) -> Multiplier:
