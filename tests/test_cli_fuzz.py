@@ -8,13 +8,15 @@ import pytest
 
 import keras_lr
 
-TRIALS = {"model.keras": 80, "model.h5": 80, "model.npz": 80, "model.csv": 60}
+TRIALS = {"model.keras": 80, "model.h5": 80, "model.npz": 80, "model.csv": 60, "layers.json": 60}
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
     command_line.write_files(folder)
+    layers = command_line.run("layers", folder / "model.keras", "--json")
+    (folder / "layers.json").write_text(layers.stdout)
     return folder
 
 
@@ -39,10 +41,12 @@ def test_no_damage_to_a_file_shows_a_traceback(files, name, monkeypatch):
     chance = random.Random(name)
     codes = []
     for trial in range(TRIALS[name]):
-        broken = files / f"broken{trial}{name[5:]}"
+        broken = files / f"broken{trial}.{name.rpartition('.')[2]}"
         broken.write_bytes(damaged(content, chance))
         if name in ("model.keras", "model.h5"):
             arguments = [broken, "--data", files / "model.npz"]
+        elif name == "layers.json":
+            arguments = [files / "model.keras", "--multipliers", broken]
         else:
             arguments = [files / "model.keras", "--data", broken, "--target", "label"]
         result = command_line.run("find", *arguments, "--quiet")
