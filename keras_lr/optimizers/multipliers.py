@@ -147,15 +147,6 @@ def key_name(key: Any) -> str:
     return key if isinstance(key, str) else str(key.name)
 
 
-def matches(key: str, path: str) -> bool:
-    """Whether a key covers the variable at `path`.
-
-    The key is a regular expression that has to cover whole parts of the path: `dense` covers
-    `encoder/dense/kernel`, and not `dense_1/kernel`.
-    """
-    return re.search(rf"(?:^|/)(?:{key})(?:/|$)", path) is not None
-
-
 def path_of(variable: Any) -> str:
     """The path of a variable; TensorFlow's own variables have a name only."""
     return str(getattr(variable, "path", None) or variable.name)
@@ -164,11 +155,15 @@ def path_of(variable: Any) -> str:
 def covered(key: Any, variables: Sequence[Any]) -> list[int]:
     """The indices of the variables that a key covers.
 
+    Text is a regular expression that has to cover whole parts of the path: `dense` covers
+    `encoder/dense/kernel`, and not `dense_1/kernel`.
+
     Raises:
         ValueError: If it covers none.
     """
     if isinstance(key, str):
-        found = [i for i, variable in enumerate(variables) if matches(key, path_of(variable))]
+        pattern = re.compile(rf"(?:^|/)(?:{key})(?:/|$)")
+        found = [i for i, each in enumerate(variables) if pattern.search(path_of(each))]
     else:
         members = {id(variable) for variable in key.variables}
         found = [i for i, variable in enumerate(variables) if id(variable) in members]
