@@ -1,0 +1,204 @@
+"""What a modified optimizer costs per training step, beside the plain one, in one process.
+
+    KERAS_BACKEND=jax python benchmarks/speed/optimizers.py
+
+A chain of 11 Dense(64), 22 variables, batches of 32. Every contender has a model of its own,
+compiled before anything is counted. Then they take turns, a burst of training steps each, in a
+new order each round; what runs is the model's own `train_function` on batches made beforehand,
+so callbacks and the data pipeline of `fit`, the same for all, do not hide what the optimizers do.
+
+Printed are medians, with their quartiles, of the ratios to the plain optimizer's burst of the
+same round, in process CPU time; and what the optimizer keeps more than the plain one, in copies
+of the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import os
+import time
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR, Prodigy
+
+LAYERS, WIDTH, BATCH = 11, 64, 32
+RATE = 1e-5  # nobody is to learn: the numbers stay in the same range for all
+NAMES = [f"dense_{index}" for index in range(LAYERS)]
+MANY = {name: 0.8**index for index, name in enumerate(reversed(NAMES))}
+TWO = {NAMES[-1]: 10.0}
+
+
+def sgd(rate=RATE):
+    return keras.optimizers.SGD(rate, momentum=0.9)
+
+
+def adam(rate=RATE):
+    return keras.optimizers.Adam(rate)
+
+
+def adamw(rate=RATE):
+    return keras.optimizers.AdamW(rate, weight_decay=0.01)
+
+
+def several(make, multipliers):
+    """Keras's own way: an optimizer for each rate."""
+    rated = {name: make(RATE * value) for name, value in multipliers.items()}
+    rest = make()
+    return keras.optimizers.MultiOptimizer(
+        lambda variable: rated.get(variable.path.split("/")[-2], rest)
+    )
+
+
+PLAIN = {"Adam": adam, "AdamW": adamw, "SGD with momentum": sgd}
+MULTIPLIERS_11 = {"tensorflow": 1.05, "jax": 1.10, "torch": 1.10}.get(keras.backend.backend())
+CONTENDERS = {  # the plain optimizer, how the other is made, the target
+    "LayerwiseLR(Adam), 11 values": ("Adam", lambda: LayerwiseLR(adam(), MANY), MULTIPLIERS_11),
+    "LayerwiseLR(Adam), 2 values": ("Adam", lambda: LayerwiseLR(adam(), TWO), 1.05),
+    "MultiOptimizer of Adam, 11 values": ("Adam", lambda: several(adam, MANY), None),
+    "MultiOptimizer of Adam, 2 values": ("Adam", lambda: several(adam, TWO), None),
+    "LayerwiseLR(AdamW), 11 values": ("AdamW", lambda: LayerwiseLR(adamw(), MANY), MULTIPLIERS_11),
+    "LayerwiseLR(AdamW), 2 values": ("AdamW", lambda: LayerwiseLR(adamw(), TWO), 1.05),
+    "LayerwiseLR(SGD), 11 values": (
+        "SGD with momentum",
+        lambda: LayerwiseLR(sgd(), MANY),
+        MULTIPLIERS_11,
+    ),
+    "LayerwiseLR(SGD), 2 values": ("SGD with momentum", lambda: LayerwiseLR(sgd(), TWO), 1.05),
+    "Hypergradient(Adam)": ("Adam", lambda: Hypergradient(adam()), 1.25),
+    "Hypergradient(SGD)": ("SGD with momentum", lambda: Hypergradient(sgd()), 1.25),
+    "AdaptiveGains(Adam)": ("Adam", lambda: AdaptiveGains(adam()), 1.4),
+    "AdaptiveGains(SGD)": ("SGD with momentum", lambda: AdaptiveGains(sgd()), 1.4),
+    "Prodigy": ("Adam", lambda: Prodigy(), None),
+}
+
+
+class Contender:
+    """A compiled model, and how it makes a burst of steps."""
+
+    def __init__(self, make, batches):
+        keras.utils.set_random_seed(0)
+        # Orthogonal and linear, so that nothing explodes or vanishes into slow denormal numbers.
+        dense = [
+            keras.layers.Dense(WIDTH, kernel_initializer="orthogonal", name=name) for name in NAMES
+        ]
+        self.model = keras.Sequential([keras.Input((WIDTH,)), *dense])
+        self.model.compile(make(), "mse")
+        self.model.train_on_batch(*batches[0])  # compiles
+        self.steps = len(batches)
+        self.run = {"tensorflow": self.on_tensorflow, "jax": self.on_jax, "torch": self.on_torch}[
+            keras.backend.backend()
+        ](batches)
+
+    def on_tensorflow(self, batches):
+        import tensorflow as tf
+
+        stacked = tuple(np.stack(part) for part in zip(*batches, strict=True))
+        iterator = iter(tf.data.Dataset.from_tensor_slices(stacked).repeat())
+
+        def run():
+            for _ in batches:
+                logs = self.model.train_function(iterator)
+            return float(logs["loss"])
+
+        return run
+
+    def on_jax(self, batches):
+        import jax
+
+        kinds = ("trainable", "non_trainable", "optimizer", "metrics")
+        state = self.model._get_jax_state(**{f"{kind}_variables": True for kind in kinds})
+        batches = [(*map(jax.numpy.asarray, batch), None) for batch in batches]
+
+        def run():
+            nonlocal state
+            for batch in batches:
+                logs, state = self.model.train_function(state, iter([batch]))
+            jax.block_until_ready(state)
+            return float(logs["loss"])
+
+        return run
+
+    def on_torch(self, batches):
+        import torch
+
+        batches = [tuple(map(torch.from_numpy, batch)) for batch in batches]
+
+        def run():
+            for batch in batches:
+                logs = self.model.train_function([batch])
+            return float(logs["loss"])
+
+        return run
+
+    def burst(self):
+        """CPU seconds of a step."""
+        begin = time.process_time()
+        loss = self.run()
+        seconds = (time.process_time() - begin) / self.steps
+        assert np.isfinite(loss)
+        return seconds
+
+    def copies(self):
+        """What the optimizer keeps, in copies of the weights."""
+
+        def size(variables):  # all are of 4 bytes an element, or scalars
+            return sum(math.prod(variable.shape) for variable in variables)
+
+        kept = {id(variable): variable for variable in self.model.optimizer.variables}
+        return size(kept.values()) / size(self.model.trainable_variables)
+
+
+def measure(makers, steps, rounds):
+    """CPU seconds per step, an array of the rounds, and copies kept, for each contender."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, steps, BATCH, WIDTH)).astype("float32")
+    batches = list(zip(x, y, strict=True))
+    # Two of each, made in mirrored order: what is made earlier lies better in memory.
+    running = [(name, Contender(makers[name], batches)) for name in [*makers, *reversed(makers)]]
+    for _, contender in running * 2:  # to warm up
+        contender.burst()
+    gc.collect()
+    gc.freeze()  # a collection is not to pay for the other models
+    seconds = {name: np.zeros(rounds) for name in makers}
+    for turn in range(rounds):
+        for index in rng.permutation(len(running)):
+            name, contender = running[index]
+            seconds[name][turn] += contender.burst() / 2
+    gc.unfreeze()
+    return seconds, {name: contender.copies() for name, contender in running}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--steps", type=int, help="of a burst; by default 60, on torch 20")
+    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
+    options = parser.parse_args()
+    backend = keras.backend.backend()
+    makers = PLAIN | {name: CONTENDERS[name][1] for name in options.only}
+    steps = options.steps or (20 if backend == "torch" else 60)
+    seconds, copies = measure(makers, steps, options.rounds)
+    floors = (f"{name} {1e3 * np.median(seconds[name]):.2f} ms" for name in PLAIN)
+    print(f"CPU time of a plain step on {backend}: {', '.join(floors)}.\n")
+    print(f"| {backend} | over | CPU time of a step (quartiles) | target | more copies kept |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in options.only:
+        floor, _, target = CONTENDERS[name]
+        low, middle, high = np.percentile(seconds[name] / seconds[floor], [25, 50, 75])
+        verdict = "-" if target is None else f"{target:.2f}{'' if middle <= target else ', missed'}"
+        more = copies[name] - copies[floor]
+        print(
+            f"| {name} | {floor} | {middle:.2f} ({low:.2f}-{high:.2f}) | {verdict} | {more:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
