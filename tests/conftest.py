@@ -1,6 +1,7 @@
 """One process, one backend, one thread: set before anything imports Keras."""
 
 import os
+import signal
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache"
@@ -14,3 +15,5 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a job in the background has it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
