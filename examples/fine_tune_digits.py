@@ -3,7 +3,7 @@
     python examples/fine_tune_digits.py                   # TensorFlow, or what Keras is set to
     KERAS_BACKEND=jax python examples/fine_tune_digits.py --seeds 20
 
-Takes about a minute on two CPU cores and writes nothing. Needs scikit-learn beside keras-lr.
+Takes one to two minutes on a CPU and writes nothing. Needs scikit-learn beside keras-lr.
 
 A small network learns 0-4 from all images of these. Then it gets a new head, and learns 5-9 from
 ten images of each: at one rate everywhere, or at rates that differ from layer to layer, in six

@@ -100,8 +100,7 @@ class AdaptiveGains(Modified):
             velocities = self.add_optimizer_variables(variables, "gradient")
         self._keep("_references", velocities)
         # Those of SGD point where the weights go, the others where the gradient does.
-        downhill = isinstance(self, keras.optimizers.SGD) and not self._traced
-        self._keep("_sign", -1.0 if downhill else 1.0)
+        self._keep("_downhill", isinstance(self, keras.optimizers.SGD) and not self._traced)
 
     def _slots_with_velocities(self) -> list[Any] | None:
         """The slots that say where each weight has been going, if the optimizer has them."""
@@ -115,15 +114,19 @@ class AdaptiveGains(Modified):
         step, index = super().update_step, self._get_variable_index(variable)
         gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
         reference = ops.convert_to_tensor(self._references[index])
-        agreement = self._sign * ops.sign(gradient) * ops.sign(reference)
+        agreement = ops.sign(gradient) * ops.sign(reference)  # -1, 0 or 1
+        if self._downhill:
+            agreement = -agreement
         gain = ops.convert_to_tensor(self._gains[index])
-        grown = ops.where(agreement > 0.0, gain + self.increase, gain)
+        grown = gain + self.increase * agreement
         new = ops.where(agreement < 0.0, gain * self.decrease, grown)
         new = ops.clip(new, self.min_gain, self.max_gain)
         self.assign(self._gains[index], new)
         if self._traced:
-            theta = self.theta or 0.0
-            self.assign(self._references[index], theta * reference + (1.0 - theta) * gradient)
+            trace = gradient
+            if self.theta:
+                trace = self.theta * reference + (1.0 - self.theta) * gradient
+            self.assign(self._references[index], trace)
         if isinstance(self, keras.optimizers.SGD):
             step(gradient * new, variable, learning_rate)
         else:
@@ -142,7 +145,7 @@ class AdaptiveGains(Modified):
             gains,
             grads,
             references,
-            sign=self._sign,
+            sign=-1.0 if self._downhill else 1.0,
             increase=self.increase,
             decrease=self.decrease,
             low=self.min_gain,
