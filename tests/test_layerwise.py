@@ -38,6 +38,7 @@ OPTIMIZERS = {
     "AdamW": make("AdamW", weight_decay=0.3),
     "Lion": make("Lion", weight_decay=0.3),
     "Adafactor": make("Adafactor"),
+    "Muon, with decay for Adam's weights": make("Muon", weight_decay=None, adam_weight_decay=0.3),
 }  # fmt: skip
 
 
