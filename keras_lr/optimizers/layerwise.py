@@ -132,8 +132,6 @@ class LayerwiseLR(Modified):
 
     def _scaled_step(self, gradient: Any, variable: Any, learning_rate: Any, value: Any) -> None:
         step = super().update_step
-        if self._slots_held(variable):  # such a step divides by the rate
-            value = ops.where(value == 0.0, 1.0, value)
         if isinstance(self, keras.optimizers.Adafactor):
             # It bounds the rate that it is given by 1 / sqrt(t); what it then does is scaled.
             done = self._step_of(step, gradient, variable, learning_rate)
