@@ -104,10 +104,10 @@ def put_multipliers(model: Any, multipliers: Mapping[str, float], path: str) -> 
         BadInput: If the optimizer takes none, or a key fits no layer.
     """
     from keras_lr.optimizers import LayerwiseLR
+    from keras_lr.optimizers.lent import replace_optimizer
     from keras_lr.optimizers.multipliers import check_multipliers, resolve
 
-    outer = model.optimizer
-    inner = getattr(outer, "inner_optimizer", outer)
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if hasattr(inner, "optimizers"):
         raise BadInput(
             f"--multipliers cannot go with a {type(inner).__name__}, which has a rate for each "
@@ -125,10 +125,7 @@ def put_multipliers(model: Any, multipliers: Mapping[str, float], path: str) -> 
         wrapped = LayerwiseLR(inner, found)
     except (ValueError, TypeError) as error:
         raise BadInput(f"--multipliers {path}: {one_line(error)}") from error
-    if inner is outer:
-        model.optimizer = wrapped
-    else:
-        outer.inner_optimizer = wrapped
+    replace_optimizer(model, inner, wrapped)
     model.train_function = None  # a model from a function may have trained with the other one
     return found
 

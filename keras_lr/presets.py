@@ -13,6 +13,8 @@ import numpy as np
 
 from keras_lr import _checks
 from keras_lr.optimizers.multipliers import (
+    check_groups,
+    check_keys,
     check_multipliers,
     covered,
     key_name,
@@ -143,7 +145,9 @@ def boost_head(model: Any, layers: Any = None, factor: float = 10.0) -> dict[Any
     """
     factor = _checks.number("factor", factor, above=0.0)
     parts = _trained_parts(model, "boost_head")
-    chosen = [parts[-1]] if layers is None else _checked_items("layers", layers)
+    chosen = (
+        [parts[-1]] if layers is None else _at_least_one("layers", check_keys("layers", layers))
+    )
     return _dictionary([(chosen, factor)], model.trainable_variables)
 
 
@@ -273,25 +277,16 @@ def _dictionary(
 
 
 def _checked_groups(groups: Any) -> list[list[Any]]:
-    if isinstance(groups, (str, keras.layers.Layer)) or not isinstance(groups, Sequence):
-        raise TypeError(f"groups must be a list of groups of layers; got {groups!r}.")
-    if not groups:
+    checked = check_groups(groups)
+    if not checked:
         raise ValueError(f"groups must hold at least one group of layers; got {groups!r}.")
-    return [_checked_items("A group", group) for group in groups]
+    return [_at_least_one("A group", group) for group in checked]
 
 
-def _checked_items(name: str, given: Any) -> list[Any]:
-    single = isinstance(given, (str, keras.layers.Layer))
-    items = [given] if single else given
-    kinds = "a layer, a layer's name, a regular expression, or a list of these"
-    if not isinstance(items, Sequence):
-        raise TypeError(f"{name} must be {kinds}; got {given!r}.")
-    for item in items:
-        if not isinstance(item, (str, keras.layers.Layer)):
-            raise TypeError(f"{name} must be {kinds}; got {item!r} in it.")
-    if not items:
-        raise ValueError(f"{name} must hold at least one layer; got {given!r}.")
-    return list(items)
+def _at_least_one(name: str, keys: list[Any]) -> list[Any]:
+    if not keys:
+        raise ValueError(f"{name} must hold at least one layer; got {keys!r}.")
+    return keys
 
 
 def keys_of(parts: Sequence[Any], variables: Sequence[Any]) -> list[Any]:

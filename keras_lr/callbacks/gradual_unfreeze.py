@@ -12,7 +12,7 @@ from keras import ops
 from keras_lr import _checks
 from keras_lr.callbacks.base import Policy
 from keras_lr.optimizers.lent import LentMultipliers
-from keras_lr.optimizers.multipliers import covered, key_name, path_of
+from keras_lr.optimizers.multipliers import check_groups, covered, key_name, path_of
 from keras_lr.statistics import FrozenStatistics, owning_layers
 from keras_lr.steering import Length, Plan
 
@@ -180,20 +180,12 @@ class _Thaw:
 
 
 def _checked_groups(groups: Any) -> list[list[Any]]:
-    if isinstance(groups, str) or not isinstance(groups, Sequence):
-        raise TypeError(f"groups must be a list of groups of layers; got {groups!r}.")
-    if not groups:
+    checked = check_groups(groups)
+    if not checked:
         raise ValueError(
             "groups must have a group that trains from the start; got an empty list. Begin with "
             "the last layer."
         )
-    result = []
-    for group in groups:
-        keys = list(group) if isinstance(group, (list, tuple)) else [group]
-        if not keys or not all(isinstance(key, (str, keras.layers.Layer)) for key in keys):
-            raise TypeError(
-                "A group must be a layer, a name or regular expression, or a list of these; got "
-                f"{group!r}."
-            )
-        result.append(keys)
-    return result
+    if [] in checked:
+        raise TypeError(f"A group must be of at least one layer; got an empty one in {groups!r}.")
+    return checked

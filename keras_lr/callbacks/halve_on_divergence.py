@@ -7,13 +7,13 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_lr._checks import count, number
+from keras_lr import _checks
 from keras_lr.callbacks.base import Policy
 from keras_lr.snapshot import Values, build_optimizer, trained_variables
 from keras_lr.steering import Length, driven_optimizers
+from keras_lr.steering.optimizers import number
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ class HalveOnDivergence(Policy):
         verbose: int = 0,
     ) -> None:
         super().__init__()
-        self.factor = number("factor", factor, above=0.0, below=1.0)
-        self.threshold = number("threshold", threshold, above=1.0)
-        self.max_halvings = count("max_halvings", max_halvings)
-        self.check_every = count("check_every", check_every)
+        self.factor = _checks.number("factor", factor, above=0.0, below=1.0)
+        self.threshold = _checks.number("threshold", threshold, above=1.0)
+        self.max_halvings = _checks.count("max_halvings", max_halvings)
+        self.check_every = _checks.count("check_every", check_every)
         self.verbose = verbose
         # Keras asks this to know whether it must wait for each batch before the next one.
         self.async_safe = False
@@ -156,7 +156,7 @@ class HalveOnDivergence(Policy):
         done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
         if self._stopped or "loss" not in (logs or {}):
             return
-        self._stretch.advance(done, _number(logs["loss"]))
+        self._stretch.advance(done, number(logs["loss"]))
         if self._stretch.length >= (1 if self._fresh else self.check_every):
             self._check()
 
@@ -169,7 +169,7 @@ class HalveOnDivergence(Policy):
             return
         value = logs.get("val_loss")
         last = self._model.stop_training or epoch + 1 >= self._epochs
-        if value is not None and not math.isfinite(_number(value)):
+        if value is not None and not math.isfinite(number(value)):
             self._go_back("val_loss is not finite")
         elif self._stretch.length or (last and self._candidate is None):
             self._stretch.widen(max(1, self.check_every // 2))
@@ -387,10 +387,6 @@ class _Stretch:
 
 def _lower_quartile(losses: np.ndarray) -> float:
     return float(np.quantile(losses, 0.25))
-
-
-def _number(value: Any) -> float:
-    return float(keras.ops.convert_to_numpy(value))
 
 
 def _is_finite(array: np.ndarray) -> bool:

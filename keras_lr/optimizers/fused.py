@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import torch
 
-from keras_lr.optimizers.multipliers import Multiplier
+from keras_lr.optimizers.multipliers import Multiplier, grouped
 
 FusedStep = Callable[[list[Any], list[Any], Any], None]
 _ENDS_WITH_RATE = ("Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "Lion", "Nadam", "RMSprop")
@@ -58,37 +58,23 @@ def scaled_step(
     if late:
         step(grads, targets, learning_rate)
     elif isinstance(optimizer, keras.optimizers.SGD):
-        step(_scaled(grads, factors), targets, learning_rate)
+        step(scaled(grads, factors), targets, learning_rate)
     else:
-        for value, group in _groups(multipliers, values):
-            step([grads[i] for i in group], [targets[i] for i in group], learning_rate * value)
+        for each, places in grouped(multipliers).items():
+            group = [grads[i] for i in places], [targets[i] for i in places]
+            step(*group, learning_rate * values[each])
     pairs = zip(targets, variables, multipliers, strict=True)
     moved = [i for i, (t, v, each) in enumerate(pairs) if t is not v and not each.frozen]
     if not moved:
         return
     steps = [targets[i].value for i in moved]
     if late:
-        steps = _scaled(steps, [factors[i] for i in moved])
+        steps = scaled(steps, [factors[i] for i in moved])
     for place, i in enumerate(moved):
         if multipliers[i].curves:
             # A velocity that SGD still has would move them, and 0 times infinity is not 0.
             steps[place] = torch.where(factors[i] == 0, 0.0, steps[place])
-    torch._foreach_add_([variables[i].value for i in moved], steps)
-
-
-def _groups(
-    multipliers: Sequence[Multiplier], values: dict[Multiplier, Any]
-) -> list[tuple[Any, list[int]]]:
-    indices: dict[Multiplier, list[int]] = {}
-    for index, each in enumerate(multipliers):
-        indices.setdefault(each, []).append(index)
-    return [(values[each], group) for each, group in indices.items()]
-
-
-def _scaled(tensors: list[Any], factors: list[Any]) -> list[Any]:
-    if all(isinstance(factor, float) for factor in factors):
-        return list(torch._foreach_mul(tensors, factors))
-    return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
+    add([variables[i] for i in moved], steps)
 
 
 def step_into(
@@ -129,7 +115,9 @@ def update_gains(
 
 
 def scaled(tensors: list[Any], factors: Any) -> list[Any]:
-    """The tensors times a factor for each, or times one for all."""
+    """The tensors times a factor for each, numbers and tensors, or times one for all."""
+    if isinstance(factors, list) and len({isinstance(each, float) for each in factors}) > 1:
+        return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
     return list(torch._foreach_mul(tensors, factors))
 
 

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_lr._stack import caller_self
 from keras_lr.optimizers.modified import Modified, registered
-from keras_lr.optimizers.multipliers import Multiplier, Rule, check_multipliers, resolve
+from keras_lr.optimizers.multipliers import Multiplier, Rule, check_multipliers, grouped, resolve
 from keras_lr.optimizers.prodigy import Prodigy
 from keras_lr.steering import driven_optimizers
 
@@ -69,7 +69,7 @@ class LayerwiseLR(Modified):
         self._keep("_active", None)
         self._keep("_multipliers", [])
         if self.built:
-            self._settle(self._trainable_variables)
+            self._settle(rules, self._trainable_variables)
 
     @property
     def multipliers(self) -> dict[Any, Any]:
@@ -80,10 +80,8 @@ class LayerwiseLR(Modified):
     def multipliers(self, multipliers: Mapping[Any, Any] | None) -> None:
         rules = check_multipliers(multipliers)
         if self.built:
-            resolve(rules, self._trainable_variables)
+            self._settle(rules, self._trainable_variables)
         self._keep("_rules", rules)
-        if self.built:
-            self._settle(self._trainable_variables)
 
     def gate(self, gates: Mapping[int, Any]) -> None:
         """Multiply further, by index of the variable: by 0, or by a curve of the update.
@@ -92,16 +90,16 @@ class LayerwiseLR(Modified):
         afterwards follows.
         """
         self._keep("_gates", dict(gates))
-        self._settle(self._trainable_variables)
+        self._settle(self._rules, self._trainable_variables)
 
     def build(self, variables: Sequence[Any]) -> None:
         """Create the optimizer's variables, and find the multiplier of each weight."""
         if not self.built:
-            self._settle(variables)
+            self._settle(self._rules, variables)
         super().build(variables)
 
-    def _settle(self, variables: Sequence[Any]) -> None:
-        multipliers = resolve(self._rules, variables)
+    def _settle(self, rules: Sequence[Rule], variables: Sequence[Any]) -> None:
+        multipliers = resolve(rules, variables)
         for index, curve in self._gates.items():
             multipliers[index] = multipliers[index].times(curve) if curve else Multiplier(0.0)
         self._keep("_multipliers", multipliers)
@@ -168,14 +166,12 @@ class LayerwiseLR(Modified):
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         if self.weight_decay is None and getattr(self, "adam_weight_decay", None) is None:
             return  # the second is Muon's
-        groups: dict[Multiplier, list[Any]] = {}
-        for variable in variables:
-            if self._use_weight_decay(variable):
-                groups.setdefault(self._multiplier_of(variable), []).append(variable)
-        for multiplier, group in groups.items():
+        decayed = [variable for variable in variables if self._use_weight_decay(variable)]
+        groups = grouped(self._multiplier_of(variable) for variable in decayed)
+        for multiplier, places in groups.items():
             self._keep("_active", None if multiplier.plain else multiplier)
             try:
-                super()._apply_weight_decay(group)
+                super()._apply_weight_decay([decayed[place] for place in places])
             finally:
                 self._keep("_active", None)
 

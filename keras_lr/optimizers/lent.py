@@ -33,25 +33,23 @@ class LentMultipliers:
             )
         self._model = model
         self._own = leaves[0]
-        if isinstance(self._own, LayerwiseLR):
-            build_optimizer(model)
-            self.optimizer: Any = self._own
-            return
-        self.optimizer = LayerwiseLR(self._own)  # refuses what takes no multipliers
+        lends = not isinstance(self._own, LayerwiseLR)
+        if lends:
+            LayerwiseLR(self._own)  # refuses what takes no multipliers, before anything is built
         build_optimizer(model)
-        self.optimizer = LayerwiseLR(self._own)
-        self._put(self._own, self.optimizer)
+        self.optimizer: Any = LayerwiseLR(self._own) if lends else self._own
+        replace_optimizer(model, self._own, self.optimizer)
 
     def give_back(self) -> None:
         """Put the model's own optimizer back."""
-        if self.optimizer is not self._own:
-            self._put(self.optimizer, self._own)
+        replace_optimizer(self._model, self.optimizer, self._own)
 
-    def _put(self, old: Any, new: Any) -> None:
-        if self._model.optimizer is old:
-            # Past Keras's tracking, which has the variables already.
-            object.__setattr__(self._model, "optimizer", new)
-            return
-        for outer in all_optimizers(self._model.optimizer):
-            if getattr(outer, "inner_optimizer", None) is old:
-                object.__setattr__(outer, "inner_optimizer", new)
+
+def replace_optimizer(model: Any, old: Any, new: Any) -> None:
+    """Put an optimizer in the place of one that a model has, in a loss scale or not."""
+    if model.optimizer is old:
+        # Past Keras's tracking, which has the variables already.
+        object.__setattr__(model, "optimizer", new)
+    for outer in all_optimizers(model.optimizer):
+        if getattr(outer, "inner_optimizer", None) is old:
+            object.__setattr__(outer, "inner_optimizer", new)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,34 @@ def _checked_key(key: Any) -> Any:
     return key
 
 
+def check_keys(name: str, given: Any) -> list[Any]:
+    """A layer, a text, or a list of these, as a list.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    single = isinstance(given, (str, keras.layers.Layer))
+    keys = [given] if single else given
+    kinds = "a layer, a layer's name, a regular expression, or a list of these"
+    if not isinstance(keys, Sequence):
+        raise TypeError(f"{name} must be {kinds}; got {given!r}.")
+    for key in keys:
+        if not isinstance(key, (str, keras.layers.Layer)):
+            raise TypeError(f"{name} must be {kinds}; got {key!r} in it.")
+    return list(keys)
+
+
+def check_groups(groups: Any) -> list[list[Any]]:
+    """A list of groups of layers, each as `check_keys` takes it, as a list of lists.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if isinstance(groups, (str, keras.layers.Layer)) or not isinstance(groups, Sequence):
+        raise TypeError(f"groups must be a list of groups of layers; got {groups!r}.")
+    return [check_keys("A group", group) for group in groups]
+
+
 def checked_value(key: Any, value: Any) -> Any:
     """A multiplier that was given for `key`: a float of at least 0, or a schedule."""
     value = deserialized(value)
@@ -184,6 +212,14 @@ def owners(variables: Sequence[Any]) -> list[str]:
 def _shortened(names: list[str]) -> list[str]:
     rest = len(names) - _LISTED
     return names if rest <= 0 else [*names[:_LISTED], f"and {rest} more"]
+
+
+def grouped(multipliers: Iterable[Multiplier]) -> dict[Multiplier, list[int]]:
+    """The places at which each multiplier stands."""
+    places: dict[Multiplier, list[int]] = {}
+    for place, multiplier in enumerate(multipliers):
+        places.setdefault(multiplier, []).append(place)
+    return places
 
 
 def resolve(rules: Sequence[Rule], variables: Sequence[Any]) -> list[Multiplier]:
