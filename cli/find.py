@@ -14,7 +14,7 @@ import click
 
 from .errors import BadInput, Interrupted, RunFailed, one_line
 from .functions import is_function
-from .outputs import check_outputs
+from .outputs import check_outputs, try_outputs, writing
 from .report import RULES
 
 __all__ = ["find"]
@@ -230,16 +230,9 @@ def _find(
             spec, trust=trust, optimizer=optimizer, loss=loss, metrics=metric, lean=not own_code
         )
         keyed = {} if multipliers is None else put_multipliers(model, factors, multipliers)
-        from keras_lr._files import check_writable
-
         from .checks import check_data, describe_inputs
 
-        for path in filter(None, (plot, save)):
-            try:
-                check_writable(path)
-            except OSError as error:
-                raise BadInput(one_line(error)) from error
-
+        try_outputs(plot, save)
         if not data:
             beside = os.path.splitext(spec)[0] + ".npz"
             raise BadInput(
@@ -335,7 +328,7 @@ def _answer(
 
     test, found = outcome["test"], outcome["suggestion"]
     written: dict[str, str] = {}
-    try:
+    with writing():
         if save:
             test.save(save)
             written["save"] = save
@@ -344,8 +337,6 @@ def _answer(
 
             save_range_test_plot(test, plot, method=method)
             written["plot"] = plot
-    except OSError as error:
-        raise RunFailed(f"The result could not be written: {one_line(error)}") from error
     paste = ""
     if found and multipliers:
         paste = in_python(model, multipliers, float(f"{found.learning_rate:.3g}"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from .errors import BadInput
+from .errors import BadInput, RunFailed, one_line
 
-__all__ = ["check_outputs"]
+__all__ = ["check_outputs", "try_outputs", "writing"]
 
 PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "eps", "ps", "svgz")
 
@@ -43,3 +44,27 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
             raise BadInput(f"{option} {path}: the folder {folder} does not exist.")
         if not os.access(path if os.path.exists(path) else folder, os.W_OK):
             raise BadInput(f"{option} {path} cannot be written.")
+
+
+def try_outputs(*paths: str | None) -> None:
+    """Make sure, by trying, that the files can be written; None is no file.
+
+    Raises:
+        BadInput: If one cannot.
+    """
+    from keras_lr._files import check_writable
+
+    for path in filter(None, paths):
+        try:
+            check_writable(path)
+        except OSError as error:
+            raise BadInput(one_line(error)) from error
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """In the block results are written; what prevents it is told in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"The result could not be written: {one_line(error)}") from error

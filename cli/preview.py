@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from .errors import BadInput, RunFailed, one_line
-from .outputs import check_outputs
+from .outputs import check_outputs, try_outputs, writing
 
 __all__ = ["POLICIES", "preview"]
 
@@ -447,15 +447,9 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 def _write(shown: Any, plot: str | None, csv: str | None, log: bool | None) -> dict[str, str]:
-    from keras_lr._files import check_writable
-
     written: dict[str, str] = {}
-    for path in filter(None, (plot, csv)):
-        try:
-            check_writable(path)
-        except OSError as error:
-            raise BadInput(one_line(error)) from error
-    try:
+    try_outputs(plot, csv)
+    with writing():
         if csv:
             shown.to_csv(csv)
             written["csv"] = csv
@@ -464,8 +458,6 @@ def _write(shown: Any, plot: str | None, csv: str | None, log: bool | None) -> d
 
             save_preview_plot(shown, plot, log=log)
             written["plot"] = plot
-    except OSError as error:
-        raise RunFailed(f"The result could not be written: {one_line(error)}") from error
     return written
 
 

@@ -1,8 +1,11 @@
 """One process, one backend, one thread: set before anything imports Keras."""
 
+import importlib.util
 import os
 import signal
 from pathlib import Path
+
+import pytest
 
 CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache"
 
@@ -17,3 +20,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a job in the background has it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    """Pretend that only these backends are installed, and that Keras has no settings."""
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+
+    def only(*names):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in names or None)
+
+    return only

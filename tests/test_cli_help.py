@@ -21,7 +21,17 @@ OF_THE_COMMAND = set(
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("argument", ["--help", "--version", "find --help", "layers --help"])
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--help",
+        "--version",
+        "find --help",
+        "layers --help",
+        "preview --help",
+        "preview one-cycle --help",
+    ],
+)
 def test_help_loads_nothing_heavy(argument):
     code = f"""
 import sys

@@ -1,6 +1,5 @@
 """`keras-lr preview`: its options, its answer, and where that goes."""
 
-import importlib.util
 import inspect
 import json
 import os
@@ -118,23 +117,6 @@ def test_example_runs_and_its_python_gives_the_same_rates(name):
     pasted = result.stdout.split("In Python:\n")[1]
     for argument, value in shown["python"].items():
         assert re.sub(r"\s", "", f"{argument}={value}") in re.sub(r"\s", "", pasted)
-
-
-@pytest.mark.parametrize("argument", ["preview --help", "preview one-cycle --help"])
-def test_help_loads_nothing_heavy(argument):
-    code = f"""
-import sys
-from keras_lr_cli import main
-try:
-    main({argument.split()!r})
-except SystemExit as end:
-    assert not end.code, end.code
-heavy = ("keras", "keras_lr", "numpy", "matplotlib", "tensorflow", "jax", "torch", "rich", "pandas")
-loaded = [name for name in heavy if name in sys.modules]
-assert not loaded, loaded
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 # The answer
@@ -320,18 +302,6 @@ def test_what_goes_wrong_otherwise_shows_no_traceback(monkeypatch):
 
 
 # The backend
-
-
-@pytest.fixture
-def installed(monkeypatch, tmp_path):
-    """Pretend that only these backends are installed, and that Keras has no settings."""
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-
-    def only(*backends):
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in backends or None)
-
-    return only
 
 
 def test_what_trains_nothing_runs_where_keras_starts_fastest(installed, monkeypatch):

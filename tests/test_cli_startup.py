@@ -16,18 +16,6 @@ from keras_lr_cli.quiet import CHATTER
 pytestmark = pytest.mark.once
 
 
-@pytest.fixture
-def installed(monkeypatch, tmp_path):
-    """Pretend that only these backends are installed, and that Keras has no settings."""
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-
-    def only(*names):
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in names or None)
-
-    return only
-
-
 def test_tensorflow_is_the_usual_backend(installed):
     installed("tensorflow", "jax", "torch")
     assert startup._choose(None) == "tensorflow"
