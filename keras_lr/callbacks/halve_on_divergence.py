@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_lr import _checks
+from keras_lr._divergence import Level, Stretch
 from keras_lr.callbacks.base import Policy
 from keras_lr.snapshot import Values, build_optimizer, trained_variables
 from keras_lr.steering import Length, driven_optimizers
@@ -123,11 +124,11 @@ class HalveOnDivergence(Policy):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.events = []
-        self._level = _Level(self.threshold)
+        self._level = Level(self.threshold)
         self._halvings = 0
         self._stopped = False
         self._epoch = -1
-        self._stretch = _Stretch()
+        self._stretch = Stretch()
         super().on_train_begin(logs)
         if not all(layer.built for layer in self._model._flatten_layers()):
             raise ValueError(
@@ -149,7 +150,7 @@ class HalveOnDivergence(Policy):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self._epoch = epoch
-        self._stretch = _Stretch()
+        self._stretch = Stretch()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # With several steps an execution, Keras's index of the last batch overshoots.
@@ -281,112 +282,6 @@ class _Copy:
     mark: tuple[int, float]
     updates: int
     level: list[Any]
-
-
-class _Level:
-    """Where the loss stands, and what is too far above it."""
-
-    def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
-        self._first: Any = None
-        self._best: Any = None
-
-    def anchor(self, value: float) -> None:
-        """The loss of the weights that a stretch began with: measured anew at each return.
-
-        The largest of these counts, so a first batch that happened to be easy does no harm for
-        long.
-        """
-        self._first = value if self._first is None else max(self._first, value)
-        self._best = value if self._best is None else max(self._best, value)
-
-    def judge(self, losses: np.ndarray, last: bool = False) -> str:
-        """ "good", "doubtful" or "diverged".
-
-        Args:
-            losses: Those of a stretch of batches.
-            last: Whether no later stretch will tell a divergence from a spike.
-        """
-        if not np.isfinite(losses).all():
-            return "diverged"
-        mean = float(losses.mean())
-        if self._best is None:
-            self.anchor(mean)
-        most = self._threshold - 1.0
-        scale = self._scale() or math.ulp(0.0)
-        rise = (mean - self._best) / scale
-        surely = rise if last else (_lower_quartile(losses) - self._best) / scale
-        if surely > most:
-            return "diverged"
-        self._best = min(self._best, mean)
-        return "good" if rise <= most / 2.0 else "doubtful"
-
-    def reason(self, losses: np.ndarray) -> str:
-        if not np.isfinite(losses).all():
-            return "the loss is not finite"
-        return (
-            f"the loss rose to {losses.mean():.4g} (lower quartile {_lower_quartile(losses):.4g}); "
-            f"the first was {self._first:.4g} and the best {self._best:.4g}"
-        )
-
-    def _scale(self) -> float:
-        return max(abs(self._best), self._first - self._best)
-
-    def state(self) -> list[Any]:
-        return [self._first, self._best]
-
-    def load(self, state: list[Any]) -> None:
-        self._first, self._best = state
-
-
-class _Stretch:
-    """The losses of an epoch since the last check, an entry an execution.
-
-    The logs hold the mean over the batches of the epoch that were not undone. Read again and
-    again, it tells the sums in between.
-    """
-
-    def __init__(self) -> None:
-        self.done, self._total = 0, 0.0  # batches that the metrics hold, and their sum
-        self.mark = (0, 0.0)  # both, at the last check
-        self._undone = 0
-        self._losses: list[float] = []
-        self._before: list[float] = []  # those of the stretch before this one
-
-    @property
-    def length(self) -> int:
-        """Batches since the last check."""
-        return self.done - self.mark[0]
-
-    def advance(self, seen: int, mean: float) -> None:
-        """Note an execution: how many batches the epoch has seen, and what its logs say."""
-        done = seen - self._undone
-        if done <= self.done:
-            return
-        total = mean * done
-        self._losses.append((total - self._total) / (done - self.done))
-        self.done, self._total = done, total
-
-    def widen(self, least: int) -> None:
-        """Judge a short rest together with the stretch before it, for less noise."""
-        if self.length < least:
-            self._losses = self._before + self._losses
-
-    def close(self) -> np.ndarray:
-        """End the stretch here, and begin the next."""
-        self._before, self._losses = self._losses, []
-        self.mark = (self.done, self._total)
-        return np.array(self._before)
-
-    def go_back(self, mark: tuple[int, float]) -> None:
-        """The metrics hold again what they held at that check."""
-        self._undone += self.done - mark[0]
-        self.done, self._total = self.mark = mark
-        self._losses, self._before = [], []
-
-
-def _lower_quartile(losses: np.ndarray) -> float:
-    return float(np.quantile(losses, 0.25))
 
 
 def _is_finite(array: np.ndarray) -> bool:
