@@ -1,6 +1,8 @@
 """The picture, asked through matplotlib's own objects: what is drawn, where, under which name."""
 
 import ast
+import doctest
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -271,9 +273,19 @@ def test_save_makes_no_pyplot_figure(tmp_path):
     assert plt.get_fignums() == before
 
 
-def test_plotting_imports_matplotlib_only_where_it_draws():
+MODULES = sorted(Path(plotting.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: file.name)
+def test_plotting_imports_matplotlib_only_where_it_draws(file):
     # sys.modules cannot tell: Keras imports matplotlib itself.
-    body = ast.parse(Path(plotting.__file__).read_text(encoding="utf-8")).body
+    body = ast.parse(file.read_text(encoding="utf-8")).body
     imports = [node for node in body if isinstance(node, (ast.Import, ast.ImportFrom))]
     assert imports
     assert "matplotlib" not in " ".join(ast.unparse(node) for node in imports)
+
+
+@pytest.mark.parametrize("module", ["range_test"])
+def test_examples_in_the_documentation_are_true(module):
+    failed, count = doctest.testmod(sys.modules[f"keras_lr.plotting.{module}"])
+    assert not failed and count

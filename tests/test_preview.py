@@ -138,7 +138,7 @@ def test_one_cycle_has_two_half_cosines_and_the_momentum_mirrors_them():
 
 
 @once
-@pytest.mark.parametrize("module", ["keras_lr.preview", "keras_lr.plotting"])
+@pytest.mark.parametrize("module", ["keras_lr.preview", "keras_lr.plotting.preview"])
 def test_examples_in_the_documentation_are_true(module):
     failed, count = doctest.testmod(sys.modules[module])
     assert not failed and count

@@ -1,0 +1,6 @@
+"""Pictures: axes in, axes out. matplotlib is imported by the function that draws."""
+
+from keras_lr.plotting.preview import plot_preview, save_preview_plot
+from keras_lr.plotting.range_test import plot_range_test, save_range_test_plot
+
+__all__ = ["plot_preview", "plot_range_test", "save_preview_plot", "save_range_test_plot"]

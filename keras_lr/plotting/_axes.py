@@ -1,0 +1,140 @@
+"""What all pictures share: colours, where they are drawn, how they are saved and labelled.
+
+Colours are those of Okabe and Ito, which stay apart for colour-blind readers; what differs in
+colour also differs in line style, marker or hatching.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_lr._files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "PURPLE",
+    "RATE_LABEL",
+    "SHADE",
+    "STEP_LABEL",
+    "VERMILION",
+    "axes_for",
+    "labelled_once",
+    "legend_above",
+    "save",
+    "short",
+]
+
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+GREY, SHADE = "#707070", "#EBEBEB"
+RATE_LABEL = "Learning rate (log scale)"
+STEP_LABEL = "Step (optimizer updates)"
+_SHAPES = {"loss": 2.2, "slope": 1.0, "ramp": 1.0, "rate": 1.6, "momentum": 1.0}
+
+
+def save(
+    path: str | os.PathLike[str],
+    dpi: int,
+    panels: list[str],
+    draw: Callable[[tuple[Axes, ...]], Any],
+) -> None:
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    figure = Figure(figsize=_stacked_size(panels), layout="constrained")
+    formats = figure.canvas.get_supported_filetypes()
+    kind = path.suffix[1:].lower()
+    if kind not in formats:
+        raise ValueError(
+            f"The picture's name must end in a format that can be written; got {path.name!r}. "
+            f"The formats are: {', '.join(sorted(formats))}."
+        )
+    draw(_stacked(figure, panels))
+    atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
+
+
+def axes_for(ax: Axes | Sequence[Axes] | None, panels: list[str], hint: str) -> tuple[Axes, ...]:
+    """One axes a panel: those that were given, or new ones."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        return _stacked(plt.figure(figsize=_stacked_size(panels), layout="constrained"), panels)
+    if not isinstance(ax, (Sequence, np.ndarray)):
+        return (ax,)
+    axes = tuple(np.ravel(np.asarray(ax, dtype=object)))
+    if not 1 <= len(axes) <= len(panels):
+        raise ValueError(
+            f"ax must hold 1 to {len(panels)} axes, one a panel ({', '.join(panels)}); "
+            f"got {len(axes)}. {hint}"
+        )
+    return axes
+
+
+def labelled_once(axes: tuple[Axes, ...]) -> Axes | tuple[Axes, ...]:
+    """The axes as they are returned; those with a common x axis name it once."""
+    for target in axes[:-1]:
+        if target.get_shared_x_axes().joined(target, axes[-1]):
+            target.set_xlabel("")
+    return axes if len(axes) > 1 else axes[0]
+
+
+def legend_above(ax: Axes, title: str) -> None:
+    """Legend and title over the axes, in as many columns as fit, so that no data is covered."""
+    handles, labels = ax.get_legend_handles_labels()
+    size = 9.0
+    # A layout engine settles the width of the axes only when the figure is drawn, and takes
+    # half a second for it; until then they have the default margins, which are wider.
+    for columns in range(min(len(labels), 4), 0, -1):
+        legend = ax.legend(
+            handles,
+            labels,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=columns,
+            frameon=False,
+            fontsize=size,
+            borderaxespad=0.2,
+            borderpad=0.2,
+            columnspacing=1.4,
+            handlelength=1.6,
+        )
+        if legend.get_window_extent().width <= ax.get_window_extent().width:
+            break
+    rows = -(-len(labels) // columns)
+    ax.set_title(title, loc="left", fontsize=11, pad=8 + rows * size * 1.55)
+
+
+def _stacked(figure: Figure, panels: list[str]) -> tuple[Axes, ...]:
+    heights = [_SHAPES[panel] for panel in panels]
+    grid = figure.add_gridspec(len(panels), 1, height_ratios=heights)
+    top = figure.add_subplot(grid[0])
+    axes = [top]
+    for row, panel in enumerate(panels[1:], start=1):
+        share = None if panel == "ramp" else top  # the other panels have the first one's x axis
+        axes.append(figure.add_subplot(grid[row], sharex=share))
+        if share is not None:
+            top.tick_params(labelbottom=False)
+    figure.align_ylabels(axes)
+    return tuple(axes)
+
+
+def _stacked_size(panels: list[str]) -> tuple[float, float]:
+    return 7.0, 2.2 + 1.6 * len(panels)
+
+
+def short(rate: float) -> str:
+    """A learning rate in two digits: 0.31, 3.0e-3."""
+    if 0.1 <= rate < 100:
+        return f"{rate:.2g}"
+    digits, exponent = f"{rate:.1e}".split("e")
+    return f"{digits}e{int(exponent)}"
