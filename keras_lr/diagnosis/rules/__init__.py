@@ -1,0 +1,68 @@
+"""Rules: each looks at a run and says one thing about it, or nothing.
+
+A rule is a function of a `Case`. One that is not sure says nothing, or a "hint".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from keras_lr.diagnosis.result import Finding
+from keras_lr.diagnosis.rules.batch import batch_size_changed, no_warm_up
+from keras_lr.diagnosis.rules.case import Case
+from keras_lr.diagnosis.rules.learning import overfitting, plateau, underfitting
+from keras_lr.diagnosis.rules.lost import diverged, not_a_number
+from keras_lr.diagnosis.rules.rate import rate_too_high, rate_too_low
+from keras_lr.diagnosis.rules.restarts import spikes_after_restart
+from keras_lr.diagnosis.rules.schedule import never_decayed, schedule_ended_early
+from keras_lr.diagnosis.rules.thresholds import FEWEST_ROWS
+
+__all__ = ["RULES", "SILENCED_BY", "Case", "not_judged"]
+
+RULES: dict[str, Callable[[Case], Finding | None]] = {
+    "not-a-number": not_a_number,
+    "diverged": diverged,
+    "spikes-after-restart": spikes_after_restart,
+    "no-warm-up": no_warm_up,
+    "rate-too-high": rate_too_high,
+    "rate-too-low": rate_too_low,
+    "overfitting": overfitting,
+    "schedule-ended-early": schedule_ended_early,
+    "never-decayed": never_decayed,
+    "batch-size-changed": batch_size_changed,
+    "plateau": plateau,
+    "underfitting": underfitting,
+}
+
+# What is told only where the finding that explains it is not. A rule that needs a finite loss is
+# silent after NaN.
+_SHAPES = frozenset({"not-a-number", "diverged"})
+SILENCED_BY: dict[str, frozenset[str]] = {
+    "diverged": frozenset({"not-a-number"}),
+    "rate-too-high": _SHAPES,
+    "rate-too-low": _SHAPES,
+    "overfitting": _SHAPES,
+    "schedule-ended-early": _SHAPES,
+    "never-decayed": _SHAPES | {"rate-too-high"},
+    "plateau": _SHAPES
+    | {"spikes-after-restart", "rate-too-high", "rate-too-low", "never-decayed", "overfitting"},
+    "underfitting": _SHAPES
+    | {"spikes-after-restart", "rate-too-high", "rate-too-low", "never-decayed", "plateau"},
+}
+
+
+def not_judged(case: Case) -> Iterator[str]:
+    """What the log does not show, in sentences."""
+    log = case.log
+    if len(log) < FEWEST_ROWS:
+        yield (
+            f"{len(log)} {log.unit}{'s' if len(log) > 1 else ''} are too few to judge the rate "
+            f"and the shape of the curve; {FEWEST_ROWS} tell something."
+        )
+    if log.val_loss is None:
+        yield "Over- and underfitting: the log has no held-out loss (val_loss)."
+    if case.rate is None:
+        yield "The schedule: the log has no learning rate. TensorBoard logs it with each epoch."
+    if log.batch_size is None:
+        told = " Changes of its size show in the updates." if log.updates is not None else ""
+        yield f"Warm-up and the batch: the log has no batch size; give it as batch_size.{told}"

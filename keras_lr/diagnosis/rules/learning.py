@@ -1,0 +1,113 @@
+"""Where learning stopped: plateau, overfitting, underfitting."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_lr.diagnosis.curves import level, noise
+from keras_lr.diagnosis.result import Finding
+from keras_lr.diagnosis.rules.case import FIND, Case, flat_from, flat_noise, held_out_falls
+from keras_lr.diagnosis.rules.thresholds import (
+    FEWEST_ROWS,
+    FLAT_NOISE,
+    LONG_ROWS,
+    LONG_SHARE,
+    NO_GAP,
+    OVERFIT_FALL,
+    OVERFIT_NOISES,
+    OVERFIT_RISE,
+    UNDERFIT_LOSS,
+    UNDERFIT_METRIC,
+    UNDERFIT_NOISE,
+)
+
+__all__ = ["overfitting", "plateau", "underfitting"]
+
+
+def plateau(case: Case) -> Finding | None:
+    """A loss that gains nothing for a large part of the run, at a rate that could be cut."""
+    log, loss, rate = case.log, case.loss, case.rate
+    begin = flat_from(case)
+    if begin is None or case.converged or held_out_falls(case, begin):
+        return None
+    if rate is not None and rate[begin:].min() < 0.3 * rate.max():
+        return None
+    rows = len(loss) - begin
+    severity = "warning"
+    if begin > 2 and flat_noise(case, begin) < FLAT_NOISE:
+        long = rows >= max(LONG_ROWS, LONG_SHARE * len(loss))
+        if not long or underfitting(case) is not None:
+            return None
+        severity = "hint"
+    last = len(loss) - 1
+    evidence = (
+        f"The loss stays near {np.median(loss[begin:]):.4g} from {log.at(begin)} to "
+        f"{log.at(last)}, {rows} of {len(loss)} {log.unit}s"
+    )
+    evidence += f", at a rate of {rate[-1]:.3g}." if rate is not None else "."
+    advice = "Cut the rate where the loss stands still: keras_lr.ReduceLROnPlateau(patience=5)."
+    if begin <= 2:
+        advice = f"It never began to learn: try other rates. {FIND}"
+    return case.span("plateau", severity, evidence, advice, begin, last)
+
+
+def overfitting(case: Case) -> Finding | None:
+    """Held-out loss that rises while the training loss falls."""
+    log, loss, held_out = case.log, case.loss, case.held_out
+    if held_out is None or len(loss) < FEWEST_ROWS:
+        return None
+    best = int(np.argmin(held_out))
+    if len(loss) - 1 - best < 3:
+        return None
+    end = level(held_out, min(5, max(3, len(loss) // 10)))
+    least = float(held_out[best])
+    rise = end - least
+    if least > 0 and rise < OVERFIT_RISE * least:
+        return None
+    if rise < OVERFIT_NOISES * noise(held_out[len(loss) // 4 :]):
+        return None
+    before, after = float(loss[best]), case.end
+    if not after < before - OVERFIT_FALL * abs(before):
+        return None
+    evidence = (
+        f"The held-out loss rose from {least:.4g} in {log.at(best)} to {held_out[-1]:.4g} in "
+        f"{log.at(len(loss) - 1)}, while the training loss fell from {before:.4g} to "
+        f"{loss[-1]:.4g}."
+    )
+    advice = (
+        f"Stop where the held-out loss is lowest, after {log.at(best)}: "
+        "EarlyStopping(patience=5, restore_best_weights=True)."
+    )
+    return case.span("overfitting", "warning", evidence, advice, best, len(loss) - 1)
+
+
+def underfitting(case: Case) -> Finding | None:
+    """A loss that stands still high up, for training and held-out data alike."""
+    log, loss, held_out = case.log, case.loss, case.held_out
+    begin = flat_from(case)
+    if begin is None or case.converged or held_out is None:
+        return None
+    rate = case.rate
+    if rate is not None and np.median(rate[begin:]) < 0.3 * rate.max():
+        return None  # it stands still because its rate is low
+    if flat_noise(case, begin) > UNDERFIT_NOISE:
+        return None
+    train, other = float(np.median(loss[begin:])), float(np.median(held_out[begin:]))
+    if other - train > NO_GAP * abs(other):
+        return None
+    metric = log.metric
+    if metric is not None:
+        if level(metric, 3) > UNDERFIT_METRIC:
+            return None
+    elif train < UNDERFIT_LOSS * case.start:
+        return None
+    evidence = (
+        f"From {log.at(begin)} on the training loss stays near {train:.4g} and the held-out loss "
+        f"near {other:.4g}: no gap, and nothing more is learned"
+    )
+    if metric is not None:
+        evidence += f"; the training {log.metric_name} ends at {level(metric, 3):.3g}"
+    advice = (
+        "Try a larger model, or less regularization. If that gains nothing, the data tell no more."
+    )
+    return case.span("underfitting", "hint", evidence + ".", advice, begin, len(loss) - 1)

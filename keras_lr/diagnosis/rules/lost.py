@@ -1,0 +1,75 @@
+"""Lost runs: loss of NaN or infinity, and divergence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_lr.diagnosis.result import Finding
+from keras_lr.diagnosis.rules.case import FIND, Case, restarted_between, usual_noise
+from keras_lr.diagnosis.rules.thresholds import DIVERGED_SHARE, DIVERGED_TIMES, LEAP
+
+__all__ = ["diverged", "not_a_number"]
+
+
+def not_a_number(case: Case) -> Finding | None:
+    """Loss of NaN or infinity."""
+    log = case.log
+    for name, values in (("loss", log.loss), ("held-out loss", log.val_loss)):
+        if values is None or np.isfinite(values).all():
+            continue
+        bad = np.flatnonzero(~np.isfinite(values))
+        first, last = int(bad[0]), int(bad[-1])
+        what = "NaN" if np.isnan(values[first]) else "infinite"
+        till = "" if first == last else f" to {log.at(last)}"
+        evidence = f"The {name} is {what} in {log.at(first)}{till}"
+        falling = 1 < first and case.loss[first - 1] <= 1.5 * np.nanmin(case.loss[:first])
+        if first:
+            evidence += f"; it was {values[first - 1]:.4g} in {log.at(first - 1)}"
+        if name != "loss" and np.isfinite(log.loss).all():
+            advice = "Look for NaN or infinity in the held-out data."
+        elif falling:
+            advice = (
+                "The loss was falling till then: look for NaN in the data, and for log(0) or "
+                "0/0 in the loss; then clip gradients (clipnorm=1.0)."
+            )
+        else:
+            advice = f"Lower the learning rate. {FIND}"
+        return case.span("not-a-number", "error", evidence + ".", advice, first, last)
+    return None
+
+
+def diverged(case: Case) -> Finding | None:
+    """A loss that ends far above its best, and stays there."""
+    log, loss = case.log, case.loss
+    if len(loss) < 3:
+        return None
+    best, end = float(loss[case.best]), case.end
+    fall = case.loss[0] - best
+    above = end - best
+    after = loss[case.best :]
+    lasting = min(len(after) - 1, 2)
+    high = min(best + 0.3 * above, case.start + 0.2 * abs(case.start))
+    stays = lasting > 0 and bool((loss[-lasting:] > high).all())
+    leaps = loss[-1] > LEAP * np.abs(loss[:-1]).max()
+    if not (stays or leaps) or above <= max(6 * usual_noise(loss[: case.best + 1]), 0.0):
+        return None
+    over = end > loss[0] + 0.2 * abs(loss[0])
+    times = best <= 0 or end > DIVERGED_TIMES * best
+    if not (over or (times and above > DIVERGED_SHARE * fall)):
+        return None
+    if not over and restarted_between(case, case.best, len(loss)):
+        return None
+    evidence = (
+        f"The loss rose from {best:.4g} in {log.at(case.best)} to {loss[-1]:.4g} in "
+        f"{log.at(len(loss) - 1)}; it was {loss[0]:.4g} in {log.at(0)}."
+    )
+    rate = case.rate
+    if rate is not None and rate[-1] > 1.5 * rate[case.best]:
+        evidence += f" The rate rose from {rate[case.best]:.3g} to {rate[-1]:.3g}."
+        safe = f"{rate[case.best]:.2g}"
+        advice = f"Let the rate rise no higher than about {safe}. {FIND}"
+    elif rate is not None:
+        advice = f"Train at a tenth of the rate, {rate.max() / 10:.2g}, or ask keras-lr find."
+    else:
+        advice = f"Train at a tenth of the rate. {FIND}"
+    return case.span("diverged", "error", evidence, advice, case.best, len(loss) - 1)

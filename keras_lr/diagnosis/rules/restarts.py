@@ -1,0 +1,68 @@
+"""A loss that jumps where training, or the cycle of a schedule, began again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_lr.diagnosis.log import Log
+from keras_lr.diagnosis.result import Finding
+from keras_lr.diagnosis.rules.case import Case, afresh, rate_restarts, usual_noise
+from keras_lr.diagnosis.rules.thresholds import SPIKE_SHARE, SPIKE_TIMES
+
+__all__ = ["spikes_after_restart"]
+
+
+def spikes_after_restart(case: Case) -> Finding | None:
+    """A loss that jumps where training began again."""
+    log = case.whole
+    found = _jump(log, [row for row in log.restarts if row > 0], by_rate=False)
+    shift = len(case.whole) - len(case.log)
+    rows = [row + shift for row in rate_restarts(case)]
+    return found or _jump(log, rows, by_rate=True)
+
+
+def _jump(log: Log, rows: list[int], *, by_rate: bool) -> Finding | None:
+    loss = log.loss
+    worst: tuple[float, int, int] | None = None
+    for row in rows:
+        before = loss[:row][np.isfinite(loss[:row])]
+        after = loss[row : row + 2]
+        if len(before) < 2 or not np.isfinite(after).all():
+            continue
+        last = float(np.median(before[-2:]))
+        peak = int(np.argmax(after))
+        rise = float(after[peak]) - last
+        learned = float(before.max()) - float(before.min())
+        if rise < SPIKE_SHARE * learned or rise < 5 * usual_noise(before[len(before) // 3 :]):
+            continue
+        if last > 0 and after[peak] < SPIKE_TIMES * last:
+            continue
+        if worst is None or rise > worst[0]:
+            worst = (rise, row, row + peak)
+    if worst is None:
+        return None
+    _, row, peak = worst
+    before = float(loss[row - 1])
+    back = np.flatnonzero(loss[peak:] <= before)
+    came = f"comes back in {log.at(peak + int(back[0]))}" if back.size else "does not come back"
+    severity = "warning"
+    if by_rate:
+        rate = log.learning_rate
+        low, high = (rate[row - 1], rate[row]) if rate is not None else (0.0, 0.0)
+        evidence = f"The rate jumps from {low:.3g} to {high:.3g} in {log.at(row)}, and the loss"
+        advice = "Restart at a lower rate: halve the highest rate with each cycle."
+        severity = "hint" if back.size and peak + back[0] - row <= 3 else "warning"
+    else:
+        evidence = f"Training began again in {log.at(row)}, and the loss"
+        advice = (
+            "Resume with the optimizer's state, the rate and the step: keras.callbacks."
+            "BackupAndRestore, or keras.saving.load_model of a whole model."
+        )
+        if afresh(log, row):
+            advice = (
+                "The loss is back where it began, so the weights were new: load them before fit, "
+                "or give each run a log of its own."
+            )
+    evidence += f" rises from {before:.4g} to {loss[peak]:.4g}; it {came}."
+    first, last = log.epoch(row - 1), log.epoch(min(len(log) - 1, peak + 1))
+    return Finding("spikes-after-restart", severity, evidence, advice, first, last)
