@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
-__all__ = ["BadInput", "Interrupted", "RunFailed", "one_line"]
+__all__ = ["BadInput", "Interrupted", "RunFailed", "ending", "one_line"]
 
 
 class BadInput(click.ClickException):
@@ -26,8 +29,8 @@ class Interrupted(click.ClickException):
 
     exit_code = 130
 
-    def __init__(self) -> None:
-        super().__init__("Interrupted; the model file was not touched.")
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or "Interrupted; the model file was not touched.")
 
 
 def one_line(error: BaseException | str, limit: int = 400) -> str:
@@ -40,3 +43,24 @@ def one_line(error: BaseException | str, limit: int = 400) -> str:
     text = "".join(c if c.isprintable() else " " for c in text)
     text = " ".join(text.split()).strip()
     return text if len(text) <= limit else text[: limit - 4].rsplit(" ", 1)[0] + " ..."
+
+
+@contextmanager
+def ending(failed: str, show_traceback: bool, interrupted: str | None = None) -> Iterator[None]:
+    """In the block a command does its work; whatever ends it early is told in one line.
+
+    Args:
+        failed: What to say of an error that nobody foresaw.
+        show_traceback: Whether to print its traceback too.
+        interrupted: What to say of Ctrl-C.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if show_traceback:
+            click.echo("".join(traceback.format_exception(error)), err=True)
+        if isinstance(error, (click.ClickException, BrokenPipeError)):
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(interrupted) from error
+        raise RunFailed(f"{failed} {type(error).__name__}: {one_line(error)}") from error

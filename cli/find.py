@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-import traceback
 import warnings
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import BadInput, Interrupted, RunFailed, one_line
-from .functions import is_function
-from .outputs import check_outputs, try_outputs, writing
+from .errors import BadInput, RunFailed, ending, one_line
+from .options import data_options, model_options, options, process_options
+from .outputs import writing
 from .report import RULES
+from .text import can_draw
+
+if TYPE_CHECKING:
+    from .inputs import Inputs
 
 __all__ = ["find"]
 
 METHODS = ("auto", "curve", *RULES)
 
 
-def options(*groups: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Apply option decorators in the order in which help shows them."""
-
-    def decorate(function: Any) -> Any:
-        for option in reversed(groups):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-data_options = options(
-    click.option("--data", metavar="SRC", help="Training data; by default MODEL's .npz."),
-    click.option("--target", metavar="COL", help="Column of a table to predict."),
-    click.option("--validation", metavar="SRC", help="Held-out data, measured along the way."),
-    click.option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Examples a batch; usually 32.",
-    ),
-    click.option(
-        "--shuffle/--no-shuffle", default=True, help="Order of the data.", show_default=True
-    ),
-)
 ramp_options = options(
     click.option(
         "--start-lr",
@@ -113,28 +89,11 @@ ramp_options = options(
         help=f"Rule that suggests: {', '.join(METHODS)}.",
     ),
 )
-model_options = options(
-    click.option("--optimizer", metavar="NAME", help="Compile with this optimizer."),
-    click.option("--loss", metavar="NAME", help="Compile with this loss."),
-    click.option("--metric", metavar="NAME", multiple=True, help="Compile with it; repeatable."),
-    click.option("--multipliers", metavar="FILE", help="JSON with a multiplier for each layer."),
-    click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda)."),
-)
 output_options = options(
     click.option("--plot", metavar="FILE", help="Write the picture: .png, .svg, .pdf."),
     click.option("--save", metavar="FILE", help="Write the curve as JSON."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object and no more."),
     click.option("--quiet", is_flag=True, help="Print the rate and no more."),
-)
-process_options = options(
-    click.option("--backend", metavar="NAME", help="tensorflow, jax or torch."),
-    click.option(
-        "--cache/--no-cache",
-        default=True,
-        show_default=True,
-        help="Keep programs that JAX compiled.",
-    ),
-    click.option("--traceback", is_flag=True, help="Show the traceback of an error."),
 )
 
 
@@ -164,18 +123,11 @@ def find(model: str, **given: Any) -> None:
     """
     from .quiet import short_warnings
 
-    try:
-        with short_warnings(given["quiet"]):
-            code = _find(model, **given)
-    except (Exception, KeyboardInterrupt) as error:
-        if given["traceback"]:
-            click.echo("".join(traceback.format_exception(error)), err=True)
-        if isinstance(error, click.ClickException):
-            raise
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted from error
-        text = f"{type(error).__name__}: {one_line(error)}"
-        raise RunFailed(f"The test could not finish. {text}") from error
+    with (
+        short_warnings(given["quiet"]),
+        ending("The test could not finish.", given["traceback"]),
+    ):
+        code = _find(model, **given)
     if code:
         click.get_current_context().exit(code)
 
@@ -202,55 +154,40 @@ def _find(
     traceback: bool,  # of the command alone
     **ramp: Any,
 ) -> int:
-    from . import data as sources
-    from .models import check_model_file, load_model
+    from .inputs import read_inputs
     from .multipliers import put_multipliers, read_multipliers
     from .quiet import stdout_to_stderr
-    from .startup import start
 
     started = time.perf_counter()
     if ramp["start_lr"] >= ramp["end_lr"]:
         raise BadInput(
             f"--start-lr must be below --end-lr; got {ramp['start_lr']:g} and {ramp['end_lr']:g}."
         )
-    check_model_file(spec)
-    data = data or sources.source_beside(spec)
-    for source, option in ((data, "--data"), (validation, "--validation")):
-        if source:
-            sources.check_source(source, option, target)
-    inputs = [spec, *(source for source in (data, validation) if source)]
-    check_outputs(
-        {"--plot": plot, "--save": save}, [*inputs, *([multipliers] if multipliers else [])]
-    )
-    factors = {} if multipliers is None else read_multipliers(multipliers)
-    own_code = any(is_function(each) for each in inputs)
+    factors = {}
+    if multipliers is not None:
+        factors = read_multipliers(multipliers)
     with stdout_to_stderr():
-        backend = start(backend, cache=cache, lean=not own_code)
-        model = load_model(
-            spec, trust=trust, optimizer=optimizer, loss=loss, metrics=metric, lean=not own_code
+        inputs = read_inputs(
+            spec,
+            data=data,
+            target=target,
+            validation=validation,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            loss=loss,
+            metric=metric,
+            trust=trust,
+            backend=backend,
+            cache=cache,
+            outputs={"--plot": plot, "--save": save},
+            also_read=[multipliers] if multipliers else [],
         )
+        model = inputs.model
         keyed = {} if multipliers is None else put_multipliers(model, factors, multipliers)
-        from .checks import check_data, describe_inputs
-
-        try_outputs(plot, save)
-        if not data:
-            beside = os.path.splitext(spec)[0] + ".npz"
-            raise BadInput(
-                f"No --data was given and there is no {beside}; the model wants "
-                f"{describe_inputs(model)}."
-            )
-        given = sources.load_data(data, model, batch_size=batch_size, target=target)
-        check_data(given, model, data)
-        held_out = None
-        if validation:
-            held_out = sources.load_data(
-                validation, model, batch_size=batch_size, target=target, validation=True
-            )
-            check_data(held_out, model, validation)
-        test = _run(model, given, held_out, batch_size, quiet or as_json, ramp)
+        test = _run(inputs, batch_size, quiet or as_json, ramp)
     warnings.simplefilter("ignore")  # the answer shows its own; undone with `short_warnings`
     outcome = _judge(test, method)
-    outcome.update(model_spec=spec, data_spec=data, backend=backend)
+    outcome.update(model_spec=spec, data_spec=inputs.data_spec, backend=inputs.backend)
     outcome["optimizer"] = type(model.optimizer).__name__
     if multipliers:
         outcome["multipliers"] = test.provenance["multipliers"] = factors
@@ -258,25 +195,16 @@ def _find(
     return _answer(outcome, model, optimizer, keyed, plot, save, as_json, quiet, method, started)
 
 
-def _run(
-    model: Any,
-    given: Any,
-    held_out: Any,
-    batch_size: int | None,
-    silent: bool,
-    ramp: dict[str, Any],
-) -> Any:
+def _run(inputs: Inputs, batch_size: int | None, silent: bool, ramp: dict[str, Any]) -> Any:
     import keras_lr
 
+    model, given = inputs.model, inputs.given
     if ramp["stop_factor"] == float("inf"):
         ramp["stop_factor"] = None
     if given.is_arrays:
         ramp["batch_size"] = batch_size
         ramp["sample_weight"] = given.sample_weight
-    if held_out is not None:
-        parts = (held_out.x, held_out.y, held_out.sample_weight)
-        keep = 3 if held_out.sample_weight is not None else 2
-        ramp["validation_data"] = parts[:keep] if held_out.is_arrays else held_out.x
+    ramp["validation_data"] = inputs.validation
     try:
         return keras_lr.lr_find(model, given.x, given.y, verbose=0 if silent else "auto", **ramp)
     except click.ClickException:
@@ -353,7 +281,7 @@ def _answer(
             for warning in found.warnings:
                 click.echo(f"Warning: {one_line(warning)}", err=True)
     else:
-        click.echo(report.to_text(result, method=method, unicode=report.can_draw()))
+        click.echo(report.to_text(result, method=method, unicode=can_draw()))
     if found:
         return 0
     click.echo(f"Error: No learning rate can be suggested. {result.refusal}", err=True)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from .errors import BadInput, RunFailed, one_line
+from .text import can_draw, table_box, table_text
 
 __all__ = ["layers"]
 
@@ -220,17 +221,10 @@ def _text(rows: list[Row], preset: str | None, rate: float | None, python: str) 
 
 
 def _table(rows: list[Row], total: int) -> str:
-    import io
-
-    from rich.box import ASCII, SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from .report import WIDTH, can_draw
-
-    unicode = can_draw()
-    table = Table(box=SIMPLE_HEAD if unicode else ASCII, pad_edge=False, show_edge=not unicode)
+    table = Table(**table_box(can_draw()))
     table.add_column("Layer", overflow="fold")
     for name in ("Parameters", "Share", "Trains", "Multiplier"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -242,10 +236,7 @@ def _table(rows: list[Row], total: int) -> str:
             "yes" if row.trained else "no",
             "-" if not row.trained else _multiplier(row.multiplier),
         )
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
-    console.print(table)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+    return table_text(table)
 
 
 def _multiplier(value: float | None) -> str:

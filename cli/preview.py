@@ -389,7 +389,7 @@ def _preview(
         answer = {"policy": name, "python": python, "backend": backend, "written": written}
         click.echo(json.dumps({**answer, **shown.to_dict()}, allow_nan=False))
         return
-    from .report import can_draw
+    from .text import can_draw
 
     click.echo(shown.to_text(log=log, unicode=can_draw()))
     if written:

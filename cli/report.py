@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,10 @@ import click
 
 from .multipliers import summary
 from .terminal_plot import draw_curve
+from .text import LABEL, WIDTH, finite, labelled, rate_text, table_box, table_text
 
 __all__ = ["RULES", "Outcome", "to_json", "to_text"]
 
-WIDTH = 80
-LABEL = 15
 # The rules of other libraries, as `suggest` names them.
 RULES = (
     "valley",
@@ -82,17 +80,17 @@ def to_json(outcome: Outcome) -> str:
         "written": outcome.written,
         **outcome.test.to_dict(),
     }
-    return json.dumps(_finite(content), allow_nan=False)
+    return json.dumps(finite(content), allow_nan=False)
 
 
 def to_text(outcome: Outcome, *, method: str, unicode: bool) -> str:
     """What a person reads, at most 80 columns wide."""
     found = outcome.suggestion
     blocks = [_answer(outcome), _picture(outcome, unicode), _table(outcome, method, unicode)]
-    cost = _labelled("It cost", _cost(outcome))
+    cost = labelled("It cost", _cost(outcome))
     blocks.append("\n".join(part for part in (_tried(outcome), cost) if part))
     if outcome.written:
-        blocks[-1] += "\n" + _labelled("Wrote", ", ".join(outcome.written.values()))
+        blocks[-1] += "\n" + labelled("Wrote", ", ".join(outcome.written.values()))
     if found:
         blocks.append("In Python:\n" + textwrap.indent(outcome.paste, "  "))
     return "\n\n".join(block for block in blocks if block)
@@ -101,20 +99,21 @@ def to_text(outcome: Outcome, *, method: str, unicode: bool) -> str:
 def _answer(outcome: Outcome) -> str:
     found = outcome.suggestion
     if not found:
-        return _labelled("Learning rate", "none")
-    rate = click.style(_rate(found.learning_rate), bold=True)
+        return labelled("Learning rate", "none")
+    rate = click.style(rate_text(found.learning_rate), bold=True)
+    interval = f"between {rate_text(found.low)} and {rate_text(found.high)}"
     lines = [
-        f"{'Learning rate':<{LABEL}}{rate}   (between {_rate(found.low)} and {_rate(found.high)})",
-        _labelled("Why", found.reason),
+        f"{'Learning rate':<{LABEL}}{rate}   ({interval})",
+        labelled("Why", found.reason),
     ]
-    lines += [_labelled("Warning", warning) for warning in found.warnings]
+    lines += [labelled("Warning", warning) for warning in found.warnings]
     if outcome.bounds:
         low, high = outcome.bounds
-        text = f"base_lr {_rate(low)}, max_lr {_rate(high)}   (for cyclic schedules)"
-        lines.append(_labelled("Bounds", text))
+        text = f"base_lr {rate_text(low)}, max_lr {rate_text(high)}   (for cyclic schedules)"
+        lines.append(labelled("Bounds", text))
     if outcome.multipliers:
         lines.append(
-            _labelled("Multipliers", summary(outcome.multipliers, outcome.multipliers_spec))
+            labelled("Multipliers", summary(outcome.multipliers, outcome.multipliers_spec))
         )
     return "\n".join(lines)
 
@@ -145,15 +144,11 @@ def _picture(outcome: Outcome, unicode: bool) -> str:
 
 def _table(outcome: Outcome, method: str, unicode: bool) -> str:
     """The rules side by side, each with its distance from the answer."""
-    import io
-
-    from rich.box import ASCII, SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     found = outcome.suggestion
-    table = Table(box=SIMPLE_HEAD if unicode else ASCII, pad_edge=False, show_edge=not unicode)
+    table = Table(**table_box(unicode))
     table.add_column("Rule", no_wrap=True)
     table.add_column("Learning rate", justify="right", no_wrap=True)
     table.add_column("x the answer" if found else "", justify="right", no_wrap=True)
@@ -164,11 +159,8 @@ def _table(outcome: Outcome, method: str, unicode: bool) -> str:
             table.add_row(name, "-", "", Text(textwrap.shorten(answer, 42, placeholder=" ...")))
             continue
         ratio = _ratio(answer.learning_rate / found.learning_rate) if found else ""
-        table.add_row(name, _rate(answer.learning_rate), ratio, mark)
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
-    console.print(table)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.rstrip("\n").splitlines())
+        table.add_row(name, rate_text(answer.learning_rate), ratio, mark)
+    return table_text(table)
 
 
 def _tried(outcome: Outcome) -> str:
@@ -179,7 +171,7 @@ def _tried(outcome: Outcome) -> str:
     tried = sorted(zip(confirmation.learning_rates, confirmation.losses, strict=True))
     ends = [f"{loss:.4g}" if math.isfinite(loss) else "diverged" for _, loss in tried]
     text = ", ".join(f"{end} at {rate:.2e}" for end, (rate, _) in zip(ends, tried, strict=True))
-    return _labelled("Confirmed", f"Held-out loss after short runs at constant rates: {text}.")
+    return labelled("Confirmed", f"Held-out loss after short runs at constant rates: {text}.")
 
 
 def _cost(outcome: Outcome) -> str:
@@ -194,35 +186,8 @@ def _cost(outcome: Outcome) -> str:
     )
 
 
-def _labelled(label: str, text: str) -> str:
-    return textwrap.fill(
-        " ".join(text.split()) if label not in ("Bounds",) else text,
-        WIDTH,
-        initial_indent=f"{label:<{LABEL}}",
-        subsequent_indent=" " * LABEL,
-        break_on_hyphens=False,
-        break_long_words=False,
-        drop_whitespace=True,
-    )
-
-
-def _rate(rate: float) -> str:
-    return f"{rate:.2e}"
-
-
 def _ratio(value: float) -> str:
     return f"{value:.0f}" if value >= 9.5 else f"{value:.2g}"
-
-
-def _finite(value: Any) -> Any:
-    """NumPy and what JSON cannot hold as plain values."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def paste_line(model: Any, rate: float, optimizer: str | None) -> str:
@@ -244,13 +209,3 @@ def paste_line(model: Any, rate: float, optimizer: str | None) -> str:
         return f"optimizer = keras.optimizers.{type(inner).__name__}(learning_rate={rate:.3g})"
     path = "model.optimizer" if inner is model.optimizer else "model.optimizer.inner_optimizer"
     return f"{path}.learning_rate = {rate:.3g}"
-
-
-def can_draw(encoding: str | None = None) -> bool:
-    """Whether stdout takes the characters that the picture is drawn with."""
-    encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
-    try:
-        "⣿┤│└▲·▁█".encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True

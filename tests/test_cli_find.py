@@ -13,7 +13,8 @@ import pytest
 from command_line import refused, run
 
 import keras_lr
-from keras_lr_cli.report import RULES, can_draw, paste_line
+from keras_lr_cli.report import RULES, paste_line
+from keras_lr_cli.text import can_draw
 
 pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.range_test.result.SuggestionWarning")
 BACKEND = keras.backend.backend()

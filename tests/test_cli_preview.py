@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from command_line import refused, run
 
 import keras_lr
-from keras_lr_cli import main, report, startup
+from keras_lr_cli import main, startup, text
 from keras_lr_cli.errors import BadInput
 from keras_lr_cli.preview import OURS, POLICIES
 
@@ -205,13 +205,13 @@ def test_log_scale_is_an_option():
 
 
 def test_text_is_plain_where_the_terminal_is(monkeypatch):
-    monkeypatch.setattr(report, "can_draw", lambda: False)
+    monkeypatch.setattr(text, "can_draw", lambda: False)
     assert run(*ONE_CYCLE).stdout.isascii()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
 def test_bars_are_not_drawn_where_they_cannot_be_encoded(encoding):
-    assert not report.can_draw(encoding)
+    assert not text.can_draw(encoding)
 
 
 # What is refused

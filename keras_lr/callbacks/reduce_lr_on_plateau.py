@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_lr._checks import count, number
+from keras_lr._direction import direction_of
 from keras_lr.callbacks.base import Policy
 from keras_lr.plateau import PlateauRule
 from keras_lr.steering import Length, driven_optimizers
@@ -252,7 +253,7 @@ class ReduceLROnPlateau(Policy):
             self._known = True
             if not self._judges:
                 # Only now are the metrics there to be asked.
-                self._rule = self._make_rule(_direction(self._model, self.monitor))
+                self._rule = self._make_rule(direction_of(self._model, self.monitor))
                 self._judges = True
             return float(keras.ops.convert_to_numpy(value))
         if not self._known:
@@ -345,29 +346,3 @@ class _Window:
 
     def load(self, state: list[float]) -> None:
         self._sum, self._count = float(state[0]), int(state[1])
-
-
-def _direction(model: Any, monitor: str) -> str:
-    """ "min" or "max", as the metric itself says.
-
-    Raises:
-        ValueError: If no metric of that name says so.
-    """
-    name = monitor.removeprefix("val_")
-    if name == "loss" or name.endswith("_loss"):
-        return "min"
-    found = [
-        metric
-        for outer in model.metrics
-        for metric in [outer, *getattr(outer, "metrics", [])]
-        if metric.name == name
-    ]
-    directions = [direction for m in found if (direction := getattr(m, "_direction", None))]
-    if found and not directions and "acc" in name:
-        directions = ["up"]
-    if not directions:
-        raise ValueError(
-            f"Whether {monitor!r} should fall or rise cannot be told from the metric; got "
-            "mode='auto'. Pass mode='min' or mode='max'."
-        )
-    return "max" if directions[0] == "up" else "min"

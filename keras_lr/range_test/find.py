@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._machinery import machinery
 from keras_lr.loops.data import DataEnded, is_array_data, stream, take_rows
 from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
@@ -363,12 +363,8 @@ def _mean_validation(checks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarra
 
 
 def _provenance(model: Any, options: Options, bench: Workbench) -> dict[str, Any]:
-    backend = keras.backend.backend()
-    packages = ("keras_lr", "keras", backend, "numpy")
-    versions = {name: sys.modules[name].__version__ for name in packages}
     return {
-        "backend": backend,
-        "versions": {**versions, "python": platform.python_version()},
+        **machinery(),
         "model": model.name,
         "optimizer": type(driven_optimizers(model.optimizer)[0]).__name__,
         "group_ratios": bench.ratios,

@@ -178,7 +178,7 @@ def borrow(
             seed_everything(seed)
         stream = make_stream()
         try:
-            _build(model, stream)
+            build(model, stream)
             snapshot.copy_values()
             with BorrowedRate(model.optimizer).installed() as rate:
                 bench = Workbench(model, stream, rate, snapshot)
@@ -188,7 +188,7 @@ def borrow(
             stream.close()
 
 
-def _build(model: Any, stream: Any) -> None:
+def build(model: Any, stream: Any) -> None:
     """Create what `fit` would create: variables of the model, the optimizer and the metrics."""
     layers_built = all(layer.built for layer in model._flatten_layers())
     compiled = [part for part in (model._compile_metrics, model._compile_loss) if part is not None]

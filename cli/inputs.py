@@ -1,0 +1,105 @@
+"""A model and its data, read for a command that trains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import data as sources
+from .errors import BadInput
+from .functions import is_function
+from .models import check_model_file, load_model
+from .outputs import check_outputs, try_outputs
+from .startup import start
+
+__all__ = ["Inputs", "read_inputs"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was read.
+
+    Attributes:
+        model: The compiled model.
+        given: The training data.
+        held_out: The data of --validation; None without it.
+        data_spec: Where the training data came from.
+        backend: What Keras runs on.
+        own_code: Whether code of the user's made the model or the data.
+    """
+
+    model: Any
+    given: sources.Data
+    held_out: sources.Data | None
+    data_spec: str
+    backend: str
+    own_code: bool
+
+    @property
+    def validation(self) -> Any:
+        """What `fit` takes as `validation_data`; None without --validation."""
+        held_out = self.held_out
+        if held_out is None:
+            return None
+        parts = (held_out.x, held_out.y, held_out.sample_weight)
+        keep = 3 if held_out.sample_weight is not None else 2
+        return parts[:keep] if held_out.is_arrays else held_out.x
+
+
+def read_inputs(
+    spec: str,
+    *,
+    data: str | None,
+    target: str | None,
+    validation: str | None,
+    batch_size: int | None,
+    optimizer: str | None,
+    loss: str | None,
+    metric: tuple[str, ...],
+    trust: bool,
+    backend: str | None,
+    cache: bool,
+    outputs: Mapping[str, str | None],
+    also_read: Sequence[str] = (),
+) -> Inputs:
+    """Import Keras and read the model and the data: the quick checks first, the slow ones last.
+
+    Args:
+        outputs: The files that the command will write, by the options that name them.
+        also_read: Further files that must not be overwritten.
+
+    Raises:
+        BadInput: If something is missing, damaged, does not fit or cannot be written.
+    """
+    check_model_file(spec)
+    data = data or sources.source_beside(spec)
+    for source, option in ((data, "--data"), (validation, "--validation")):
+        if source:
+            sources.check_source(source, option, target)
+    read = [spec, *(source for source in (data, validation) if source)]
+    check_outputs(outputs, [*read, *also_read])
+    own_code = any(is_function(each) for each in read)
+    backend = start(backend, cache=cache, lean=not own_code)
+    model = load_model(
+        spec, trust=trust, optimizer=optimizer, loss=loss, metrics=metric, lean=not own_code
+    )
+    from .checks import check_data, describe_inputs
+
+    try_outputs(*outputs.values())
+    if not data:
+        beside = os.path.splitext(spec)[0] + ".npz"
+        raise BadInput(
+            f"No --data was given and there is no {beside}; the model wants "
+            f"{describe_inputs(model)}."
+        )
+    given = sources.load_data(data, model, batch_size=batch_size, target=target)
+    check_data(given, model, data)
+    held_out = None
+    if validation:
+        held_out = sources.load_data(
+            validation, model, batch_size=batch_size, target=target, validation=True
+        )
+        check_data(held_out, model, validation)
+    return Inputs(model, given, held_out, data, backend, own_code)

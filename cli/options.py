@@ -1,0 +1,54 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+__all__ = ["data_options", "model_options", "options", "process_options"]
+
+
+def options(*groups: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Apply option decorators in the order in which help shows them."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(groups):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+data_options = options(
+    click.option("--data", metavar="SRC", help="Training data; by default MODEL's .npz."),
+    click.option("--target", metavar="COL", help="Column of a table to predict."),
+    click.option("--validation", metavar="SRC", help="Held-out data, measured along the way."),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Examples a batch; usually 32.",
+    ),
+    click.option(
+        "--shuffle/--no-shuffle", default=True, help="Order of the data.", show_default=True
+    ),
+)
+model_options = options(
+    click.option("--optimizer", metavar="NAME", help="Compile with this optimizer."),
+    click.option("--loss", metavar="NAME", help="Compile with this loss."),
+    click.option("--metric", metavar="NAME", multiple=True, help="Compile with it; repeatable."),
+    click.option("--multipliers", metavar="FILE", help="JSON with a multiplier for each layer."),
+    click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda)."),
+)
+process_options = options(
+    click.option("--backend", metavar="NAME", help="tensorflow, jax or torch."),
+    click.option(
+        "--cache/--no-cache",
+        default=True,
+        show_default=True,
+        help="Keep programs that JAX compiled.",
+    ),
+    click.option("--traceback", is_flag=True, help="Show the traceback of an error."),
+)

@@ -1,0 +1,79 @@
+"""Text for people, 80 columns wide, and values for JSON."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "LABEL",
+    "WIDTH",
+    "can_draw",
+    "finite",
+    "labelled",
+    "rate_text",
+    "table_box",
+    "table_text",
+]
+
+WIDTH = 80
+LABEL = 15
+
+
+def labelled(label: str, text: str) -> str:
+    return textwrap.fill(
+        " ".join(text.split()) if label not in ("Bounds",) else text,
+        WIDTH,
+        initial_indent=f"{label:<{LABEL}}",
+        subsequent_indent=" " * LABEL,
+        break_on_hyphens=False,
+        break_long_words=False,
+        drop_whitespace=True,
+    )
+
+
+def rate_text(value: float) -> str:
+    return f"{value:.2e}"
+
+
+def finite(value: Any) -> Any:
+    """NumPy and what JSON cannot hold as plain values."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table_box(unicode: bool) -> dict[str, Any]:
+    """Arguments of rich's tables that make them as plain as the rest."""
+    from rich.box import ASCII, SIMPLE_HEAD
+
+    return {"box": SIMPLE_HEAD if unicode else ASCII, "pad_edge": False, "show_edge": not unicode}
+
+
+def table_text(table: Table) -> str:
+    """A table as lines without colours and without blanks at their ends."""
+    from rich.console import Console
+
+    file = io.StringIO()
+    Console(file=file, width=WIDTH, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").splitlines())
+
+
+def can_draw(encoding: str | None = None) -> bool:
+    """Whether stdout takes the characters that the picture is drawn with."""
+    encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        "⣿┤│└▲·▁█".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -1,0 +1,22 @@
+"""What a result was made with."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import Any
+
+import keras
+
+__all__ = ["machinery"]
+
+
+def machinery() -> dict[str, Any]:
+    """The backend, and the versions of what computes."""
+    backend = keras.backend.backend()
+    packages = ("keras_lr", "keras", backend, "numpy")
+    versions = {name: sys.modules[name].__version__ for name in packages}
+    return {
+        "backend": backend,
+        "versions": {**versions, "python": platform.python_version()},
+    }
