@@ -14,6 +14,7 @@ from .errors import Interrupted, one_line
 from .find import find
 from .layers import layers
 from .preview import preview
+from .search import search
 
 __all__ = ["main"]
 
@@ -81,3 +82,4 @@ def main() -> None:
 main.add_command(find)
 main.add_command(layers)
 main.add_command(preview)
+main.add_command(search)

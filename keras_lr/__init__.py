@@ -26,6 +26,7 @@ from keras_lr.range_test import (
     lr_find,
 )
 from keras_lr.schedules import scale_lr
+from keras_lr.search import Search, SearchError, search
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,8 @@ __all__ = [
     "RangeTest",
     "ReduceLROnPlateau",
     "ScheduleLR",
+    "Search",
+    "SearchError",
     "Suggestion",
     "SuggestionWarning",
     "WarmUp",
@@ -57,4 +60,5 @@ __all__ = [
     "preview",
     "scale_lr",
     "schedules",
+    "search",
 ]

@@ -1,0 +1,618 @@
+"""The record of a search that any number of processes share: an Optuna study.
+
+A job is a trial. Optuna numbers trials one after the other, in whatever database they are kept;
+of two processes that begin the same job the one with the lower number goes on and the other
+drops its trial, so every job is done once. A process that dies stops its heartbeat, and another
+one takes its trial up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import os
+import platform
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from keras_lr.search.plan import Job, Outcome, Setting
+
+if TYPE_CHECKING:
+    import optuna
+
+FORMAT = 1
+GRACE = 6  # heartbeats that may be missed
+MOST_DEATHS = 3  # processes that one job may take with it
+LOCKED = 20.0  # seconds to wait for a SQLite file that others are writing to
+RANGE_TEST = "range test"
+_MARK = "keras_lr"
+_DRIVERS = {
+    "postgresql": (("psycopg", "psycopg2", "asyncpg"), "pip install 'psycopg[binary]'"),
+    "mysql": (("pymysql", "MySQLdb"), "pip install pymysql"),
+}
+
+
+class SearchError(RuntimeError):
+    """A search cannot begin or go on, through no fault of its arguments: the storage, mostly."""
+
+
+class Taken(Exception):
+    """Another process has taken a trial over, because this one gave no sign of life."""
+
+
+def import_optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError(
+            "A search needs Optuna, which is not installed. pip install 'keras-lr[search]'."
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+class Study:
+    """Jobs begun and ended by any number of processes.
+
+    Args:
+        storage: Where: None for this process alone; a URL as of SQLAlchemy; `journal:PATH` for
+            Optuna's journal file; the path of a SQLite file; or a storage of Optuna.
+        name: The study's name there.
+        identity: What has to be the same for everyone who takes part.
+        pruner: "median", "halving" or "none".
+        maximize: Whether the objective should rise.
+        resume: Whether an existing study goes on; else it is an error.
+        heartbeat: Seconds between two signs of life.
+
+    Raises:
+        ValueError: If the study is not of this search, or exists and should not.
+        SearchError: If the storage cannot be reached or used.
+    """
+
+    def __init__(
+        self,
+        storage: Any,
+        name: str,
+        identity: dict[str, Any],
+        *,
+        pruner: str,
+        maximize: bool,
+        objective: str,
+        resume: bool = True,
+        heartbeat: int = 10,
+    ) -> None:
+        optuna = import_optuna()
+        self._optuna = optuna
+        self.name = name
+        self.maximize = maximize
+        self.where = described(storage)
+        self._states = optuna.trial.TrialState
+        self._finished = optuna.exceptions.UpdateFinishedTrialError
+        self._heartbeat = heartbeat
+        self._worker = f"{platform.node()}:{os.getpid()}"
+        with self.problems():
+            self._storage = _opened(storage, heartbeat, self.where)
+            self.study, self.resumed = self._joined(name, maximize, resume)
+            self.study.pruner = _pruner(optuna, pruner)
+            self._identify(identity, objective)
+
+    @contextlib.contextmanager
+    def problems(self) -> Iterator[None]:
+        """In the block, what the storage throws is told in a sentence."""
+        import sqlalchemy.exc
+
+        errors = (
+            sqlalchemy.exc.SQLAlchemyError,
+            self._optuna.exceptions.StorageInternalError,
+            OSError,
+        )
+        try:
+            with _silently():
+                yield
+        except errors as error:
+            raise SearchError(self._explained(error)) from error
+        except RuntimeError as error:  # a schema of another version of Optuna
+            if "optuna" not in str(error).lower() or isinstance(error, SearchError):
+                raise
+            raise SearchError(f"{self.where} cannot be used: {_first_line(error)}") from error
+
+    def _explained(self, error: BaseException) -> str:
+        told = _first_line(getattr(error, "orig", None) or error.__cause__ or error)
+        if "locked" in told:
+            return (
+                f"{self.where} is locked by another process: {told}. Let that one end, or keep the "
+                "search on a database server."
+            )
+        if "not a database" in told or "malformed" in told:
+            return f"{self.where} is no SQLite database or damaged: {told}. Name another file."
+        return f"{self.where} cannot be used: {told}. Is the server up and the address right?"
+
+    # Beginning
+
+    def _joined(self, name: str, maximize: bool, resume: bool) -> tuple[optuna.Study, bool]:
+        directions = "maximize" if maximize else "minimize"
+        try:
+            study = self._optuna.create_study(
+                storage=self._storage, study_name=name, direction=directions
+            )
+        except self._optuna.exceptions.DuplicatedStudyError:
+            if not resume:
+                raise ValueError(
+                    f"The study {name!r} must not exist with resume=False; {self.where} has it. "
+                    "Choose another name, or let it go on."
+                ) from None
+            study = self._optuna.load_study(storage=self._storage, study_name=name)
+            return study, True
+        return study, False
+
+    def _identify(self, identity: dict[str, Any], objective: str) -> None:
+        """Say what the study is of, or make sure that it is of the same."""
+        identity = {"format": FORMAT, **identity}
+        known = self.study.user_attrs.get(_MARK)
+        if known is None and self.resumed and self.study.get_trials(deepcopy=False):
+            raise ValueError(
+                f"The study {self.name!r} in {self.where} was not made by keras-lr. Choose "
+                "another name for this search."
+            )
+        if known is None:
+            self.study.set_user_attr(_MARK, identity)
+            self.study.set_metric_names([objective])
+            return
+        if known.get("format") != FORMAT:
+            raise ValueError(
+                f"The study {self.name!r} in {self.where} has format {known.get('format')!r} of "
+                f"another version of keras-lr; this one reads {FORMAT}. Choose another name."
+            )
+        # Through JSON a tuple has become a list, and so on.
+        for part in dict.fromkeys([*known, *identity]):
+            old, new = known.get(part), _plain(identity.get(part))
+            if _plain(old) == new or part == "version":
+                continue
+            if part in ("model", "data"):
+                raise ValueError(
+                    f"The study {self.name!r} in {self.where} is of another {part}: it was begun "
+                    f"with {_shown(old)}, and this is {_shown(new)}. Choose another name for this "
+                    "search."
+                )
+            names = [
+                f"{key} {_value(old, key)} and not {_value(new, key)}"
+                for key in dict.fromkeys([*(old or {}), *(new or {})])
+                if _value(old, key) != _value(new, key)
+            ]
+            raise ValueError(
+                f"The study {self.name!r} in {self.where} was begun with other settings: "
+                f"{'; '.join(names)}. Take those, or choose another name for this search."
+            )
+
+    # Jobs
+
+    def found(self) -> dict[str, Outcome]:
+        """How the jobs ended that have ended, by their keys."""
+        outcomes: dict[str, Outcome] = {}
+        for trial in self._trials():
+            key = trial.user_attrs.get("job")
+            if key is None or key in outcomes or not self._done(trial) or key == RANGE_TEST:
+                continue
+            outcomes[key] = self._outcome(trial)
+        return outcomes
+
+    def running(self) -> int:
+        """Trials that some process is at work on."""
+        return sum(trial.state == self._states.RUNNING for trial in self._trials())
+
+    def range_test(self) -> dict[str, Any] | None:
+        """What the range test of this study found; None if there is none yet."""
+        for trial in self._trials():
+            if trial.user_attrs.get("job") == RANGE_TEST and self._done(trial):
+                return dict(trial.user_attrs["range_test"])
+        return None
+
+    def begin(self, job: Job | str) -> Trial | None:
+        """A trial for this process to do the job in; None if another one has it or did it.
+
+        Args:
+            job: A job, or `RANGE_TEST`.
+
+        Raises:
+            SearchError: If the job has taken several processes with it.
+        """
+        key = job if isinstance(job, str) else job.key
+        with self.problems():
+            self._optuna.storages.fail_stale_trials(self.study)
+        live, deaths = self._of(key)
+        if live is None and deaths > MOST_DEATHS:
+            raise SearchError(
+                f"The run {key} was begun {deaths} times, and each time its process died. Is the "
+                "memory enough for it?"
+            )
+        if live is None:
+            self._add(job, key)
+            live, _ = self._of(key)
+        if live is None or live.state != self._states.WAITING:
+            return None
+        # The sign of life comes first: a trial that runs without one would run for ever.
+        self._beat(live._trial_id)
+        if not self._take(live):
+            return None
+        trial = self._optuna.trial.Trial(self.study, live._trial_id)
+        trial.set_user_attr("worker", self._worker)
+        return Trial(self, trial)
+
+    def tidy(self) -> None:
+        """Drop what waits to be done and was done: two processes had written it down at once."""
+        for trial in self._trials():
+            if trial.state == self._states.WAITING:
+                first, _ = self._of(trial.user_attrs.get("job"))
+                if first.number != trial.number:
+                    with self.problems(), contextlib.suppress(self._finished):
+                        mark = ("given_back", "written down twice")
+                        self._storage.set_trial_user_attr(trial._trial_id, *mark)
+                        self._storage.set_trial_state_values(
+                            trial._trial_id, state=self._states.FAIL
+                        )
+
+    def _of(self, key: str) -> tuple[Any, int]:
+        """The first trial of a job that has not failed, and how many processes died in it."""
+        trials = [each for each in self._trials() if each.user_attrs.get("job") == key]
+        failed = [each for each in trials if each.state == self._states.FAIL]
+        deaths = sum(not each.user_attrs.get("given_back") for each in failed)
+        live = [each for each in trials if each.state != self._states.FAIL]
+        return min(live, key=lambda each: each.number, default=None), deaths
+
+    def _trials(self) -> list[Any]:
+        with self.problems():
+            return self.study.get_trials(deepcopy=False)
+
+    def _add(self, job: Job | str, key: str) -> None:
+        """Write a job down as waiting."""
+        attributes: dict[str, Any] = {"job": key}
+        params: dict[str, Any] = {}
+        if isinstance(job, Job):
+            attributes.update(
+                round=job.round,
+                seed=job.seed,
+                fraction=job.fraction,
+                epochs=job.epochs,
+                setting=asdict(job.setting),
+            )
+            params = {k: v for k, v in asdict(job.setting).items() if v is not None}
+        with self.problems():
+            self.study.add_trial(
+                self._optuna.trial.create_trial(
+                    state=self._states.WAITING,
+                    params=params,
+                    distributions=_distributions(self._optuna, params),
+                    user_attrs=attributes,
+                )
+            )
+
+    def _take(self, waiting: Any) -> bool:
+        """Begin a waiting trial; False if another process was faster."""
+        with self.problems(), contextlib.suppress(self._finished):
+            return bool(
+                self._storage.set_trial_state_values(waiting._trial_id, state=self._states.RUNNING)
+            )
+        return False
+
+    def _beat(self, trial_id: int) -> None:
+        record = getattr(self._storage, "record_heartbeat", None)
+        if record is not None:
+            record(trial_id)
+
+    def _done(self, trial: Any) -> bool:
+        return trial.state in (self._states.COMPLETE, self._states.PRUNED)
+
+    def _outcome(self, trial: Any) -> Outcome:
+        attributes = trial.user_attrs
+        job = Job(
+            attributes["round"],
+            Setting(**attributes["setting"]),
+            attributes["seed"],
+            attributes["fraction"],
+            attributes["epochs"],
+        )
+        ended = attributes["ended"]
+        value = math.nan if ended == "diverged" or trial.value is None else float(trial.value)
+        history = {
+            name: [math.nan if each is None else float(each) for each in values]
+            for name, values in attributes.get("history", {}).items()
+        }
+        seconds = float(attributes.get("seconds", 0.0))
+        return Outcome(job, ended, value, history, seconds, trial.number)
+
+
+class Trial:
+    """A job that this process has begun. Leave its `with` block with `end`, or it is given back."""
+
+    def __init__(self, owner: Study, trial: optuna.Trial) -> None:
+        self._owner = owner
+        self._trial = trial
+        self._ended = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._live, daemon=True)
+
+    def __enter__(self) -> Trial:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
+        self._stop.set()
+        self._thread.join()
+        if not self._ended and kind is not Taken:
+            self._give_back()
+        return None
+
+    def report(self, epoch: int, value: float) -> bool:
+        """Note the objective after an epoch; True if others were better at that point.
+
+        Raises:
+            Taken: If the trial is another process's by now.
+        """
+        with self._owner.problems(), self._taken():
+            self._trial.report(value, epoch)
+            frozen = self._owner._storage.get_trial(self._trial._trial_id)
+            rivals: Any = _Rivals(self._owner.study, frozen.user_attrs)
+            return bool(self._owner.study.pruner.prune(rivals, frozen))
+
+    def end(self, outcome: Outcome) -> None:
+        """Write down how the job ended.
+
+        Raises:
+            Taken: If the trial is another process's by now; the outcome is dropped.
+        """
+        history = {
+            name: [each if math.isfinite(each) else None for each in values]
+            for name, values in outcome.history.items()
+        }
+        finished = outcome.ended == "finished"
+        notes = {"ended": outcome.ended, "history": history, "seconds": outcome.seconds}
+        self._finish(notes, outcome.value if finished else None)
+
+    def end_range_test(self, found: Mapping[str, Any]) -> None:
+        """Write down what the range test found; it has no value of its own."""
+        self._finish({"range_test": dict(found)}, None)
+
+    def _finish(self, notes: dict[str, Any], value: float | None) -> None:
+        states = self._owner._states
+        with self._owner.problems(), self._taken():
+            for name, note in notes.items():
+                self._trial.set_user_attr(name, note)
+            if value is None:
+                self._owner.study.tell(self._trial, state=states.PRUNED)
+            else:
+                self._owner.study.tell(self._trial, value)
+        self._ended = True
+
+    @contextlib.contextmanager
+    def _taken(self) -> Iterator[None]:
+        try:
+            yield
+        except self._owner._finished as error:
+            raise Taken from error
+        except ValueError as error:  # what `tell` says of a trial that has failed
+            state = self._owner._storage.get_trial(self._trial._trial_id).state
+            if not state.is_finished():
+                raise
+            raise Taken from error
+
+    def _give_back(self) -> None:
+        """The run was interrupted: somebody, or a later resume, does the job anew."""
+        with contextlib.suppress(Exception), _silently():
+            self._trial.set_user_attr("given_back", "interrupted")
+            self._owner.study.tell(self._trial, state=self._owner._states.FAIL)
+
+    def _live(self) -> None:
+        while not self._stop.wait(self._owner._heartbeat):
+            with contextlib.suppress(Exception):  # the next one may get through
+                self._owner._beat(self._trial._trial_id)
+
+
+class _Rivals:
+    """A study as the pruner sees it: the trials that one can be compared with, epoch by epoch.
+
+    Those are of the same round, whose runs train on the same data. And they have the same policy
+    and warm-up: one-cycle is behind at first and not at the end.
+    """
+
+    def __init__(self, study: optuna.Study, attributes: Mapping[str, Any]) -> None:
+        self._whole = study
+        self._like = self._kind(attributes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+    def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[Any]:
+        trials = self._whole.get_trials(deepcopy=deepcopy, states=states)
+        return [each for each in trials if self._kind(each.user_attrs) == self._like]
+
+    @staticmethod
+    def _kind(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
+        setting = attributes.get("setting", {})
+        return attributes.get("round"), setting.get("policy"), setting.get("warmup")
+
+
+def described(storage: Any) -> str:
+    """What people call a storage; passwords are not shown."""
+    if storage is None:
+        return "this process's memory"
+    if not isinstance(storage, (str, os.PathLike)):
+        return type(storage).__name__
+    text = os.fspath(storage)
+    if "://" not in text:
+        return text
+    if text.startswith("sqlite:///"):
+        return text.removeprefix("sqlite:///")
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return str(make_url(text).render_as_string(hide_password=True))
+    except ArgumentError:
+        return "the storage"
+
+
+def _opened(storage: Any, heartbeat: int, where: str) -> Any:
+    import optuna
+    import sqlalchemy
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if storage is None:
+        return optuna.storages.InMemoryStorage()
+    if not isinstance(storage, (str, os.PathLike)):
+        return storage
+    text = os.fspath(storage)
+    if text.startswith("journal:"):
+        path = text.removeprefix("journal:")
+        _check_folder(path, where)
+        return _beating(JournalStorage)(JournalFileBackend(path), heartbeat)
+    if "://" not in text:
+        text = f"sqlite:///{os.path.abspath(text)}"
+    try:
+        url = sqlalchemy.engine.make_url(text)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise ValueError(
+            "storage must be a file, journal:FILE or a URL like postgresql://user@host/name; got "
+            f"{text.split('://')[0]!r} with something that cannot be read."
+        ) from error
+    options: dict[str, Any] = {}
+    kind = url.get_backend_name()
+    if kind == "sqlite":
+        if url.database not in (None, "", ":memory:"):
+            _check_folder(str(url.database), where)
+        options = {"connect_args": {"timeout": LOCKED}}
+    elif kind in _DRIVERS:
+        names, install = _DRIVERS[kind]
+        installed = [name for name in names if importlib.util.find_spec(name)]
+        if url.drivername == kind:
+            if not installed:
+                raise ValueError(f"{where} needs a driver that is not installed. {install}.")
+            driver = {"MySQLdb": "mysqldb"}.get(installed[0], installed[0])
+            url = url.set(drivername=f"{kind}+{driver}")
+        options = {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+    try:
+        return RDBStorage(
+            url.render_as_string(hide_password=False),
+            engine_kwargs=options,
+            heartbeat_interval=heartbeat,
+            grace_period=GRACE * heartbeat,
+            heartbeat_stale_trial_callback=_requeue,
+        )
+    except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
+        raise ValueError(
+            f"{where} needs a driver that is not installed, or is of an unknown kind: "
+            f"{_first_line(error)}."
+        ) from error
+
+
+def _check_folder(path: str, where: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise ValueError(f"The folder of {where} must exist; {folder} does not.")
+    there = path if os.path.exists(path) else folder
+    if os.path.isdir(path) or not os.access(there, os.W_OK):
+        raise ValueError(f"{where} must be a file that can be written. Name another one.")
+
+
+def _requeue(study: optuna.Study, trial: Any) -> None:
+    """The trial of a process that has died waits for another one."""
+    from optuna.trial import TrialState, create_trial
+
+    kept = {name: value for name, value in trial.user_attrs.items() if name != "worker"}
+    study.add_trial(
+        create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={**kept, "again": trial.number},
+        )
+    )
+
+
+def _beating(journal: Any) -> Any:
+    """Optuna's journal with heartbeats, which it lacks; the clocks of the machines count."""
+    from optuna.storages._heartbeat import BaseHeartbeat
+    from optuna.trial import TrialState
+
+    class Journal(journal, BaseHeartbeat):
+        def __init__(self, backend: Any, interval: int) -> None:
+            super().__init__(backend)
+            self._interval = interval
+
+        def record_heartbeat(self, trial_id: int) -> None:
+            self.set_trial_system_attr(trial_id, "alive", time.time())
+
+        def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+            limit = time.time() - GRACE * self._interval
+            running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+            return [
+                each._trial_id
+                for each in running
+                if each.system_attrs.get("alive", each.datetime_start.timestamp()) < limit
+            ]
+
+        def get_heartbeat_interval(self) -> int:
+            return self._interval
+
+        def get_heartbeat_stale_trial_callback(self) -> Any:
+            return _requeue
+
+    return Journal
+
+
+def _distributions(optuna: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    from keras_lr.search.plan import HIGHEST, LOWEST, POLICIES
+
+    floats, whole = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
+    known = {
+        "learning_rate": floats(LOWEST / 100, HIGHEST * 100, log=True),
+        "momentum": floats(0.0, 1.0),
+        "batch_size": whole(1, 2**31 - 1),
+        "warmup": floats(0.0, 1.0),
+        "policy": optuna.distributions.CategoricalDistribution(POLICIES),
+    }
+    return {name: known[name] for name in params}
+
+
+def _pruner(optuna: Any, name: str) -> Any:
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=2)
+    if name == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    return optuna.pruners.NopPruner()
+
+
+@contextlib.contextmanager
+def _silently() -> Iterator[None]:
+    """Without Optuna's notes that heartbeats and metric names may change."""
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def _plain(value: Any) -> Any:
+    import json
+
+    return json.loads(json.dumps(value))
+
+
+def _value(part: Any, key: str) -> Any:
+    return part.get(key) if isinstance(part, dict) else part
+
+
+def _shown(part: Any) -> str:
+    if isinstance(part, dict):
+        return ", ".join(f"{key} {value}" for key, value in part.items())
+    return str(part)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -1,0 +1,369 @@
+"""One run of a search: a `fit` from the same start as every other."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lr._divergence import Level, Stretch
+from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
+from keras_lr.loops.data import is_array_data, stream, take_rows
+from keras_lr.range_test import RangeTest, lr_find
+from keras_lr.range_test.find import check_model
+from keras_lr.range_test.workbench import build
+from keras_lr.schedules import ConstantSchedule
+from keras_lr.search.plan import Job, Outcome, Setting
+from keras_lr.search.result import cycled
+from keras_lr.search.split import held_out, part
+from keras_lr.snapshot import Snapshot, seed_everything
+from keras_lr.steering import driven_optimizers
+from keras_lr.steering.optimizers import current_rate, momentum_names, number, rate_ratios
+
+CHECK_EVERY = 10  # batches between two looks at the loss of a run that may diverge
+Report = Callable[[int, float], bool]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the runs train on, and what they are judged by.
+
+    Attributes:
+        x, y, sample_weight: Rows to train on; or `x` alone, a data set with batches of its own.
+        validation: What `fit` takes as `validation_data`.
+        fit_options: Further arguments of `fit`.
+    """
+
+    x: Any
+    y: Any
+    sample_weight: Any
+    validation: Any
+    fit_options: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        validation: Any,
+        share: float,
+        seed: int,
+        fit_options: dict[str, Any],
+    ) -> Data:
+        """Hold a share of the rows out where the user gave nothing to judge by."""
+        if validation is not None:
+            return Data(x, y, sample_weight, validation, fit_options)
+        parts = (x, y, sample_weight)
+        if not is_array_data(*parts):
+            raise ValueError(
+                "validation_data must be given with a data set that brings its own batches; got "
+                f"None and {type(x).__name__}. Only from arrays rows can be held out."
+            )
+        rows = len(keras.tree.flatten(x)[0])
+        if rows < 2:
+            raise ValueError(f"x must have at least 2 rows, for one is held out; got {rows}.")
+        kept, judged = held_out(y, rows, share, seed)
+        held = take_rows(parts, judged)
+        x, y, sample_weight = take_rows(parts, kept)
+        return Data(x, y, sample_weight, held if held[2] is not None else held[:2], fit_options)
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of arrays; None for a data set."""
+        if not is_array_data(self.x, self.y, self.sample_weight):
+            return None
+        return len(keras.tree.flatten(self.x)[0])
+
+    @property
+    def batches(self) -> int | None:
+        """Batches of an epoch of a data set; None where nobody can know."""
+        given = self.fit_options.get("steps_per_epoch")
+        if given is not None:
+            return int(given)
+        for name in ("cardinality", "num_batches", "__len__"):
+            known = getattr(self.x, name, None)
+            try:
+                count = known() if callable(known) else known
+                count = int(number(count)) if count is not None else -1
+            except (TypeError, NotImplementedError, ValueError):
+                continue
+            if count > 0:
+                return count
+        return None
+
+
+class Runner:
+    """Makes the runs of a search, each from the same start; `lend` gives one.
+
+    Args:
+        model: A compiled model; or a function that makes one, and then each run trains a new
+            model whose initial weights come from the run's seed.
+        data: What to train on.
+        objective: The entry of the logs that counts.
+        split_seed: Chooses the rows of a run on a part of the data.
+        callbacks: Makes further callbacks for each run.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        make: Callable[[], Any] | None,
+        data: Data,
+        objective: str,
+        split_seed: int,
+        callbacks: Callable[[], list[Any]] | None,
+        snapshot: Snapshot,
+    ) -> None:
+        self.model = model
+        self._make = make
+        self.data = data
+        self._objective = objective
+        self._split_seed = split_seed
+        self._callbacks = callbacks
+        self._snapshot = snapshot
+        self._part: tuple[float, Any] = (1.0, None)
+        self._fresh = True
+
+    @staticmethod
+    @contextmanager
+    def lend(
+        model: Any,
+        data: Data,
+        objective: str,
+        batch_size: int | None,
+        split_seed: int,
+        callbacks: Callable[[], list[Any]] | None = None,
+    ) -> Iterator[Runner]:
+        """Lend the model to the block; afterwards it is as it was, to the last bit.
+
+        Raises:
+            ValueError: If it cannot be trained, or the logs have no such objective.
+        """
+        make = None if isinstance(model, keras.Model) else model
+        if make is not None:
+            model = _made(make, split_seed)
+        check_model(model)
+        with Snapshot(model).guarding() as snapshot:
+            source = stream(model, data.x, data.y, batch_size=batch_size)
+            try:
+                build(model, source)
+            finally:
+                source.close()
+            snapshot.copy_values()
+            runner = Runner(model, make, data, objective, split_seed, callbacks, snapshot)
+            runner._check_objective(batch_size)
+            yield runner
+
+    def range_test(self, batch_size: int | None, seed: int) -> RangeTest:
+        """A range test with its defaults, on the training data."""
+        self._rewind()
+        data, options = self.data, dict(self.data.fit_options)
+        if data.rows is not None:
+            options.update(batch_size=batch_size, sample_weight=data.sample_weight)
+        return lr_find(self.model, data.x, data.y, seed=seed, verbose=0, **options)
+
+    def run(self, job: Job, report: Report | None = None) -> Outcome:
+        """Train, and say how it ended.
+
+        Args:
+            report: Told the epochs done and the objective after each; True ends the run.
+        """
+        started = time.perf_counter()
+        model = self._start(job.seed)
+        watch = _Watch(self._objective, report)
+        seed_everything(job.seed)
+        model.fit(
+            **self._data_of(job),
+            epochs=job.epochs,
+            verbose=0,
+            callbacks=[
+                *steering_of(model, job.setting),
+                *(self._callbacks() if self._callbacks else []),
+                watch,
+            ],
+        )
+        return Outcome(job, watch.ended, watch.value, watch.history, time.perf_counter() - started)
+
+    def _start(self, seed: int) -> Any:
+        if self._make is not None:
+            return _made(self._make, seed)
+        self._rewind()
+        _reseed(self.model, seed)
+        return self.model
+
+    def _rewind(self) -> None:
+        if not self._fresh:
+            self._snapshot.rewind()
+        self._fresh = False
+
+    def _data_of(self, job: Job) -> dict[str, Any]:
+        data = self.data
+        options = {"validation_data": data.validation, **data.fit_options}
+        if data.rows is None:
+            if job.fraction < 1.0:
+                options["steps_per_epoch"] = max(1, round(job.fraction * (data.batches or 1)))
+            return {"x": data.x, "y": data.y, **options}
+        if self._part[0] != job.fraction or self._part[1] is None:
+            rows = part(data.y, data.rows, job.fraction, self._split_seed)
+            taken = (data.x, data.y, data.sample_weight)
+            self._part = (
+                job.fraction,
+                taken if len(rows) == data.rows else take_rows(taken, rows),
+            )
+        x, y, weight = self._part[1]
+        size = job.setting.batch_size
+        if is_array_data(data.validation):
+            options["validation_batch_size"] = size
+        return {"x": x, "y": y, "sample_weight": weight, "batch_size": size, **options}
+
+    def _check_objective(self, batch_size: int | None) -> None:
+        """What would the logs hold? Judge one batch, before hours are spent."""
+        held = self.data.validation
+        if is_array_data(held):
+            size = batch_size or 32
+            parts = keras.utils.unpack_x_y_sample_weight(
+                take_rows(held, np.arange(min(size, len(keras.tree.flatten(held)[0]))))
+            )
+            logs = self.model.evaluate(
+                *parts[:2], sample_weight=parts[2], batch_size=size, verbose=0, return_dict=True
+            )
+        else:
+            logs = self.model.evaluate(held, steps=1, verbose=0, return_dict=True)
+        names = [name for each in logs for name in (each, f"val_{each}")]
+        if self._objective not in names:
+            raise ValueError(
+                f"objective must be in the logs of this model; got {self._objective!r}. They "
+                f"are: {', '.join(names)}."
+            )
+
+
+class _Watch(keras.callbacks.Callback):
+    """Ends a run that diverges, or of which its report says so, and keeps what it logged."""
+
+    def __init__(self, objective: str, report: Report | None) -> None:
+        super().__init__()
+        self._objective = objective
+        self._report = report
+        self._level = Level(threshold=4.0)
+        self._stretch = Stretch()
+        self._fresh = True
+        self.ended = "finished"
+        self.value = math.nan
+        self.history: dict[str, list[float]] = {}
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._stretch = Stretch()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
+        if self._fresh or done - self._stretch.done >= CHECK_EVERY:
+            self._stretch.advance(done, number(logs["loss"]))
+            self._judge()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        entries = {name: number(value) for name, value in (logs or {}).items()}
+        for name, value in entries.items():
+            self.history.setdefault(name, []).append(value)
+        self.value = entries.get(self._objective, math.nan)
+        if self.ended == "diverged" or not math.isfinite(self.value):
+            self._end("diverged")
+        elif self._report is not None and self._report(epoch + 1, self.value):
+            # The last epoch is judged too, by what it ended with.
+            if epoch + 1 < (self.params or {}).get("epochs", 0):
+                self._end("behind")
+
+    def _judge(self) -> None:
+        losses = self._stretch.close()
+        if self._fresh and np.isfinite(losses).all():
+            self._level.anchor(float(losses.mean()))
+        self._fresh = False
+        if self._level.judge(losses) == "diverged":
+            self._end("diverged")
+
+    def _end(self, why: str) -> None:
+        self.ended = why
+        if why == "diverged":
+            self.value = math.nan
+        self._model.stop_training = True
+
+
+def steering_of(model: Any, setting: Setting) -> list[Any]:
+    """Callbacks that train a model as a setting says.
+
+    A rate that stays needs none: it is put into the optimizer, whose compiled step goes on.
+    """
+    if setting.policy == "one-cycle":
+        if setting.momentum is not None:
+            low, high = cycled(setting.momentum)
+            return [OneCycle(setting.learning_rate, base_momentum=low, max_momentum=high)]
+        return [OneCycle(setting.learning_rate, cycle_momentum=has_momentum(model.optimizer))]
+    warm_up = [WarmUp(fraction=setting.warmup)] if setting.warmup else []
+    if setting.policy == "cosine":
+        return [_Cosine(setting.learning_rate, setting.momentum), *warm_up]
+    leaves = driven_optimizers(model.optimizer)
+    plain = all(isinstance(leaf._learning_rate, keras.Variable) for leaf in leaves)
+    if setting.momentum is None and plain:
+        ratios = rate_ratios([current_rate(leaf) for leaf in leaves])
+        for leaf, ratio in zip(leaves, ratios, strict=True):
+            leaf.learning_rate = setting.learning_rate * ratio
+        return warm_up
+    return [ScheduleLR(ConstantSchedule(setting.learning_rate), setting.momentum), *warm_up]
+
+
+class _Cosine(ScheduleLR):
+    """Keras's cosine over the whole `fit`, however long that is."""
+
+    def __init__(self, learning_rate: float, momentum: float | None) -> None:
+        self._rate = learning_rate
+        super().__init__(keras.optimizers.schedules.CosineDecay(learning_rate, 1), momentum)
+
+    def plan(self, length: Any) -> Any:
+        if length.total is None:
+            raise ValueError(
+                "The length of the run is unknown for this data set; got a cosine. Pass "
+                "steps_per_epoch to search."
+            )
+        decay = keras.optimizers.schedules.CosineDecay(self._rate, length.total)
+        self.schedule = ScheduleLR(decay).schedule
+        return super().plan(length)
+
+
+def has_momentum(optimizer: Any) -> bool:
+    """Whether every driven optimizer has a momentum above 0."""
+    return all(current_momentum(leaf) for leaf in driven_optimizers(optimizer))
+
+
+def current_momentum(optimizer: Any) -> float:
+    """The momentum of the first driven optimizer; 0 if it has none."""
+    leaf = driven_optimizers(optimizer)[0]
+    names = momentum_names(leaf)
+    return float(getattr(leaf, names[0])) if names else 0.0
+
+
+def _made(make: Callable[[], Any], seed: int) -> Any:
+    keras.utils.set_random_seed(seed)
+    model = make()
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "model must be a Keras model, or a function that returns one; it returned "
+            f"{type(model).__name__}."
+        )
+    return model
+
+
+def _reseed(model: Any, seed: int) -> None:
+    """Give dropout and the like the seed of the run; their generators are part of the model."""
+    for place, generator in enumerate(_generators(model)):
+        state = np.array(keras.ops.convert_to_numpy(generator.value))
+        state[0] = (int(state[0]) + 1_000_003 * seed + place) % 2**32
+        generator.assign(state)
+
+
+def _generators(model: Any) -> list[Any]:
+    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
