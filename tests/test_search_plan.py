@@ -1,0 +1,308 @@
+"""What a search tries next, and what it says: arithmetic on results that a formula makes."""
+
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from keras_lr.search.plan import (
+    COARSE,
+    Design,
+    Job,
+    Outcome,
+    Plan,
+    Score,
+    Setting,
+    Start,
+    student_t,
+    worse,
+)
+
+pytestmark = pytest.mark.once
+
+BASE = Setting(1.0, batch_size=32)
+DESIGN = Design(2, 5, 0.25, 3, 3, False, 0, {}, BASE)
+
+
+def valley(best, noise=0.0, blow_up=math.inf):
+    """A loss of 1 at the rate `best`, e times as large a decade and a bit away from it."""
+
+    def loss(job):
+        rate = job.setting.learning_rate
+        if rate >= blow_up:
+            return math.nan
+        draw = np.random.default_rng([job.seed, int(rate * 1e9)]).normal()
+        return math.exp(math.log10(rate / best) ** 2 + noise * draw)
+
+    return loss
+
+
+def run(plan, loss, order=None):
+    """Do what a plan asks for until it asks for nothing; the results by their keys."""
+    found = {}
+    for _ in range(200):
+        missing = plan.missing(found)
+        if not missing:
+            return found
+        for job in order(missing) if order else missing:
+            value = loss(job)
+            ended = "diverged" if math.isnan(value) else "finished"
+            found[job.key] = Outcome(job, ended, value)
+    raise AssertionError("the plan has no end")
+
+
+def rates(now):
+    return sorted({job.setting.learning_rate for job in now.jobs})
+
+
+def outcomes(*values, rate=0.1, ended="finished"):
+    job = Job("fine", replace(BASE, learning_rate=rate), 0, 1.0, 3)
+    return tuple(Outcome(replace(job, seed=i), ended, value) for i, value in enumerate(values))
+
+
+def test_coarse_round_is_a_rate_a_decade_between_firm_ends():
+    plan = Plan(DESIGN, Start(1e-4, 1e-1, 3e-3, firm=True))
+    assert rates(plan.rounds({})[0]) == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1], rel=1e-9)
+
+
+def test_firm_ends_are_tried_as_they_were_given():
+    found = rates(Plan(DESIGN, Start(1.23e-4, 4.56e-2, 1e-3, firm=True)).rounds({})[0])
+    assert found[0] == 1.23e-4 and found[-1] == 4.56e-2
+    assert len(found) == 4  # 2.6 decades are three steps
+
+
+def test_coarse_round_lies_around_the_suggestion_a_decade_apart():
+    plan = Plan(DESIGN, Start(2e-5, 5e-2, 2e-3))
+    assert rates(plan.rounds({})[0]) == pytest.approx([2e-5, 2e-4, 2e-3, 2e-2])
+    assert plan.missing({})[0].setting.learning_rate == 2e-3
+
+
+def test_coarse_round_has_a_neighbour_on_each_side_at_least():
+    plan = Plan(DESIGN, Start(1e-3, 1e-3, 1e-3))
+    assert rates(plan.rounds({})[0]) == pytest.approx([1e-4, 1e-3, 1e-2])
+
+
+def test_fine_rounds_halve_the_spacing_in_ln_around_the_best():
+    plan = Plan(DESIGN, Start(1e-5, 1e-1, 1e-3))
+    rounds = plan.rounds(run(plan, valley(1e-3)))
+    assert [now.name for now in rounds] == ["coarse", "fine 1", "fine 2"]
+    # A factor of the square root of 10, then of the fourth root; rates have two digits.
+    wanted = [1e-3 * 10 ** (i / 2) for i in (-2, -1, 0, 1, 2)]
+    np.testing.assert_allclose(rates(rounds[1]), wanted, rtol=0.03)
+    wanted = [1e-3 * 10 ** (i / 4) for i in (-2, -1, 0, 1, 2)]
+    np.testing.assert_allclose(rates(rounds[2]), wanted, rtol=0.03)
+
+
+def test_data_and_seeds_grow_to_the_last_round():
+    plan = Plan(DESIGN, Start(1e-5, 1e-1, 1e-3))
+    rounds = plan.rounds(run(plan, valley(1e-3)))
+    assert [now.fraction for now in rounds] == [0.25, 0.5, 1.0]
+    assert [sorted({job.seed for job in now.jobs}) for now in rounds] == [[0], [0], [0, 1, 2]]
+    assert {job.epochs for now in rounds for job in now.jobs} == {3}
+
+
+def test_without_fine_rounds_the_coarse_one_takes_everything():
+    plan = Plan(replace(DESIGN, fine_rounds=0), Start(1e-4, 1e-2, 1e-3))
+    now = plan.rounds({})[0]
+    assert now.fraction == 1.0 and len(now.jobs) == 3 * 3
+
+
+@pytest.mark.parametrize("best", [3e-7, 2e-5, 4e-4, 1e-3, 7e-3, 0.2, 30.0])
+def test_finds_the_bottom_of_a_valley_wherever_the_search_begins(best):
+    plan = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3))
+    answer = plan.answer(run(plan, valley(best)))
+    # Within half of the last spacing, and the digits that rates are rounded to.
+    assert abs(math.log10(answer.setting.learning_rate / best)) <= 0.125 + 0.03
+    assert answer.finished and answer.low <= answer.setting.learning_rate <= answer.high
+
+
+def test_nothing_goes_beyond_firm_ends_and_the_answer_says_that_it_lies_there():
+    plan = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3, firm=True))
+    found = run(plan, valley(1.0))
+    assert max(outcome.job.setting.learning_rate for outcome in found.values()) == 1e-2
+    answer = plan.answer(found)
+    assert answer.setting.learning_rate == 1e-2
+    assert any("a higher one may be better" in note for note in answer.warnings)
+
+
+def test_where_everything_diverges_the_search_goes_down():
+    plan = Plan(DESIGN, Start(1e-2, 1.0, 0.1))
+    answer = plan.answer(run(plan, valley(3e-6, blow_up=1e-5)))
+    assert abs(math.log10(answer.setting.learning_rate / 3e-6)) < 0.16
+
+
+def test_where_nothing_ever_trains_the_plan_ends_without_an_answer():
+    plan = Plan(DESIGN, Start(1e-2, 1.0, 0.1))
+    found = run(plan, lambda job: math.nan)
+    assert plan.answer(found) is None
+    assert 3 < len(found) <= 12
+
+
+def test_a_rate_that_diverges_with_one_seed_is_not_the_answer():
+    plan = Plan(DESIGN, Start(1e-5, 1e-1, 1e-3))
+    loss = valley(1e-3)
+
+    def shaky(job):
+        return math.nan if job.seed == 2 and job.setting.learning_rate > 9e-4 else loss(job)
+
+    answer = plan.answer(run(plan, shaky))
+    assert answer.setting.learning_rate < 9e-4
+
+
+def test_what_fell_behind_is_no_answer_and_worse_than_what_finished():
+    finished = Score(BASE, outcomes(5.0), False)
+    behind = Score(BASE, outcomes(1.0, ended="behind"), False)
+    diverged = Score(BASE, outcomes(math.nan, ended="diverged"), False)
+    assert sorted([diverged, behind, finished], key=Score.cost) == [finished, behind, diverged]
+    assert worse(behind, finished)
+
+
+def test_an_objective_that_should_rise_is_the_same_upside_down():
+    up = Plan(replace(DESIGN, maximize=True), Start(1e-4, 1e-2, 1e-3))
+    down = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3))
+    loss = valley(4e-3)
+    best = up.answer(run(up, lambda job: -loss(job)))
+    same = down.answer(run(down, loss))
+    assert best.setting == same.setting and best.mean == pytest.approx(-same.mean)
+
+
+def test_the_order_in_which_runs_end_changes_nothing():
+    plan = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3))
+    loss = valley(5e-3, noise=0.3)
+    shuffle = random.Random(0)
+
+    def order(missing):
+        # One at a time, any of them, as of many workers the fastest.
+        return [shuffle.choice(missing)]
+
+    first, other = run(plan, loss), run(plan, loss, order)
+    assert first.keys() == other.keys()
+    assert plan.answer(first) == plan.answer(other)
+
+
+def test_no_job_is_asked_for_twice():
+    plan = Plan(replace(DESIGN, also={"batch_size": (16, 32)}), Start(1e-4, 1e-2, 1e-3))
+    found = run(plan, valley(0.3))
+    jobs = [job.key for now in plan.rounds(found) for job in now.jobs]
+    assert len(jobs) == len(set(jobs)) == len(found)
+
+
+# Further dimensions
+
+
+def test_batch_size_begins_in_proportion():
+    plan = Plan(replace(DESIGN, also={"batch_size": (32, 128)}), Start(1e-4, 1e-2, 1e-3))
+    now = next(n for n in plan.rounds(run(plan, valley(1e-3))) if n.name == "batch_size")
+    tried = {32: [], 128: []}
+    for job in now.jobs:
+        tried[job.setting.batch_size].append(job.setting.learning_rate)
+    root = math.sqrt(10)
+    np.testing.assert_allclose(tried[32][:3], [1e-3, 1e-3 * root, 1e-3 / root], rtol=0.03)
+    np.testing.assert_allclose(tried[128][:3], [4e-3, 4e-3 * root, 4e-3 / root], rtol=0.03)
+
+
+@pytest.mark.parametrize("velocity, factor", [(True, 0.05 / 0.1), (False, 1.0)])
+def test_momentum_of_sgd_keeps_the_length_of_a_steady_step(velocity, factor):
+    design = replace(
+        DESIGN,
+        also={"momentum": (0.9, 0.95)},
+        base=replace(BASE, momentum=0.9),
+        velocity=velocity,
+    )
+    plan = Plan(design, Start(1e-4, 1e-2, 1e-3))
+    now = next(n for n in plan.rounds(run(plan, valley(1e-3))) if n.name == "momentum")
+    first = next(j.setting.learning_rate for j in now.jobs if j.setting.momentum == 0.95)
+    assert first == pytest.approx(1e-3 * factor, rel=0.03)
+
+
+def test_the_best_variant_is_refined_and_the_others_are_not():
+    plan = Plan(replace(DESIGN, also={"policy": ("constant", "cosine")}), Start(1e-4, 1e-2, 1e-3))
+    loss = valley(2e-2)
+
+    def better(job):
+        return loss(job) * (0.5 if job.setting.policy == "cosine" else 1.0)
+
+    found = run(plan, better)
+    answer = plan.answer(found)
+    assert answer.setting.policy == "cosine"
+    assert abs(math.log10(answer.setting.learning_rate / 2e-2)) < 0.16
+    fine = [now for now in plan.rounds(found) if now.name.startswith("fine")]
+    assert {job.setting.policy for now in fine for job in now.jobs} == {"cosine"}
+
+
+def test_one_cycle_warms_up_by_itself():
+    also = {"warmup": (0.0, 0.3), "policy": ("constant", "one-cycle")}
+    plan = Plan(replace(DESIGN, also=also), Start(1e-4, 1e-2, 1e-3))
+    loss = valley(1e-3)
+    found = run(plan, lambda job: loss(job) * (0.5 if job.setting.warmup else 1.0))
+    now = next(n for n in plan.rounds(found) if n.name == "policy")
+    warmups = {job.setting.policy: job.setting.warmup for job in now.jobs}
+    assert warmups == {"constant": 0.3, "one-cycle": 0.0}
+
+
+# The interval
+
+
+def test_interval_ends_half_way_to_what_is_worse():
+    plan = Plan(replace(DESIGN, repeats=1), Start(1e-5, 1e-1, 1e-3))
+    answer = plan.answer(run(plan, valley(1e-3)))
+    neighbours = 5.6e-4, 1.8e-3
+    assert answer.low == pytest.approx(math.sqrt(1e-3 * neighbours[0]), rel=1e-9)
+    assert answer.high == pytest.approx(math.sqrt(1e-3 * neighbours[1]), rel=1e-9)
+    assert any("ran once" in note for note in answer.warnings)
+
+
+def test_interval_holds_the_true_best_about_as_often_as_it_says():
+    inside, searches = 0, 200
+    for trial in range(searches):
+        plan = Plan(replace(DESIGN, seed=10 * trial), Start(1e-4, 1e-1, 1e-2))
+        answer = plan.answer(run(plan, valley(4e-3, noise=0.05)))
+        inside += answer.low <= 4e-3 <= answer.high
+    # Rates are told from the best at 95 %, one after the other, and the best was chosen.
+    assert inside / searches >= 0.85
+
+
+def test_seeds_tell_what_a_paired_t_test_tells():
+    random_state = np.random.default_rng(0)
+    told = 0
+    for _ in range(300):
+        a = random_state.normal(0.3, 1.0, size=4)
+        b = random_state.normal(0.0, 1.0, size=4)
+        score = Score(BASE, outcomes(*a, rate=0.2), False)
+        best = Score(BASE, outcomes(*b), False)
+        p = stats.ttest_rel(a, b, alternative="greater").pvalue
+        if abs(p - 0.05) < 2e-3:
+            continue  # the quantile is an expansion
+        assert worse(score, best) == (p < 0.05)
+        told += p < 0.05
+    assert told > 10
+
+
+def test_losses_are_compared_by_their_ratios():
+    # Twice as large with each seed, at levels a hundred times apart.
+    best = Score(BASE, outcomes(1.0, 10.0, 100.0), False)
+    assert worse(Score(BASE, outcomes(2.0, 20.1, 199.0), False), best)
+    # The same as differences says nothing: their spread is as large as themselves.
+    up = Score(BASE, outcomes(-2.0, -20.1, -199.0), True)
+    assert not worse(up, Score(BASE, outcomes(-1.0, -10.0, -100.0), True))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 29])
+def test_quantile_of_student_t(freedom):
+    assert student_t(freedom) == pytest.approx(stats.t.ppf(0.95, freedom), rel=3e-3)
+
+
+def test_answer_of_an_unfinished_search_is_that_of_its_furthest_round():
+    plan = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3))
+    loss = valley(1e-3)
+    found = {job.key: Outcome(job, "finished", loss(job)) for job in plan.missing({})}
+    answer = plan.answer(found)
+    assert (answer.round, answer.setting.learning_rate) == (COARSE, 1e-3)
+    assert not answer.finished
+    assert any("not finished" in note for note in answer.warnings)
+    job = plan.missing(found)[0]
+    found[job.key] = Outcome(job, "finished", loss(job))
+    assert plan.answer(found).round == "fine 1"
