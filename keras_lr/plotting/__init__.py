@@ -2,5 +2,20 @@
 
 from keras_lr.plotting.preview import plot_preview, save_preview_plot
 from keras_lr.plotting.range_test import plot_range_test, save_range_test_plot
+from keras_lr.plotting.search import (
+    plot_search,
+    plot_search_curves,
+    plot_search_rates,
+    save_search_plot,
+)
 
-__all__ = ["plot_preview", "plot_range_test", "save_preview_plot", "save_range_test_plot"]
+__all__ = [
+    "plot_preview",
+    "plot_range_test",
+    "plot_search",
+    "plot_search_curves",
+    "plot_search_rates",
+    "save_preview_plot",
+    "save_range_test_plot",
+    "save_search_plot",
+]

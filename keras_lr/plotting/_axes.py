@@ -33,7 +33,10 @@ __all__ = [
     "legend_above",
     "save",
     "short",
+    "stacked",
 ]
+
+LayOut = Callable[["Figure", Sequence[str]], "tuple[Axes, ...]"]
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GREY, SHADE = "#707070", "#EBEBEB"
@@ -42,33 +45,33 @@ STEP_LABEL = "Step (optimizer updates)"
 _SHAPES = {"loss": 2.2, "slope": 1.0, "ramp": 1.0, "rate": 1.6, "momentum": 1.0}
 
 
-def save(
-    path: str | os.PathLike[str],
-    dpi: int,
-    panels: list[str],
-    draw: Callable[[tuple[Axes, ...]], Any],
-) -> None:
-    from matplotlib.figure import Figure
-
-    path = Path(path)
-    figure = Figure(figsize=_stacked_size(panels), layout="constrained")
-    formats = figure.canvas.get_supported_filetypes()
-    kind = path.suffix[1:].lower()
-    if kind not in formats:
-        raise ValueError(
-            f"The picture's name must end in a format that can be written; got {path.name!r}. "
-            f"The formats are: {', '.join(sorted(formats))}."
-        )
-    draw(_stacked(figure, panels))
-    atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
+def stacked(figure: Figure, panels: Sequence[str]) -> tuple[Axes, ...]:
+    """One panel under the other; those of the learning rate share its axis."""
+    figure.set_size_inches(7.0, 2.2 + 1.6 * len(panels))
+    heights = [_SHAPES[panel] for panel in panels]
+    grid = figure.add_gridspec(len(panels), 1, height_ratios=heights)
+    top = figure.add_subplot(grid[0])
+    axes = [top]
+    for row, panel in enumerate(panels[1:], start=1):
+        share = None if panel == "ramp" else top  # the other panels have the first one's x axis
+        axes.append(figure.add_subplot(grid[row], sharex=share))
+        if share is not None:
+            top.tick_params(labelbottom=False)
+    figure.align_ylabels(axes)
+    return tuple(axes)
 
 
-def axes_for(ax: Axes | Sequence[Axes] | None, panels: list[str], hint: str) -> tuple[Axes, ...]:
+def axes_for(
+    ax: Axes | Sequence[Axes] | None,
+    panels: Sequence[str],
+    hint: str,
+    lay_out: LayOut = stacked,
+) -> tuple[Axes, ...]:
     """One axes a panel: those that were given, or new ones."""
     if ax is None:
         import matplotlib.pyplot as plt
 
-        return _stacked(plt.figure(figsize=_stacked_size(panels), layout="constrained"), panels)
+        return lay_out(plt.figure(layout="constrained"), panels)
     if not isinstance(ax, (Sequence, np.ndarray)):
         return (ax,)
     axes = tuple(np.ravel(np.asarray(ax, dtype=object)))
@@ -80,6 +83,29 @@ def axes_for(ax: Axes | Sequence[Axes] | None, panels: list[str], hint: str) -> 
     return axes
 
 
+def save(
+    path: str | os.PathLike[str],
+    dpi: int,
+    panels: Sequence[str],
+    draw: Callable[[tuple[Axes, ...]], Any],
+    lay_out: LayOut = stacked,
+) -> None:
+    """Draw into a new figure and write it in the format that the name says."""
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    figure = Figure(layout="constrained")
+    formats = figure.canvas.get_supported_filetypes()
+    kind = path.suffix[1:].lower()
+    if kind not in formats:
+        raise ValueError(
+            f"The picture's name must end in a format that can be written; got {path.name!r}. "
+            f"The formats are: {', '.join(sorted(formats))}."
+        )
+    draw(lay_out(figure, panels))
+    atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
+
+
 def labelled_once(axes: tuple[Axes, ...]) -> Axes | tuple[Axes, ...]:
     """The axes as they are returned; those with a common x axis name it once."""
     for target in axes[:-1]:
@@ -88,9 +114,19 @@ def labelled_once(axes: tuple[Axes, ...]) -> Axes | tuple[Axes, ...]:
     return axes if len(axes) > 1 else axes[0]
 
 
-def legend_above(ax: Axes, title: str) -> None:
-    """Legend and title over the axes, in as many columns as fit, so that no data is covered."""
-    handles, labels = ax.get_legend_handles_labels()
+def legend_above(ax: Axes, title: str, first: Sequence[str] = (), last: Sequence[str] = ()) -> None:
+    """Legend and title over the axes, in as many columns as fit, so that no data is covered.
+
+    Entries that begin with one of `first` stand first, in that order; those of `last` last.
+    """
+
+    def place(entry: tuple[Any, str]) -> int:
+        begins = [i for i, start in enumerate(first) if entry[1].startswith(start)]
+        ends = [i + 1 for i, start in enumerate(last) if entry[1].startswith(start)]
+        return begins[0] - len(first) if begins else sum(ends)
+
+    entries = sorted(zip(*ax.get_legend_handles_labels(), strict=True), key=place)
+    handles, labels = [handle for handle, _ in entries], [label for _, label in entries]
     size = 9.0
     # A layout engine settles the width of the axes only when the figure is drawn, and takes
     # half a second for it; until then they have the default margins, which are wider.
@@ -112,24 +148,6 @@ def legend_above(ax: Axes, title: str) -> None:
             break
     rows = -(-len(labels) // columns)
     ax.set_title(title, loc="left", fontsize=11, pad=8 + rows * size * 1.55)
-
-
-def _stacked(figure: Figure, panels: list[str]) -> tuple[Axes, ...]:
-    heights = [_SHAPES[panel] for panel in panels]
-    grid = figure.add_gridspec(len(panels), 1, height_ratios=heights)
-    top = figure.add_subplot(grid[0])
-    axes = [top]
-    for row, panel in enumerate(panels[1:], start=1):
-        share = None if panel == "ramp" else top  # the other panels have the first one's x axis
-        axes.append(figure.add_subplot(grid[row], sharex=share))
-        if share is not None:
-            top.tick_params(labelbottom=False)
-    figure.align_ylabels(axes)
-    return tuple(axes)
-
-
-def _stacked_size(panels: list[str]) -> tuple[float, float]:
-    return 7.0, 2.2 + 1.6 * len(panels)
 
 
 def short(rate: float) -> str:
