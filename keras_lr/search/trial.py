@@ -146,6 +146,10 @@ class Runner:
             ValueError: If it cannot be trained, or the logs have no such objective.
         """
         make = None if isinstance(model, keras.Model) else model
+        if make is not None and not callable(make):
+            raise TypeError(
+                f"model must be a Keras model, or a function that returns one; got {model!r}."
+            )
         if make is not None:
             model = _made(make, split_seed)
         check_model(model)
@@ -252,25 +256,28 @@ class _Watch(keras.callbacks.Callback):
         self._report = report
         self._level = Level(threshold=4.0)
         self._stretch = Stretch()
+        self._done = 0
         self._fresh = True
         self.ended = "finished"
         self.value = math.nan
         self.history: dict[str, list[float]] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._stretch = Stretch()
+        self._stretch, self._done = Stretch(), 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
-        if self._fresh or done - self._stretch.done >= CHECK_EVERY:
-            self._stretch.advance(done, number(logs["loss"]))
-            self._judge()
+        # With several steps an execution, Keras's index of the last batch overshoots.
+        self._done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
+        if self._fresh or self._done - self._stretch.done >= CHECK_EVERY:
+            self._judge(number(logs["loss"]))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         entries = {name: number(value) for name, value in (logs or {}).items()}
         for name, value in entries.items():
             self.history.setdefault(name, []).append(value)
         self.value = entries.get(self._objective, math.nan)
+        if self._done > self._stretch.done and self.ended != "diverged":
+            self._judge(entries["loss"])
         if self.ended == "diverged" or not math.isfinite(self.value):
             self._end("diverged")
         elif self._report is not None and self._report(epoch + 1, self.value):
@@ -278,7 +285,9 @@ class _Watch(keras.callbacks.Callback):
             if epoch + 1 < (self.params or {}).get("epochs", 0):
                 self._end("behind")
 
-    def _judge(self) -> None:
+    def _judge(self, mean: float) -> None:
+        """Judge the batches since the last look, from the mean loss of the epoch so far."""
+        self._stretch.advance(self._done, mean)
         losses = self._stretch.close()
         if self._fresh and np.isfinite(losses).all():
             self._level.anchor(float(losses.mean()))
