@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .diagnose import diagnose
 from .errors import Interrupted, one_line
 from .find import find
 from .layers import layers
@@ -79,6 +80,7 @@ def main() -> None:
     """Find a learning rate for a Keras 3 model, and leave the model as it was."""
 
 
+main.add_command(diagnose)
 main.add_command(find)
 main.add_command(layers)
 main.add_command(preview)

@@ -14,6 +14,7 @@ from keras_lr.callbacks import (
     ScheduleLR,
     WarmUp,
 )
+from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
 from keras_lr.presets import boost_head, discriminative, layer_decay
 from keras_lr.preview import Preview, preview
@@ -33,7 +34,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Confirmation",
     "CyclicLR",
+    "Diagnosis",
     "FineTuning",
+    "Finding",
     "GradualUnfreeze",
     "HalveOnDivergence",
     "HalvingEvent",
@@ -52,6 +55,7 @@ __all__ = [
     "SuggestionWarning",
     "WarmUp",
     "boost_head",
+    "diagnose",
     "discriminative",
     "layer_decay",
     "fine_tune",

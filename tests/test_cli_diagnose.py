@@ -1,0 +1,164 @@
+"""`keras-lr diagnose`: logs in, findings out, errors in one line."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from command_line import refused, run
+
+from keras_lr.diagnosis import NAMES, diagnose
+
+pytestmark = pytest.mark.once
+
+LEARNING = 0.1 + 2.0 * np.exp(-np.arange(30) / 5)
+HEALTHY = {"loss": LEARNING, "val_loss": LEARNING, "learning_rate": [0.1] * 30}
+DIVERGED = {"loss": [2.0, 1.0, 0.5, 0.4, 0.9, 3.0, 20.0, 300.0], "learning_rate": [0.5] * 8}
+ENDED = {
+    "loss": np.where(np.arange(30) < 10, LEARNING, LEARNING[10]),
+    "learning_rate": np.where(np.arange(30) < 10, 0.1, 0.0),
+}
+
+
+@pytest.fixture
+def csv(tmp_path):
+    """Write columns as CSVLogger does."""
+
+    def write(columns, name="training.csv"):
+        rows = zip(*columns.values(), strict=True)
+        lines = [["epoch", *columns], *([epoch, *row] for epoch, row in enumerate(rows))]
+        (tmp_path / name).write_text("".join(",".join(map(str, row)) + "\r\n" for row in lines))
+        return tmp_path / name
+
+    return write
+
+
+def test_a_finding_has_its_evidence_and_one_thing_to_do(csv):
+    path = csv(DIVERGED)
+    before = path.read_bytes()
+    result = run("diagnose", path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["Error", "diverged"]
+    assert lines[1].startswith(
+        "Seen           The loss rose from 0.4 in epoch 3 to 300 in epoch 7;"
+    )
+    assert lines[3].startswith("Do             Train at a tenth of the rate, 0.05,")
+    assert any(line.startswith("Not judged     Over- and underfitting") for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert result.stdout.isascii()
+    assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
+
+
+def test_nothing_wrong_is_said(csv):
+    result = run("diagnose", csv(HEALTHY), "--batch-size", 32)
+    assert (result.exit_code, result.stdout) == (0, "Nothing wrong seen in 30 epochs.\n")
+    result = run("diagnose", csv(HEALTHY), "--quiet", "--strict")
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_json_is_what_the_library_says(csv):
+    path = csv(DIVERGED)
+    result = run("diagnose", path, "--json")
+    assert result.exit_code == 0 and result.stdout.count("\n") == 1
+    content = json.loads(result.stdout)
+    assert content == json.loads(json.dumps(diagnose(path).to_dict()))
+    assert content["source"] == str(path)
+    assert {"name", "severity", "evidence", "advice", "first", "last"} == set(
+        content["findings"][0]
+    )
+
+
+def test_quiet_prints_names_and_strict_is_the_exit_code(csv):
+    path = csv({**ENDED, "batch_size": [32] * 15 + [8] * 15})
+    result = run("diagnose", path, "--quiet")
+    assert (result.exit_code, result.stdout) == (0, "schedule-ended-early\nbatch-size-changed\n")
+    assert set(result.stdout.split()) <= set(NAMES)
+    assert run("diagnose", path, "--quiet", "--strict").exit_code == 1
+    assert run("diagnose", path, "--json", "--strict").exit_code == 1
+    hint = csv({"loss": LEARNING, "batch_size": [32] * 15 + [8] * 15})
+    assert run("diagnose", hint, "--quiet").stdout == "batch-size-changed\n"
+    assert run("diagnose", hint, "--quiet", "--strict").exit_code == 0
+
+
+def test_options_reach_the_library(csv):
+    path = csv(HEALTHY)
+    sizes = run("diagnose", path, "--batch-size", "0:32,12:128")
+    assert "from 32 to 128 in epoch 12" in sizes.stdout
+    jump = csv({"loss": np.where(np.arange(30) < 20, LEARNING, LEARNING + 0.5)})
+    assert "spikes-after-restart" in run("diagnose", jump, "--restart", 20).stdout
+    slow = csv({**HEALTHY, "learning_rate": 0.1 - 0.001 * np.arange(30)})
+    assert "never-decayed" in run("diagnose", slow).stdout
+    assert "never-decayed" not in run("diagnose", slow, "--epochs", 300).stdout
+    high = csv({"loss": [9.0, *LEARNING[1:]]})
+    assert "rate-too-high" in run("diagnose", high, "--untrained-loss", 2.3).stdout
+
+
+def test_json_and_folders_of_tensorboard(tmp_path):
+    (tmp_path / "history.json").write_text(json.dumps({"loss": [2.0, 1.0, math.nan]}))
+    assert run("diagnose", tmp_path / "history.json", "--quiet").stdout == "not-a-number\n"
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path / "logs")) as writer:
+        for step, value in enumerate(DIVERGED["loss"]):
+            writer.add_scalar("Loss/train", value, step)
+    result = run("diagnose", tmp_path / "logs")
+    assert "The loss rose from 0.4 in step 3 to 300 in step 7" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is empty"),
+        ("epoch,loss\n", "is empty: it has no more than a header"),
+        ("epoch,accuracy\n0,0.5\n", "has no column of the training loss"),
+        ("epoch,loss\n0,abc\n", "line 2: loss must be a number"),
+        ("{", "is no JSON"),
+        ("\0\1\2", "is no text"),
+    ],
+)
+def test_what_is_no_log_is_refused_in_one_line(tmp_path, content, words):
+    path = tmp_path / "training.csv"
+    path.write_text(content)
+    assert words in refused("diagnose", path)
+    assert words in refused("diagnose", path, "--json")
+    assert path.read_text() == content
+
+
+def test_bad_paths_and_options_are_refused_in_one_line(csv, tmp_path):
+    path = csv(HEALTHY)
+    assert "does not exist" in refused("diagnose", tmp_path / "missing.csv")
+    (tmp_path / "empty").mkdir()
+    assert "no event file of TensorBoard" in refused("diagnose", tmp_path / "empty")
+    for sizes in ("many", "3,4", "0:", "1.5", ":"):
+        assert "--batch-size must be a number" in refused("diagnose", path, "--batch-size", sizes)
+    assert "at least 1; got 0." in refused("diagnose", path, "--batch-size", 0)
+    assert "ends with epoch 29; got 99." in refused("diagnose", path, "--restart", 99)
+    assert "finite number" in refused("diagnose", path, "--untrained-loss", "nan")
+    assert "x>=1" in refused("diagnose", path, "--epochs", 0)
+    assert "Missing argument" in refused("diagnose")
+
+
+def test_a_csv_file_is_read_without_a_backend_or_pandas(csv):
+    path = csv(HEALTHY)
+    code = f"""
+import sys
+from keras_lr_cli import main
+try:
+    main(["diagnose", {str(path)!r}])
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = ("tensorflow", "torch", "matplotlib", "pandas", "tensorboard", "optuna")
+loaded = [name for name in heavy if name in sys.modules]
+assert not loaded, loaded
+"""
+    clean = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=clean
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Nothing wrong seen")
+    assert done.stderr == ""
