@@ -59,10 +59,11 @@ def diverged(case: Case) -> Finding | None:
         return None
     if not over and restarted_between(case, case.best, len(loss)):
         return None
+    last = len(loss) - 1
     evidence = (
-        f"The loss rose from {best:.4g} in {log.at(case.best)} to {loss[-1]:.4g} in "
-        f"{log.at(len(loss) - 1)}; it was {loss[0]:.4g} in {log.at(0)}."
+        f"The loss rose from {best:.4g} in {log.at(case.best)} to {loss[-1]:.4g} in {log.at(last)}"
     )
+    evidence += f"; it was {loss[0]:.4g} in {log.at(0)}." if case.best else "."
     rate = case.rate
     if rate is not None and rate[-1] > 1.5 * rate[case.best]:
         evidence += f" The rate rose from {rate[case.best]:.3g} to {rate[-1]:.3g}."
