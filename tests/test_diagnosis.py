@@ -247,6 +247,9 @@ def test_schedule_ended_early():
     silent({"loss": LEARNING, "val_loss": LEARNING, "learning_rate": steps})
     still = np.where(EPOCHS < 20, LEARNING, LEARNING[20])
     silent({"loss": still, "val_loss": still, "learning_rate": steps})
+    cut = {"loss": loss, "learning_rate": np.select([EPOCHS < 5, EPOCHS < 10], [1, 0.1], 0.001)}
+    by_callback = found(cut, "schedule-ended-early")
+    assert (by_callback.severity, by_callback.advice[:8]) == ("hint", "Stop the")
     cosine = 0.05 * (1 + np.cos(np.pi * EPOCHS / 30))
     silent({"loss": LEARNING, "val_loss": LEARNING, "learning_rate": cosine})
 
@@ -260,6 +263,7 @@ def test_never_decayed():
     assert "98% of it are left" in finding.evidence
     silent(log, total_epochs=300)  # it was stopped
     silent({**log, "learning_rate": [0.1] * 30})  # a constant rate that does
+    silent({**log, "learning_rate": np.where(EPOCHS < 20, 0.1, 0.05)})  # a callback's one cut
     flat = {"loss": 1.0 + np.exp(-EPOCHS / 2) + 0.03 * WOBBLE, "learning_rate": [0.1] * 30}
     assert "The rate stays 0.1" in found(flat, "never-decayed").evidence
     warm = np.minimum(0.1, 0.02 * (EPOCHS + 1))

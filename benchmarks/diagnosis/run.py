@@ -4,8 +4,8 @@
     python benchmarks/diagnosis/run.py --read runs.json --write tests/data/training_logs.json
 
 The thresholds were set with the runs on digits, diabetes and moons. The table of the other three
-data sets, which were left out of that, is what to expect on a new one. It takes a quarter of an
-hour on two cores.
+data sets, which were left out of that, is what to expect on a new one. Training takes half an
+hour; --data trains some of the sets, and --read takes several files.
 """
 
 from __future__ import annotations

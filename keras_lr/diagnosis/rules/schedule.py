@@ -42,7 +42,15 @@ def schedule_ended_early(case: Case) -> Finding | None:
         "Let the schedule last as long as the run: its steps are epochs times batches in an epoch."
     )
     severity = "hint" if case.converged else "warning"
+    if _in_steps(rate[: begin + 1]):  # as a plateau callback does, which knows no end
+        advice = "Stop the run there, or cut the rate by less: a larger factor, or a min_lr."
+        severity = "hint"
     return case.span("schedule-ended-early", severity, evidence, advice, begin, last)
+
+
+def _in_steps(rate: np.ndarray) -> bool:
+    """Whether the rate is cut now and then, and not a little in each epoch."""
+    return np.count_nonzero(np.diff(rate)) < 0.5 * (len(rate) - 1)
 
 
 def never_decayed(case: Case) -> Finding | None:
@@ -56,7 +64,7 @@ def never_decayed(case: Case) -> Finding | None:
         return None
     fallen = rate[last] < 0.999 * rate[top]
     stopped = log.total_epochs is not None and log.total_epochs > log.positions[-1] + 2
-    if fallen and not stopped:
+    if fallen and not stopped and not _in_steps(rate[top:]):
         evidence = (
             f"The rate fell only from {rate[top]:.3g} in {log.at(top)} to {rate[-1]:.3g} in "
             f"{log.at(last)}, the end of the log: {rate[-1] / rate[top]:.0%} of it are left."
