@@ -39,16 +39,23 @@ def of_model(model: Any, made_anew: bool) -> dict[str, str]:
     }
 
 
-def of_data(x: Any, y: Any, sample_weight: Any) -> dict[str, str]:
-    """Rows and content of arrays; of a data set only its kind."""
-    if not is_array_data(x, y, sample_weight):
-        return {"kind": type(x).__name__}
-    leaves = [
+def of_data(training: tuple[Any, ...], validation: Any) -> dict[str, str]:
+    """Rows and content of the arrays to train on and to judge by; of a data set only its kind."""
+    found = dict(zip(("rows", "content"), _told(training), strict=True))
+    if validation is not None:
+        found["judged by"] = " ".join(_told(validation))
+    return found
+
+
+def _told(parts: Any) -> tuple[str, str]:
+    leaves = [leaf for leaf in keras.tree.flatten(parts) if leaf is not None]
+    if not is_array_data(*leaves):
+        return "unknown", type(leaves[0]).__name__
+    arrays = [
         keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else np.asarray(leaf)
-        for leaf in keras.tree.flatten((x, y, sample_weight))
-        if leaf is not None
+        for leaf in leaves
     ]
-    return {"rows": str(len(leaves[0])), "content": _hash(leaves)}
+    return str(len(arrays[0])), _hash(arrays)
 
 
 def _config(part: Any) -> Any:

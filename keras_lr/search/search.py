@@ -239,14 +239,22 @@ def search(
         record = Study(
             storage,
             study,
-            _identity(runner, options, design, made_anew=not isinstance(model, keras.Model)),
+            {
+                "version": keras_lr.__version__,
+                "model": identity.of_model(
+                    runner.model, made_anew=not isinstance(model, keras.Model)
+                ),
+                "data": identity.of_data((x, y, sample_weight), validation_data),
+                "settings": _settings(options, design),
+            },
             pruner=pruner,
             maximize=design.maximize,
             objective=objective,
             resume=resume,
             heartbeat=heartbeat,
         )
-        return _Campaign(runner, record, design, options).run()
+        with record:
+            return _Campaign(runner, record, design, options).run()
 
 
 class _Campaign:
@@ -452,16 +460,6 @@ def _design(runner: Runner, options: Options, batch_size: int | None) -> Design:
         Setting(1.0, momentum, batch_size),
         velocity=hasattr(leaf, "momentum"),
     )
-
-
-def _identity(runner: Runner, options: Options, design: Design, made_anew: bool) -> dict[str, Any]:
-    data = runner.data
-    return {
-        "version": keras_lr.__version__,
-        "model": identity.of_model(runner.model, made_anew),
-        "data": identity.of_data(data.x, data.y, data.sample_weight),
-        "settings": _settings(options, design),
-    }
 
 
 def _settings(options: Options, design: Design) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import importlib.util
 import math
 import os
 import platform
+import random
 import threading
 import time
 import warnings
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from keras_lr._interrupts import uninterrupted
 from keras_lr.search.plan import Job, Outcome, Setting
 
 if TYPE_CHECKING:
@@ -29,12 +31,14 @@ FORMAT = 1
 GRACE = 6  # heartbeats that may be missed
 MOST_DEATHS = 3  # processes that one job may take with it
 LOCKED = 20.0  # seconds to wait for a SQLite file that others are writing to
+REACHED = 10  # seconds within which a database server has to answer
 RANGE_TEST = "range test"
 _MARK = "keras_lr"
 _DRIVERS = {
-    "postgresql": (("psycopg", "psycopg2", "asyncpg"), "pip install 'psycopg[binary]'"),
+    "postgresql": (("psycopg", "psycopg2"), "pip install 'psycopg[binary]'"),
     "mysql": (("pymysql", "MySQLdb"), "pip install pymysql"),
 }
+_SECRETS = ("password", "passwd", "sslpassword")  # in the part of an address after "?"
 
 
 class SearchError(RuntimeError):
@@ -95,42 +99,34 @@ class Study:
         self._finished = optuna.exceptions.UpdateFinishedTrialError
         self._heartbeat = heartbeat
         self._worker = f"{platform.node()}:{os.getpid()}"
+        self._local = storage is None or _is_file(storage)
+        self._closing = contextlib.ExitStack()
         with self.problems():
             self._storage = _opened(storage, heartbeat, self.where)
-            self.study, self.resumed = self._joined(name, maximize, resume)
-            self.study.pruner = _pruner(optuna, pruner)
-            self._identify(identity, objective)
-
-    @contextlib.contextmanager
-    def problems(self) -> Iterator[None]:
-        """In the block, what the storage throws is told in a sentence."""
-        import sqlalchemy.exc
-
-        errors = (
-            sqlalchemy.exc.SQLAlchemyError,
-            self._optuna.exceptions.StorageInternalError,
-            OSError,
-        )
-        try:
-            with _silently():
-                yield
-        except errors as error:
-            raise SearchError(self._explained(error)) from error
-        except RuntimeError as error:  # a schema of another version of Optuna
-            if "optuna" not in str(error).lower() or isinstance(error, SearchError):
+            if self._storage is not storage:
+                self._closing.callback(_close, self._storage)
+            try:
+                self.study, self.resumed = self._joined(name, maximize, resume)
+                self.study.pruner = _pruner(optuna, pruner)
+                self._identify(identity, objective)
+                self._first = len(self.study.get_trials(deepcopy=False))
+            except BaseException:
+                self.close()
                 raise
-            raise SearchError(f"{self.where} cannot be used: {_first_line(error)}") from error
 
-    def _explained(self, error: BaseException) -> str:
-        told = _first_line(getattr(error, "orig", None) or error.__cause__ or error)
-        if "locked" in told:
-            return (
-                f"{self.where} is locked by another process: {told}. Let that one end, or keep the "
-                "search on a database server."
-            )
-        if "not a database" in told or "malformed" in told:
-            return f"{self.where} is no SQLite database or damaged: {told}. Name another file."
-        return f"{self.where} cannot be used: {told}. Is the server up and the address right?"
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections to the database."""
+        self._closing.close()
+
+    def problems(self) -> contextlib.AbstractContextManager[None]:
+        """In the block, what the storage throws is told in a sentence."""
+        return _problems(self.where, self._local)
 
     # Beginning
 
@@ -142,10 +138,7 @@ class Study:
             )
         except self._optuna.exceptions.DuplicatedStudyError:
             if not resume:
-                raise ValueError(
-                    f"The study {name!r} must not exist with resume=False; {self.where} has it. "
-                    "Choose another name, or let it go on."
-                ) from None
+                raise ValueError(_exists(name, self.where)) from None
             study = self._optuna.load_study(storage=self._storage, study_name=name)
             return study, True
         return study, False
@@ -154,7 +147,11 @@ class Study:
         """Say what the study is of, or make sure that it is of the same."""
         identity = {"format": FORMAT, **identity}
         known = self.study.user_attrs.get(_MARK)
-        if known is None and self.resumed and self.study.get_trials(deepcopy=False):
+        strange = self.resumed and (
+            self.study.get_trials(deepcopy=False)
+            or (self.study.direction.name == "MAXIMIZE") != self.maximize
+        )
+        if known is None and strange:
             raise ValueError(
                 f"The study {self.name!r} in {self.where} was not made by keras-lr. Choose "
                 "another name for this search."
@@ -162,7 +159,7 @@ class Study:
         if known is None:
             self.study.set_user_attr(_MARK, identity)
             self.study.set_metric_names([objective])
-            return
+            known = self.study.user_attrs[_MARK]  # of two who began it at once one has written it
         if known.get("format") != FORMAT:
             raise ValueError(
                 f"The study {self.name!r} in {self.where} has format {known.get('format')!r} of "
@@ -225,10 +222,11 @@ class Study:
         with self.problems():
             self._optuna.storages.fail_stale_trials(self.study)
         live, deaths = self._of(key)
-        if live is None and deaths > MOST_DEATHS:
+        idle = live is None or live.state == self._states.WAITING
+        if idle and deaths >= MOST_DEATHS:
             raise SearchError(
                 f"The run {key} was begun {deaths} times, and each time its process died. Is the "
-                "memory enough for it?"
+                "memory enough for it? The same command tries it again."
             )
         if live is None:
             self._add(job, key)
@@ -236,31 +234,47 @@ class Study:
         if live is None or live.state != self._states.WAITING:
             return None
         # The sign of life comes first: a trial that runs without one would run for ever.
-        self._beat(live._trial_id)
-        if not self._take(live):
+        with self.problems():
+            self._beat(live._trial_id)
+        return self._begun(live._trial_id) if self._take(live) else None
+
+    def _begun(self, trial_id: int) -> Trial | None:
+        """What this process has taken; None if another one has taken it since."""
+        try:
+            with self.problems():
+                trial = self._optuna.trial.Trial(self.study, trial_id)
+                trial.set_user_attr("worker", self._worker)
+        except self._finished:
             return None
-        trial = self._optuna.trial.Trial(self.study, live._trial_id)
-        trial.set_user_attr("worker", self._worker)
+        except BaseException:
+            self._drop(trial_id, "interrupted")
+            raise
         return Trial(self, trial)
+
+    def _drop(self, trial_id: int, why: str) -> None:
+        """End a trial without an answer and without a death, so that its job is done anew."""
+        with contextlib.suppress(Exception), _silently():
+            self._storage.set_trial_user_attr(trial_id, "given_back", why)
+            self._storage.set_trial_state_values(trial_id, state=self._states.FAIL)
 
     def tidy(self) -> None:
         """Drop what waits to be done and was done: two processes had written it down at once."""
         for trial in self._trials():
             if trial.state == self._states.WAITING:
                 first, _ = self._of(trial.user_attrs.get("job"))
-                if first.number != trial.number:
-                    with self.problems(), contextlib.suppress(self._finished):
-                        mark = ("given_back", "written down twice")
-                        self._storage.set_trial_user_attr(trial._trial_id, *mark)
-                        self._storage.set_trial_state_values(
-                            trial._trial_id, state=self._states.FAIL
-                        )
+                if first is not None and first.number != trial.number:
+                    self._drop(trial._trial_id, "written down twice")
 
     def _of(self, key: str) -> tuple[Any, int]:
-        """The first trial of a job that has not failed, and how many processes died in it."""
+        """The first trial of a job that has not failed, and how many processes died in it.
+
+        Only deaths since this process joined count: whoever starts anew tries anew.
+        """
         trials = [each for each in self._trials() if each.user_attrs.get("job") == key]
         failed = [each for each in trials if each.state == self._states.FAIL]
-        deaths = sum(not each.user_attrs.get("given_back") for each in failed)
+        deaths = sum(
+            each.number >= self._first and not each.user_attrs.get("given_back") for each in failed
+        )
         live = [each for each in trials if each.state != self._states.FAIL]
         return min(live, key=lambda each: each.number, default=None), deaths
 
@@ -319,7 +333,7 @@ class Study:
         ended = attributes["ended"]
         value = math.nan if ended == "diverged" or trial.value is None else float(trial.value)
         history = {
-            name: [math.nan if each is None else float(each) for each in values]
+            name: [float(each) for each in values]
             for name, values in attributes.get("history", {}).items()
         }
         seconds = float(attributes.get("seconds", 0.0))
@@ -342,9 +356,11 @@ class Trial:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(REACHED)  # which may hang on a server that has gone
         if not self._ended and kind is not Taken:
-            self._give_back()
+            # The run was interrupted: somebody, or a later resume, does the job anew.
+            with uninterrupted(1):
+                self._owner._drop(self._trial._trial_id, "interrupted")
         return None
 
     def report(self, epoch: int, value: float) -> bool:
@@ -366,7 +382,8 @@ class Trial:
             Taken: If the trial is another process's by now; the outcome is dropped.
         """
         history = {
-            name: [each if math.isfinite(each) else None for each in values]
+            # JSON has no word for what is not finite.
+            name: [each if math.isfinite(each) else str(each) for each in map(float, values)]
             for name, values in outcome.history.items()
         }
         finished = outcome.ended == "finished"
@@ -400,12 +417,6 @@ class Trial:
                 raise
             raise Taken from error
 
-    def _give_back(self) -> None:
-        """The run was interrupted: somebody, or a later resume, does the job anew."""
-        with contextlib.suppress(Exception), _silently():
-            self._trial.set_user_attr("given_back", "interrupted")
-            self._owner.study.tell(self._trial, state=self._owner._states.FAIL)
-
     def _live(self) -> None:
         while not self._stop.wait(self._owner._heartbeat):
             with contextlib.suppress(Exception):  # the next one may get through
@@ -436,6 +447,71 @@ class _Rivals:
         return attributes.get("round"), setting.get("policy"), setting.get("warmup")
 
 
+def check_new(storage: Any, name: str) -> None:
+    """Make sure that a storage has no study of this name yet.
+
+    Raises:
+        ValueError: If it has one, or is no storage.
+        SearchError: If the storage cannot be reached or used.
+    """
+    import_optuna()
+    where = described(storage)
+    with _problems(where, _is_file(storage)):
+        opened = _opened(storage, 1, where)
+        try:
+            if any(each.study_name == name for each in opened.get_all_studies()):
+                raise ValueError(_exists(name, where))
+        finally:
+            if opened is not storage:
+                _close(opened)
+
+
+def _exists(name: str, where: str) -> str:
+    return (
+        f"The study {name!r} must not exist with resume=False; {where} has it. Choose another "
+        "name, or let it go on."
+    )
+
+
+def _close(storage: Any) -> None:
+    if hasattr(storage, "engine"):
+        storage.engine.dispose()
+
+
+@contextlib.contextmanager
+def _problems(where: str, local: bool) -> Iterator[None]:
+    import optuna
+    import sqlalchemy.exc
+
+    errors = (
+        sqlalchemy.exc.SQLAlchemyError,
+        optuna.exceptions.StorageInternalError,
+        OSError,
+    )
+    try:
+        with _silently():
+            yield
+    except errors as error:
+        raise SearchError(_explained(error, where, local)) from error
+    except RuntimeError as error:  # a schema of another version of Optuna
+        if "optuna" not in str(error).lower() or isinstance(error, SearchError):
+            raise
+        raise SearchError(f"{where} cannot be used: {_first_line(error)}") from error
+
+
+def _explained(error: BaseException, where: str, local: bool) -> str:
+    told = _first_line(getattr(error, "orig", None) or error.__cause__ or error)
+    if "locked" in told:
+        return (
+            f"{where} is locked by another process: {told}. Let that one end, or keep the search "
+            "on a database server."
+        )
+    if "not a database" in told or "malformed" in told:
+        return f"{where} is no SQLite database or damaged: {told}. Name another file."
+    hint = "" if local else " Is the server up and the address right?"
+    return f"{where} cannot be used: {told}.{hint}"
+
+
 def described(storage: Any) -> str:
     """What people call a storage; passwords are not shown."""
     if storage is None:
@@ -447,13 +523,32 @@ def described(storage: Any) -> str:
         return text
     if text.startswith("sqlite:///"):
         return text.removeprefix("sqlite:///")
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    url = _url(text)
+    if url is None:
+        return "the storage"
+    shown = {name: "***" for name in url.query if name in _SECRETS}
+    return url.update_query_dict(shown).render_as_string(hide_password=True).replace("%2A", "*")
+
+
+def _url(text: str) -> Any:
+    """A storage's address, taken apart; None if that cannot be done."""
+    import sqlalchemy
 
     try:
-        return str(make_url(text).render_as_string(hide_password=True))
-    except ArgumentError:
-        return "the storage"
+        url = sqlalchemy.engine.make_url(text)
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # the latter for a port that is no number
+        return None
+    # A password with an @ that is not written %40 goes on in what is taken for the host.
+    if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
+        return None
+    return url
+
+
+def _is_file(storage: Any) -> bool:
+    if not isinstance(storage, (str, os.PathLike)):
+        return False
+    text = os.fspath(storage)
+    return "://" not in text or text.startswith("sqlite:")
 
 
 def _opened(storage: Any, heartbeat: int, where: str) -> Any:
@@ -470,16 +565,23 @@ def _opened(storage: Any, heartbeat: int, where: str) -> Any:
     if text.startswith("journal:"):
         path = text.removeprefix("journal:")
         _check_folder(path, where)
-        return _beating(JournalStorage)(JournalFileBackend(path), heartbeat)
-    if "://" not in text:
-        text = f"sqlite:///{os.path.abspath(text)}"
-    try:
-        url = sqlalchemy.engine.make_url(text)
-    except sqlalchemy.exc.ArgumentError as error:
+        _check_journal(path, where)
+        try:
+            return _beating(JournalStorage)(JournalFileBackend(path), heartbeat)
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
+            raise SearchError(
+                f"{where} is damaged: {_first_line(error)}. Name another file."
+            ) from error
+    url = (
+        _url(text)
+        if "://" in text
+        else sqlalchemy.engine.URL.create("sqlite", database=os.path.abspath(text))
+    )
+    if url is None:
         raise ValueError(
             "storage must be a file, journal:FILE or a URL like postgresql://user@host/name; got "
-            f"{text.split('://')[0]!r} with something that cannot be read."
-        ) from error
+            "one that cannot be read. In a password write @ as %40 and / as %2F."
+        )
     options: dict[str, Any] = {}
     kind = url.get_backend_name()
     if kind == "sqlite":
@@ -494,20 +596,61 @@ def _opened(storage: Any, heartbeat: int, where: str) -> Any:
                 raise ValueError(f"{where} needs a driver that is not installed. {install}.")
             driver = {"MySQLdb": "mysqldb"}.get(installed[0], installed[0])
             url = url.set(drivername=f"{kind}+{driver}")
-        options = {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+        options = {"pool_pre_ping": True}
+        if url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
+            options["connect_args"] = {"connect_timeout": REACHED}
+    address = url.render_as_string(hide_password=False)
     try:
-        return RDBStorage(
-            url.render_as_string(hide_password=False),
-            engine_kwargs=options,
-            heartbeat_interval=heartbeat,
-            grace_period=GRACE * heartbeat,
-            heartbeat_stale_trial_callback=_requeue,
+        return _created(
+            lambda: _alone_on_sqlite(RDBStorage)(
+                address.replace("{", "{{").replace("}", "}}"),  # which Optuna fills in
+                engine_kwargs=options,
+                heartbeat_interval=heartbeat,
+                grace_period=GRACE * heartbeat,
+                heartbeat_stale_trial_callback=_requeue,
+            )
         )
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise ValueError(
             f"{where} needs a driver that is not installed, or is of an unknown kind: "
             f"{_first_line(error)}."
         ) from error
+
+
+def _created(make: Any, tries: int = 10) -> Any:
+    """Open a database, which others may be filling with tables at this moment."""
+    import sqlalchemy.exc
+
+    for left in reversed(range(tries)):
+        try:
+            return make()
+        except sqlalchemy.exc.DBAPIError as error:
+            twice = isinstance(error, sqlalchemy.exc.IntegrityError)
+            if not left or not (twice or "already exists" in str(error.orig)):
+                raise
+        time.sleep(random.uniform(0.05, 0.3))
+
+
+def _alone_on_sqlite(rdb: Any) -> Any:
+    """Optuna's storage, where of two processes that begin or end a trial one waits on SQLite too.
+
+    It looks at the state and then changes it. Other databases lock the row between the two, as
+    Optuna asks them to, and SQLite has no locks of rows.
+    """
+    import sqlalchemy
+
+    class Storage(rdb):
+        def set_trial_state_values(self, *arguments: Any, **named: Any) -> bool:
+            if self.engine.name == "sqlite":
+                session = self.scoped_session()
+                try:
+                    session.execute(sqlalchemy.text("BEGIN IMMEDIATE"))
+                except BaseException:
+                    session.close()
+                    raise
+            return bool(super().set_trial_state_values(*arguments, **named))
+
+    return Storage
 
 
 def _check_folder(path: str, where: str) -> None:
@@ -519,11 +662,21 @@ def _check_folder(path: str, where: str) -> None:
         raise ValueError(f"{where} must be a file that can be written. Name another one.")
 
 
+def _check_journal(path: str, where: str) -> None:
+    """Optuna would write at the end of whatever the file is."""
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            start = file.read(80)
+        if start and b"op_code" not in start:
+            raise ValueError(f"{where} is no journal of Optuna. Name another file.")
+
+
 def _requeue(study: optuna.Study, trial: Any) -> None:
     """The trial of a process that has died waits for another one."""
     from optuna.trial import TrialState, create_trial
 
-    kept = {name: value for name, value in trial.user_attrs.items() if name != "worker"}
+    past = ("worker", "given_back")
+    kept = {name: value for name, value in trial.user_attrs.items() if name not in past}
     study.add_trial(
         create_trial(
             state=TrialState.WAITING,
@@ -566,11 +719,11 @@ def _beating(journal: Any) -> Any:
 
 
 def _distributions(optuna: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    from keras_lr.search.plan import HIGHEST, LOWEST, POLICIES
+    from keras_lr.search.plan import POLICIES
 
     floats, whole = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
     known = {
-        "learning_rate": floats(LOWEST / 100, HIGHEST * 100, log=True),
+        "learning_rate": floats(1e-300, 1e300, log=True),
         "momentum": floats(0.0, 1.0),
         "batch_size": whole(1, 2**31 - 1),
         "warmup": floats(0.0, 1.0),
