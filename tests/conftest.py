@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from databases import postgres as postgres
+from databases import storage as storage
 
 CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache"
 
