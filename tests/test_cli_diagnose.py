@@ -19,7 +19,7 @@ HEALTHY = {"loss": LEARNING, "val_loss": LEARNING, "learning_rate": [0.1] * 30}
 DIVERGED = {"loss": [2.0, 1.0, 0.5, 0.4, 0.9, 3.0, 20.0, 300.0], "learning_rate": [0.5] * 8}
 ENDED = {
     "loss": np.where(np.arange(30) < 10, LEARNING, LEARNING[10]),
-    "learning_rate": np.where(np.arange(30) < 10, 0.1, 0.0),
+    "learning_rate": np.maximum(0.0, 0.1 - 0.01 * np.arange(30)),
 }
 
 

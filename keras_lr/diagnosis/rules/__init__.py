@@ -62,7 +62,7 @@ def not_judged(case: Case) -> Iterator[str]:
     if log.val_loss is None:
         yield "Over- and underfitting: the log has no held-out loss (val_loss)."
     if case.rate is None:
-        yield "The schedule: the log has no learning rate. TensorBoard logs it with each epoch."
+        yield "The schedule: the log has no learning rate; LRLogger and TensorBoard add it."
     if log.batch_size is None:
         told = " Changes of its size show in the updates." if log.updates is not None else ""
         yield f"Warm-up and the batch: the log has no batch size; give it as batch_size.{told}"
