@@ -197,7 +197,7 @@ def described_round(each: Round) -> str:
     >>> described_round(Round("fine 1", 0.5, 10.0, [], [], False))
     'fine 1 (50 % of data)'
     """
-    return f"{each.name} ({_share(each.fraction)})"
+    return f"{_WORDS.get(each.name, each.name)} ({_share(each.fraction)})"
 
 
 def described_variant(setting: Setting, fields: Iterable[str]) -> str:
@@ -649,7 +649,7 @@ class _Curves:
         share = _share(self.round.fraction)
         legend = ax.legend(
             handles=handles,
-            title=f"Round: {self.round.name}\n{share}\nLearning rate:",
+            title=f"Round: {_WORDS.get(self.round.name, self.round.name)}\n{share}\nLearning rate:",
             loc="upper left",
             bbox_to_anchor=(1.01, 1.02),
             frameon=False,
