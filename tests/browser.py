@@ -156,10 +156,9 @@ def browser() -> Iterator[Browser]:
     try:
         yield Browser(to, back)
     finally:
-        os.close(to)
-        process.terminate()
+        os.close(to)  # by which it ends, and tidies up
         try:
-            process.wait(10)
+            process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
