@@ -121,7 +121,7 @@ def test_rate_too_high_oscillates():
     assert "The loss jumps about" in finding.evidence
     assert "a third of the rate, 0.1," in finding.advice
     silent({"loss": LEARNING * np.exp(0.02 * WOBBLE), "val_loss": LEARNING})
-    falling = np.exp(-EPOCHS / 10) * np.exp(0.08 * WOBBLE)  # falls by more than it is shaken
+    falling = np.exp(-EPOCHS / 22) * np.exp(0.06 * WOBBLE)  # falls by more than it is shaken
     silent({"loss": falling})
     assert found({"loss": 0.5 + 0.1 * falling / falling[0] + 0.2 * WOBBLE}, "rate-too-high")
     rate = np.where(EPOCHS < 20, 0.3, 0.01)  # a schedule takes the noise away
@@ -243,7 +243,7 @@ def test_schedule_ended_early():
     finding = found({"loss": loss, "learning_rate": rate}, "schedule-ended-early")
     assert (finding.first, finding.last) == (10, 29)
     assert "from 0.1 to 0 by epoch 10; in the 20 epochs since, 67% of the run" in finding.evidence
-    steps = 0.1 ** (1.0 + (EPOCHS >= 15) + (EPOCHS >= 23))  # usual: the last quarter at 1 %
+    steps = 0.1 ** (1.0 + (EPOCHS >= 15) + 2.0 * (EPOCHS >= 23))  # the last quarter at 0.1 %
     silent({"loss": LEARNING, "val_loss": LEARNING, "learning_rate": steps})
     still = np.where(EPOCHS < 20, LEARNING, LEARNING[20])
     silent({"loss": still, "val_loss": still, "learning_rate": steps})
