@@ -50,7 +50,7 @@ def schedule_ended_early(case: Case) -> Finding | None:
 
 def _in_steps(rate: np.ndarray) -> bool:
     """Whether the rate is cut now and then, and not a little in each epoch."""
-    return np.count_nonzero(np.diff(rate)) < 0.5 * (len(rate) - 1)
+    return bool(np.count_nonzero(np.diff(rate)) < 0.5 * (len(rate) - 1))
 
 
 def never_decayed(case: Case) -> Finding | None:
