@@ -2,8 +2,10 @@
 
 import base64
 import doctest
+import errno
 import html
 import math
+import os
 import re
 import shutil
 import sys
@@ -222,6 +224,19 @@ def test_report_leaves_the_old_file_when_drawing_fails(tmp_path, monkeypatch):
     file.write_text("old")
     with pytest.raises(RuntimeError, match="no fonts"):
         interrupted().report(file)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_report_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    file = tmp_path / "report.html"
+    file.write_text("old")
+    with pytest.raises(OSError, match="No space left"):
+        replace(interrupted(), rounds=[]).report(file)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
