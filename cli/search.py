@@ -8,8 +8,10 @@ import json
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ __all__ = ["search"]
 
 NAMES = {"momentum": "momentum", "batch-size": "batch_size", "warmup": "warmup", "policy": "policy"}
 LAST_WORDS = 30.0  # seconds that a worker has to end once there is nothing left to do
+HINT = 5.0  # seconds that it has to end after Ctrl-C, before it is told once more
 
 sweep_options = options(
     click.option(
@@ -270,7 +273,7 @@ def _search(
 
         model = make if is_function(spec) else prepared(inputs.model)
         sweep.update(also=dimensions, storage=storage, study=study, shuffle=shuffle)
-        with _company(workers - 1):
+        with _company(workers - 1, sweep):
             found = _run(model, inputs, batch_size, sweep, quiet)
     words = _arguments(without=("workers", "quiet", "as_json"))
     shown = [found.storage if word == storage else word for word in words]  # without a password
@@ -347,31 +350,86 @@ def _dimension(text: str) -> tuple[str, list[Any] | None]:
 
 
 @contextlib.contextmanager
-def _company(count: int) -> Iterator[None]:
-    """Further processes that do the same command beside this one."""
+def _company(count: int, sweep: dict[str, Any]) -> Iterator[None]:
+    """Further processes that do the same command beside this one.
+
+    They take part in one study, so that whoever comes second goes on with what the first began.
+    """
+    if count and not sweep["resume"]:
+        _check_new(sweep["storage"], sweep["study"])
+        sweep["resume"] = True
     command = [sys.executable, "-m", "keras_lr_cli"]
-    command += _arguments(without=("workers", "plot", "report", "save", "as_json", "quiet"))
-    command += ["--quiet"]
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        for _ in range(count)
-    ]
+    own = ("workers", "resume", "plot", "report", "save", "as_json", "quiet")
+    command += [*_arguments(without=own), "--quiet"]
+    with contextlib.ExitStack() as stack:
+        workers = [_Worker(command, stack) for _ in range(count)]
+        patience = LAST_WORDS
+        try:
+            yield
+        except BaseException as error:
+            # Ctrl-C in a terminal has reached them too, and one is enough.
+            patience = HINT if isinstance(error, KeyboardInterrupt) else 0.0
+            raise
+        finally:
+            deadline = time.monotonic() + patience
+            for worker in workers:
+                worker.await_end(deadline)
+            for worker in workers:
+                worker.interrupt()
+            deadline = time.monotonic() + LAST_WORDS
+            for worker in workers:
+                worker.await_end(deadline)
+        for worker in workers:
+            worker.report()
+
+
+class _Worker:
+    """Another process; it is ended with the block of `stack`, whatever happens."""
+
+    def __init__(self, command: list[str], stack: contextlib.ExitStack) -> None:
+        self._errors = stack.enter_context(tempfile.TemporaryFile())
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors
+        )
+        stack.callback(self._process.wait)
+        stack.callback(self._process.kill)
+        self._stopped = False
+
+    def await_end(self, deadline: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+
+    def interrupt(self) -> None:
+        """Let it give back what it is at work on."""
+        if self._process.poll() is None:
+            self._stopped = True
+            if os.name == "nt":  # which has no such signal
+                self._process.terminate()
+            else:
+                self._process.send_signal(signal.SIGINT)
+
+    def report(self) -> None:
+        """Say so if it ended early, and its last words."""
+        code = self._process.returncode
+        if not code or self._stopped:
+            return
+        self._errors.seek(0)
+        words = self._errors.read().decode(errors="replace").strip().splitlines()
+        last = f": {one_line(words[-1])}" if words and code > 0 else "."
+        click.echo(f"Warning: A worker ended early, with code {code}{last}", err=True)
+
+
+def _check_new(storage: str, name: str) -> None:
+    """Refuse a study that exists, before workers make it."""
+    import keras_lr
+    from keras_lr.search.study import check_new
+
     try:
-        yield
-    except BaseException:
-        for worker in workers:
-            worker.terminate()
-        raise
-    finally:
-        deadline = time.monotonic() + LAST_WORDS
-        for worker in workers:
-            try:
-                code = worker.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                code = worker.wait()
-            if code and sys.exc_info()[0] is None:
-                click.echo(f"Warning: A worker ended early, with code {code}.", err=True)
+        check_new(storage, name)
+    except keras_lr.SearchError as error:
+        raise RunFailed(one_line(error)) from error
+    except ValueError as error:
+        raise BadInput(one_line(error)) from error
 
 
 def _arguments(without: tuple[str, ...]) -> list[str]:

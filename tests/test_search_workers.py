@@ -1,0 +1,232 @@
+"""Searches by real processes that train, of which some are killed or interrupted."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import command_line
+import pytest
+
+from keras_lr.search import study as study_module
+
+pytestmark = pytest.mark.once
+
+# A data set takes its time, and what only slows the start of a process is left out.
+CODE = """
+import os, time
+import keras
+from command_line import Batches
+
+class Slow(Batches):
+    def __getitem__(self, index):
+        time.sleep(float(os.environ.get("SLOW", 0)))
+        return super().__getitem__(index)
+
+def data():
+    return Slow()
+"""
+SITE = """
+import os, sys
+for package in {"tensorflow", "jax", "torch", "sklearn", "pandas", "matplotlib"}:
+    if package != os.environ["KERAS_BACKEND"]:
+        sys.modules[package] = None
+"""
+COMMAND = (
+    "search model.keras --data slow_data:data --validation slow_data:data --json --heartbeat 1 "
+    "--low 1e-3 --high 1 --fine-rounds 1 --points 3 --repeats 1 --epochs 2 --pruner none"
+).split()
+DONE = ("COMPLETE", "PRUNED")  # the latter for a run that diverged
+PATIENCE = 240  # seconds after which a test gives up
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "slow_data.py").write_text(CODE)
+    (folder / "sitecustomize.py").write_text(SITE)
+    command_line.write_files(folder)
+    return folder
+
+
+def started_in(folder, storage, *arguments, slow):
+    paths = [str(folder), os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_lr_cli", *COMMAND, "--storage", storage, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "SLOW": str(slow)},
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def start(folder):
+    """Start `keras-lr search` in a group of its own; what still runs afterwards is killed."""
+    started = []
+
+    def begin(storage, *arguments, slow=0.06):
+        started.append(started_in(folder, storage, *arguments, slow=slow))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared(request, tmp_path):
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres").database()
+    return str(tmp_path / "search.sqlite3")
+
+
+@pytest.fixture
+def database(tmp_path):
+    return str(tmp_path / "search.sqlite3")
+
+
+def ended(process, code=0):
+    """The answer and the lines on stderr."""
+    answer, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    return answer, errors.splitlines()
+
+
+def trials(storage):
+    """All trials of the one study there, as they are now."""
+    with study_module._problems(storage, local=True):
+        opened = study_module._opened(storage, 1, storage)
+        try:
+            return [t for s in opened.get_all_studies() for t in opened.get_all_trials(s._study_id)]
+        finally:
+            study_module._close(opened)
+
+
+def states(storage):
+    return Counter(trial.state.name for trial in trials(storage))
+
+
+def wait_for_run(storage, process, of=None):
+    """The process that is in the middle of a run, when one is done and one epoch of the next.
+
+    Args:
+        of: The process meant; by default any but `process`.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"ended too early: {process.communicate()}")
+        known = trials(storage)
+        done = any(trial.state.name in DONE for trial in known)
+        for trial in known:
+            worker = int(trial.user_attrs.get("worker", ":0").split(":")[-1])
+            meant = worker == of if of else worker != process.pid
+            if done and trial.state.name == "RUNNING" and trial.intermediate_values and meant:
+                return worker
+        time.sleep(0.05)
+    pytest.fail(f"nobody came to the middle of a run: {states(storage)}")
+
+
+def check(storage, answer, undisturbed):
+    """Every job was done once, nothing is left, and the answer is that of a search in peace."""
+    known = trials(storage)
+    assert set(states(storage)) <= {*DONE, "FAIL"}
+    done = [trial for trial in known if trial.state.name in DONE]
+    jobs = Counter(trial.user_attrs["job"] for trial in done)
+    assert len(jobs) == len(undisturbed["runs"]) and set(jobs.values()) == {1}
+    found = json.loads(answer)
+    assert found["finished"] and found["learning_rate"] == undisturbed["learning_rate"]
+    assert {run["number"] for run in found["runs"]} == {trial.number for trial in done}
+    for mine, theirs in zip(found["runs"], undisturbed["runs"], strict=True):
+        assert mine["history"]["val_loss"] == [
+            pytest.approx(value, rel=1e-5) for value in theirs["history"]["val_loss"]
+        ]
+        for part in ("round", "learning_rate", "seed", "fraction", "ended"):
+            assert mine[part] == theirs[part]
+
+
+def deaths(storage):
+    return [
+        trial
+        for trial in trials(storage)
+        if trial.state.name == "FAIL" and "given_back" not in trial.user_attrs
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder):
+    """The answer of one process that nobody disturbs."""
+    return json.loads(ended(started_in(folder, "undisturbed.sqlite3", slow=0.0))[0])
+
+
+def test_of_two_processes_one_is_killed_and_the_other_does_its_run(start, shared, undisturbed):
+    first, second = start(shared), start(shared)
+    assert wait_for_run(shared, first) == second.pid
+    second.kill()
+    answer, lines = ended(first)
+    check(shared, answer, undisturbed)
+    (dead,) = deaths(shared)
+    assert dead.user_attrs["worker"].endswith(f":{second.pid}")
+    assert any(line.startswith("Waiting for 1 run") for line in lines)
+
+
+def test_workers_of_one_command_share_its_work_and_a_killed_one_is_missed_by_none(
+    start, database, undisturbed
+):
+    command = start(database, "--workers", "2", "--no-resume")
+    worker = wait_for_run(database, command)
+    os.kill(worker, signal.SIGKILL)
+    answer, lines = ended(command)
+    check(database, answer, undisturbed)
+    assert len(deaths(database)) == 1
+    assert lines[-1] == "Warning: A worker ended early, with code -9."
+    again = start(database, "--workers", "2", "--no-resume")
+    assert "must not exist" in ended(again, 2)[1][-1]
+
+
+def test_an_interrupted_search_goes_on_at_once(start, database, undisturbed):
+    """Ctrl-C reaches all processes of a command."""
+    command = start(database, "--workers", "2")
+    wait_for_run(database, command)
+    os.killpg(command.pid, signal.SIGINT)
+    answer, lines = ended(command, 130)
+    assert answer == ""
+    assert lines[-1].startswith("Interrupted; the same command goes on from here.")
+    assert sum("nterrupted" in line for line in lines) == 1
+    assert not set(states(database)) & {"RUNNING", "WAITING"}
+    assert not deaths(database)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(command.pid, 0)
+    done = sum(states(database)[state] for state in DONE)
+    again = start(database, "--workers", "2", slow=0.0)
+    answer, lines = ended(again)
+    check(database, answer, undisturbed)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(again.pid, 0)
+    assert not any(line.startswith("Warning") for line in lines)
+    assert lines[0] == (f"Going on with the study 'model' in {database}: {done} runs are done.")
+
+
+def test_a_search_that_was_killed_goes_on_after_the_grace_period(start, tmp_path, undisturbed):
+    journal = f"journal:{tmp_path / 'search.log'}"
+    command = start(journal)
+    wait_for_run(journal, command, of=command.pid)
+    command.kill()
+    left = states(journal)
+    assert left["RUNNING"] == 1
+    done = sum(left[state] for state in DONE)
+    answer, lines = ended(start(journal, slow=0.0))
+    check(journal, answer, undisturbed)
+    assert f"{done} runs are done." in lines[0]
+    assert len(deaths(journal)) == 1
