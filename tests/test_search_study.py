@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import pytest
@@ -193,6 +194,25 @@ def test_of_processes_that_begin_a_job_at_once_one_gets_it(storage, processes, j
         assert Counter(ended)["COMPLETE"] == 1 and set(ended) <= {"COMPLETE", "FAIL"}
 
 
+def test_of_two_that_see_a_trial_waiting_one_takes_it(storage, join, monkeypatch):
+    """Each looks at its state, and a while later changes it."""
+    from optuna.storages import BaseStorage
+
+    studies = [join(storage), join(storage)]
+    studies[0]._add(job(1), job(1).key)
+    (waiting,) = studies[0].study.get_trials()
+    check = BaseStorage.check_trial_is_updatable
+
+    def slow_check(*arguments):
+        check(*arguments)
+        time.sleep(0.3)
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(2) as threads:
+        patched.setattr(BaseStorage, "check_trial_is_updatable", slow_check)
+        took = list(threads.map(lambda study: study._take(waiting), studies))
+    assert sorted(took) == [False, True]
+
+
 def test_a_trial_whose_process_dies_is_taken_up_once_after_the_grace_period(
     storage, peer, processes, join
 ):
@@ -371,6 +391,25 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(join, monkeypatch):
         port = silent.getsockname()[1]
         message = refused(join, f"postgresql://keras:s3cret@127.0.0.1:{port}/digits")
     assert "timeout" in message and time.monotonic() - began < 15
+
+
+def test_a_server_that_comes_back_is_used_again_and_one_that_has_gone_is_told(postgres, join):
+    address = postgres.database()
+    name = address.rsplit("/", 1)[1]
+    record = join(address)
+    with record.begin(job(1)) as trial:
+        with postgres.connection() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+        trial.end(outcome(job(1)))
+    assert len(record.found()) == 1
+    with pytest.raises(SearchError) as caught, record.begin(job(2)) as trial:
+        with postgres.connection() as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        trial.end(outcome(job(2)))
+    message = str(caught.value)
+    assert f'"{name}" does not exist' in message and "s3cret" not in message
 
 
 def test_a_wrong_password_or_database_is_told_without_the_password(postgres, join):
