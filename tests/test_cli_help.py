@@ -26,10 +26,12 @@ OF_THE_COMMAND = set(
     [
         "--help",
         "--version",
+        "diagnose --help",
         "find --help",
         "layers --help",
         "preview --help",
         "preview one-cycle --help",
+        "search --help",
     ],
 )
 def test_help_loads_nothing_heavy(argument):
@@ -40,7 +42,7 @@ try:
     main({argument.split()!r})
 except SystemExit as end:
     assert not end.code, end.code
-heavy = ("keras", "keras_lr", "numpy", "matplotlib", "tensorflow", "jax", "torch", "rich", "pandas")
+heavy = "keras keras_lr numpy matplotlib tensorflow jax torch rich pandas optuna".split()
 loaded = [name for name in heavy if name in sys.modules]
 assert not loaded, loaded
 """

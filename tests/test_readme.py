@@ -1,5 +1,7 @@
 """The README's Python runs on each backend; its keras-lr commands run, once, as written."""
 
+import csv
+import json
 import os
 import re
 import shlex
@@ -23,10 +25,14 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A folder with digits.keras and digits.npz, made as `make demo` makes them."""
+    """A folder with digits.keras and digits.npz, made as `make demo` makes them, and a log."""
     folder = tmp_path_factory.mktemp("demo")
     script = ROOT / "examples" / "digits_model.py"
     subprocess.run([sys.executable, str(script), "digits.keras"], cwd=folder, check=True)
+    runs = json.loads((ROOT / "tests" / "data" / "training_logs.json").read_text())
+    log = next(run["log"] for run in runs if run["way"] == "rate-too-high")
+    with open(folder / "training.csv", "w", newline="") as file:
+        csv.writer(file).writerows([log, *zip(*log.values(), strict=True)])
     return folder
 
 
@@ -59,7 +65,7 @@ def test_readme_command_runs_as_it_stands(command, demo):
     assert run.stdout.strip()
     assert (demo / "digits.keras").read_bytes() == before
     for option, file in zip(arguments, arguments[1:], strict=False):
-        if option in ("--plot", "--save"):
+        if option in ("--plot", "--save", "--report"):
             assert (demo / file).stat().st_size > 1000
 
 
