@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import signal
 import socket
 import sqlite3
 import threading
@@ -64,25 +65,29 @@ def same(left, right):
 # A job from its beginning to its end
 
 
-@pytest.mark.parametrize(
-    "ended, value",
-    [("finished", 0.1 + 0.2), ("finished", -math.inf), ("behind", 2 / 3), ("diverged", math.nan)],
-)
-def test_an_outcome_comes_back_to_the_last_bit(storage, join, ended, value):
-    history = {"loss": [1 / 3, 5e-324, math.nan], "val_loss": [math.inf, -math.inf, value]}
-    first, task = join(storage), job(3)
-    with first.begin(task) as trial:
-        if ended == "behind":
-            assert trial.report(1, value) is False
-        trial.end(outcome(task, value, ended, history))
-    assert first.begin(task) is None
+def test_an_outcome_comes_back_to_the_last_bit(storage, join):
+    ends = [("finished", 0.1 + 0.2), ("finished", -math.inf), ("behind", 2 / 3)]
+    ends.append(("diverged", math.nan))
+    expected = {}
+    first = join(storage)
+    for number, (how, value) in enumerate(ends, start=1):
+        history = {"loss": [1 / 3, 5e-324, math.nan], "val_loss": [math.inf, -math.inf, value]}
+        expected[job(number).key] = outcome(job(number), value, how, history)
+        with first.begin(job(number)) as trial:
+            if how == "behind":
+                assert trial.report(1, value) is False
+            trial.end(expected[job(number).key])
+        assert first.begin(job(number)) is None
     for record in (first, join(storage)):
-        (key, found), *others = record.found().items()
-        assert (key, found.job, found.ended, found.number) == (task.key, task, ended, 0)
-        assert not others and same(found.value, value) and found.seconds == 1.5
-        assert found.history.keys() == history.keys()
-        for name, values in history.items():
-            assert all(map(same, found.history[name], values)), found.history
+        found = record.found()
+        assert list(found) == list(expected)
+        for place, (mine, theirs) in enumerate(zip(found.values(), expected.values(), strict=True)):
+            assert (mine.number, mine.seconds) == (place, 1.5)
+            assert (mine.job, mine.ended) == (theirs.job, theirs.ended)
+            assert same(mine.value, theirs.value)
+            assert mine.history.keys() == theirs.history.keys()
+            for name, values in theirs.history.items():
+                assert all(map(same, mine.history[name], values)), mine.history
 
 
 def test_a_search_in_memory_needs_no_storage(join):
@@ -129,10 +134,9 @@ def test_a_study_that_exists_goes_on_and_says_so(storage, join):
     assert not join(storage, "another", resume=False).resumed
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_a_job_that_was_given_back_is_begun_anew_at_once(storage, join, error):
+def test_a_job_that_was_given_back_is_begun_anew_at_once(storage, join):
     first, second = join(storage), join(storage)
-    for _ in range(study_module.MOST_DEATHS + 1):  # none of which is a death
+    for error in [KeyboardInterrupt, ValueError] * 2:  # none of which is a death
         with pytest.raises(error), first.begin(job(1)):
             assert second.begin(job(1)) is None
             raise error
@@ -141,20 +145,35 @@ def test_a_job_that_was_given_back_is_begun_anew_at_once(storage, join, error):
     assert Counter(states(first)[job(1).key]) == {"FAIL": 4, "COMPLETE": 1}
 
 
-def test_an_interrupt_before_the_block_of_a_trial_gives_it_back(storage, join, monkeypatch):
-    import optuna
-
+@pytest.mark.parametrize("moment", ["_take", "_begun"])
+def test_an_interrupt_before_the_block_of_a_trial_gives_it_back(storage, join, monkeypatch, moment):
     record = join(storage)
+    real = getattr(record, moment)
 
-    def interrupted(*_):
-        raise KeyboardInterrupt
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(optuna.trial.Trial, "set_user_attr", interrupted)
+        patched.setattr(record, moment, interrupted)
         record.begin(job(1))
     assert states(record) == {job(1).key: ["FAIL"]}
     with record.begin(job(1)) as trial:
         trial.end(outcome(job(1)))
+
+
+def test_a_trial_that_its_process_cannot_begin_is_given_back(storage, join, monkeypatch):
+    import optuna
+
+    record = join(storage)
+
+    def fails(*_):
+        raise OSError("the network is gone")
+
+    with monkeypatch.context() as patched, pytest.raises(SearchError, match="network is gone"):
+        patched.setattr(optuna.trial.Trial, "set_user_attr", fails)
+        record.begin(job(1))
+    assert states(record) == {job(1).key: ["FAIL"]}
 
 
 # Several processes

@@ -236,7 +236,15 @@ class Study:
         # The sign of life comes first: a trial that runs without one would run for ever.
         with self.problems():
             self._beat(live._trial_id)
-        return self._begun(live._trial_id) if self._take(live) else None
+        begun = None
+        try:
+            with uninterrupted(1):
+                begun = self._begun(live._trial_id) if self._take(live) else None
+        except BaseException:
+            if begun is not None:
+                self._drop(live._trial_id, "interrupted")
+            raise
+        return begun
 
     def _begun(self, trial_id: int) -> Trial | None:
         """What this process has taken; None if another one has taken it since."""
