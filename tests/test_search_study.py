@@ -17,8 +17,10 @@ import pytest
 from databases import free_port
 from study_job import Peer, job, opened, outcome
 
+from keras_lr.search import storage as places
 from keras_lr.search import study as study_module
-from keras_lr.search.study import RANGE_TEST, SearchError, Taken, check_new, described
+from keras_lr.search.storage import SearchError, described
+from keras_lr.search.study import RANGE_TEST, Taken, check_new
 
 pytestmark = pytest.mark.once
 
@@ -47,7 +49,7 @@ def peer():
 
 @pytest.fixture
 def short_grace(monkeypatch):
-    monkeypatch.setattr(study_module, "GRACE", 2)
+    monkeypatch.setattr(places, "GRACE", 2)
 
 
 def states(study):
@@ -306,7 +308,7 @@ def test_a_job_that_takes_processes_with_it_is_given_up_until_the_next_start(
 def kill(record, trial):
     """As if the process had died, long ago."""
     record._storage.set_trial_state_values(trial._trial._trial_id, state=record._states.FAIL)
-    study_module._requeue(record.study, record._storage.get_trial(trial._trial._trial_id))
+    places._requeue(record.study, record._storage.get_trial(trial._trial._trial_id))
 
 
 def test_a_job_that_was_written_down_twice_is_tidied_up(storage, join):
@@ -402,7 +404,7 @@ def test_a_server_that_is_not_there_is_told_at_once(postgres, join):
 
 def test_a_server_that_does_not_answer_is_given_up_in_time(join, monkeypatch):
     pytest.importorskip("psycopg")
-    monkeypatch.setattr(study_module, "REACHED", 2)
+    monkeypatch.setattr(places, "REACHED", 2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -460,7 +462,7 @@ def test_a_password_in_the_options_of_an_address_is_hidden():
 def test_a_locked_file_is_told_and_not_waited_for_without_end(tmp_path, join, monkeypatch):
     path = tmp_path / "search.sqlite3"
     record = join(str(path))
-    monkeypatch.setattr(study_module, "LOCKED", 0.3)
+    monkeypatch.setattr(places, "LOCKED", 0.3)
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         message = refused(join, str(path))

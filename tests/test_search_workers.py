@@ -13,8 +13,8 @@ from collections import Counter
 import command_line
 import pytest
 
-from keras_lr.search import study as study_module
-from keras_lr.search.study import SearchError
+from keras_lr.search import storage as places
+from keras_lr.search.storage import SearchError
 
 pytestmark = pytest.mark.once
 
@@ -101,7 +101,7 @@ def shared(request, tmp_path):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(study_module, "LOCKED", 2.0)
+    monkeypatch.setattr(places, "LOCKED", 2.0)
 
 
 @pytest.fixture
@@ -119,12 +119,12 @@ def ended(process, code=0):
 
 def trials(storage):
     """All trials of the one study there, as they are now."""
-    with study_module._problems(storage, local=True):
-        opened = study_module._opened(storage, 1, storage)
+    with places.problems(storage, local=True):
+        opened = places.opened(storage, 1, storage)
         try:
             return [t for s in opened.get_all_studies() for t in opened.get_all_trials(s._study_id)]
         finally:
-            study_module._close(opened)
+            places.close(opened)
 
 
 def states(storage):

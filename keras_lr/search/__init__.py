@@ -3,7 +3,7 @@
 from keras_lr.search.plan import Answer, Job, Outcome, Round, Score, Setting
 from keras_lr.search.result import Search
 from keras_lr.search.search import search
-from keras_lr.search.study import SearchError
+from keras_lr.search.storage import SearchError
 
 __all__ = [
     "Answer",

@@ -31,7 +31,8 @@ from keras_lr.search.plan import (
 )
 from keras_lr.search.result import Search
 from keras_lr.search.split import usual_fraction
-from keras_lr.search.study import RANGE_TEST, Study, Taken, Trial, import_optuna
+from keras_lr.search.storage import import_optuna
+from keras_lr.search.study import RANGE_TEST, Study, Taken, Trial
 from keras_lr.search.trial import Data, Runner, current_momentum, has_momentum
 from keras_lr.steering import SteeredFit, driven_optimizers
 
@@ -271,8 +272,8 @@ class _Campaign:
         self._waiting = False
 
     def run(self) -> Search:
-        if self._record.resumed:
-            done = len(self._record.found())
+        done = len(self._record.found())
+        if self._record.resumed and done:
             self._say(
                 f"Going on with the study {self._record.name!r} in {self._record.where}: "
                 f"{done} runs are done."
