@@ -197,15 +197,50 @@ def test_momentum_alone_is_set():
     assert model.optimizer.momentum == 0.9
 
 
-@pytest.mark.parametrize("kind", ["schedule", "groups"])
-def test_a_rate_that_is_no_number_is_searched_as_well(kind):
-    if kind == "schedule":
-        optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(1.0, 3))
-    else:
-        optimizer = keras_lr.optimizers.LayerwiseLR(keras.optimizers.SGD(1.0), {"dense.*": 1.0})
-    outcome = run_of(classifier(optimizer), Setting(0.1, batch_size=16))
-    wanted = run_of(classifier(keras.optimizers.SGD(1.0)), Setting(0.1, batch_size=16))
+def several():
+    """Groups whose rates are 1 and a half of it."""
+    groups = {"dense": 1.0, "bias": 0.5}
+    optimizers = {name: keras.optimizers.SGD(rate) for name, rate in groups.items()}
+    return keras.optimizers.MultiOptimizer(
+        lambda variable: optimizers["bias" if variable.path.endswith("bias") else "dense"]
+    )
+
+
+@pytest.mark.parametrize(
+    "make, same",
+    [
+        (
+            lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(1.0, 3)),
+            lambda: keras.optimizers.SGD(1.0),
+        ),
+        (
+            several,
+            lambda: keras_lr.optimizers.LayerwiseLR(keras.optimizers.SGD(1.0), {".*/bias": 0.5}),
+        ),
+    ],
+    ids=["schedule", "groups"],
+)
+def test_a_rate_that_is_no_number_is_searched_as_well(make, same):
+    if make is several and not hasattr(keras.optimizers, "MultiOptimizer"):
+        pytest.skip("this Keras has no MultiOptimizer")
+    outcome = run_of(classifier(make()), Setting(0.1, batch_size=16))
+    wanted = run_of(classifier(same()), Setting(0.1, batch_size=16))
     assert outcome.history["loss"] == pytest.approx(wanted.history["loss"], rel=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch executes one step at a time")
+def test_several_steps_an_execution_change_nothing():
+    setting = Setting(0.1, batch_size=16)
+    several_steps = run_of(classifier(steps_per_execution=3), setting)
+    wanted = run_of(classifier(), setting)
+    assert several_steps.history["loss"] == pytest.approx(wanted.history["loss"], rel=1e-5)
+    assert run_of(slope_of_rows(), Setting(2.0, batch_size=16)).ended == "diverged"
+
+
+def slope_of_rows():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", steps_per_execution=3)
+    return model
 
 
 def test_every_run_begins_anew():
@@ -468,3 +503,24 @@ def test_optuna_is_asked_for_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match=r"pip install 'keras-lr\[search\]'"):
         keras_lr.search(classifier(), X, Y, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(0.1, batch_size=16),
+        Setting(0.1, policy="one-cycle"),
+        Setting(0.1, 0.8, 16, 0.3, "one-cycle"),
+        Setting(0.1, 0.8, 16, 0.3, "cosine"),
+        Setting(0.1, 0.8, 16, 0.3),
+        Setting(0.1, warmup=0.3),
+    ],
+)
+def test_the_python_of_an_answer_runs(setting):
+    from keras_lr.search.result import in_python
+
+    model = classifier(keras.optimizers.SGD(0.01, momentum=0.9))
+    names = {"model": model, "x": X, "y": Y, "keras": keras, "keras_lr": keras_lr}
+    exec(in_python(setting), names)
+    wanted = 0.1 if setting.policy == "constant" and not setting.momentum else 0.01
+    assert float(model.optimizer.learning_rate) == pytest.approx(wanted)

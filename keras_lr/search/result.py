@@ -204,29 +204,35 @@ def in_python(setting: Setting) -> str:
     rate, momentum = setting.learning_rate, setting.momentum
     lines: list[str] = []
     callbacks: list[str] = []
-    batch = f", batch_size={setting.batch_size}" if setting.batch_size else ""
+    arguments = ["x", "y"]
+    if setting.batch_size:
+        arguments.append(f"batch_size={setting.batch_size}")
+    beside = "" if momentum is None else f", momentum={momentum:g}"
     if setting.policy == "one-cycle":
         cycle = ""
         if momentum is not None:
             low, high = cycled(momentum)
             cycle = f", base_momentum={low:g}, max_momentum={high:g}"
         callbacks.append(f"keras_lr.OneCycle(max_lr={rate:g}{cycle})")
+    elif setting.policy == "cosine":
+        size = setting.batch_size
+        batches = f"-(-len(x) // {size})" if size else "len(x)"
+        lines.append("epochs = 10")
+        lines.append(
+            f"decay = keras.optimizers.schedules.CosineDecay({rate:g}, epochs * {batches})"
+        )
+        arguments.append("epochs=epochs")
+        callbacks.append(f"keras_lr.ScheduleLR(decay{beside})")
+    elif momentum is not None:
+        constant = f"keras_lr.schedules.ConstantSchedule({rate:g})"
+        callbacks.append(f"keras_lr.ScheduleLR({constant}{beside})")
     else:
-        policy = {
-            "constant": f"keras_lr.schedules.ConstantSchedule({rate:g})",
-            "cosine": f"keras.optimizers.schedules.CosineDecay({rate:g}, total_steps)",
-        }[setting.policy]
-        if setting.policy == "cosine":
-            lines.append("total_steps = ...  # batches of an epoch x epochs")
-        if setting.policy == "constant" and momentum is None:
-            lines.append(f"model.optimizer.learning_rate = {rate:g}")
-        else:
-            beside = "" if momentum is None else f", momentum={momentum:g}"
-            callbacks.append(f"keras_lr.ScheduleLR({policy}{beside})")
-        if setting.warmup:
-            callbacks.append(f"keras_lr.WarmUp(fraction={setting.warmup:g})")
-    given = f", callbacks=[{', '.join(callbacks)}]" if callbacks else ""
-    return "\n".join([*lines, f"model.fit(x, y{batch}{given})"])
+        lines.append(f"model.optimizer.learning_rate = {rate:g}")
+    if setting.warmup and setting.policy != "one-cycle":
+        callbacks.append(f"keras_lr.WarmUp(fraction={setting.warmup:g})")
+    if callbacks:
+        arguments.append(f"callbacks=[{', '.join(callbacks)}]")
+    return "\n".join([*lines, f"model.fit({', '.join(arguments)})"])
 
 
 def cycled(momentum: float) -> tuple[float, float]:

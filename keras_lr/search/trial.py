@@ -19,6 +19,7 @@ from keras_lr.range_test import RangeTest, lr_find
 from keras_lr.range_test.find import check_model
 from keras_lr.range_test.workbench import build
 from keras_lr.schedules import ConstantSchedule
+from keras_lr.schedules.base import as_schedule
 from keras_lr.search.plan import Job, Outcome, Setting
 from keras_lr.search.result import cycled
 from keras_lr.search.split import held_out, part
@@ -329,8 +330,8 @@ class _Cosine(ScheduleLR):
     """Keras's cosine over the whole `fit`, however long that is."""
 
     def __init__(self, learning_rate: float, momentum: float | None) -> None:
+        super().__init__(ConstantSchedule(learning_rate), momentum)
         self._rate = learning_rate
-        super().__init__(keras.optimizers.schedules.CosineDecay(learning_rate, 1), momentum)
 
     def plan(self, length: Any) -> Any:
         if length.total is None:
@@ -338,8 +339,9 @@ class _Cosine(ScheduleLR):
                 "The length of the run is unknown for this data set; got a cosine. Pass "
                 "steps_per_epoch to search."
             )
-        decay = keras.optimizers.schedules.CosineDecay(self._rate, length.total)
-        self.schedule = ScheduleLR(decay).schedule
+        self.schedule = as_schedule(
+            keras.optimizers.schedules.CosineDecay(self._rate, length.total)
+        )
         return super().plan(length)
 
 
