@@ -104,6 +104,12 @@ def test_data_and_seeds_grow_to_the_last_round():
     assert {job.epochs for now in rounds for job in now.jobs} == {3}
 
 
+def test_seeds_count_on_from_the_first():
+    plan = Plan(replace(DESIGN, seed=7), Start(1e-5, 1e-1, 1e-3))
+    rounds = plan.rounds(run(plan, valley(1e-3)))
+    assert [sorted({job.seed for job in now.jobs}) for now in rounds] == [[7], [7], [7, 8, 9]]
+
+
 def test_without_fine_rounds_the_coarse_one_takes_everything():
     plan = Plan(replace(DESIGN, fine_rounds=0), Start(1e-4, 1e-2, 1e-3))
     now = plan.rounds({})[0]
