@@ -15,7 +15,7 @@ from command_line import Batches, arrays, compiled, refused, run, write_files
 
 import keras_lr
 from keras_lr_cli import main
-from keras_lr_cli.search import _arguments
+from keras_lr_cli.workers import arguments
 
 pytestmark = pytest.mark.once
 QUICK = ("--epochs", 1, "--fine-rounds", 1, "--points", 3, "--repeats", 2, "--high", 1)
@@ -174,7 +174,7 @@ def test_a_worker_gets_what_was_typed(typed):
     command = main.commands["search"]
     context = command.make_context("search", list(typed))
     with context.scope():
-        passed = _arguments(without=("workers", "quiet"))
+        passed = arguments(without=("workers", "quiet"))
     assert passed[0] == "search"
     again = command.make_context("search", passed[1:])
     for name, value in context.params.items():

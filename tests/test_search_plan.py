@@ -196,6 +196,18 @@ def test_no_job_is_asked_for_twice():
     assert len(jobs) == len(set(jobs)) == len(found)
 
 
+def test_a_setting_counts_once_all_of_its_seeds_have_ended():
+    plan = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3))
+    loss = valley(1e-3)
+    found = run(plan, loss)
+    last = plan.rounds(found)[-1].jobs
+    lucky = next(job for job in last if job.setting.learning_rate != 1e-3)
+    for job in last:
+        del found[job.key]
+    found[lucky.key] = Outcome(lucky, "finished", 0.0)
+    assert plan.answer(found).round == "fine 1"
+
+
 # Further dimensions
 
 

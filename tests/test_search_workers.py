@@ -222,11 +222,15 @@ def test_workers_of_one_command_share_its_work_and_a_killed_one_is_missed_by_non
     assert "must not exist" in ended(again, 2)[1][-1]
 
 
-def test_an_interrupted_search_goes_on_at_once(start, database, undisturbed):
-    """Ctrl-C reaches all processes of a command."""
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_search_goes_on_at_once(start, database, undisturbed, how):
+    """Ctrl-C reaches all processes of a command, SIGTERM the first alone."""
     command = start(database, "--workers", "2")
     wait_for_run(database, command)
-    os.killpg(command.pid, signal.SIGINT)
+    if how == "SIGTERM":
+        command.terminate()
+    else:
+        os.killpg(command.pid, signal.SIGINT)
     answer, lines = ended(command, 130)
     assert answer == ""
     assert lines[-1].startswith("Interrupted; the same command goes on from here.")

@@ -272,11 +272,10 @@ class _Campaign:
         self._waiting = False
 
     def run(self) -> Search:
-        done = len(self._record.found())
-        if self._record.resumed and done:
+        if self._record.resumed and self._record.began_with:
             self._say(
                 f"Going on with the study {self._record.name!r} in {self._record.where}: "
-                f"{done} runs are done."
+                f"{len(self._record.found())} runs are done."
             )
         start = self._start()
         plan = Plan(self._design, start) if start is not None else None

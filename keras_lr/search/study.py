@@ -93,7 +93,7 @@ class Study:
                 self.study, self.resumed = self._joined(name, maximize, resume)
                 self.study.pruner = _pruner(optuna, pruner)
                 self._identify(identity, objective)
-                self._first = len(self.study.get_trials(deepcopy=False))
+                self.began_with = len(self.study.get_trials(deepcopy=False))
             except BaseException:
                 self.close()
                 raise
@@ -265,7 +265,8 @@ class Study:
         trials = [each for each in self._trials() if each.user_attrs.get("job") == key]
         failed = [each for each in trials if each.state == self._states.FAIL]
         deaths = sum(
-            each.number >= self._first and not each.user_attrs.get("given_back") for each in failed
+            each.number >= self.began_with and not each.user_attrs.get("given_back")
+            for each in failed
         )
         live = [each for each in trials if each.state != self._states.FAIL]
         return min(live, key=lambda each: each.number, default=None), deaths
