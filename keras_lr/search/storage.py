@@ -29,6 +29,11 @@ class SearchError(RuntimeError):
 
 
 def import_optuna() -> Any:
+    """Optuna, saying errors only.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
     try:
         import optuna
     except ImportError as error:
@@ -41,6 +46,15 @@ def import_optuna() -> Any:
 
 @contextlib.contextmanager
 def problems(where: str, local: bool) -> Iterator[None]:
+    """In the block, what a storage throws is told in a sentence.
+
+    Args:
+        where: What people call the storage.
+        local: Whether it is a file, and no server can be down.
+
+    Raises:
+        SearchError: If the storage cannot be reached or used.
+    """
     import optuna
     import sqlalchemy.exc
 
@@ -106,6 +120,7 @@ def _url(text: str) -> Any:
 
 
 def is_file(storage: Any) -> bool:
+    """Whether a storage is a file, and no server."""
     if not isinstance(storage, (str, os.PathLike)):
         return False
     text = os.fspath(storage)
@@ -113,6 +128,16 @@ def is_file(storage: Any) -> bool:
 
 
 def opened(storage: Any, heartbeat: int, where: str) -> Any:
+    """The storage of Optuna that a user means; `search` says what may be given.
+
+    Args:
+        heartbeat: Seconds between two signs of life.
+        where: What people call it.
+
+    Raises:
+        ValueError: If it is nothing that can be opened, or its driver is not installed.
+        SearchError: If it is damaged.
+    """
     import optuna
     import sqlalchemy
     from optuna.storages import JournalStorage, RDBStorage
@@ -280,6 +305,7 @@ def _beating(journal: Any) -> Any:
 
 
 def close(storage: Any) -> None:
+    """Let go of the connections to a database."""
     if hasattr(storage, "engine"):
         storage.engine.dispose()
 
