@@ -61,7 +61,7 @@ class Values:
         self._shardings: list[Any] | None = None
         self._extra: list[Callable[[], None]] = []
         values = [variable.value for variable in variables]
-        self.arrays = arrays or [np.array(keras.ops.convert_to_numpy(each)) for each in values]
+        self.arrays = arrays or [_copied(value) for value in values]
         if keras.backend.backend() == "jax" and keras.distribution.distribution() is not None:
             # Only then: an array that was put somewhere on purpose is another kind of argument to
             # JAX, and a compiled `fit` would be compiled again for it.
@@ -80,7 +80,7 @@ class Values:
         else:
             with _variable_scope(self._model):
                 for variable, array in zip(self._variables, self.arrays, strict=True):
-                    variable.assign(array)
+                    _assign(variable, array)
         for put_back in self._extra:
             put_back()
 
@@ -177,6 +177,37 @@ def build_optimizer(model: Any) -> None:
     with _variable_scope(model):
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
+
+
+def _copied(value: Any) -> np.ndarray:
+    """A copy in host memory; with an axis of replicas before the others where those differ.
+
+    Statistics and metrics do: each replica of a `MirroredStrategy` counts what it sees, and the
+    sum or the mean of them would not be enough to put them back.
+    """
+    arrays = [np.array(keras.ops.convert_to_numpy(part)) for part in replicas(value)]
+    alike = all(array.tobytes() == arrays[0].tobytes() for array in arrays[1:])
+    return arrays[0] if alike else np.stack(arrays)
+
+
+def _assign(variable: Any, array: np.ndarray) -> None:
+    parts = replicas(variable.value)
+    if len(parts) == 1:
+        variable.assign(array)
+        return
+    alike = array.shape == tuple(variable.shape)
+    for index, part in enumerate(parts):
+        part.assign(array if alike else array[index])
+
+
+def replicas(value: Any) -> tuple[Any, ...]:
+    """What a distributed variable of TensorFlow keeps on each device; else the value itself."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if isinstance(value, tf.distribute.DistributedValues):
+            return tuple(value.values)
+    return (value,)
 
 
 def _assign_on_jax(

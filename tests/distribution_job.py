@@ -4,24 +4,12 @@ Run by test_distribution.py in a process of its own, because the number of devic
 when the backend starts.
 """
 
-import os
+import keras
+import numpy as np
+import two_devices
+from contract import OPTIMIZERS
 
-BACKEND = os.environ["KERAS_BACKEND"]
-if BACKEND == "jax":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-from contract import OPTIMIZERS  # noqa: E402
-
-import keras_lr  # noqa: E402
-
-if BACKEND == "tensorflow":
-    import tensorflow as tf
-
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-    )
+import keras_lr
 
 
 class Play(keras.callbacks.Callback):
@@ -40,11 +28,12 @@ def stacks():
         "plateau": (0.1, lambda: [Play(), plateau()]),
         "warm-up and plateau": (cosine, lambda: [Play(), keras_lr.WarmUp(epochs=1), plateau()]),
         "unfreezing": (0.01, lambda: [keras_lr.GradualUnfreeze([".*/bias", ".*/kernel"], 2)]),
+        "halving": (0.01, lambda: [keras_lr.HalveOnDivergence(check_every=3)]),
         "windows": (cosine, lambda: [keras_lr.ReduceLROnPlateau("loss", 0.5, 1, every=3)]),
     }
 
 
-def trained(optimizer, callbacks, dataset):
+def trained(optimizer, callbacks):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(1)])
     model.compile(optimizer(), "mse")
@@ -63,40 +52,31 @@ def data():
     return x, x.sum(axis=1, keepdims=True)
 
 
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return tuple(array[index * 16 : index * 16 + 16] for array in data())
+
+
+def dataset():
+    if two_devices.BACKEND == "jax":
+        return Batches()
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(data()).batch(16)
+
+
 def main():
-    if BACKEND == "tensorflow":
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        dataset = lambda: tf.data.Dataset.from_tensor_slices(data()).batch(16)  # noqa: E731
-
-        def distributed(*arguments):
-            with strategy.scope():
-                return trained(*arguments)
-
-    else:
-
-        class Batches(keras.utils.PyDataset):
-            def __len__(self):
-                return 4
-
-            def __getitem__(self, index):
-                return tuple(array[index * 16 : index * 16 + 16] for array in data())
-
-        dataset = Batches
-
-        def distributed(*arguments):
-            keras.distribution.set_distribution(keras.distribution.DataParallel())
-            try:
-                return trained(*arguments)
-            finally:
-                keras.distribution.set_distribution(None)
-
     runs = {name: (sgd(rate), make) for name, (rate, make) in stacks().items()}
     for cls, make in OPTIMIZERS.items():
         runs[cls.__name__] = (make, lambda: [])
-    steady = {"unfreezing", *(cls.__name__ for cls in OPTIMIZERS)}
+    steady = {"unfreezing", "halving", *(cls.__name__ for cls in OPTIMIZERS)}
     for name, (optimizer, make) in runs.items():
-        weights, history = distributed(optimizer, make(), dataset)
-        expected, expected_history = trained(optimizer, make(), dataset)
+        with two_devices.distributed():
+            weights, history = trained(optimizer, make())
+        expected, expected_history = trained(optimizer, make())
         for ours, theirs in zip(weights, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6, err_msg=name)
         for key, values in expected_history.items():

@@ -1,4 +1,4 @@
-"""Callbacks on two devices give the weights of one: MirroredStrategy, and DataParallel on JAX."""
+"""Two devices give what one gives, range tests and callbacks: MirroredStrategy, DataParallel."""
 
 import subprocess
 import sys
@@ -11,7 +11,8 @@ import pytest
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="Keras distributes no training on torch"
 )
-def test_two_devices_train_as_one():
-    job = Path(__file__).with_name("distribution_job.py")
+@pytest.mark.parametrize("part", ["distribution", "distribution_finder"])
+def test_two_devices_give_what_one_gives(part):
+    job = Path(__file__).with_name(f"{part}_job.py")
     result = subprocess.run([sys.executable, job], capture_output=True, text=True, timeout=600)
     assert result.stdout.endswith("passed\n"), result.stderr[-4000:]

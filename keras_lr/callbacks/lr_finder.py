@@ -13,7 +13,7 @@ from keras_lr._checks import count, flag
 from keras_lr._interrupts import uninterrupted
 from keras_lr._stack import caller_locals
 from keras_lr.callbacks.base import Policy
-from keras_lr.loops.data import Replay, is_array_data
+from keras_lr.loops.data import Replay, is_array_data, of_one_replica
 from keras_lr.range_test.find import Options, TrainingData, check_model, run_range_test
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
@@ -234,7 +234,7 @@ class LRFinder(Policy):
         if metrics is not None and not metrics.built:
             # On TensorFlow the first training step builds them, and `fit` asks for their
             # results at the end of the epoch; on_train_end takes this back.
-            self._model._symbolic_build(data_batch=batches[0])
+            self._model._symbolic_build(data_batch=of_one_replica(batches[0]))
         return ({}, *state) if state else {}
 
     def _run(self) -> None:

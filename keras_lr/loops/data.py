@@ -11,6 +11,8 @@ import numpy as np
 from keras import tree
 from keras.src.trainers.epoch_iterator import EpochIterator
 
+from keras_lr.snapshot import replicas
+
 
 class DataEnded(Exception):
     """The data gave its last batch and cannot start again (a generator that ended)."""
@@ -116,7 +118,7 @@ class Stream(_Batches):
 
     def peek(self) -> Any:
         """A batch to build a model with; the data starts afresh after it, as it does in `fit`."""
-        batch = self.draw()
+        batch = of_one_replica(self.draw())
         self._iterator = None
         self._epochs.reset()
         return batch
@@ -151,12 +153,21 @@ class Replay(_Batches):
         """Nothing runs on."""
 
     def peek(self) -> Any:
-        return self._batches[0]
+        return of_one_replica(self._batches[0])
 
 
 def batch_rows(batch: Any) -> int:
-    """Samples in a batch."""
-    return next(int(leaf.shape[0]) for leaf in tree.flatten(batch) if hasattr(leaf, "shape"))
+    """Samples in a batch, on all devices together."""
+    for leaf in tree.flatten(batch):
+        parts = replicas(leaf)
+        if hasattr(parts[0], "shape"):
+            return sum(int(part.shape[0]) for part in parts)
+    raise ValueError("The batch holds no array.")
+
+
+def of_one_replica(batch: Any) -> Any:
+    """What the first device gets of a batch."""
+    return tree.map_structure(lambda leaf: replicas(leaf)[0], batch)
 
 
 def stream(model: Any, x: Any, y: Any = None, **options: Any) -> Stream:
@@ -182,6 +193,19 @@ def stream(model: Any, x: Any, y: Any = None, **options: Any) -> Stream:
         from keras.src.backend.torch.trainer import TorchEpochIterator
 
         return Stream(TorchEpochIterator(x=x, y=y, **options))
+
+
+def evenly_shared(rows: int) -> int:
+    """The most rows, up to `rows`, that the devices of a `keras.distribution` share equally.
+
+    Keras cannot place a batch that leaves some over.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None or distribution.batch_dim_name is None:
+        return rows
+    mesh = distribution.device_mesh
+    shares = int(mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)])
+    return rows - rows % shares or rows
 
 
 def is_array_data(*parts: Any) -> bool:

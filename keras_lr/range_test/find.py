@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_lr._machinery import machinery
-from keras_lr.loops.data import DataEnded, is_array_data, stream, take_rows
+from keras_lr.loops.data import DataEnded, evenly_shared, is_array_data, stream, take_rows
 from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
@@ -195,7 +195,7 @@ class TrainingData:
         if not is_array_data(*parts):
             return bench.stream, bench.stream.hold_out(samples)
         rows = np.random.permutation(len(keras.tree.flatten(self.x)[0]))
-        held = min(samples, max(1, len(rows) // 5))
+        held = evenly_shared(min(samples, max(1, len(rows) // 5)))
         judged = take_rows(parts, rows[:held])
         size = sum(
             len(rows) * take_rows(leaf, rows[:1]).nbytes
@@ -279,7 +279,8 @@ def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) 
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if is_array_data(x, y, sample_weight):
         total = len(keras.tree.flatten(x)[0])
-        rows = np.unique(np.linspace(0, total - 1, min(samples, total)).astype(int))
+        count = evenly_shared(min(samples, total))
+        rows = np.unique(np.linspace(0, total - 1, count).astype(int))
         x, y, sample_weight = take_rows((x, y, sample_weight), rows)
     batches = stream(model, x, y, sample_weight=sample_weight, batch_size=batch_size, shuffle=False)
     if is_array_data(x, y, sample_weight):

@@ -50,7 +50,7 @@ class Workbench:
         self._every = updates_every(model.optimizer)
         # An optimizer that stands between two updates needs fewer batches for its next one.
         leaf = driven_optimizers(model.optimizer)[0]
-        self._pending = int(keras.ops.convert_to_numpy(leaf._iterations.value)) % self._every
+        self._pending = int(keras.ops.convert_to_numpy(leaf._iterations)) % self._every
         self._fresh = True
 
     def run(
@@ -193,10 +193,12 @@ def build(model: Any, stream: Any) -> None:
     layers_built = all(layer.built for layer in model._flatten_layers())
     compiled = [part for part in (model._compile_metrics, model._compile_loss) if part is not None]
     if keras.backend.backend() == "tensorflow":
-        if not layers_built:
-            model._symbolic_build(data_batch=stream.peek())
-        elif not model.optimizer.built:
-            with model.distribute_strategy.scope():
+        # Variables that are distributed cannot be made by the first step, as others can.
+        early = compiled if model._distribute_strategy is not None else []
+        with model.distribute_strategy.scope():
+            if not (layers_built and all(part.built for part in early)):
+                model._symbolic_build(data_batch=stream.peek())
+            elif not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
     elif not (layers_built and all(part.built for part in compiled)):
         model._symbolic_build(data_batch=stream.peek())
