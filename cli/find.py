@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .distribution import STRATEGIES
 from .errors import BadInput, RunFailed, ending, one_line
 from .options import data_options, model_options, options, process_options
 from .outputs import writing
@@ -89,6 +90,15 @@ ramp_options = options(
         help=f"Rule that suggests: {', '.join(METHODS)}.",
     ),
 )
+device_options = options(
+    click.option(
+        "--distribute",
+        metavar="HOW",
+        type=click.Choice(list(STRATEGIES)),
+        help="Use all devices: mirrored (TensorFlow) or data-parallel (JAX). They share "
+        "each batch; --batch-size is that of all together.",
+    ),
+)
 output_options = options(
     click.option("--plot", metavar="FILE", help="Write the picture: .png, .svg, .pdf."),
     click.option("--save", metavar="FILE", help="Write the curve as JSON."),
@@ -106,6 +116,7 @@ output_options = options(
 @ramp_options
 @model_options
 @output_options
+@device_options
 @process_options
 def find(model: str, **given: Any) -> None:
     """Suggest a learning rate for MODEL from a short run with rising rates.
@@ -149,6 +160,7 @@ def _find(
     save: str | None,
     as_json: bool,
     quiet: bool,
+    distribute: str | None,
     backend: str | None,
     cache: bool,
     traceback: bool,  # of the command alone
@@ -179,6 +191,7 @@ def _find(
             trust=trust,
             backend=backend,
             cache=cache,
+            distribute=distribute,
             outputs={"--plot": plot, "--save": save},
             also_read=[multipliers] if multipliers else [],
         )

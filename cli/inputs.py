@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import click
+
 from . import data as sources
+from .distribution import check_shares, distributed
 from .errors import BadInput
 from .functions import is_function
 from .models import check_model_file, load_model
@@ -61,12 +64,14 @@ def read_inputs(
     trust: bool,
     backend: str | None,
     cache: bool,
+    distribute: str | None = None,
     outputs: Mapping[str, str | None],
     also_read: Sequence[str] = (),
 ) -> Inputs:
     """Import Keras and read the model and the data: the quick checks first, the slow ones last.
 
     Args:
+        distribute: A name of `STRATEGIES`: until the command ends, Keras trains on all devices.
         outputs: The files that the command will write, by the options that name them.
         also_read: Further files that must not be overwritten.
 
@@ -82,6 +87,8 @@ def read_inputs(
     check_outputs(outputs, [*read, *also_read])
     own_code = any(is_function(each) for each in read)
     backend = start(backend, cache=cache, lean=not own_code)
+    if distribute:
+        click.get_current_context().with_resource(distributed(distribute, backend))
     model = load_model(
         spec, trust=trust, optimizer=optimizer, loss=loss, metrics=metric, lean=not own_code
     )
@@ -96,6 +103,8 @@ def read_inputs(
         )
     given = sources.load_data(data, model, batch_size=batch_size, target=target)
     check_data(given, model, data)
+    if distribute:
+        check_shares(given, batch_size, data)
     held_out = None
     if validation:
         held_out = sources.load_data(

@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="Keras distributes no training on torch"
 )
-@pytest.mark.parametrize("part", ["distribution", "distribution_finder"])
+@pytest.mark.parametrize("part", ["distribution", "distribution_finder", "distribution_cli"])
 def test_two_devices_give_what_one_gives(part):
     job = Path(__file__).with_name(f"{part}_job.py")
     result = subprocess.run([sys.executable, job], capture_output=True, text=True, timeout=600)
