@@ -65,4 +65,4 @@ def not_judged(case: Case) -> Iterator[str]:
         yield "The schedule: the log has no learning rate; LRLogger and TensorBoard add it."
     if log.batch_size is None:
         told = " Changes of its size show in the updates." if log.updates is not None else ""
-        yield f"Warm-up and the batch: the log has no batch size; give it as batch_size.{told}"
+        yield f"Warm-up and the batch: the log has no batch size, so say what it was.{told}"
