@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_lr._distribution import check_distribution
 from keras_lr.steering import Length, Plan, SteeredFit
 
 
@@ -49,6 +50,7 @@ class Policy(keras.callbacks.Callback):
     def set_model(self, model: Any) -> None:
         super().set_model(model)
         if model is not None:
+            check_distribution(model)
             SteeredFit.attach(model)
 
     # `self._model`, not `self.model`: on JAX the latter copies the state back and forth.

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._distribution import check_distribution
 from keras_lr._machinery import machinery
 from keras_lr.loops.data import DataEnded, evenly_shared, is_array_data, stream, take_rows
 from keras_lr.range_test.confirm import Confirmation, confirm
@@ -260,7 +261,7 @@ def check_model(model: Any) -> None:
 
     Raises:
         TypeError: If it is no Keras model.
-        ValueError: If it is not compiled, or has no optimizer.
+        ValueError: If it is not compiled, has no optimizer, or Keras cannot train it.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(
@@ -272,6 +273,7 @@ def check_model(model: Any) -> None:
             f"The model {model.name!r} must be compiled with an optimizer and a loss. "
             "Call model.compile(optimizer=..., loss=...) first."
         )
+    check_distribution(model)
 
 
 def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) -> list[Any]:
