@@ -69,7 +69,20 @@ def assert_equal(ours, theirs):
         np.testing.assert_array_equal(left, right)
 
 
+def check_statistics():
+    """Each device has its own statistics of batch normalization, and gets those back."""
+    with two_devices.distributed():
+        layers = [keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+        model = keras.Sequential(layers)
+        model.compile("sgd", "mse")
+        fit(model)
+        before = state(model)
+        by_function(model)
+        assert_equal(state(model), before)
+
+
 def main():
+    check_statistics()
     for test, options, fitted in [
         (by_function, {"validation_data": HELD_OUT, "repeats": 2}, False),
         (by_callback, {"confirm": True}, True),
