@@ -18,13 +18,15 @@ if BACKEND == "tensorflow":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+    # One for all: a second strategy numbers its collective operations like the first.
+    STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 @contextlib.contextmanager
 def distributed():
     """Models made within are trained on both."""
     if BACKEND == "tensorflow":
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        with STRATEGY.scope():
             yield
         return
     keras.distribution.set_distribution(keras.distribution.DataParallel())
