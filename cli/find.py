@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .distribution import STRATEGIES
-from .errors import BadInput, RunFailed, ending, one_line
+from .errors import BadInput, ending, one_line
 from .options import data_options, model_options, options, process_options
 from .outputs import writing
 from .report import RULES
@@ -211,25 +211,11 @@ def _find(
 def _run(inputs: Inputs, batch_size: int | None, silent: bool, ramp: dict[str, Any]) -> Any:
     import keras_lr
 
-    model, given = inputs.model, inputs.given
     if ramp["stop_factor"] == float("inf"):
         ramp["stop_factor"] = None
-    if given.is_arrays:
-        ramp["batch_size"] = batch_size
-        ramp["sample_weight"] = given.sample_weight
-    ramp["validation_data"] = inputs.validation
-    try:
-        return keras_lr.lr_find(model, given.x, given.y, verbose=0 if silent else "auto", **ramp)
-    except click.ClickException:
-        raise
-    except Exception as error:
-        if getattr(given.x, "problem", None) is not None:
-            raise given.x.problem from error
-        if isinstance(error, keras_lr.NoSuggestion):
-            raise RunFailed(one_line(error)) from error
-        if isinstance(error, (ValueError, TypeError)):
-            raise BadInput(one_line(error)) from error
-        raise
+    ramp.update(inputs.arguments(batch_size), verbose=0 if silent else "auto")
+    with inputs.telling():
+        return keras_lr.lr_find(inputs.model, **ramp)
 
 
 def _judge(test: Any, method: str) -> dict[str, Any]:

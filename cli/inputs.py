@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 
 from . import data as sources
 from .distribution import check_shares, distributed
-from .errors import BadInput
+from .errors import BadInput, RunFailed, one_line
 from .functions import is_function
 from .models import check_model_file, load_model
 from .outputs import check_outputs, try_outputs
@@ -49,6 +50,36 @@ class Inputs:
         parts = (held_out.x, held_out.y, held_out.sample_weight)
         keep = 3 if held_out.sample_weight is not None else 2
         return parts[:keep] if held_out.is_arrays else held_out.x
+
+    def arguments(self, batch_size: int | None) -> dict[str, Any]:
+        """The data as arguments of the library's functions, which take them as `fit` does."""
+        given = self.given
+        found = {"x": given.x, "y": given.y, "validation_data": self.validation}
+        if given.is_arrays:
+            found.update(batch_size=batch_size, sample_weight=given.sample_weight)
+        return found
+
+    @contextmanager
+    def telling(self, *wrong: type[Exception]) -> Iterator[None]:
+        """In the block the library works on them; what it refuses is told in one line.
+
+        Args:
+            wrong: What else but ValueError and TypeError says that the input is wrong.
+        """
+        import keras_lr
+
+        try:
+            yield
+        except click.ClickException:
+            raise
+        except Exception as error:
+            if getattr(self.given.x, "problem", None) is not None:
+                raise self.given.x.problem from error
+            if isinstance(error, (keras_lr.NoSuggestion, keras_lr.SearchError)):
+                raise RunFailed(one_line(error)) from error
+            if isinstance(error, (ValueError, TypeError, *wrong)):
+                raise BadInput(one_line(error)) from error
+            raise
 
 
 def read_inputs(

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import BadInput, RunFailed, ending, one_line
+from .errors import BadInput, ending, one_line
 from .functions import is_function
 from .options import data_options, model_options, options, process_options
 from .outputs import writing
 from .startup import hidden
-from .text import LABEL, can_draw, finite, labelled, rate_text, table_box, table_text
+from .text import LABEL, can_draw, labelled, rate_text, table_box, table_text
 from .workers import arguments, company
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def _search(
     written = _write(found, plot, report, save)
     seconds = time.perf_counter() - started
     if as_json:
-        click.echo(json.dumps(finite({**found.to_dict(), "written": written}), allow_nan=False))
+        click.echo(json.dumps({**found.to_dict(), "written": written}, allow_nan=False))
     elif quiet:
         click.echo(f"{found.learning_rate:.3g}")
         for warning in found.warnings:
@@ -288,38 +288,11 @@ def _run(
 ) -> Any:
     import keras_lr
 
-    given = inputs.given
-    options = (
-        {}
-        if not given.is_arrays
-        else {
-            "batch_size": batch_size,
-            "sample_weight": given.sample_weight,
-        }
-    )
+    sweep.update(inputs.arguments(batch_size), verbose=0 if quiet else 1)
     # Keras looks for TensorFlow, which takes seconds, whenever it writes a config down.
     unused = [] if inputs.own_code or inputs.backend == "tensorflow" else ["tensorflow"]
-    try:
-        with hidden(*unused):
-            return keras_lr.search(
-                model,
-                given.x,
-                given.y,
-                validation_data=inputs.validation,
-                verbose=0 if quiet else 1,
-                **options,
-                **sweep,
-            )
-    except click.ClickException:
-        raise
-    except (keras_lr.NoSuggestion, keras_lr.SearchError) as error:
-        raise RunFailed(one_line(error)) from error
-    except Exception as error:
-        if getattr(given.x, "problem", None) is not None:
-            raise given.x.problem from error
-        if isinstance(error, (ValueError, TypeError, ImportError)):
-            raise BadInput(one_line(error)) from error
-        raise
+    with inputs.telling(ImportError), hidden(*unused):
+        return keras_lr.search(model, **sweep)
 
 
 def _dimension(text: str) -> tuple[str, list[Any] | None]:
