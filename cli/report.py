@@ -12,7 +12,7 @@ import click
 
 from .multipliers import summary
 from .terminal_plot import draw_curve
-from .text import LABEL, WIDTH, finite, labelled, rate_text, table_box, table_text
+from .text import LABEL, WIDTH, labelled, rate_text, table_box, table_text
 
 __all__ = ["RULES", "Outcome", "to_json", "to_text"]
 
@@ -57,6 +57,8 @@ class Outcome:
 
 def to_json(outcome: Outcome) -> str:
     """One JSON object; what is not known is null."""
+    from keras_lr._json import finite
+
     found = outcome.suggestion
     content = {
         "learning_rate": found and found.learning_rate,

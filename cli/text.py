@@ -1,9 +1,8 @@
-"""Text for people, 80 columns wide, and values for JSON."""
+"""Text for people, 80 columns wide."""
 
 from __future__ import annotations
 
 import io
-import math
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ __all__ = [
     "LABEL",
     "WIDTH",
     "can_draw",
-    "finite",
     "labelled",
     "rate_text",
     "table_box",
@@ -40,17 +38,6 @@ def labelled(label: str, text: str) -> str:
 
 def rate_text(value: float) -> str:
     return f"{value:.2e}"
-
-
-def finite(value: Any) -> Any:
-    """NumPy and what JSON cannot hold as plain values."""
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table_box(unicode: bool) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_lr._files import atomic_write
+from keras_lr._json import finite
 from keras_lr.search.plan import Answer, Outcome, Round, Setting
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ class Search:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it: null for NaN."""
-        return _finite(
+        return finite(
             {
                 "format": _FORMAT,
                 "version": _FORMAT_VERSION,
@@ -238,14 +237,3 @@ def in_python(setting: Setting) -> str:
 def cycled(momentum: float) -> tuple[float, float]:
     """The ends between which one-cycle takes a momentum: the usual 0.1 apart, from 0 up."""
     return (round(momentum - 0.1, 6) if momentum > 0.1 else 0.0), momentum
-
-
-def _finite(value: Any) -> Any:
-    """NumPy and what JSON cannot hold as plain values."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _finite(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
