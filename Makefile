@@ -1,18 +1,20 @@
 # make demo   a real range test on a real model, from a bare machine (python3 >= 3.10)
 # make test   lint, types, and the suite on the three backends
-# Both share $(VENV); stamp files in it remember what is installed already.
+# make bench  remake the tables of measurements (hours); BENCH=suggestion for some of them
+# All share $(VENV); stamp files in it remember what is installed already.
 
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 BACKENDS ?= tensorflow jax torch
+BENCH ?=
 
 BIN := $(VENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 TEST_ENV := OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 MPLBACKEND=agg
 SOURCES := keras_lr cli tests examples $(wildcard benchmarks)
 
-.PHONY: help demo test lint format suite clean
+.PHONY: help demo test lint format suite bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -33,6 +35,10 @@ $(VENV)/.demo: examples/requirements.txt | $(VENV)/.package
 $(VENV)/.test: requirements/test.txt setup.cfg pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r $< -e .
 	touch $(VENV)/.package $@
+
+$(VENV)/.bench: requirements/bench.txt | $(VENV)/.test
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r $<
+	touch $@
 
 demo: $(VENV)/.package $(VENV)/.demo
 	mkdir -p demo
@@ -60,6 +66,9 @@ suite: $(VENV)/.test
 			$(BIN)/python -m pytest -q -n $(JOBS) $${marks:+-m "$$marks"}; \
 		marks="not once"; \
 	done
+
+bench: $(VENV)/.bench
+	$(RUN) $(BIN)/python benchmarks/tables.py $(BENCH)
 
 clean:
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

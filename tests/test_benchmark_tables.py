@@ -1,0 +1,36 @@
+"""The marks between which measurements stand in the pages, and what puts them there."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+tables = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tables)
+
+pytestmark = pytest.mark.once
+
+
+def test_a_block_takes_the_place_of_the_one_with_its_name():
+    page = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n<!-- begin y -->\n<!-- end y -->\n"
+    assert tables.blocks(page) == {"x": "old\n", "y": ""}
+    changed = tables.replaced(page, {"x": "1\n2 \\1\n"})
+    assert tables.blocks(changed) == {"x": "1\n2 \\1\n", "y": ""}
+    assert changed.replace("1\n2 \\1\n", "old\n") == page
+
+
+def test_the_marks_of_the_pages_are_whole_and_their_names_used_once():
+    names = []
+    for path in tables.PAGES:
+        page = path.read_text("utf-8")
+        found = list(tables.blocks(page))
+        assert page.count("<!-- begin ") == page.count("<!-- end ") == len(found)
+        names += found
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("script", tables.SCRIPTS.values())
+def test_a_script_that_makes_tables_is_there(script):
+    assert (ROOT / script).is_file()
