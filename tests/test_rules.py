@@ -138,6 +138,14 @@ def test_a_low_loss_after_a_blow_up_is_no_minimum():
     assert 1 / 3 < suggest(rates, dead).learning_rate / plain < 3
 
 
+def test_a_few_uneven_batches_before_the_fall_are_no_blow_up():
+    rates, losses = noisy(0, 0.005)
+    plain = suggest(rates, losses).learning_rate
+    uneven = losses.copy()
+    uneven[20:24] += [0.1, 0.3, 0.1, 0.1]
+    assert 1 / 1.2 < suggest(rates, uneven).learning_rate / plain < 1.2
+
+
 def test_what_follows_a_loss_that_is_not_finite_is_left_out():
     rates, losses = golden()
     broken = losses.copy()

@@ -111,9 +111,19 @@ def _blown_up(y: np.ndarray, start: float, noise: float) -> int | None:
         best = min(best, float(np.median(y[i - 2 : i + 1])))
         fall = max(start - best, 0.0) + noise
         seen = np.minimum(y[i - 2 : i + 3], start + 4.0 * fall)
-        if seen.mean() > start + 0.5 * fall + 2.0 * noise:
+        if seen.mean() > start + 0.5 * fall + 2.0 * noise and not _comes_back(y[i - 2 :], start):
             return i
     return None
+
+
+def _comes_back(y: np.ndarray, start: float) -> bool:
+    """Whether the loss ends up further below the start than it rose above it on the way.
+
+    A rise of a few uneven batches does, a blow-up does not.
+    """
+    calm = np.median(np.lib.stride_tricks.sliding_window_view(y, 5), axis=1)
+    lowest = int(calm.argmin())
+    return bool(start - calm[lowest] > y[: lowest + 3].max() - start)
 
 
 def _noise(y: np.ndarray) -> float:
@@ -252,7 +262,7 @@ _USUAL_PLACES = np.array([0.25, 1.0, 4.0])
 
 def _curve_rule(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
     _enough(losses, FEWEST_POINTS)
-    curve = _curve(rates, losses)
+    curve = _curve(rates, losses, BANDWIDTH)
     if _fell(curve):
         return _from_landmarks(curve)
     if _rose(curve):
