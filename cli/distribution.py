@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from .errors import BadInput
 
-__all__ = ["STRATEGIES", "check_shares", "distributed"]
+__all__ = ["STRATEGIES", "distributed"]
 
 # What each needs.
 STRATEGIES = {"mirrored": "tensorflow", "data-parallel": "jax"}
@@ -35,26 +34,6 @@ def distributed(name: str, backend: str) -> contextlib.AbstractContextManager[No
             f"({', '.join(devices)}). Leave --distribute out."
         )
     return _mirrored(devices) if name == "mirrored" else _data_parallel()
-
-
-def check_shares(given: Any, batch_size: int | None, source: str) -> None:
-    """Refuse arrays whose batches `keras.distribution` cannot share out; it takes no remainder."""
-    import keras
-
-    distribution = keras.distribution.distribution()
-    if distribution is None or not given.is_arrays:
-        return
-    devices = int(distribution.device_mesh.shape[0])
-    if batch_size is not None and batch_size % devices:
-        raise BadInput(
-            f"--batch-size must be a multiple of the {devices} devices; got {batch_size}."
-        )
-    rows = len(keras.tree.flatten(given.x)[0])
-    if rows % (batch_size or 32) % devices:
-        raise BadInput(
-            f"The last batch of {source} has {rows % (batch_size or 32)} examples, which "
-            f"{devices} devices cannot share equally; leave {rows % devices} out."
-        )
 
 
 def _devices(backend: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from . import data as sources
-from .distribution import check_shares, distributed
+from .distribution import distributed
 from .errors import BadInput, RunFailed, one_line
 from .functions import is_function
 from .models import check_model_file, load_model
@@ -134,8 +134,6 @@ def read_inputs(
         )
     given = sources.load_data(data, model, batch_size=batch_size, target=target)
     check_data(given, model, data)
-    if distribute:
-        check_shares(given, batch_size, data)
     held_out = None
     if validation:
         held_out = sources.load_data(

@@ -1,4 +1,4 @@
-"""Which distributions Keras itself can train under."""
+"""What training on several devices asks for: of the strategy, and of each batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,44 @@ from typing import Any
 
 import keras
 
-__all__ = ["check_distribution"]
+__all__ = ["check_alone", "check_distribution", "check_shares", "evenly_shared", "sharing_devices"]
+
+
+def sharing_devices() -> int:
+    """Devices that share each batch equally under `keras.distribution`; 1 without one."""
+    distribution = keras.distribution.distribution()
+    name = getattr(distribution, "batch_dim_name", None)
+    if distribution is None or name is None:
+        return 1
+    mesh = distribution.device_mesh
+    return int(mesh.shape[mesh.axis_names.index(name)])
+
+
+def evenly_shared(rows: int) -> int:
+    """The most rows, up to `rows`, that those devices share equally.
+
+    Keras cannot place a batch that leaves some over.
+    """
+    return rows - rows % sharing_devices() or rows
+
+
+def check_shares(rows: int, batch_size: int | None, whose: str = "the data") -> None:
+    """Refuse arrays of so many rows whose batches those devices cannot share equally.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    devices, size = sharing_devices(), batch_size or 32
+    if rows > size and size % devices:
+        raise ValueError(
+            f"The batch size must be a multiple of the {devices} devices; got {size}. Each of "
+            "them gets an equal share."
+        )
+    if rows % size % devices:
+        raise ValueError(
+            f"Every batch must be a multiple of the {devices} devices; got {rows % size} examples "
+            f"in the last batch of {whose}. Leave {rows % devices} out."
+        )
 
 
 def check_distribution(model: Any) -> None:
@@ -35,3 +72,21 @@ def check_distribution(model: Any) -> None:
             "fit fails. Use MirroredStrategy on one machine, or the JAX backend with "
             "keras.distribution on several."
         ) from error
+
+
+def check_alone() -> None:
+    """Refuse a process that trains in step with others, for one that goes its own way.
+
+    Raises:
+        ValueError: If it is one of several JAX processes.
+    """
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+
+    if jax.process_count() > 1:
+        raise ValueError(
+            "A search shares its runs between processes, not its batches; got "
+            f"{jax.process_count()} JAX processes that train together. Leave "
+            "keras.distribution.initialize out, and give each of them the same storage."
+        )

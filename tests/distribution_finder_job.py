@@ -5,6 +5,7 @@ Run by test_distribution.py in a process of its own.
 
 import keras
 import numpy as np
+import pytest
 import two_devices
 
 import keras_lr
@@ -81,8 +82,44 @@ def check_statistics():
         assert_equal(state(model), before)
 
 
+def check_search():
+    """A search trains on both, leaves the model as it was, and finds what it finds on one."""
+
+    def searched():
+        model = prepared(fitted=False)
+        before = state(model)
+        # A part of the 114 rows that train, of which devices get equal shares.
+        sweep = {"low": 1e-3, "high": 1.0, "fraction": 0.29, "epochs": 1, "fine_rounds": 0}
+        found = keras_lr.search(model, *DATA, validation_split=0.24, verbose=0, **sweep)
+        assert_equal(state(model), before)
+        return {outcome.job: outcome.value for outcome in found.outcomes}
+
+    with two_devices.distributed():
+        ours = searched()
+    theirs = searched()
+    assert ours.keys() == theirs.keys()
+    if two_devices.BACKEND == "tensorflow":  # where no share is rounded
+        np.testing.assert_allclose(list(ours.values()), [theirs[job] for job in ours], 1e-4)
+
+
+def check_shares():
+    """What `keras.distribution` cannot share out is refused in a sentence."""
+    with two_devices.distributed():
+        model = made()
+        with pytest.raises(ValueError, match="must be a multiple of the 2 devices; got 15"):
+            keras_lr.lr_find(model, *DATA, batch_size=15)
+        with pytest.raises(ValueError, match="got 21 examples in the last batch of the data"):
+            keras_lr.lr_find(model, ROWS[:149], DATA[1][:149])
+        with pytest.raises(ValueError, match="got 9 examples in the last batch of validation"):
+            held_out = [part[:9] for part in HELD_OUT]
+            keras_lr.search(model, *DATA, validation_data=held_out, batch_size=16)
+
+
 def main():
     check_statistics()
+    check_search()
+    if two_devices.BACKEND == "jax":
+        check_shares()
     for test, options, fitted in [
         (by_function, {"validation_data": HELD_OUT, "repeats": 2}, False),
         (by_callback, {"confirm": True}, True),

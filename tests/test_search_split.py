@@ -93,3 +93,15 @@ def test_usual_fraction():
     assert usual_fraction(10_000) == 0.2
     assert usual_fraction(4_000) == 0.5
     assert usual_fraction(1_500) == 1.0
+
+
+@pytest.mark.parametrize("rows", [60, 62, 1000])
+def test_devices_get_equal_shares_of_what_is_held_out_and_of_a_part(rows):
+    labels = np.arange(rows) % 3
+    kept, judged = held_out(labels, rows, 0.2, 0, by=4)
+    assert len(judged) % 4 == 0 and abs(len(judged) - 0.2 * rows) <= 2
+    assert len(kept) + len(judged) == rows
+    chosen = part(labels, rows, 0.33, 0, by=4)
+    assert len(chosen) % 4 == 0 and abs(len(chosen) - 0.33 * rows) <= 2
+    assert len(held_out(labels, rows, 0.001, 0, by=4)[1]) == 4
+    assert len(held_out(labels, rows, 0.999, 0, by=4)[0]) >= 4

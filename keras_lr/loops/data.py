@@ -11,6 +11,7 @@ import numpy as np
 from keras import tree
 from keras.src.trainers.epoch_iterator import EpochIterator
 
+from keras_lr._distribution import check_shares
 from keras_lr.snapshot import replicas
 
 
@@ -176,7 +177,12 @@ def stream(model: Any, x: Any, y: Any = None, **options: Any) -> Stream:
     Args:
         options: `sample_weight`, `batch_size`, `steps_per_epoch`, `shuffle`, `class_weight`,
             with the meanings that they have in `fit`.
+
+    Raises:
+        ValueError: If the devices of a `keras.distribution` cannot share the batches equally.
     """
+    if is_array_data(x):
+        check_shares(len(tree.flatten(x)[0]), options.get("batch_size"))
     backend = keras.backend.backend()
     with warnings.catch_warnings():
         # Keras says so of its own default, which nobody has chosen.
@@ -193,19 +199,6 @@ def stream(model: Any, x: Any, y: Any = None, **options: Any) -> Stream:
         from keras.src.backend.torch.trainer import TorchEpochIterator
 
         return Stream(TorchEpochIterator(x=x, y=y, **options))
-
-
-def evenly_shared(rows: int) -> int:
-    """The most rows, up to `rows`, that the devices of a `keras.distribution` share equally.
-
-    Keras cannot place a batch that leaves some over.
-    """
-    distribution = keras.distribution.distribution()
-    if distribution is None or distribution.batch_dim_name is None:
-        return rows
-    mesh = distribution.device_mesh
-    shares = int(mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)])
-    return rows - rows % shares or rows
 
 
 def is_array_data(*parts: Any) -> bool:

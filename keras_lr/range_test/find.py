@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr._distribution import check_distribution
+from keras_lr._distribution import check_distribution, evenly_shared
 from keras_lr._machinery import machinery
-from keras_lr.loops.data import DataEnded, evenly_shared, is_array_data, stream, take_rows
+from keras_lr.loops.data import DataEnded, is_array_data, stream, take_rows
 from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion

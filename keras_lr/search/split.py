@@ -10,21 +10,31 @@ MOST_CLASSES = 1000  # of whole numbers that count as classes
 LEAST_ROWS = 2000  # a part of the data that nobody chose holds so many, or all
 
 
-def held_out(y: Any, rows: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def held_out(
+    y: Any, rows: int, share: float, seed: int, by: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to judge by, each in rising order.
 
     Every class gives its share of the held-out rows, and keeps at least one row to train on.
+    The number of those is a multiple of `by`.
     """
     order = ranked(y, rows, seed)
-    count = min(max(1, round(share * rows)), rows - 1)
+    count = min(_rounded(share * rows, by), rows - by)
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-def part(y: Any, rows: int, fraction: float, seed: int) -> np.ndarray:
-    """A share of the rows, in rising order; a larger share of the same seed contains it."""
+def part(y: Any, rows: int, fraction: float, seed: int, by: int = 1) -> np.ndarray:
+    """A share of the rows, in rising order; a larger share of the same seed contains it.
+
+    Of a share below 1 the number of rows is a multiple of `by`.
+    """
     if fraction >= 1.0:
         return np.arange(rows)
-    return np.sort(ranked(y, rows, seed)[: max(1, round(fraction * rows))])
+    return np.sort(ranked(y, rows, seed)[: _rounded(fraction * rows, by)])
+
+
+def _rounded(count: float, by: int) -> int:
+    return max(by, by * round(count / by))
 
 
 def usual_fraction(rows: int) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._distribution import check_alone, check_shares, sharing_devices
 from keras_lr._divergence import Level, Stretch
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
 from keras_lr.loops.data import is_array_data, stream, take_rows
@@ -69,7 +70,7 @@ class Data:
         rows = len(keras.tree.flatten(x)[0])
         if rows < 2:
             raise ValueError(f"x must have at least 2 rows, for one is held out; got {rows}.")
-        kept, judged = held_out(y, rows, share, seed)
+        kept, judged = held_out(y, rows, share, seed, sharing_devices())
         held = take_rows(parts, judged)
         x, y, sample_weight = take_rows(parts, kept)
         return Data(x, y, sample_weight, held if held[2] is not None else held[:2], fit_options)
@@ -144,8 +145,10 @@ class Runner:
         """Lend the model to the block; afterwards it is as it was, to the last bit.
 
         Raises:
-            ValueError: If it cannot be trained, or the logs have no such objective.
+            ValueError: If it cannot be trained, if its batches cannot be shared by the devices,
+                or if the logs have no such objective.
         """
+        check_alone()
         make = None if isinstance(model, keras.Model) else model
         if make is not None and not callable(make):
             raise TypeError(
@@ -215,7 +218,7 @@ class Runner:
                 options["steps_per_epoch"] = max(1, round(job.fraction * (data.batches or 1)))
             return {"x": data.x, "y": data.y, **options}
         if self._part[0] != job.fraction or self._part[1] is None:
-            rows = part(data.y, data.rows, job.fraction, self._split_seed)
+            rows = part(data.y, data.rows, job.fraction, self._split_seed, sharing_devices())
             taken = (data.x, data.y, data.sample_weight)
             self._part = (
                 job.fraction,
@@ -232,6 +235,7 @@ class Runner:
         held = self.data.validation
         if is_array_data(held):
             size = batch_size or 32
+            check_shares(len(keras.tree.flatten(held)[0]), size, "validation_data")
             parts = keras.utils.unpack_x_y_sample_weight(
                 take_rows(held, np.arange(min(size, len(keras.tree.flatten(held)[0]))))
             )
