@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 SCRIPTS = {
     "suggestion": "benchmarks/suggestion/run.py",
+    "suggestion-refit": "benchmarks/suggestion/refit.py",
 }
 BLOCK = re.compile(
     r"^<!-- begin (?P<name>[\w-]+) -->\n(?P<text>.*?)^<!-- end (?P=name) -->$",

@@ -1,12 +1,20 @@
-"""How good are the suggestions? Trains 36 small tasks and prints a table of regrets.
+"""How good are the suggestions? Trains 36 small tasks and prints tables of regrets.
 
-    python benchmarks/suggestion/run.py            # about half an hour on one core
-    python benchmarks/suggestion/run.py --quick    # 8 tasks, one seed, about two minutes
+    python benchmarks/suggestion/run.py            # half an hour on one core, then minutes
+    python benchmarks/suggestion/run.py --quick    # 8 tasks, one seed, about three minutes
 
 Regret of a rate: 0 is the best constant rate of a grid, or the best peak of a one-cycle run,
 and 1 is untrained; held-out loss after 500 updates, interpolated in ln lr, the mean of the
 seeds. Each rule answers for each seed, and its rate is judged under both policies. A rule that
-gives no answer is charged 1. Needs jax, scikit-learn and mnist1d.
+gives no answer is charged 1. All read ramps from 1e-7 to 10 with the same true batch losses, of
+30, 50, 100 and 300 steps; each finder smooths them and stops in its own way. Ours is
+`RangeTest.suggest` on what `lr_find` keeps, with its defaults at 100 steps; peers run by their
+own code (`peers.py`). Intervals are 90% bootstrap intervals over tasks. Steps are those that the
+finder would have trained.
+
+What was trained is kept in a folder beside this file, and trained anew where `tasks.py` or
+`runs.py` has changed. Needs the requirements in requirements/bench.txt, and the network once:
+fastai and ktrain are downloaded without their dependencies.
 """
 
 from __future__ import annotations
@@ -16,169 +24,223 @@ import os
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 )
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import argparse
+import functools
+import inspect
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 
+import keras
 import numpy as np
-from tasks import TASKS, Runner
+from peers import OURS, PEERS, Answer, fetch
+from runs import LENGTHS, Lab, Trained, trained
+from scores import GRID, judged, over_tasks
+from tasks import TASKS
 
 from keras_lr.range_test.confirm import confirm
-from keras_lr.range_test.rules import METHODS, NoSuggestion, suggest
-from keras_lr.range_test.stopping import first_divergence, moving_average
+from keras_lr.range_test.rules import NoSuggestion, suggest
+from keras_lr.range_test.stopping import moving_average
 
-UPDATES = 500
-GRID = 10.0 ** np.arange(-6, 1.34, 1 / 3)
-RAMP_ORDER, CONFIRM_ORDER = 7, 3  # of the batches; the judged runs have order 0
 QUICK = (0, 2, 6, 10, 13, 20, 27, 29)
+KERAS = {"sgd": "SGD", "momentum": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"}
+KERAS |= {"rmsprop": "RMSprop", "adagrad": "Adagrad", "lion": "Lion"}
+CURVE = "`lr_find`"
+CONFIRMED = "`lr_find(confirm=True)`"
+AVERAGE = "minimum of an EMA(0.9) / 10"
+DEFAULT = "Keras's default rate"
+Key = tuple[str, int]  # a rule, and the steps of the ramp that it read; 0 for none
 
 
-def one_cycle(peak: float, updates: int) -> np.ndarray:
-    """Cosine from peak / 25 up to the peak at 30%, then down to peak / 250000."""
-    i, up = np.arange(updates), int(0.3 * updates)
-    first, last = peak / 25, peak / 25e4
-    rise = first + (peak - first) * (1 - np.cos(np.pi * i / up)) / 2
-    fall = last + (peak - last) * (1 + np.cos(np.pi * (i - up) / (updates - 1 - up))) / 2
-    return np.where(i < up, rise, fall)
+def keras_default(optimizer: str) -> float:
+    parameters = inspect.signature(getattr(keras.optimizers, KERAS[optimizer])).parameters
+    return parameters["learning_rate"].default
 
 
-def regrets(runner: Runner, seeds: range) -> np.ndarray:
-    """(2 policies, rates of the grid)."""
-    untrained = np.mean([runner.train(seed, 0, np.zeros(1))[2] for seed in seeds])
-    table = []
-    for policy in (np.full, one_cycle):
-        rows = []
-        for seed in seeds:
-            rates = [
-                np.full(UPDATES, rate) if policy is np.full else one_cycle(rate, UPDATES)
-                for rate in GRID
-            ]
-            found = np.array([runner.train(seed, 0, sequence)[2] for sequence in rates])
-            rows.append(np.fmin(np.where(np.isfinite(found), found, untrained), untrained))
-        mean = np.mean(rows, axis=0)
-        table.append((mean - mean.min()) / (untrained - mean.min()))
-    return np.array(table)
-
-
-def tabled(runner: Runner, seeds: range, folder: Path | None) -> np.ndarray:
-    """`regrets`, kept in a folder: with them at hand a change of a rule shows in minutes."""
-    if folder is None:
-        return regrets(runner, seeds)
-    path = folder / f"{runner.task.name}-{len(seeds)}.npy"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(path, regrets(runner, seeds))
-    return np.load(path)
-
-
-def judged(table: np.ndarray, rate: float | None) -> list[float]:
-    if rate is None:
-        return [1.0, 1.0]
-    at = np.log(np.clip(rate, GRID[0], GRID[-1]))
-    return [float(np.interp(at, np.log(GRID), row)) for row in table]
-
-
-class Lab:
-    """What `confirm` may ask for, on one task and seed."""
-
-    def __init__(self, runner: Runner, seed: int) -> None:
-        self.runner, self.seed = runner, seed
-
-    def ramp(self, start_lr: float, end_lr: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        return ramp(self.runner, self.seed, start_lr, end_lr, steps)
-
-    def train(self, learning_rate: float, steps: int) -> float:
-        losses, _, _, held = self.runner.train(
-            self.seed, CONFIRM_ORDER, np.full(steps, learning_rate)
-        )
-        return held if np.isfinite(losses).all() and np.isfinite(held) else float("inf")
-
-
-def ramp(
-    runner: Runner, seed: int, start_lr: float = 1e-7, end_lr: float = 10.0, steps: int = 100
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rates and true batch losses, stopped where `lr_find` stops."""
-    rates = np.geomspace(start_lr, end_lr, steps)
-    losses = runner.train(seed, RAMP_ORDER, rates)[0]
-    kept = losses[: int(np.argmin(np.isfinite(losses)))] if np.isnan(losses).any() else losses
-    end = first_divergence(kept, 4.0)
-    count = len(kept) if end is None else end + 1
-    return rates[:count], losses[:count]
-
-
-def answer(rule: Callable[[], float]) -> float | None:
+def answers(found: Trained, seed: int) -> dict[Key, Answer]:
+    """What each rule says after each ramp, and the steps that it took."""
+    given: dict[Key, Answer] = {}
+    for steps, ramps in found.ramps.items():
+        curve, cost = ramps[seed].recorded(), ramps[seed].trained()
+        try:
+            given[CURVE, steps] = Answer(suggest(*curve).learning_rate, cost)
+        except NoSuggestion:
+            given[CURVE, steps] = Answer(None, cost)
+        lowest = curve[0][np.argmin(moving_average(curve[1]))] if len(curve[0]) else None
+        given[AVERAGE, steps] = Answer(None if lowest is None else lowest / 10, cost)
+        for name, peer in PEERS.items():
+            given[name, steps] = peer(*ramps[seed])
+    ramp = found.ramps[100][seed]
     try:
-        return rule()
+        seen = confirm(Lab(found.runner, seed), *ramp.recorded())
+        rate = suggest(*ramp.recorded(), confirmation=seen).learning_rate
+        given[CONFIRMED, 100] = Answer(rate, ramp.trained() + seen.cost)
     except NoSuggestion:
-        return None
+        given[CONFIRMED, 100] = Answer(None, ramp.trained())
+    given[DEFAULT, 0] = Answer(keras_default(found.task.optimizer), 0)
+    given["always 1e-2", 0], given["always 1e-3", 0] = Answer(1e-2, 0), Answer(1e-3, 0)
+    return given
 
 
-def answers(runner: Runner, seed: int) -> dict[str, float | None]:
-    curves = {steps: ramp(runner, seed, steps=steps) for steps in (30, 50, 100, 300)}
-    rules: dict[str, Callable[[], float]] = {}
-    for steps, curve in curves.items():
-        rules[f"auto, {steps} steps"] = lambda c=curve: suggest(*c).learning_rate
-    curve = curves[100]
-    for name in METHODS:
-        if name not in ("auto", "curve"):
-            rules[name] = lambda n=name: suggest(*curve, n).learning_rate
-    rules["EMA(0.9) minimum / 10"] = lambda: (
-        float(curve[0][np.argmin(moving_average(curve[1]))]) / 10.0
-    )
-    rules["always 1e-3"] = lambda: 1e-3
-    rules["always 1e-2"] = lambda: 1e-2
-
-    def confirmed() -> float:
-        seen = confirm(Lab(runner, seed), *curve)
-        return suggest(*curve, confirmation=seen).learning_rate
-
-    rules["auto, 100 steps + confirm"] = confirmed
-    return {name: answer(rule) for name, rule in rules.items()}
+def differs(found: Trained, seed: int, given: dict[Key, Answer]) -> list[Key]:
+    """Where our rule of a peer's name does not say what the peer's own code says."""
+    other = []
+    for (name, steps), theirs in given.items():
+        if name in OURS:
+            try:
+                ours = suggest(*found.ramps[steps][seed], OURS[name]).learning_rate
+            except NoSuggestion:
+                ours = None
+            same = ours is None and theirs.rate is None
+            if not same and (not ours or not theirs.rate or abs(theirs.rate / ours - 1) > 1e-3):
+                other.append((name, steps))
+    return other
 
 
-def line(name: str, values: np.ndarray) -> str:
-    """values: (answers, 2 policies)."""
-    both = values.ravel()
-    constant, cycle = values.mean(axis=0)
-    return (
-        f"{name:<27}{np.median(both):8.3f}{both.mean():8.3f}{np.quantile(both, 0.9):8.3f}"
-        f"{np.mean(both > 0.5):8.1%}{constant:10.3f}{cycle:10.3f}"
-    )
+class Scores:
+    """What became of one rule: arrays of tasks by seeds, and by policies."""
+
+    def __init__(self, regret: np.ndarray, steps: np.ndarray, silent: np.ndarray) -> None:
+        self.regret, self.steps, self.silent = regret, steps, silent
+
+    @functools.cached_property
+    def mean(self):
+        return over_tasks(self.regret)
+
+    @functools.cached_property
+    def median(self):
+        return over_tasks(self.regret, np.median)
+
+
+def figure(value: float) -> str:
+    return f"{value:.3f}".replace("0.", ".", 1) if value < 1 else f"{value:.3f}"
+
+
+def with_interval(found) -> str:
+    return f"{figure(found.value)} ({figure(found.low)}-{figure(found.high)})"
+
+
+def row(name: str, scores: Scores, *, all_of_it: bool) -> str:
+    regret = scores.regret
+    cells = [name, with_interval(scores.median) if all_of_it else figure(scores.median.value)]
+    cells += [with_interval(scores.mean), figure(float(np.quantile(regret, 0.9)))]
+    cells += [f"{np.mean(regret > 0.5):.0%}"]
+    if all_of_it:
+        cells += [figure(value) for value in regret.mean(axis=(0, 1))]
+        cells += [f"{scores.silent.mean():.0%}"]
+    return "| " + " | ".join([*cells, f"{scores.steps.mean():.0f}"]) + " |"
+
+
+def block(name: str, lines: list[str]) -> str:
+    return "\n".join([f"<!-- begin {name} -->", *lines, f"<!-- end {name} -->"])
+
+
+def labelled(key: Key) -> str:
+    name, steps = key
+    return f"{name}, {steps} steps" if steps else name
+
+
+def short_table(found: dict[Key, Scores]) -> list[str]:
+    """The rules at 100 steps, and ours at the other lengths beside the best peer of each."""
+
+    def best(names: list[str], steps: int) -> Key:
+        return min(((name, steps) for name in names), key=lambda key: found[key].mean.value)
+
+    ktrain = [name for name in PEERS if name.startswith("ktrain")]
+    keys = {(name, 100): name for name in (*PEERS, AVERAGE, CONFIRMED) if name not in ktrain}
+    keys[best(ktrain, 100)] = f"{best(ktrain, 100)[0]} (its best of three)"
+    keys |= {(name, 0): name for name in (DEFAULT, "always 1e-2")}
+    for steps in LENGTHS:
+        keys[CURVE, steps] = "`lr_find` (100 steps, the default)"
+        if steps != 100:
+            keys[CURVE, steps] = f"`lr_find(steps={steps})`"
+            peer = best(list(PEERS), steps)
+            keys[peer] = f"the best peer at {steps} steps: {peer[0]}"
+    lines = ["| rule | median | mean (90%) | 90th percentile | above .5 | steps |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    order = sorted(keys, key=lambda key: found[key].mean.value)
+    return lines + [row(keys[key], found[key], all_of_it=False) for key in order]
+
+
+def whole_table(found: dict[Key, Scores]) -> list[str]:
+    head = ["rule", "median (90%)", "mean (90%)", "90th percentile", "above .5"]
+    head += ["mean, constant", "mean, one-cycle", "no answer", "steps"]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    order = sorted(found, key=lambda key: (key[1], found[key].mean.value))
+    return lines + [row(labelled(key), found[key], all_of_it=True) for key in order]
+
+
+def pairs_table(found: dict[Key, Scores]) -> list[str]:
+    """Ours against each other rule of the same curve, task by task."""
+    head = ["`lr_find` against", "steps of the ramp", "better on", "worse on"]
+    head += ["mean difference (90%)"]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    rivals = [(steps, name) for steps in LENGTHS for name in (*PEERS, AVERAGE)]
+    rivals += [(100, name) for name in (DEFAULT, "always 1e-2", "always 1e-3")]
+    for steps, name in rivals:
+        ours = found[CURVE, steps].regret
+        theirs = found[(name, steps) if (name, steps) in found else (name, 0)].regret
+        apart = (ours - theirs).mean(axis=(1, 2))
+        between = over_tasks(ours - theirs)
+        mean, low, high = (f"{value:+.3f}".replace("0.", ".", 1) for value in between)
+        lines.append(
+            f"| {name} | {steps} | {np.mean(apart < -1e-9):.0%} | {np.mean(apart > 1e-9):.0%} "
+            f"| {mean} ({low} to {high}) |"
+        )
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="8 tasks and one seed")
-    parser.add_argument("--tables", type=Path, help="keep the trained tables in this folder")
+    parser.add_argument("--runs", type=Path, help="keep what is trained in this folder instead")
     parser.add_argument("--seeds", type=int, default=None, help="seeds a task (3, quick: 1)")
     options = parser.parse_args()
     tasks = [TASKS[i] for i in QUICK] if options.quick else list(TASKS)
     seeds = range(options.seeds or (1 if options.quick else 3))
-    found: dict[str, list[list[float]]] = {}
+    fetch()
+    regret: dict[Key, list] = {}
+    given: dict[Key, list[list[Answer]]] = {}
+    odd: Counter[Key] = Counter()
     begin = time.time()
-    for task in tasks:
-        runner = Runner(task)
-        table = tabled(runner, seeds, options.tables)
-        best = ", ".join(f"{GRID[row.argmin()]:.1e}" for row in table)
+    for found in trained(tasks, seeds, options.runs):
+        of_seeds = [answers(found, seed) for seed in seeds]
         for seed in seeds:
-            for name, rate in answers(runner, seed).items():
-                found.setdefault(name, []).append(judged(table, rate))
-        worst = np.mean(found["auto, 100 steps"][-len(seeds) :])
+            odd.update(differs(found, seed, of_seeds[seed]))
+        for key in of_seeds[0]:
+            row_of = [of[key] for of in of_seeds]
+            given.setdefault(key, []).append(row_of)
+            regret.setdefault(key, []).append([judged(found.table, one.rate) for one in row_of])
+        best = ", ".join(f"{GRID[line.argmin()]:.1e}" for line in found.table)
+        ours = ", ".join(f"{np.mean(regret[CURVE, steps][-1]):.3f}" for steps in LENGTHS)
         print(
-            f"{time.time() - begin:6.0f} s  {task.name:<28} best constant and peak {best}; "
-            f"auto {worst:.3f}",
+            f"{time.time() - begin:6.0f} s  {found.task.name:<28} best constant and peak {best}; "
+            f"lr_find at {LENGTHS} steps {ours}",
+            file=sys.stderr,
             flush=True,
         )
-    print(
-        f"\n{len(tasks)} tasks, {len(seeds)} seeds, {UPDATES} updates\n"
-        f"{'rule':<27}{'median':>8}{'mean':>8}{'p90':>8}{'> 0.5':>8}{'constant':>10}"
-        f"{'one-cycle':>10}"
-    )
-    for name, values in sorted(found.items(), key=lambda item: np.mean(item[1])):
-        print(line(name, np.array(values)))
+    curves = len(tasks) * len(seeds)
+    for (name, steps), count in sorted(odd.items()):
+        print(
+            f"keras_lr's {OURS[name]!r} is not what {name} says on {count} of {curves} ramps of "
+            f"{steps} steps",
+            file=sys.stderr,
+        )
+    found_all = {
+        key: Scores(
+            np.array(regret[key]),
+            np.array([[one.steps for one in line] for line in given[key]]),
+            np.array([[one.rate is None for one in line] for line in given[key]]),
+        )
+        for key in regret
+    }
+    print(block("suggestion", short_table(found_all)))
+    print(block("suggestion-all", whole_table(found_all)))
+    print(block("suggestion-pairs", pairs_table(found_all)))
 
 
 if __name__ == "__main__":
