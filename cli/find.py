@@ -146,74 +146,42 @@ def find(model: str, **given: Any) -> None:
 def _find(
     spec: str,
     *,
-    data: str | None,
-    target: str | None,
-    validation: str | None,
-    batch_size: int | None,
     method: str,
-    optimizer: str | None,
-    loss: str | None,
-    metric: tuple[str, ...],
-    multipliers: str | None,
-    trust: bool,
     plot: str | None,
     save: str | None,
     as_json: bool,
     quiet: bool,
-    distribute: str | None,
-    backend: str | None,
-    cache: bool,
     traceback: bool,  # of the command alone
-    **ramp: Any,
+    **given: Any,
 ) -> int:
-    from .inputs import read_inputs
-    from .multipliers import put_multipliers, read_multipliers
+    from .inputs import Asked, read_inputs
     from .quiet import stdout_to_stderr
 
     started = time.perf_counter()
-    if ramp["start_lr"] >= ramp["end_lr"]:
+    if given["start_lr"] >= given["end_lr"]:
         raise BadInput(
-            f"--start-lr must be below --end-lr; got {ramp['start_lr']:g} and {ramp['end_lr']:g}."
+            f"--start-lr must be below --end-lr; got {given['start_lr']:g} and {given['end_lr']:g}."
         )
-    factors = {}
-    if multipliers is not None:
-        factors = read_multipliers(multipliers)
+    asked = Asked.taken(spec, given)
     with stdout_to_stderr():
-        inputs = read_inputs(
-            spec,
-            data=data,
-            target=target,
-            validation=validation,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            loss=loss,
-            metric=metric,
-            trust=trust,
-            backend=backend,
-            cache=cache,
-            distribute=distribute,
-            outputs={"--plot": plot, "--save": save},
-            also_read=[multipliers] if multipliers else [],
-        )
-        model = inputs.model
-        keyed = {} if multipliers is None else put_multipliers(model, factors, multipliers)
-        test = _run(inputs, batch_size, quiet or as_json, ramp)
+        inputs = read_inputs(asked, {"--plot": plot, "--save": save})
+        test = _run(inputs, quiet or as_json, given)
     warnings.simplefilter("ignore")  # the answer shows its own; undone with `short_warnings`
     outcome = _judge(test, method)
     outcome.update(model_spec=spec, data_spec=inputs.data_spec, backend=inputs.backend)
-    outcome["optimizer"] = type(model.optimizer).__name__
-    if multipliers:
-        outcome["multipliers"] = test.provenance["multipliers"] = factors
-        outcome["multipliers_spec"] = multipliers
-    return _answer(outcome, model, optimizer, keyed, plot, save, as_json, quiet, method, started)
+    outcome["optimizer"] = type(inputs.model.optimizer).__name__
+    if asked.multipliers:
+        outcome["multipliers"] = test.provenance["multipliers"] = asked.factors
+        outcome["multipliers_spec"] = asked.multipliers
+    return _answer(outcome, inputs, plot, save, as_json, quiet, method, started)
 
 
-def _run(inputs: Inputs, batch_size: int | None, silent: bool, ramp: dict[str, Any]) -> Any:
+def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
     import keras_lr
 
     if ramp["stop_factor"] == float("inf"):
         ramp["stop_factor"] = None
-    ramp.update(inputs.arguments(batch_size), verbose=0 if silent else "auto")
+    ramp.update(inputs.arguments(), verbose=0 if silent else "auto")
     with inputs.telling():
         return keras_lr.lr_find(inputs.model, **ramp)
 
@@ -240,9 +208,7 @@ def _judge(test: Any, method: str) -> dict[str, Any]:
 
 def _answer(
     outcome: dict[str, Any],
-    model: Any,
-    optimizer: str | None,
-    multipliers: dict[Any, float],
+    inputs: Inputs,
     plot: str | None,
     save: str | None,
     as_json: bool,
@@ -265,10 +231,11 @@ def _answer(
             save_range_test_plot(test, plot, method=method)
             written["plot"] = plot
     paste = ""
-    if found and multipliers:
-        paste = in_python(model, multipliers, float(f"{found.learning_rate:.3g}"))
+    if found and inputs.multipliers:
+        rate = float(f"{found.learning_rate:.3g}")
+        paste = in_python(inputs.model, inputs.multipliers, rate)
     elif found:
-        paste = report.paste_line(model, found.learning_rate, optimizer)
+        paste = report.paste_line(inputs.model, found.learning_rate, inputs.asked.optimizer)
     result = report.Outcome(
         **outcome, paste=paste, seconds=time.perf_counter() - started, written=written
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import click
@@ -15,10 +15,62 @@ from .distribution import distributed
 from .errors import BadInput, RunFailed, one_line
 from .functions import is_function
 from .models import check_model_file, load_model
+from .multipliers import put_multipliers, read_multipliers
 from .outputs import check_outputs, try_outputs
 from .startup import start
 
-__all__ = ["Inputs", "read_inputs"]
+__all__ = ["Asked", "Inputs", "read_inputs"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options that a command shares with others name: a model, data, a backend.
+
+    `multipliers` is a file, `factors` what it holds; `distribute` a name of `STRATEGIES`, and
+    until the command ends Keras trains on all devices then.
+    """
+
+    spec: str
+    data: str | None
+    target: str | None
+    validation: str | None
+    batch_size: int | None
+    optimizer: str | None
+    loss: str | None
+    metric: tuple[str, ...]
+    multipliers: str | None
+    trust: bool
+    backend: str | None
+    cache: bool
+    distribute: str | None = None
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+    @staticmethod
+    def taken(spec: str, options: dict[str, Any]) -> Asked:
+        """Take these options out of all that a command was given, and read the multipliers.
+
+        Raises:
+            BadInput: If that file is missing, damaged or wrong.
+        """
+        names = {each.name for each in fields(Asked)}.intersection(options)
+        asked = Asked(spec, **{name: options.pop(name) for name in names})
+        if asked.multipliers is None:
+            return asked
+        return replace(asked, factors=read_multipliers(asked.multipliers))
+
+    def load_model(self, lean: bool = False) -> tuple[Any, dict[Any, float]]:
+        """The compiled model, with its multipliers in it; and these, by layer."""
+        model = load_model(
+            self.spec,
+            trust=self.trust,
+            optimizer=self.optimizer,
+            loss=self.loss,
+            metrics=self.metric,
+            lean=lean,
+        )
+        if self.multipliers is None:
+            return model, {}
+        return model, put_multipliers(model, self.factors, self.multipliers)
 
 
 @dataclass(frozen=True)
@@ -26,7 +78,9 @@ class Inputs:
     """What was read.
 
     Attributes:
+        asked: What the options named.
         model: The compiled model.
+        multipliers: Those that were put into it, by layer.
         given: The training data.
         held_out: The data of --validation; None without it.
         data_spec: Where the training data came from.
@@ -34,7 +88,9 @@ class Inputs:
         own_code: Whether code of the user's made the model or the data.
     """
 
+    asked: Asked
     model: Any
+    multipliers: dict[Any, float]
     given: sources.Data
     held_out: sources.Data | None
     data_spec: str
@@ -51,12 +107,12 @@ class Inputs:
         keep = 3 if held_out.sample_weight is not None else 2
         return parts[:keep] if held_out.is_arrays else held_out.x
 
-    def arguments(self, batch_size: int | None) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """The data as arguments of the library's functions, which take them as `fit` does."""
         given = self.given
         found = {"x": given.x, "y": given.y, "validation_data": self.validation}
         if given.is_arrays:
-            found.update(batch_size=batch_size, sample_weight=given.sample_weight)
+            found.update(batch_size=self.asked.batch_size, sample_weight=given.sample_weight)
         return found
 
     @contextmanager
@@ -82,47 +138,28 @@ class Inputs:
             raise
 
 
-def read_inputs(
-    spec: str,
-    *,
-    data: str | None,
-    target: str | None,
-    validation: str | None,
-    batch_size: int | None,
-    optimizer: str | None,
-    loss: str | None,
-    metric: tuple[str, ...],
-    trust: bool,
-    backend: str | None,
-    cache: bool,
-    distribute: str | None = None,
-    outputs: Mapping[str, str | None],
-    also_read: Sequence[str] = (),
-) -> Inputs:
+def read_inputs(asked: Asked, outputs: Mapping[str, str | None]) -> Inputs:
     """Import Keras and read the model and the data: the quick checks first, the slow ones last.
 
     Args:
-        distribute: A name of `STRATEGIES`: until the command ends, Keras trains on all devices.
         outputs: The files that the command will write, by the options that name them.
-        also_read: Further files that must not be overwritten.
 
     Raises:
         BadInput: If something is missing, damaged, does not fit or cannot be written.
     """
+    spec, size, validation = asked.spec, asked.batch_size, asked.validation
     check_model_file(spec)
-    data = data or sources.source_beside(spec)
+    data = asked.data or sources.source_beside(spec)
     for source, option in ((data, "--data"), (validation, "--validation")):
         if source:
-            sources.check_source(source, option, target)
+            sources.check_source(source, option, asked.target)
     read = [spec, *(source for source in (data, validation) if source)]
-    check_outputs(outputs, [*read, *also_read])
+    check_outputs(outputs, [*read, *([asked.multipliers] if asked.multipliers else [])])
     own_code = any(is_function(each) for each in read)
-    backend = start(backend, cache=cache, lean=not own_code)
-    if distribute:
-        click.get_current_context().with_resource(distributed(distribute, backend))
-    model = load_model(
-        spec, trust=trust, optimizer=optimizer, loss=loss, metrics=metric, lean=not own_code
-    )
+    backend = start(asked.backend, cache=asked.cache, lean=not own_code)
+    if asked.distribute:
+        click.get_current_context().with_resource(distributed(asked.distribute, backend))
+    model, multipliers = asked.load_model(lean=not own_code)
     from .checks import check_data, describe_inputs
 
     try_outputs(*outputs.values())
@@ -132,12 +169,12 @@ def read_inputs(
             f"No --data was given and there is no {beside}; the model wants "
             f"{describe_inputs(model)}."
         )
-    given = sources.load_data(data, model, batch_size=batch_size, target=target)
+    given = sources.load_data(data, model, batch_size=size, target=asked.target)
     check_data(given, model, data)
     held_out = None
     if validation:
         held_out = sources.load_data(
-            validation, model, batch_size=batch_size, target=target, validation=True
+            validation, model, batch_size=size, target=asked.target, validation=True
         )
         check_data(held_out, model, validation)
-    return Inputs(model, given, held_out, data, backend, own_code)
+    return Inputs(asked, model, multipliers, given, held_out, data, backend, own_code)

@@ -197,33 +197,19 @@ def search(model: str, **given: Any) -> None:
 def _search(
     spec: str,
     *,
-    data: str | None,
-    target: str | None,
-    validation: str | None,
-    batch_size: int | None,
-    shuffle: bool,
     also: tuple[str, ...],
     storage: str | None,
     study: str | None,
     workers: int,
-    optimizer: str | None,
-    loss: str | None,
-    metric: tuple[str, ...],
-    multipliers: str | None,
-    trust: bool,
     plot: str | None,
     report: str | None,
     save: str | None,
     as_json: bool,
     quiet: bool,
-    backend: str | None,
-    cache: bool,
     traceback: bool,  # of the command alone
-    **sweep: Any,
+    **given: Any,
 ) -> None:
-    from .inputs import read_inputs
-    from .models import load_model
-    from .multipliers import put_multipliers, read_multipliers
+    from .inputs import Asked, read_inputs
     from .quiet import stdout_to_stderr
 
     started = time.perf_counter()
@@ -234,40 +220,15 @@ def _search(
     if report and not report.lower().endswith((".html", ".htm")):
         raise BadInput(f"--report {report} must end in .html.")
     dimensions = dict(_dimension(each) for each in also)
-    factors = {} if multipliers is None else read_multipliers(multipliers)
+    asked = Asked.taken(spec, given)
     stem = spec.replace(":", "_") if is_function(spec) else os.path.splitext(spec)[0]
     storage = storage or f"{stem}.search.sqlite3"
     study = study or os.path.basename(stem)
+    sweep = {**given, "also": dimensions, "storage": storage, "study": study}
     with stdout_to_stderr():
-        inputs = read_inputs(
-            spec,
-            data=data,
-            target=target,
-            validation=validation,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            loss=loss,
-            metric=metric,
-            trust=trust,
-            backend=backend,
-            cache=cache,
-            outputs={"--plot": plot, "--report": report, "--save": save},
-            also_read=[multipliers] if multipliers else [],
-        )
-
-        def prepared(made: Any) -> Any:
-            if multipliers is not None:
-                put_multipliers(made, factors, multipliers)
-            return made
-
-        def make() -> Any:
-            made = load_model(spec, trust=trust, optimizer=optimizer, loss=loss, metrics=metric)
-            return prepared(made)
-
-        model = make if is_function(spec) else prepared(inputs.model)
-        sweep.update(also=dimensions, storage=storage, study=study, shuffle=shuffle)
+        inputs = read_inputs(asked, {"--plot": plot, "--report": report, "--save": save})
         with company(workers - 1, sweep):
-            found = _run(model, inputs, batch_size, sweep, quiet)
+            found = _run(inputs, sweep, quiet)
     words = arguments(without=("workers", "quiet", "as_json"))
     shown = [found.storage if word == storage else word for word in words]  # without a password
     found.settings["command"] = shlex.join(["keras-lr", *shown])
@@ -283,12 +244,12 @@ def _search(
         click.echo(_text(found, written, seconds, can_draw()))
 
 
-def _run(
-    model: Any, inputs: Inputs, batch_size: int | None, sweep: dict[str, Any], quiet: bool
-) -> Any:
+def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
     import keras_lr
 
-    sweep.update(inputs.arguments(batch_size), verbose=0 if quiet else 1)
+    asked = inputs.asked
+    model = (lambda: asked.load_model()[0]) if is_function(asked.spec) else inputs.model
+    sweep.update(inputs.arguments(), verbose=0 if quiet else 1)
     # Keras looks for TensorFlow, which takes seconds, whenever it writes a config down.
     unused = [] if inputs.own_code or inputs.backend == "tensorflow" else ["tensorflow"]
     with inputs.telling(ImportError), hidden(*unused):

@@ -17,8 +17,12 @@ def number(
     least: float | None = None,
     below: float | None = None,
     most: float | None = None,
+    way_out: str = "",
 ) -> float:
     """A finite number within the bounds, as a float: Keras computes in integers if given one.
+
+    Args:
+        way_out: A sentence that tells what to do instead.
 
     Raises:
         TypeError: If it is no number.
@@ -28,8 +32,9 @@ def number(
     rule = f"{name} must be a finite number"
     limits = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
     rule = " ".join([rule, " and ".join(limits)]) if limits else rule
+    message = f"{rule}; got {value!r}. {way_out}".rstrip()
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{rule}; got {value!r}.")
+        raise TypeError(message)
     if (
         not math.isfinite(value)
         or (above is not None and not value > above)
@@ -37,7 +42,7 @@ def number(
         or (below is not None and not value < below)
         or (most is not None and not value <= most)
     ):
-        raise ValueError(f"{rule}; got {value!r}.")
+        raise ValueError(message)
     return float(value)
 
 

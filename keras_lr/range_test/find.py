@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr import _checks
 from keras_lr._distribution import check_distribution, evenly_shared
 from keras_lr._machinery import machinery
 from keras_lr.loops.data import DataEnded, is_array_data, stream, take_rows
@@ -42,31 +43,23 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("start_lr", "end_lr"):
-            value = getattr(self, name)
-            if not _is_real(value) or not np.isfinite(value) or value <= 0:
-                raise ValueError(f"{name} must be a finite number above 0; got {value!r}.")
+            _checks.number(name, getattr(self, name), above=0.0)
         if self.start_lr >= self.end_lr:
             raise ValueError(
                 "start_lr must be below end_lr; got "
                 f"start_lr={self.start_lr!r} and end_lr={self.end_lr!r}."
             )
-        _check_count("steps", self.steps, 3)
-        _check_count("repeats", self.repeats, 1)
-        _check_count("validation_samples", self.validation_samples, 1)
-        if self.validation_every is not None:
-            _check_count("validation_every", self.validation_every, 1)
-        if self.ramp not in ("exponential", "linear"):
-            raise ValueError(f"ramp must be 'exponential' or 'linear'; got {self.ramp!r}.")
-        factor = self.stop_factor
-        if factor is not None and not (_is_real(factor) and np.isfinite(factor) and factor > 1):
-            raise ValueError(
-                f"stop_factor must be a number above 1; got {factor!r}. "
-                "Pass None to run the ramp to its end."
-            )
-        if self.seed is not None:
-            _check_count("seed", self.seed, 0)
-        if not isinstance(self.confirm, bool):
-            raise TypeError(f"confirm must be True or False; got {self.confirm!r}.")
+        counts = {"steps": 3, "repeats": 1, "validation_samples": 1}
+        optional = {"validation_every": 1, "seed": 0}
+        for name, least in {**counts, **optional}.items():
+            value = getattr(self, name)
+            if name in counts or value is not None:
+                _checks.count(name, value, least)
+        _checks.choice("ramp", self.ramp, ("exponential", "linear"))
+        if self.stop_factor is not None:
+            way_out = "Pass None to run the ramp to its end."
+            _checks.number("stop_factor", self.stop_factor, above=1.0, way_out=way_out)
+        _checks.flag("confirm", self.confirm)
         if self.verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"verbose must be 'auto', 0 or 1; got {self.verbose!r}.")
 
@@ -395,12 +388,3 @@ def _progress(options: Options) -> Iterator[Callable[[int, float, float], None] 
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=options.steps, rate=options.start_lr, loss=np.nan)
         yield lambda step, rate, loss: progress.update(task, completed=step, rate=rate, loss=loss)
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")

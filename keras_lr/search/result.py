@@ -40,6 +40,8 @@ class Search:
     >>> search = Search(answer, [], "val_loss", False)
     >>> search.learning_rate, search.low, search.high
     (0.01, 0.005, 0.02)
+    >>> search
+    <Search of 0 runs: learning rate 0.01, from 0.005 to 0.02, val_loss 0.31>
     """
 
     answer: Answer
@@ -51,6 +53,12 @@ class Search:
     storage: str = ""
     study: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        runs = len(self.outcomes)
+        rates = f"{self.learning_rate:.3g}, from {self.low:.3g} to {self.high:.3g}"
+        value = f"{self.objective} {self.answer.mean:.4g}"
+        return f"<Search of {runs} run{'s'[: runs != 1]}: learning rate {rates}, {value}>"
 
     @property
     def learning_rate(self) -> float:
