@@ -13,7 +13,11 @@ process CPU time and wall time:
 * floor: plain `fit`, or `fit` with a callback whose `on_train_batch_end` does nothing, whichever
   takes less CPU time. Keras hands the ends of batches to a thread on JAX and torch, unless a
   callback overrides that method; on a small model the hand-over can be most of the step;
-* the usual way: a callback that sets `self.model.optimizer.learning_rate` before each batch.
+* the usual way: a callback that sets `self.model.optimizer.learning_rate` before each batch;
+* `LRFinder(every=1)` makes a range test of as many steps as the epoch has before each epoch: a
+  ratio of 2 says that a step of the test costs what a step of `fit` costs;
+* `GradualUnfreeze` has half of the layers frozen, and `HalveOnDivergence` looks at the loss every
+  50 batches and at the end of the epoch, and then copies the weights to the host.
 
 Traces are how often `train_step` was traced by a plain `fit`, two of the callback's, and a plain
 one; on JAX and TensorFlow, where a `fit` without a trace compiles nothing either.
@@ -27,7 +31,10 @@ import math
 import os
 import threading
 import time
+import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,8 +42,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from figures import row, tell
 
 import keras_lr
+
+# Neither is to come to its end: what is measured is a step on the way.
+warnings.filterwarnings("ignore", "The last group should thaw|The warm-up should end")
 
 BATCH = 32
 RATE = 1e-6  # nobody is to learn: the numbers stay in the same range for all
@@ -65,29 +76,68 @@ def decay():
     return keras.optimizers.schedules.CosineDecay(**DECAY)
 
 
+class Size(NamedTuple):
+    """Of a run: variables of the model, steps of an epoch."""
+
+    variables: int
+    steps: int
+
+
+def layer_names(variables):
+    return [f"dense_{index}" for index in range(variables // 2)]
+
+
+def unfreeze(size):
+    names = layer_names(size.variables)
+    middle = len(names) // 2
+    return keras_lr.GradualUnfreeze([names[middle:], names[:middle]], epochs_per_group=10**6)
+
+
+def finder(size):
+    # Where nothing diverges, so that every test makes all of its steps.
+    ramp = {"start_lr": RATE / 10, "end_lr": RATE, "stop_factor": None}
+    return keras_lr.LRFinder(every=1, steps=size.steps, verbose=0, **ramp)
+
+
 # The rate that the model is compiled with, and the callbacks.
 CONTENDERS = {
-    "plain fit": lambda: (RATE, []),
-    "fit, empty on_train_batch_end": lambda: (RATE, [Nothing()]),
-    "the usual way": lambda: (RATE, [UsualWay()]),
-    "OneCycle, rate": lambda: (RATE, [keras_lr.OneCycle(RATE, cycle_momentum=False)]),
-    "OneCycle, rate and momentum": lambda: (RATE, [keras_lr.OneCycle(RATE)]),
-    "CyclicLR": lambda: (RATE, [keras_lr.CyclicLR(RATE / 10, RATE, step_size=100)]),
-    "WarmUp": lambda: (RATE, [keras_lr.WarmUp(steps=100)]),
-    "ScheduleLR(CosineDecay)": lambda: (RATE, [keras_lr.ScheduleLR(decay())]),
-    "ReduceLROnPlateau": lambda: (RATE, [keras_lr.ReduceLROnPlateau(**PATIENT)]),
-    "ReduceLROnPlateau, every 50 batches": lambda: (
+    "plain fit": lambda size: (RATE, []),
+    "fit, empty on_train_batch_end": lambda size: (RATE, [Nothing()]),
+    "the usual way": lambda size: (RATE, [UsualWay()]),
+    "OneCycle, rate": lambda size: (RATE, [keras_lr.OneCycle(RATE, cycle_momentum=False)]),
+    "OneCycle, rate and momentum": lambda size: (RATE, [keras_lr.OneCycle(RATE)]),
+    "CyclicLR": lambda size: (RATE, [keras_lr.CyclicLR(RATE / 10, RATE, step_size=100)]),
+    "WarmUp": lambda size: (RATE, [keras_lr.WarmUp(steps=100)]),
+    "ScheduleLR(CosineDecay)": lambda size: (RATE, [keras_lr.ScheduleLR(decay())]),
+    "ReduceLROnPlateau": lambda size: (RATE, [keras_lr.ReduceLROnPlateau(**PATIENT)]),
+    "ReduceLROnPlateau, every 50 batches": lambda size: (
         RATE,
         [keras_lr.ReduceLROnPlateau(**PATIENT, every=50)],
     ),
-    "fit, compiled with CosineDecay": lambda: (decay(), []),
-    "ReduceLROnPlateau over CosineDecay": lambda: (
+    "fit, compiled with CosineDecay": lambda size: (decay(), []),
+    "ReduceLROnPlateau over CosineDecay": lambda size: (
         decay(),
         [keras_lr.ReduceLROnPlateau(**PATIENT)],
     ),
-    "LRLogger": lambda: (RATE, [keras_lr.LRLogger()]),
+    "LRLogger": lambda size: (RATE, [keras_lr.LRLogger()]),
+    "HalveOnDivergence": lambda size: (RATE, [keras_lr.HalveOnDivergence()]),
+    "GradualUnfreeze": lambda size: (RATE, [unfreeze(size)]),
+    "LRFinder(every=1)": lambda size: (RATE, [finder(size)]),
 }
 FLOORS = list(CONTENDERS)[:2]
+FLOOR = "floor"
+_RATE = {"tensorflow": 1.10, "jax": 1.05, "torch": 1.05}
+_BOTH = {"tensorflow": 1.05, "jax": 1.05, "torch": 1.10}
+MARKS = {
+    "OneCycle, rate": _RATE,
+    "OneCycle, rate and momentum": _BOTH,
+    "CyclicLR": _RATE,
+    "WarmUp": _RATE,
+    "ScheduleLR(CosineDecay)": _RATE,
+    "ReduceLROnPlateau": _RATE,
+    "ReduceLROnPlateau, every 50 batches": _RATE,
+    "ReduceLROnPlateau over CosineDecay": _RATE,
+}
 
 
 class Chain(keras.Sequential):
@@ -99,14 +149,16 @@ class Chain(keras.Sequential):
 
 
 def compiled(variables, rate):
+    """A chain under SGD with momentum at a rate, or under the optimizer that is given."""
     keras.utils.set_random_seed(0)
     # Orthogonal and linear, so that nothing explodes or vanishes into slow denormal numbers.
     dense = [
-        keras.layers.Dense(8, kernel_initializer="orthogonal", name=f"dense_{index}")
-        for index in range(variables // 2)
+        keras.layers.Dense(8, kernel_initializer="orthogonal", name=name)
+        for name in layer_names(variables)
     ]
     model = Chain([keras.Input((8,)), *dense])
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9), "mse")
+    given = isinstance(rate, keras.optimizers.Optimizer)
+    model.compile(rate if given else keras.optimizers.SGD(rate, momentum=0.9), "mse")
     return model
 
 
@@ -139,10 +191,10 @@ class Turns(keras.callbacks.Callback):
 class Contender:
     """A `fit` that goes on for an epoch at a time."""
 
-    def __init__(self, make, variables, x, y, epochs):
-        rate, callbacks = make()
+    def __init__(self, make, size, x, y, epochs):
+        rate, callbacks = make(size)
         self.turns = Turns()
-        model = compiled(variables, rate)
+        model = compiled(size.variables, rate)
         self.thread = ThreadPoolExecutor(1)
         # First of the callbacks, so that what the others do at an epoch's end is counted.
         self.fit = self.thread.submit(
@@ -172,35 +224,57 @@ class Contender:
         self.thread.shutdown()
 
 
-def measure(names, variables, steps, repeats):
-    """CPU and wall seconds per step: an array of repeats x 2 for each contender."""
-    x, y = data(steps)
-    # Two of each, made in mirrored order: what is made earlier lies better in memory.
-    running = [
-        (name, Contender(CONTENDERS[name], variables, x, y, epochs=2 + repeats))
-        for name in names + names[::-1]
-    ]
+def in_turn(running, steps, repeats):
+    """CPU and wall seconds per step, repeats x 2 for each name, of contenders by turns."""
     rng = np.random.default_rng(0)
     for _ in range(2):  # to compile, and to warm up
         for _, contender in running:
             contender.epoch()
     gc.collect()
     gc.freeze()  # a collection is not to pay for the other models
-    seconds = {name: np.zeros((repeats, 2)) for name in names}
+    copies = Counter(name for name, _ in running)
+    seconds = {name: np.zeros((repeats, 2)) for name in copies}
     for repeat in range(repeats):
         for index in rng.permutation(len(running)):
             name, contender = running[index]
-            seconds[name][repeat] += contender.epoch() / (2 * steps)
+            seconds[name][repeat] += contender.epoch() / (copies[name] * steps)
     for _, contender in running:
         contender.finish()
     gc.unfreeze()
     return seconds
 
 
+def floor_of(seconds):
+    """Which of the two floors takes less CPU time."""
+    return min(FLOORS, key=lambda name: np.median(seconds[name][:, 0]))
+
+
+def measure(names, size, repeats):
+    """The rows of one size."""
+    x, y = data(size.steps)
+    # Two of each, made in mirrored order: what is made earlier lies better in memory.
+    running = [
+        (name, Contender(CONTENDERS[name], size, x, y, epochs=2 + repeats))
+        for name in names + names[::-1]
+    ]
+    seconds = in_turn(running, size.steps, repeats)
+    floor, column = floor_of(seconds), f"{size.variables} variables"
+    rows = []
+    for name in names:
+        if name == floor:
+            rows.append(row("callbacks", name, column, text=FLOOR))
+            continue
+        mark = MARKS.get(name, {}).get(keras.backend.backend())
+        ratios = (seconds[name] / seconds[floor]).T
+        rows.append(row("callbacks", name, column, *ratios, mark=mark))
+    return rows
+
+
 def traces(make):
     """Traces of a plain `fit`, two with the callbacks, and a plain one."""
-    rate, callbacks = make()
-    model, (x, y) = compiled(6, rate), data(4)
+    size = Size(variables=6, steps=4)
+    rate, callbacks = make(size)
+    model, (x, y) = compiled(size.variables, rate), data(size.steps)
     counts = []
     for extra in ([], callbacks, callbacks, []):
         model.traces = 0
@@ -215,28 +289,17 @@ def main():
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--steps", type=int, help="of an epoch; by default fewer for more layers")
     parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     names = FLOORS + [name for name in options.only if name not in FLOORS]
-    cells = {name: [] for name in names}
-    floors = []
+    rows = []
     most = 300 if keras.backend.backend() == "jax" else 150
     for variables in options.sizes:
         steps = options.steps or min(most, max(50, 40 * most // variables))
-        seconds = measure(names, variables, steps, options.repeats)
-        floor = min(FLOORS, key=lambda name: np.median(seconds[name][:, 0]))
-        floors.append(f"{1e3 * np.median(seconds[floor][:, 0]):.2f} ms")
-        for name in names:
-            low, middle, high = np.percentile(seconds[name] / seconds[floor], [25, 50, 75], axis=0)
-            cell = f"{middle[0]:.2f} ({low[0]:.2f}-{high[0]:.2f}), {middle[1]:.2f}"
-            cells[name].append("floor" if name == floor else cell)
-    eager = keras.backend.backend() == "torch"
-    print(f"| {keras.backend.backend()}: CPU time (quartiles), wall time over the floor |", end="")
-    print("".join(f" {variables} variables |" for variables in options.sizes), "traces |")
-    print("| --- |" + " --- |" * (len(options.sizes) + 1))
-    print("| CPU time of the floor's step | " + " | ".join(floors) + " | |")
-    for name, row in cells.items():
-        counts = "-" if eager else traces(CONTENDERS[name])
-        print(f"| {name} | " + " | ".join(row) + f" | {counts} |")
+        rows += measure(names, Size(variables, steps), options.repeats)
+    if keras.backend.backend() != "torch":
+        rows += [row("callbacks", n, "traces", text=traces(CONTENDERS[n])) for n in names]
+    tell({"part": "callbacks", "backend": keras.backend.backend(), "rows": rows}, options.json)
 
 
 if __name__ == "__main__":

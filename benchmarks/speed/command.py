@@ -4,7 +4,7 @@
 
 The script imports Keras, loads the same model, trains 100 steps by `fit` and saves a picture.
 Whole processes in turn, A B A B; the medians of the ratios of their CPU and wall times. The
-first pair is not counted: it fills the disk cache, and on JAX our cache of compiled programs.
+first pair is told apart: it fills the disk cache, and on JAX our cache of compiled programs.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from figures import row, tell
+
+MARKS = {"tensorflow": 1.05, "jax": 0.6}
 MAKE = """
 import keras, numpy as np
 layers = [keras.layers.Dense(64, activation="relu") for _ in range(2)]
@@ -56,8 +58,13 @@ def spent(command: list[str], folder: str, environment: dict[str, str]) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backend", default="tensorflow", choices=["tensorflow", "jax", "torch"])
+    parser.add_argument(
+        "--backend",
+        default=os.environ.get("KERAS_BACKEND", "tensorflow"),
+        choices=["tensorflow", "jax", "torch"],
+    )
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     environment = {**os.environ, "KERAS_BACKEND": options.backend, "OMP_NUM_THREADS": "1"}
     ours = [str(Path(sys.executable).with_name("keras-lr")), "find", "model.keras"]
@@ -69,8 +76,10 @@ def main() -> None:
             minimal = spent([sys.executable, "-c", MINIMAL], folder, environment)
             found = spent(ours, folder, environment)
             rows.append([a / b for a, b in zip(found, minimal, strict=True)])
-    cpu, wall = (statistics.median(column) for column in zip(*rows[1:], strict=True))
-    print(f"{options.backend}: CPU {cpu:.2f}, wall {wall:.2f} of the minimal script")
+    name, mark = "keras-lr find", MARKS.get(options.backend)
+    told = row("command", name, "over the minimal script", *zip(*rows[1:], strict=True), mark=mark)
+    first = row("command", f"{name}, first run", "over the minimal script", *zip(rows[0]))
+    tell({"part": "command", "backend": options.backend, "rows": [told, first]}, options.json)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ new order each round; what runs is the model's own `train_function` on batches m
 so callbacks and the data pipeline of `fit`, the same for all, do not hide what the optimizers do.
 
 Printed are medians, with their quartiles, of the ratios to the plain optimizer's burst of the
-same round, in process CPU time; and what the optimizer keeps more than the plain one, in copies
-of the weights.
+same round, in process CPU time and wall time; and what the optimizer keeps more than the plain
+one, in copies of the weights.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from figures import row, tell
 
 from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR, Prodigy
 
@@ -139,12 +140,12 @@ class Contender:
         return run
 
     def burst(self):
-        """CPU seconds of a step."""
-        begin = time.process_time()
+        """CPU and wall seconds of a step."""
+        begin = np.array([time.process_time(), time.perf_counter()])
         loss = self.run()
-        seconds = (time.process_time() - begin) / self.steps
+        seconds = np.array([time.process_time(), time.perf_counter()]) - begin
         assert np.isfinite(loss)
-        return seconds
+        return seconds / self.steps
 
     def copies(self):
         """What the optimizer keeps, in copies of the weights."""
@@ -157,7 +158,7 @@ class Contender:
 
 
 def measure(makers, steps, rounds):
-    """CPU seconds per step, an array of the rounds, and copies kept, for each contender."""
+    """Seconds per step, an array of rounds x 2, and copies kept, for each contender."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, steps, BATCH, WIDTH)).astype("float32")
     batches = list(zip(x, y, strict=True))
@@ -167,7 +168,7 @@ def measure(makers, steps, rounds):
         contender.burst()
     gc.collect()
     gc.freeze()  # a collection is not to pay for the other models
-    seconds = {name: np.zeros(rounds) for name in makers}
+    seconds = {name: np.zeros((rounds, 2)) for name in makers}
     for turn in range(rounds):
         for index in rng.permutation(len(running)):
             name, contender = running[index]
@@ -181,23 +182,20 @@ def main():
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--steps", type=int, help="of a burst; by default 60, on torch 20")
     parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     backend = keras.backend.backend()
     makers = PLAIN | {name: CONTENDERS[name][1] for name in options.only}
     steps = options.steps or (20 if backend == "torch" else 60)
     seconds, copies = measure(makers, steps, options.rounds)
-    floors = (f"{name} {1e3 * np.median(seconds[name]):.2f} ms" for name in PLAIN)
-    print(f"CPU time of a plain step on {backend}: {', '.join(floors)}.\n")
-    print(f"| {backend} | over | CPU time of a step (quartiles) | target | more copies kept |")
-    print("| --- | --- | --- | --- | --- |")
+    rows = []
     for name in options.only:
-        floor, _, target = CONTENDERS[name]
-        low, middle, high = np.percentile(seconds[name] / seconds[floor], [25, 50, 75])
-        verdict = "-" if target is None else f"{target:.2f}{'' if middle <= target else ', missed'}"
-        more = copies[name] - copies[floor]
-        print(
-            f"| {name} | {floor} | {middle:.2f} ({low:.2f}-{high:.2f}) | {verdict} | {more:.2f} |"
-        )
+        floor, _, mark = CONTENDERS[name]
+        ratios = (seconds[name] / seconds[floor]).T
+        rows.append(row("optimizers", name, "over the plain optimizer", *ratios, mark=mark))
+        more = f"{copies[name] - copies[floor]:.2f}"
+        rows.append(row("optimizers", name, "more copies kept", text=more))
+    tell({"part": "optimizers", "backend": backend, "rows": rows}, options.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@
   (PyTorch: plain `fit`, which allows no more than one);
 * classic: the finder of the old packages, a callback that reads `logs["loss"]` and sets the
   rate for each batch, in a plain `fit`;
-* ours: `keras_lr.lr_find`, snapshot and restore included.
+* ours: `keras_lr.lr_find`, snapshot and restore included;
+* on torch the range tests of other packages, over a floor of their own: see torch_peers.py.
 
 The first call of each, with its compilation, is measured on models that nothing has compiled.
 """
@@ -17,15 +18,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import time
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TQDM_DISABLE", "1")  # of the peers on torch
 
 import keras
 import numpy as np
+from figures import row, tell
 
 import keras_lr
 
@@ -63,6 +65,12 @@ def transformer():
 
 
 MODELS = {"mlp": mlp, "transformer": transformer, "cnn": cnn}
+MARKS = {
+    "tensorflow": {"mlp": 0.85, "transformer": 1.0, "cnn": 0.95},
+    "jax": {"mlp": 0.35, "transformer": 0.9, "cnn": 1.05},
+    "torch": {"mlp": 0.95, "transformer": 1.05, "cnn": 0.95},
+}
+FIRST_MARK = 1.05
 
 
 class ClassicFinder(keras.callbacks.Callback):
@@ -100,54 +108,68 @@ def contenders(make, x, y):
     return {
         "floor": lambda: fast.fit(x, y, **options),
         "classic": lambda: slow.fit(x, y, callbacks=[ClassicFinder()], **options),
-        "ours": lambda: keras_lr.lr_find(found, x, y, **ramp, **options),
+        "lr_find": lambda: keras_lr.lr_find(found, x, y, **ramp, **options),
     }, found
 
 
-def cpu(function):
-    begin = time.process_time()
+def spent(function):
+    """CPU and wall seconds."""
+    before = np.array([time.process_time(), time.perf_counter()])
     function()
-    return time.process_time() - begin
+    return np.array([time.process_time(), time.perf_counter()]) - before
 
 
-def measure(name, repeats):
-    make = MODELS[name]
+def measure(name, repeats, firsts):
+    """Rows of one model: of runs in turn, and of first calls."""
+    backend, make = keras.backend.backend(), MODELS[name]
     shape = make().input_shape[1:]
     rng = np.random.default_rng(0)
     x = rng.normal(size=(STEPS * BATCH, *shape)).astype("float32")
     y = rng.integers(0, 10, STEPS * BATCH)
-    firsts: dict[str, list[float]] = {}
-    for _ in range(3):
+    first = []
+    for _ in range(firsts):
         functions, found = contenders(make, x, y)
-        for contender, function in functions.items():
-            firsts.setdefault(contender, []).append(cpu(function))
-        found.fit(x[:BATCH], y[:BATCH], verbose=0)  # built, as a model in use is
-        functions["ours"]()
-    rows = [{contender: cpu(function) for contender, function in functions.items()}
-            for _ in range(repeats)]  # fmt: skip
-    return {
-        "steady": {
-            c: statistics.median(row[c] / row["floor"] for row in rows) for c in ("classic", "ours")
-        },
-        "first": {
-            c: statistics.median(a / b for a, b in zip(firsts[c], firsts["floor"], strict=True))
-            for c in ("classic", "ours")
-        },
-    }
+        first.append({contender: spent(function) for contender, function in functions.items()})
+    found.fit(x[:BATCH], y[:BATCH], verbose=0)  # built, as a model in use is
+    functions["lr_find"]()
+    floors = dict.fromkeys(("classic", "lr_find"), "floor")
+    if backend == "torch":
+        import torch_peers
+
+        peers = torch_peers.contenders(name, x, y, BATCH)
+        for function in peers.values():
+            function()
+        functions |= peers
+        floors |= {torch_peers.LOOP: "floor"}
+        floors |= {peer: torch_peers.LOOP for peer in peers if peer != torch_peers.LOOP}
+    turns = [
+        {contender: spent(function) for contender, function in functions.items()}
+        for _ in range(repeats)
+    ]
+
+    def told(table, contender, turns, mark):
+        ratios = np.array([turn[contender] / turn[floors[contender]] for turn in turns])
+        ours = contender == "lr_find"
+        return row(table, contender, name, *ratios.T, mark=mark if ours else None)
+
+    rows = [told("range test", each, turns, MARKS[backend][name]) for each in floors]
+    for each in ("classic", "lr_find"):
+        rows.append(told("range test, first call", each, first, FIRST_MARK))
+    return rows
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--firsts", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    arguments = parser.parse_args()
-    backend = keras.backend.backend()
-    print("| 100 steps, CPU time over the floor | classic | ours | classic, first | ours, first |")
-    print("| --- | --- | --- | --- | --- |")
-    for name in arguments.models:
-        ratios = measure(name, arguments.repeats)
-        cells = [ratios[kind][c] for kind in ("steady", "first") for c in ("classic", "ours")]
-        print(f"| {backend} {name} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    for name in options.models:
+        rows += measure(name, options.repeats, options.firsts)
+    result = {"part": "range-test", "backend": keras.backend.backend(), "rows": rows}
+    tell(result, options.json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,191 @@
+"""What everything costs in time: the parts of this folder on each backend, and their tables.
+
+    python benchmarks/speed/run.py                                        # all: most of an hour
+    python benchmarks/speed/run.py --results speed --part callbacks --backend jax
+    python benchmarks/speed/run.py --results speed                        # what is missing, and all
+
+Each part runs on each backend in a process of its own, and measures there by turns against its
+floor. Printed are ratios: medians in the blocks for the project's README, in bold where a mark
+is missed, quartiles with them in those for benchmarks/README.md. `--results` keeps what a process
+has measured as a file of JSON, and goes on from the files that are there. `--quick` shows that it
+all runs; its figures are worth nothing, so it does not share a folder with the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from figures import BACKENDS, EMPTY, Row, full, grid, quartiles, short, table
+
+FOLDER = Path(__file__).resolve().parent
+PARTS = {
+    "range-test": ("range_test.py", "--repeats 2 --firsts 1 --models mlp"),
+    "callbacks": ("callbacks.py", "--repeats 2 --sizes 20 --steps 10"),
+    "optimizers": ("optimizers.py", "--rounds 2 --steps 3"),
+    "command": ("command.py", "--repeats 1"),
+    "growth": ("growth.py", "--repeats 2 --sizes 20 --epochs 10 --tests 10 --steps 10"),
+}
+SHORT_SIZES = ("20 variables", "200 variables")  # of the callbacks in the project's README
+PEERS = ("torch-lr-finder", "Lightning's Tuner", "ignite")
+
+
+def measured(part: str, backend: str, quick: bool) -> dict[str, Any]:
+    """What a part tells on a backend, in a process of its own."""
+    script, few = PARTS[part]
+    run = subprocess.run(
+        [sys.executable, str(FOLDER / script), "--json", *(few.split() if quick else ())],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    # Its answer is the last line: Keras and the peers print on stdout too.
+    answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return answer
+
+
+def results(
+    folder: Path, parts: Sequence[str], backends: Sequence[str], quick: bool
+) -> list[dict[str, Any]]:
+    """Measure what the folder has no file of, and read all that it then has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        for backend in backends:
+            path = folder / f"{part}-{backend}.json"
+            if path.exists():
+                continue
+            begin = time.perf_counter()
+            print(f"{part} on {BACKENDS[backend]} ...", file=sys.stderr, flush=True)
+            answer = measured(part, backend, quick)
+            new = path.with_suffix(".new")
+            new.write_text(json.dumps(answer), "utf-8")
+            new.replace(path)
+            minutes = (time.perf_counter() - begin) / 60
+            print(f"  {minutes:.1f} minutes", file=sys.stderr, flush=True)
+    paths = (folder / f"{part}-{backend}.json" for part in PARTS for backend in BACKENDS)
+    return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
+
+
+class Figures:
+    """All rows, by part and backend."""
+
+    def __init__(self, results: Sequence[dict[str, Any]]) -> None:
+        self._rows = {(each["part"], each["backend"]): each["rows"] for each in results}
+
+    def of(self, part: str) -> dict[str, list[Row]]:
+        """The rows of a part by backend, without those that have none."""
+        return {each: rows for each in BACKENDS if (rows := self._rows.get((part, each)))}
+
+    def tables(self, part: str) -> str:
+        """Every table of a part, a backend after the other."""
+        made = []
+        for backend, rows in self.of(part).items():
+            for name in dict.fromkeys(each["table"] for each in rows):
+                told = [each for each in rows if each["table"] == name]
+                made.append(table(f"{BACKENDS[backend]}, {name}", told, full))
+        return "\n".join(made)
+
+
+def range_test(figures: Figures) -> str:
+    """Models and backends down, contenders across."""
+    cells = {}
+    for backend, rows in figures.of("range-test").items():
+        found = {(each["table"], each["row"], each["column"]): each for each in rows}
+        for model in dict.fromkeys(each["column"] for each in rows):
+            name = f"{model}, {BACKENDS[backend]}"
+            for contender in ("classic", "lr_find"):
+                for title, suffix in (("range test", ""), ("range test, first call", ", first")):
+                    each = found.get((title, contender, model))
+                    cells[name, contender + suffix] = short(each) if each else EMPTY
+            for peer in PEERS:
+                each = found.get(("range test", peer, model))
+                cells[name, peer] = short(each) if each else EMPTY
+    return grid("model, backend", cells)
+
+
+def by_backend(figures: Figures, part: str, title: str, columns: Sequence[str]) -> str:
+    """Contenders down; backends, and the columns of each, across."""
+    cells = {}
+    for backend, rows in figures.of(part).items():
+        for each in rows:
+            if each["table"] == title and each["column"] in columns:
+                unit = each["column"].removesuffix(" variables")
+                cells[each["row"], f"{BACKENDS[backend]}, {unit}"] = short(each)
+    return grid("variables", cells)
+
+
+def optimizers(figures: Figures) -> str:
+    """Optimizers down; backends, and the memory, across."""
+    cells, memory = {}, {}
+    for backend, rows in figures.of("optimizers").items():
+        for each in rows:
+            if each["cpu"]:
+                cells[each["row"], BACKENDS[backend]] = short(each)
+            else:
+                memory[each["row"], each["column"]] = each["text"]
+    return grid("", cells | memory)
+
+
+def command(figures: Figures) -> str:
+    """Backends down; CPU and wall time across."""
+    cells = {}
+    for backend, rows in figures.of("command").items():
+        for each in rows:
+            first = ", first run" if each["row"].endswith("first run") else ""
+            cells[BACKENDS[backend], f"CPU{first}"] = short(each)
+            cells[BACKENDS[backend], f"wall{first}"] = f"{quartiles(each['wall'])[1]:.2f}"
+    return grid("backend", cells)
+
+
+def growth(figures: Figures) -> str:
+    """As the callbacks, with the largest model."""
+    columns = [
+        each["column"] for rows in figures.of("growth").values() for each in rows
+    ]  # sizes and steps; only sizes belong to the table
+    return by_backend(figures, "growth", "growth with the model", columns)
+
+
+SHORT = {
+    "range-test": range_test,
+    "callbacks": lambda figures: by_backend(figures, "callbacks", "callbacks", SHORT_SIZES),
+    "optimizers": optimizers,
+    "command": command,
+    "growth": growth,
+}
+
+
+def blocks(figures: Figures) -> dict[str, str]:
+    """Of each part that was measured, the short block and the one with quartiles."""
+    made = {}
+    for part, make in SHORT.items():
+        if figures.of(part):
+            made[f"speed-{part}"] = make(figures)
+            made[f"speed-{part}-full"] = figures.tables(part)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--backend", nargs="+", default=list(BACKENDS), choices=list(BACKENDS))
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep and go on from here")
+    parser.add_argument("--quick", action="store_true", help="few repeats, to see that it runs")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.results or Path(scratch)
+        found = results(folder, options.part, options.backend, options.quick)
+    for name, text in blocks(Figures(found)).items():
+        print(f"<!-- begin {name} -->\n{text}<!-- end {name} -->\n")
+
+
+if __name__ == "__main__":
+    main()
