@@ -1,0 +1,197 @@
+"""Many small networks in one Keras model, so that one `fit` trains them all; no example itself.
+
+To compare ways to train, one has to train under many seeds, and a `fit` of so small a network costs
+more than its steps. So here the networks of all seeds stand side by side in one model. Their
+weights never meet: each has its own random weights, sees the images in an order of its own, and
+the loss is the sum of theirs. The rate, which is what the examples ask about, is one for all.
+
+The first few networks choose the rate, on validation images. The others are judged, on test images.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from digits_model import digits
+from scipy import stats  # scikit-learn needs it too
+
+TUNING = 4  # networks that choose the rate
+RATES = (0.03, 0.1, 0.3, 1.0)  # to choose from
+SIZE = 10  # of an image, in pixels
+
+
+def placed_digits():
+    """(x, y) to train on, to validate on and to test on.
+
+    Each of scikit-learn's digits is put at a random place of a slightly larger image, and the 1000
+    of the training at four: left where they are, they are so easy that all ways end at 98 %.
+    """
+    rng = np.random.default_rng(0)
+    images, labels = digits()
+    order = rng.permutation(len(images))
+    parts = []
+    for chosen, places in ((order[:1000], 4), (order[1000:1400], 2), (order[1400:], 4)):
+        chosen = np.repeat(chosen, places)
+        x = np.zeros((len(chosen), SIZE, SIZE), "float32")
+        for image, digit, (row, column) in zip(
+            x, images[chosen, :, :, 0], rng.integers(0, SIZE - 7, (len(chosen), 2)), strict=True
+        ):
+            image[row : row + 8, column : column + 8] = digit
+        parts.append((x.reshape(len(x), -1), labels[chosen]))
+    return parts
+
+
+def dense(networks, units, **options):
+    """A Dense layer for each network: (rows, networks, inputs) to (rows, networks, units)."""
+
+    def glorot_uniform(shape, dtype=None):  # of each network by itself
+        limit = np.sqrt(6 / (shape[-2] + shape[-1]))
+        return keras.random.uniform(shape, -limit, limit, dtype=dtype)
+
+    return keras.layers.EinsumDense(
+        "rni,nio->rno",
+        (networks, units),
+        bias_axes="no",
+        kernel_initializer=glorot_uniform,
+        **options,
+    )
+
+
+def summed_loss(y, logits):
+    """Cross-entropy that Keras's mean over rows and networks makes the sum over networks."""
+    entropy = keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+    return entropy * logits.shape[1]
+
+
+def begin_anew(model, weights):
+    """Other weights, and an optimizer that never made a step; nothing is compiled again."""
+    model.set_weights(weights)
+    for variable in model.optimizer.variables:
+        variable.assign(np.zeros(variable.shape, variable.dtype))
+
+
+def accuracies(model, x, y, networks):
+    """Per cent of the rows that each network gets right."""
+    logits = model.predict(np.repeat(x[:, None], networks, axis=1), batch_size=1000, verbose=0)
+    return 100 * np.mean(np.argmax(logits, axis=-1) == y[:, None], axis=0)
+
+
+class Networks:
+    """Small networks with batch normalisation, for SGD with momentum.
+
+    Args:
+        judged: How many networks there are beside those that choose the rate.
+        rates: Rates to choose from.
+    """
+
+    def __init__(self, judged, rates=RATES):
+        self.count = count = TUNING + judged
+        self.rates = rates
+        (x, y), self.validation, self.test = placed_digits()
+        orders = [np.random.default_rng(network).permutation(len(x)) for network in range(count)]
+        self.steps_per_epoch = -(-len(x) // 64)
+        self.x, self.y = x[np.stack(orders, axis=1)], y[np.stack(orders, axis=1)]
+
+        keras.utils.set_random_seed(0)
+        layers = [
+            dense(count, 64),
+            keras.layers.Reshape((count * 64,)),  # features of one network or another: each is
+            keras.layers.BatchNormalization(momentum=0.9),  # normalised by itself
+            keras.layers.Reshape((count, 64)),
+            keras.layers.ReLU(),
+            dense(count, 10),
+        ]
+        self.model = keras.Sequential([keras.Input((count, SIZE * SIZE)), *layers])
+        self.model.compile(keras.optimizers.SGD(momentum=0.9), summed_loss)
+        self.weights = self.model.get_weights()
+
+    def begin_anew(self):
+        """Give all of them their first weights."""
+        keras.utils.set_random_seed(0)  # batches come in the same order whatever is compared
+        begin_anew(self.model, self.weights)
+
+    def train(self, rate, callbacks=(), *, epochs, batch_size=64):
+        """Train all of them from their first weights; the rate is for what no callback steers."""
+        self.begin_anew()
+        self.model.optimizer.learning_rate = rate
+        fit = {"epochs": epochs, "batch_size": batch_size, "callbacks": list(callbacks)}
+        self.model.fit(self.x, self.y, verbose=0, **fit)
+
+    def judge(self, rate, callbacks=(), **fit):
+        """Train, and return the test accuracy of each network that is judged."""
+        self.train(rate, callbacks, **fit)
+        return accuracies(self.model, *self.test, self.count)[TUNING:]
+
+    def tuned(self, callbacks_at=lambda rate: (), **fit):
+        """The rate that the tuning networks choose, and the test accuracies of the others at it.
+
+        Args:
+            callbacks_at: From a rate to callbacks.
+            fit: `epochs` and `batch_size`.
+        """
+        best = -np.inf
+        for tried in self.rates:
+            self.train(tried, callbacks_at(tried), **fit)
+            validated = accuracies(self.model, *self.validation, self.count)[:TUNING].mean()
+            if validated > best:
+                best, rate = validated, tried
+                tested = accuracies(self.model, *self.test, self.count)[TUNING:]
+        return rate, tested
+
+
+def options(description):
+    """What the command line says: `networks` and `rates`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--networks", type=int, default=12, help="to judge by, at least 2")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="to choose from")
+    found = parser.parse_args()
+    if found.networks < 2:
+        parser.error(f"--networks must be at least 2, for a spread; got {found.networks}.")
+    return found
+
+
+def interval(differences, intervals=1):
+    """Their mean, and its interval by Student's t: 95 % for as many `intervals` all at once.
+
+    (Bonferroni's correction: of six intervals of 95 % each, one would often miss the truth.)
+    """
+    count = len(differences)
+    margin = stats.t.ppf(1 - 0.025 / intervals, count - 1) * differences.std(ddof=1)
+    middle, margin = differences.mean(), margin / np.sqrt(count)
+    return middle, middle - margin, middle + margin
+
+
+def judged(claim, one, other, at_least=0.0):
+    """A line that says whether `one` is so much better than `other`, network by network.
+
+    Args:
+        claim: What the literature says.
+        one, other: Accuracies of the same networks, trained in two ways.
+        at_least: Points by which `one` has to be better; below 0 what "as good" may cost.
+    """
+    mean, low, high = interval(one - other)
+    if low > at_least:
+        verdict = "reproduced"
+    elif high < at_least:
+        verdict = "did not reproduce"
+    else:
+        verdict = "not shown by so few networks"
+    return f"{claim}: {verdict}, {mean:+.1f} points ({low:+.1f} to {high:+.1f})."
+
+
+def head(networks):
+    backend = keras.backend.backend()
+    title = f"{backend}: test accuracy in per cent, {networks} networks"
+    return f"{title}\n{'':36}{'epochs':>6}{'rate':>8}{'mean':>8}{'spread':>8}"
+
+
+def row(name, epochs, rate, tested, rates=()):
+    """A line of the table under `head`, with a star for the lowest or highest of `rates`."""
+    edge = "*" if rates and rate in (min(rates), max(rates)) else " "
+    return f"{name:36}{epochs:>6}{rate:8.3g}{edge}{tested.mean():7.1f}{tested.std(ddof=1):8.1f}"
+
+
+FOOT = "Spread: standard deviation over networks. *: the last of the rates to choose from."
