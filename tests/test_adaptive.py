@@ -7,7 +7,7 @@ from keras import optimizers
 from models import classifier, data, values
 
 import keras_lr
-from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR
+from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR, hypergradient
 
 STEPS = 12
 SHAPES = {"a": (3, 4), "b": (5,)}
@@ -111,6 +111,13 @@ def test_default_betas_are_those_of_the_paper():
         )
 
 
+@pytest.mark.parametrize("small", [0, 8])
+def test_large_weights_count_as_small_ones_do(monkeypatch, small):
+    rates = trained(Hypergradient(optimizers.Adam(0.01), 1e-5))[1]
+    monkeypatch.setattr(hypergradient, "_SMALL", small)
+    np.testing.assert_allclose(trained(Hypergradient(optimizers.Adam(0.01), 1e-5))[1], rates, 1e-5)
+
+
 def test_the_rate_stays_above_its_bound():
     """The gradient turns around at each step, and asks for a rate below 0."""
     sign = [1.0]
@@ -192,6 +199,7 @@ def test_memory_is_one_copy_of_the_weights_for_each():
         "plain": lambda: optimizers.SGD(0.01),
         "hypergradient": lambda: Hypergradient(optimizers.SGD(0.01)),
         "gains": lambda: AdaptiveGains(optimizers.SGD(0.01)),
+        "hypergradient and momentum": lambda: Hypergradient(optimizers.SGD(0.01, momentum=0.9)),
         "plain momentum": lambda: optimizers.SGD(0.01, momentum=0.9),
         "gains and momentum": lambda: AdaptiveGains(optimizers.SGD(0.01, momentum=0.9)),
     }.items():
@@ -200,6 +208,7 @@ def test_memory_is_one_copy_of_the_weights_for_each():
         sizes[name] = sum(int(np.prod(v.shape)) for v in optimizer.variables)
     one = sum(int(np.prod(shape)) for shape in SHAPES.values())
     assert sizes["hypergradient"] - sizes["plain"] == one
+    assert sizes["hypergradient and momentum"] == sizes["plain momentum"]
     assert sizes["gains"] - sizes["plain"] == 2 * one
     assert sizes["gains and momentum"] - sizes["plain momentum"] == one
 

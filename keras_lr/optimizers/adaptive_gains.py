@@ -118,9 +118,11 @@ class AdaptiveGains(Modified):
         if self._downhill:
             agreement = -agreement
         gain = ops.convert_to_tensor(self._gains[index])
-        grown = gain + self.increase * agreement
-        new = ops.where(agreement < 0.0, gain * self.decrease, grown)
-        new = ops.clip(new, self.min_gain, self.max_gain)
+        # A gain that falls can only pass the lower bound, one that grows the upper one. Bounded
+        # before the choice, XLA computes the gains once, and copies nothing for it.
+        fallen = ops.maximum(gain * self.decrease, self.min_gain)
+        grown = ops.minimum(gain + self.increase * agreement, self.max_gain)
+        new = ops.where(agreement < 0.0, fallen, grown)
         self.assign(self._gains[index], new)
         if self._traced:
             trace = gradient

@@ -15,6 +15,7 @@ from keras_lr.steering.optimizers import SteeredRate
 _BETA_OF_GRADIENTS = 1e-3  # the paper's, for SGD and SGDN
 _BETA_OF_NORMALISED_STEPS = 1e-7  # the paper's, for Adam
 _BETA_OF_COSINES = 0.02
+_SMALL = 2**14  # elements of a tensor that is copied beside others
 
 
 @registered
@@ -32,7 +33,8 @@ class Hypergradient(Modified):
     saved. What a range test or `LRFinder` sets is used as it is. Velocities of SGD and RMSprop
     are kept without the rate in them, as in the paper.
 
-    Memory: one more copy of the weights, for the last direction.
+    Memory: one more copy of the weights, for the last direction; none over SGD with a momentum,
+    whose velocity is that direction, unless it is Nesterov's.
 
     Args:
         optimizer: One of Keras's whose step is its rate times a direction: Adadelta, Adagrad,
@@ -93,7 +95,13 @@ class Hypergradient(Modified):
         self._add_directions(variables)
 
     def _add_directions(self, variables: Sequence[Any]) -> None:
-        self._keep("_directions", self.add_optimizer_variables(variables, "direction"))
+        # A step of SGD at rate 1 is its velocity, which it keeps already.
+        sgd = isinstance(self, keras.optimizers.SGD)
+        follows = sgd and bool(self.momentum) and not self.nesterov
+        self._keep("_follows_velocities", follows)
+        directions = self.momentums if follows else None
+        directions = directions or self.add_optimizer_variables(variables, "direction")
+        self._keep("_directions", list(directions))
 
     def _take_rate_out_of_velocities(self) -> None:
         if isinstance(self, (keras.optimizers.SGD, keras.optimizers.RMSprop)) and self.momentum:
@@ -132,9 +140,9 @@ class Hypergradient(Modified):
         else:
             lengths = ops.sqrt(_dot(grads, grads) * _dot(directions, directions))
             change = -self._beta() * rate * slope / ops.where(lengths > 0.0, lengths, 1.0)
+        new = ops.maximum(rate + ops.cast(change, rate.dtype), self.min_lr)
         # A gradient that is not finite says nothing of the rate.
-        change = ops.where(ops.isfinite(change), change, 0.0)
-        return ops.stop_gradient(ops.maximum(rate + ops.cast(change, rate.dtype), self.min_lr))
+        return ops.stop_gradient(ops.where(ops.isfinite(change), new, rate))
 
     def _beta(self) -> float:
         if self.beta is not None:
@@ -161,8 +169,12 @@ class Hypergradient(Modified):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """The optimizer's step, with its direction remembered."""
-        direction = self._step_of(super().update_step, gradient, variable, 1.0)
-        self.assign(self._directions[self._get_variable_index(variable)], direction)
+        # A 1 that is known after the rate: else XLA takes the new directions for ready before
+        # the old ones have been read, and copies them all.
+        one = ops.where(ops.isfinite(learning_rate), 1.0, 0.0)
+        direction = self._step_of(super().update_step, gradient, variable, one)
+        if not self._follows_velocities:
+            self.assign(self._directions[self._get_variable_index(variable)], direction)
         self.assign_add(variable, direction * ops.cast(learning_rate, direction.dtype))
 
     def _parallel_update_step(
@@ -172,7 +184,10 @@ class Hypergradient(Modified):
 
         directions = [self._directions[self._get_variable_index(v)].value for v in variables]
         step = super()._parallel_update_step
-        fused.step_into(step, list(grads), list(variables), directions, 1.0)
+        if self._follows_velocities:
+            step(list(grads), [fused.Blank(variable) for variable in variables], 1.0)
+        else:
+            fused.step_into(step, list(grads), list(variables), directions, 1.0)
         fused.add(list(variables), fused.scaled(directions, learning_rate))
 
     def _modification(self) -> dict[str, Any]:
@@ -181,7 +196,12 @@ class Hypergradient(Modified):
 
 def _dot(left: Sequence[Any], right: Sequence[Any]) -> Any:
     """The scalar product of two lists of tensors, in float32."""
-    return sum(
-        ops.sum(ops.cast(ops.convert_to_tensor(a), "float32") * ops.cast(b, "float32"))
-        for a, b in zip(left, right, strict=True)
-    )
+    pairs = [
+        tuple(ops.reshape(ops.cast(ops.convert_to_tensor(each), "float32"), (-1,)) for each in pair)
+        for pair in zip(left, right, strict=True)
+    ]
+    small = [pair for pair in pairs if pair[0].shape[0] <= _SMALL]
+    if len(small) > 1:  # one sum for all of them takes less time than one for each
+        pairs = [pair for pair in pairs if pair[0].shape[0] > _SMALL]
+        pairs.append(tuple(ops.concatenate(each) for each in zip(*small, strict=True)))
+    return sum(ops.sum(a * b) for a, b in pairs)
