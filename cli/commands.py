@@ -51,9 +51,9 @@ class Group(click.Group):
             code = error.exit_code
         except click.Abort:  # Ctrl-C before a command began
             code = Interrupted.exit_code
-        except OSError as error:  # the reader of our output has gone, as in `keras-lr ... | head`
+        except OSError as error:  # stdout is full, or its reader has gone: `keras-lr ... | head`
             if error.errno != errno.EPIPE:
-                raise
+                click.echo(f"Error: The answer could not be written: {one_line(error)}", err=True)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             code = 1
         sys.exit(code if isinstance(code, int) else 0)

@@ -12,7 +12,7 @@ import click
 from .distribution import STRATEGIES
 from .errors import BadInput, ending, one_line
 from .options import data_options, model_options, options, process_options
-from .outputs import writing
+from .outputs import tell, write_all
 from .report import RULES
 from .text import can_draw
 
@@ -220,16 +220,13 @@ def _answer(
     from .multipliers import in_python
 
     test, found = outcome["test"], outcome["suggestion"]
-    written: dict[str, str] = {}
-    with writing():
-        if save:
-            test.save(save)
-            written["save"] = save
-        if plot:
-            from keras_lr.plotting import save_range_test_plot
 
-            save_range_test_plot(test, plot, method=method)
-            written["plot"] = plot
+    def draw(path: str) -> None:
+        from keras_lr.plotting import save_range_test_plot
+
+        save_range_test_plot(test, path, method=method)
+
+    written, problem = write_all({"save": (save, test.save), "plot": (plot, draw)})
     paste = ""
     if found and inputs.multipliers:
         rate = float(f"{found.learning_rate:.3g}")
@@ -239,16 +236,20 @@ def _answer(
     result = report.Outcome(
         **outcome, paste=paste, seconds=time.perf_counter() - started, written=written
     )
+    gist = f"No learning rate can be suggested. {result.refusal}"
+    if found:
+        gist = f"The learning rate is {found.learning_rate:.3g}."
     if as_json:
-        click.echo(report.to_json(result))
+        tell(report.to_json(result), gist)
     elif quiet:
         if found:
-            click.echo(f"{found.learning_rate:.3g}")
+            tell(f"{found.learning_rate:.3g}", gist)
             for warning in found.warnings:
                 click.echo(f"Warning: {one_line(warning)}", err=True)
     else:
-        click.echo(report.to_text(result, method=method, unicode=can_draw()))
-    if found:
-        return 0
-    click.echo(f"Error: No learning rate can be suggested. {result.refusal}", err=True)
-    return 1
+        tell(report.to_text(result, method=method, unicode=can_draw()), gist)
+    if not found:
+        click.echo(f"Error: {gist}", err=True)
+    if problem:
+        raise problem
+    return 0 if found else 1

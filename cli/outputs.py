@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+import click
 
 from .errors import BadInput, RunFailed, one_line
 
-__all__ = ["check_outputs", "try_outputs", "writing"]
+__all__ = ["check_outputs", "tell", "try_outputs", "write_all", "writing"]
 
 PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "eps", "ps", "svgz")
 
@@ -68,3 +72,45 @@ def writing() -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFailed(f"The result could not be written: {one_line(error)}") from error
+
+
+def write_all(
+    files: Mapping[str, tuple[str | None, Callable[[str], Any]]],
+) -> tuple[dict[str, str], RunFailed | None]:
+    """Write the results of a run, as many as can be.
+
+    A disk that fills up during the run is no reason to lose the other files, or the answer.
+
+    Args:
+        files: Paths, None for a file that nobody wants, with what writes to them, by name.
+
+    Returns:
+        The files that were written, by name; and what to end the command with after its answer.
+    """
+    written: dict[str, str] = {}
+    problem = None
+    for name, (path, write) in files.items():
+        if not path:
+            continue
+        try:
+            with writing():
+                write(path)
+            written[name] = path
+        except RunFailed as error:
+            problem = problem or error
+    return written, problem
+
+
+def tell(text: str, gist: str) -> None:
+    """Print the answer of a run that took long.
+
+    Args:
+        gist: The answer in a sentence, for stderr where stdout takes no more: a full disk.
+    """
+    try:
+        click.echo(text)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader has gone, as in `keras-lr ... | head`
+            raise
+        reason = error.strerror or one_line(error)
+        raise RunFailed(f"stdout could not be written ({reason}). {gist}") from error

@@ -16,7 +16,7 @@ import click
 from .errors import BadInput, ending, one_line
 from .functions import is_function
 from .options import data_options, model_options, options, process_options
-from .outputs import writing
+from .outputs import tell, write_all
 from .startup import hidden
 from .text import LABEL, can_draw, labelled, rate_text, table_box, table_text
 from .workers import arguments, company
@@ -232,16 +232,26 @@ def _search(
     words = arguments(without=("workers", "quiet", "as_json"))
     shown = [found.storage if word == storage else word for word in words]  # without a password
     found.settings["command"] = shlex.join(["keras-lr", *shown])
-    written = _write(found, plot, report, save)
+
+    def draw(path: str) -> None:
+        from keras_lr.plotting import save_search_plot
+
+        save_search_plot(found, path)
+
+    files = {"save": (save, found.save), "plot": (plot, draw), "report": (report, found.report)}
+    written, problem = write_all(files)
+    gist = f"The learning rate is {found.learning_rate:.3g}."
     seconds = time.perf_counter() - started
     if as_json:
-        click.echo(json.dumps({**found.to_dict(), "written": written}, allow_nan=False))
+        tell(json.dumps({**found.to_dict(), "written": written}, allow_nan=False), gist)
     elif quiet:
-        click.echo(f"{found.learning_rate:.3g}")
+        tell(f"{found.learning_rate:.3g}", gist)
         for warning in found.warnings:
             click.echo(f"Warning: {one_line(warning)}", err=True)
     else:
-        click.echo(_text(found, written, seconds, can_draw()))
+        tell(_text(found, written, seconds, can_draw()), gist)
+    if problem:
+        raise problem
 
 
 def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
@@ -274,23 +284,6 @@ def _dimension(text: str) -> tuple[str, list[Any] | None]:
 
 
 # The answer
-
-
-def _write(found: Any, plot: str | None, report: str | None, save: str | None) -> dict[str, str]:
-    written: dict[str, str] = {}
-    with writing():
-        if save:
-            found.save(save)
-            written["save"] = save
-        if plot:
-            from keras_lr.plotting import save_search_plot
-
-            save_search_plot(found, plot)
-            written["plot"] = plot
-        if report:
-            found.report(report)
-            written["report"] = report
-    return written
 
 
 def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) -> str:

@@ -114,7 +114,7 @@ def _choose_to_compute(preferred: str) -> str:
 
 def _backend_of_settings() -> str:
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         name = json.loads((home / "keras.json").read_text()).get("backend")
         if name in BACKENDS:
             return str(name)

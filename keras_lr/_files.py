@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 import tempfile
@@ -24,8 +25,9 @@ def atomic_write(
 
     Args:
         path: The file to make or replace.
-        write: What goes into it: bytes, text (UTF-8), or a function that gets the open binary
-            file.
+        write: What goes into it: bytes, text (UTF-8), or a function that gets a binary file to
+            write to. That one is in memory: drawing a picture takes longer than writing it, and a
+            process that is killed while it writes leaves a temporary file behind.
 
     Returns:
         `path`, as a `Path`.
@@ -36,13 +38,14 @@ def atomic_write(
     path = Path(path)
     place = Path(os.path.realpath(path))
     check_writable(path)
+    if callable(write):
+        memory = io.BytesIO()
+        write(memory)
+        content: bytes | memoryview = memory.getbuffer()
+    else:
+        content = write.encode("utf-8") if isinstance(write, str) else write
     with _replacing(place) as file:
-        if isinstance(write, str):
-            file.write(write.encode("utf-8"))
-        elif isinstance(write, bytes):
-            file.write(write)
-        else:
-            write(file)
+        file.write(content)
     return path
 
 

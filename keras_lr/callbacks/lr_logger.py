@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv as csv_files
 import importlib.util
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,8 @@ class LRLogger(Policy):
             `learning_rate_<name>` for each optimizer, and `learning_rate` is the largest.
 
     Raises:
-        OSError: When `fit` begins, if the CSV file cannot be written.
+        OSError: When `fit` begins, if the CSV file cannot be written. Later a warning says so.
+        ValueError: When `fit` begins, if it should go on with a file that is none of these.
         ModuleNotFoundError: If `tensorboard` is asked for and one of its packages is missing.
 
     >>> import keras, keras_lr, numpy as np
@@ -94,6 +97,7 @@ class LRLogger(Policy):
             if epoch > 0:
                 rows = _until(epoch, self._fit.updates_done(), rows)
             self._header = list(rows[0]) if rows else []
+            self._unwritten: list[dict[str, float]] = []
             atomic_write(self.csv, _text(self._header, rows, head=bool(rows)))
         if self.tensorboard is not None:
             import tensorflow as tf
@@ -109,10 +113,8 @@ class LRLogger(Policy):
             self.history.setdefault(name, []).extend(values)
         if self.csv is not None:
             batches = zip(*columns.values(), strict=True)
-            rows = [dict(zip(columns, batch, strict=True)) for batch in batches]
-            head, self._header = not self._header, self._header or list(columns)
-            with open(self.csv, "a", newline="") as file:
-                file.write(_text(self._header, rows, head=head))
+            self._unwritten += [dict(zip(columns, batch, strict=True)) for batch in batches]
+            self._append(self.csv, list(columns))
         if self._writer is not None:
             self._write_summaries(columns)
 
@@ -126,6 +128,27 @@ class LRLogger(Policy):
             epochs = [columns[name] for columns in self._epochs if name in columns]
             if history is not None and epochs:
                 history.history[f"batch_{name}"] = epochs
+
+    def _append(self, path: str | os.PathLike[str], columns: list[str]) -> None:
+        """Write what is not written yet. A log is no reason to end a run whose disk is full."""
+        header = self._header or columns
+        text = _text(header, self._unwritten, head=not self._header)
+        size = None
+        try:
+            with open(path, "ab") as file:
+                size = file.tell()
+                file.write(text.encode("utf-8"))
+        except OSError as error:
+            if size is not None:
+                with contextlib.suppress(OSError):
+                    os.truncate(path, size)  # the part of it that found a place
+            warnings.warn(
+                f"LRLogger could not write {path}: {error.strerror}. It tries again after the next "
+                "epoch; its history has all of it.",
+                stacklevel=2,
+            )
+            return
+        self._header, self._unwritten = header, []
 
     def _write_summaries(self, columns: dict[str, list[float]]) -> None:
         import tensorflow as tf
@@ -151,12 +174,31 @@ def _columns(passage: Passage) -> dict[str, list[float]]:
 
 
 def _read(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """The rows that a run has written, without one that it could not finish."""
-    if not os.path.exists(path):
+    """The rows that a run has written, without one that it could not finish.
+
+    Raises:
+        ValueError: If the file is none that `LRLogger` wrote.
+    """
+    if not os.path.exists(path) or not os.path.getsize(path):
         return []
-    with open(path, newline="") as file:
-        rows = list(csv_files.DictReader(file))
-    return [row for row in rows if None not in row and None not in row.values()]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            text = file.read()
+        rows = list(csv_files.DictReader(io.StringIO(text, newline=""), strict=True))
+        if not text.endswith("\n"):
+            del rows[-1:]
+        rows = [row for row in rows if None not in row and None not in row.values()]
+        for row in rows:
+            if min(int(row["epoch"]), int(row["step"])) < 0:
+                raise ValueError("an epoch or a step is below 0")
+            float(row["learning_rate"])
+    except (ValueError, KeyError, csv_files.Error) as error:
+        missing = "has no column " if isinstance(error, KeyError) else ""
+        raise ValueError(
+            f"{path} must be a file of LRLogger to go on with; it is not, or is damaged: "
+            f"{missing}{str(error)[:200]}. Name another one, or move it away."
+        ) from error
+    return rows
 
 
 def _until(epoch: int, updates: int, rows: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -63,23 +63,15 @@ class RangeTest:
         self.metrics = {name: np.array(v, np.float64) for name, v in self.metrics.items()}
         if self.validation is not None:
             self.validation = {k: np.array(v, np.float64) for k, v in self.validation.items()}
-        if self.learning_rates.ndim != 1:
-            raise ValueError(
-                "learning_rates must have shape (steps,); got an array of shape "
-                f"{self.learning_rates.shape}."
-            )
-        for name, values in {"losses": self.losses, **self.metrics}.items():
-            if values.ndim not in (1, 2) or values.shape[-1] != len(self.learning_rates):
-                raise ValueError(
-                    f"{name} must have shape (steps,) or (repeats, steps), with "
-                    f"{len(self.learning_rates)} steps like learning_rates; got {values.shape}."
-                )
-        rates = self.learning_rates
-        if not (np.all(np.isfinite(rates)) and np.all(rates > 0) and np.all(np.diff(rates) > 0)):
-            raise ValueError(
-                "learning_rates must be finite, above 0 and rising; got "
-                f"{np.array2string(rates, threshold=6, precision=3)}."
-            )
+        _check_rising("learning_rates", self.learning_rates)
+        _check_shapes({"losses": self.losses, **self.metrics}, self.learning_rates, "")
+        if self.validation is not None:
+            missing = [name for name in ("learning_rates", "loss") if name not in self.validation]
+            if missing:
+                raise ValueError(f"validation must have {' and '.join(missing)}; it has not.")
+            rates = self.validation["learning_rates"]
+            _check_rising("learning_rates of validation", rates)
+            _check_shapes(self.validation, rates, " of validation")
 
     def suggest(self, method: str = "auto") -> Suggestion:
         """A learning rate to train with, its interval and the reason for it.
@@ -164,33 +156,65 @@ class RangeTest:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
                 raise KeyError("format")
-            if content["version"] > _FORMAT_VERSION:
-                raise ValueError(
-                    f"{path} was written by a later keras-lr (format {content['version']}, this "
-                    f"one reads up to {_FORMAT_VERSION}). Upgrade keras-lr to read it."
-                )
-            confirmation = content["confirmation"]
-            return cls(
-                learning_rates=_numbers(content["learning_rates"]),
-                losses=_numbers(content["losses"]),
-                metrics={name: _numbers(v) for name, v in content["metrics"].items()},
-                validation=None
-                if content["validation"] is None
-                else {name: _numbers(v) for name, v in content["validation"].items()},
-                stop_reason=str(content["stop_reason"]),
-                confirmation=None if confirmation is None else _confirmation(confirmation),
-                training_steps=int(content["training_steps"]),
-                provenance=dict(content["provenance"]),
+            version = int(content["version"])
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{path} is not a range test that keras-lr saved.") from error
+        if version > _FORMAT_VERSION:
+            raise ValueError(
+                f"{path} was written by a later keras-lr (format {version}, this one reads up to "
+                f"{_FORMAT_VERSION}). Upgrade keras-lr to read it."
             )
+        try:
+            return cls._of(content)
         except (
             KeyError,
             TypeError,
+            ValueError,
             AttributeError,
+            OverflowError,
             RecursionError,
-            UnicodeDecodeError,
-            json.JSONDecodeError,
         ) as error:
-            raise ValueError(f"{path} is not a range test that keras-lr saved.") from error
+            words = str(error).partition("\n")[0]
+            reason = f"{words} is missing" if isinstance(error, KeyError) else words
+            raise ValueError(
+                f"{path} holds a range test that was damaged: {reason[:300].rstrip('.')}."
+            ) from error
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> RangeTest:
+        """The inverse of `to_dict`."""
+        confirmation, validation = content["confirmation"], content["validation"]
+        return cls(
+            learning_rates=_numbers(content["learning_rates"]),
+            losses=_numbers(content["losses"]),
+            metrics={name: _numbers(v) for name, v in content["metrics"].items()},
+            validation=None
+            if validation is None
+            else {name: _numbers(v) for name, v in validation.items()},
+            stop_reason=str(content["stop_reason"]),
+            confirmation=None if confirmation is None else _confirmation(confirmation),
+            training_steps=int(content["training_steps"]),
+            provenance=dict(content["provenance"]),
+        )
+
+
+def _check_shapes(columns: dict[str, np.ndarray], rates: np.ndarray, whose: str) -> None:
+    for name, values in columns.items():
+        if values.ndim not in (1, 2) or values.shape[-1] != len(rates):
+            raise ValueError(
+                f"{name}{whose} must have shape (steps,) or (repeats, steps), with {len(rates)} "
+                f"steps like learning_rates; got {values.shape}."
+            )
+
+
+def _check_rising(name: str, rates: np.ndarray) -> None:
+    if rates.ndim != 1:
+        raise ValueError(f"{name} must have shape (steps,); got an array of shape {rates.shape}.")
+    if not (np.all(np.isfinite(rates)) and np.all(rates > 0) and np.all(np.diff(rates) > 0)):
+        raise ValueError(
+            f"{name} must be finite, above 0 and rising; got "
+            f"{np.array2string(rates, threshold=6, precision=3)}."
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -215,4 +239,13 @@ def _numbers(value: Any) -> np.ndarray:
 
 def _confirmation(content: dict[str, Any]) -> Confirmation:
     fields = {part.name: content[part.name] for part in dataclasses.fields(Confirmation)}
-    return Confirmation(**fields)
+    made = Confirmation(**fields)
+    lists: list[list[Any]] = [made.learning_rates, made.losses, made.steps]
+    if len({len(each) for each in lists}) > 1 or not made.learning_rates:
+        raise ValueError("the lists of the confirmation differ in length, or are empty")
+    numbers = [*made.learning_rates, *made.steps, made.low, made.high, made.cost]
+    if not all(type(value) in (int, float) for value in numbers):
+        raise ValueError("the confirmation has something else where a number belongs")
+    if not all(isinstance(warning, str) for warning in made.warnings):
+        raise ValueError("the warnings of the confirmation are no text")
+    return made

@@ -290,7 +290,7 @@ class _Campaign:
         low, high = self._options.low, self._options.high
         if low is not None and high is not None:
             return Start(low, high, math.sqrt(low * high), firm=True)
-        while (known := self._record.range_test()) is None:
+        while (known := self._range_test()) is None:
             trial = self._record.begin(RANGE_TEST)
             if trial is None:
                 if not self._wait():
@@ -305,6 +305,11 @@ class _Campaign:
                 except Taken:
                     continue
         return Start(known["low"], known["high"], known["suggestion"] or ANYWHERE[2])
+
+    def _range_test(self) -> dict[str, Any] | None:
+        known = self._record.range_test()
+        with self._record.problems():
+            return None if known is None else _checked(known)
 
     def _step(self, plan: Plan) -> bool:
         """Do one run, or wait for others; False at the end."""
@@ -359,7 +364,7 @@ class _Campaign:
         answer, rounds = plan.answer(found), plan.rounds(found)
         if answer is None:
             raise NoSuggestion(_why_not(rounds, self._options))
-        known = self._record.range_test()
+        known = self._range_test()
         model = self._runner.model
         if known is not None:
             losses = [math.nan if loss is None else loss for loss in known["losses"]]
@@ -500,6 +505,20 @@ def _summary(test: RangeTest) -> dict[str, Any]:
         "suggestion": suggestion,
         "learning_rates": [float(rate) for rate in test.learning_rates],
         "losses": [float(loss) if math.isfinite(loss) else None for loss in test.losses],
+    }
+
+
+def _checked(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary as another process wrote it; whatever else is there throws."""
+    low, high, suggestion = found["low"], found["high"], found["suggestion"]
+    if not 0 < low < high < math.inf or not (suggestion is None or 0 < suggestion < math.inf):
+        raise ValueError(f"a range test from {low} to {high} that suggests {suggestion}")
+    return {
+        "low": float(low),
+        "high": float(high),
+        "suggestion": suggestion,
+        "learning_rates": [float(rate) for rate in found["learning_rates"]],
+        "losses": [None if loss is None else float(loss) for loss in found["losses"]],
     }
 
 

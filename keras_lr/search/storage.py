@@ -24,8 +24,24 @@ _DRIVERS = {
 _SECRETS = ("password", "passwd", "sslpassword")  # in the part of an address after "?"
 
 
+# What Optuna, and reading what it gives, throw where a record holds what nobody wrote there.
+_DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
+
+
 class SearchError(RuntimeError):
     """A search cannot begin or go on, through no fault of its arguments: the storage, mostly."""
+
+
+class Refused(ValueError):
+    """An argument is wrong: what `problems` must not take for a damaged storage."""
 
 
 def import_optuna() -> Any:
@@ -53,7 +69,7 @@ def problems(where: str, local: bool) -> Iterator[None]:
         local: Whether it is a file, and no server can be down.
 
     Raises:
-        SearchError: If the storage cannot be reached or used.
+        SearchError: If the storage cannot be reached or used, or is damaged.
     """
     import optuna
     import sqlalchemy.exc
@@ -68,10 +84,19 @@ def problems(where: str, local: bool) -> Iterator[None]:
             yield
     except errors as error:
         raise SearchError(_explained(error, where, local)) from error
-    except RuntimeError as error:  # a schema of another version of Optuna
-        if "optuna" not in str(error).lower() or isinstance(error, SearchError):
+    except RuntimeError as error:  # a schema of another version of Optuna, several objectives
+        if isinstance(error, (SearchError, optuna.exceptions.OptunaError)):
             raise
         raise SearchError(f"{where} cannot be used: {_first_line(error)}") from error
+    except Refused:
+        raise
+    except _DAMAGED as error:
+        raise SearchError(_damaged(error, where)) from error
+
+
+def _damaged(error: BaseException, where: str) -> str:
+    told = _first_line(error)[:200]
+    return f"{where} is damaged: {told} ({type(error).__name__}). Name another one."
 
 
 def _explained(error: BaseException, where: str, local: bool) -> str:
@@ -136,7 +161,6 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
 
     Raises:
         ValueError: If it is nothing that can be opened, or its driver is not installed.
-        SearchError: If it is damaged.
     """
     import optuna
     import sqlalchemy
@@ -152,19 +176,14 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
         path = text.removeprefix("journal:")
         _check_folder(path, where)
         _check_journal(path, where)
-        try:
-            return _beating(JournalStorage)(JournalFileBackend(path), heartbeat)
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
-            raise SearchError(
-                f"{where} is damaged: {_first_line(error)}. Name another file."
-            ) from error
+        return _beating(JournalStorage)(JournalFileBackend(path), heartbeat)
     url = (
         _url(text)
         if "://" in text
         else sqlalchemy.engine.URL.create("sqlite", database=os.path.abspath(text))
     )
     if url is None:
-        raise ValueError(
+        raise Refused(
             "storage must be a file, journal:FILE or a URL like postgresql://user@host/name; got "
             "one that cannot be read. In a password write @ as %40 and / as %2F."
         )
@@ -179,7 +198,7 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
         installed = [name for name in names if importlib.util.find_spec(name)]
         if url.drivername == kind:
             if not installed:
-                raise ValueError(f"{where} needs a driver that is not installed. {install}.")
+                raise Refused(f"{where} needs a driver that is not installed. {install}.")
             driver = {"MySQLdb": "mysqldb"}.get(installed[0], installed[0])
             url = url.set(drivername=f"{kind}+{driver}")
         options = {"pool_pre_ping": True}
@@ -197,7 +216,7 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
             )
         )
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
-        raise ValueError(
+        raise Refused(
             f"{where} needs a driver that is not installed, or is of an unknown kind: "
             f"{_first_line(error)}."
         ) from error
@@ -242,10 +261,10 @@ def _alone_on_sqlite(rdb: Any) -> Any:
 def _check_folder(path: str, where: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise ValueError(f"The folder of {where} must exist; {folder} does not.")
+        raise Refused(f"The folder of {where} must exist; {folder} does not.")
     there = path if os.path.exists(path) else folder
     if os.path.isdir(path) or not os.access(there, os.W_OK):
-        raise ValueError(f"{where} must be a file that can be written. Name another one.")
+        raise Refused(f"{where} must be a file that can be written. Name another one.")
 
 
 def _check_journal(path: str, where: str) -> None:
@@ -254,7 +273,7 @@ def _check_journal(path: str, where: str) -> None:
         with open(path, "rb") as file:
             start = file.read(80)
         if start and b"op_code" not in start:
-            raise ValueError(f"{where} is no journal of Optuna. Name another file.")
+            raise Refused(f"{where} is no journal of Optuna. Name another file.")
 
 
 def _requeue(study: optuna.Study, trial: Any) -> None:

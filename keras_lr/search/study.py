@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MOST_DEATHS = 3  # processes that one job may take with it
 RANGE_TEST = "range test"
+ENDS = ("finished", "behind", "diverged")
 _MARK = "keras_lr"
 
 
@@ -122,7 +123,7 @@ class Study:
             )
         except self._optuna.exceptions.DuplicatedStudyError:
             if not resume:
-                raise ValueError(_exists(name, self.where)) from None
+                raise places.Refused(_exists(name, self.where)) from None
             study = self._optuna.load_study(storage=self._storage, study_name=name)
             return study, True
         return study, False
@@ -136,7 +137,7 @@ class Study:
             or (self.study.direction.name == "MAXIMIZE") != self.maximize
         )
         if known is None and strange:
-            raise ValueError(
+            raise places.Refused(
                 f"The study {self.name!r} in {self.where} was not made by keras-lr. Choose "
                 "another name for this search."
             )
@@ -145,7 +146,7 @@ class Study:
             self.study.set_metric_names([objective])
             known = self.study.user_attrs[_MARK]  # of two who began it at once one has written it
         if known.get("format") != FORMAT:
-            raise ValueError(
+            raise places.Refused(
                 f"The study {self.name!r} in {self.where} has format {known.get('format')!r} of "
                 f"another version of keras-lr; this one reads {FORMAT}. Choose another name."
             )
@@ -155,7 +156,7 @@ class Study:
             if _plain(old) == new or part == "version":
                 continue
             if part in ("model", "data"):
-                raise ValueError(
+                raise places.Refused(
                     f"The study {self.name!r} in {self.where} is of another {part}: it was begun "
                     f"with {_shown(old)}, and this is {_shown(new)}. Choose another name for this "
                     "search."
@@ -165,7 +166,7 @@ class Study:
                 for key in dict.fromkeys([*(old or {}), *(new or {})])
                 if _value(old, key) != _value(new, key)
             ]
-            raise ValueError(
+            raise places.Refused(
                 f"The study {self.name!r} in {self.where} was begun with other settings: "
                 f"{'; '.join(names)}. Take those, or choose another name for this search."
             )
@@ -175,11 +176,14 @@ class Study:
     def found(self) -> dict[str, Outcome]:
         """How the jobs ended that have ended, by their keys."""
         outcomes: dict[str, Outcome] = {}
-        for trial in self._trials():
-            key = trial.user_attrs.get("job")
-            if key is None or key in outcomes or not self._done(trial) or key == RANGE_TEST:
-                continue
-            outcomes[key] = self._outcome(trial)
+        with self.problems():
+            for trial in self._trials():
+                key = trial.user_attrs.get("job")
+                if key is None or key in outcomes or not self._done(trial) or key == RANGE_TEST:
+                    continue
+                outcomes[key] = self._outcome(trial)
+                if outcomes[key].job.key != key:
+                    raise LookupError(f"trial {trial.number} is not of the job {key}")
         return outcomes
 
     def running(self) -> int:
@@ -190,7 +194,8 @@ class Study:
         """What the range test of this study found; None if there is none yet."""
         for trial in self._trials():
             if trial.user_attrs.get("job") == RANGE_TEST and self._done(trial):
-                return dict(trial.user_attrs["range_test"])
+                with self.problems():
+                    return dict(trial.user_attrs["range_test"])
         return None
 
     def begin(self, job: Job | str) -> Trial | None:
@@ -323,7 +328,7 @@ class Study:
             attributes["fraction"],
             attributes["epochs"],
         )
-        ended = attributes["ended"]
+        ended = {each: each for each in ENDS}[attributes["ended"]]
         value = math.nan if ended == "diverged" or trial.value is None else float(trial.value)
         history = {
             name: [float(each) for each in values]
@@ -453,7 +458,7 @@ def check_new(storage: Any, name: str) -> None:
         there = opened(storage, 1, where)
         try:
             if any(each.study_name == name for each in there.get_all_studies()):
-                raise ValueError(_exists(name, where))
+                raise places.Refused(_exists(name, where))
         finally:
             if there is not storage:
                 close(there)
