@@ -1,6 +1,9 @@
 # make demo   a real range test on a real model, from a bare machine (python3 >= 3.10)
 # make test   lint, types, and the suite on the three backends
 # make bench  remake the tables of measurements (hours); BENCH=suggestion for some of them
+# make docs   the API reference, from the docstrings: build/docs/index.html
+# make examples   run the examples; BACKEND=torch on another backend
+# make notebook   run examples/tour.ipynb anew and keep its outputs
 # All share $(VENV); stamp files in it remember what is installed already.
 
 PYTHON ?= python3
@@ -8,13 +11,15 @@ VENV ?= .venv
 JOBS ?= 2
 BACKENDS ?= tensorflow jax torch
 BENCH ?=
+BACKEND ?= tensorflow
+EXAMPLES ?= digits_find one_cycle cyclic large_batch fine_tune_digits search_digits
 
 BIN := $(VENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 TEST_ENV := OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 MPLBACKEND=agg
 SOURCES := keras_lr cli tests examples $(wildcard benchmarks)
 
-.PHONY: help demo test lint format suite bench clean
+.PHONY: help demo test lint format suite bench docs examples notebook clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -69,6 +74,23 @@ suite: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(RUN) $(BIN)/python benchmarks/tables.py $(BENCH)
+
+# keras_lr.preview and keras_lr.search are functions; the modules of these names are private.
+docs: $(VENV)/.test
+	PDOC_ALLOW_EXEC=1 $(RUN) $(TEST_ENV) KERAS_BACKEND=jax $(BIN)/python -m pdoc --docformat google \
+		--no-show-source --no-include-undocumented --template-directory docs/reference \
+		-o build/docs keras_lr keras_lr.plotting '!keras_lr.preview' '!keras_lr.search'
+
+# They write to demo/.
+examples: $(VENV)/.test
+	mkdir -p demo
+	@set -e; cd demo; for example in $(EXAMPLES); do \
+		echo "== $$example on $(BACKEND)"; \
+		KERAS_BACKEND=$(BACKEND) $(CURDIR)/$(BIN)/python ../examples/$$example.py; \
+	done
+
+notebook: $(VENV)/.test
+	$(RUN) $(TEST_ENV) KERAS_BACKEND=jax $(BIN)/python examples/make_tour.py
 
 clean:
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,7 @@
-"""Learning rates for Keras 3: find one, see why, and train with it."""
+"""Learning rates for Keras 3: find one, see why, and train with it.
+
+Functions that draw are in `keras_lr.plotting`, which imports matplotlib when it draws.
+"""
 
 from keras_lr import optimizers, schedules
 from keras_lr.callbacks import (

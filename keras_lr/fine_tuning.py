@@ -1,7 +1,5 @@
 """`fine_tune`: first the head alone, then the whole model at rates that fall towards the input."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 

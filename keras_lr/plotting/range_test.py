@@ -94,7 +94,7 @@ def save_range_test_plot(
         test: The `RangeTest` to draw.
         path: The file; its ending names the format (`.png`, `.svg`, `.pdf`, ...).
         dpi: Pixels per inch of a bitmap.
-        **options: As in `plot_range_test`, without `ax`.
+        options: As in `plot_range_test`, without `ax`.
 
     Raises:
         ValueError: If matplotlib cannot write a format of that name.

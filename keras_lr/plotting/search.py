@@ -174,7 +174,7 @@ def save_search_plot(
         search: The `Search` to draw.
         path: The file; its ending names the format (`.png`, `.svg`, `.pdf`, ...).
         dpi: Pixels per inch of a bitmap.
-        **options: As in `plot_search`, without `axes`.
+        options: As in `plot_search`, without `axes`.
 
     Raises:
         ValueError: If matplotlib cannot write a format of that name; or as in `plot_search`.
