@@ -110,7 +110,9 @@ class Networks:
 
     def begin_anew(self):
         """Give all of them their first weights."""
-        keras.utils.set_random_seed(0)  # batches come in the same order whatever is compared
+        # Batches come in the same order whatever is compared, save in the very first `fit`, in
+        # which Keras draws random numbers to build the model.
+        keras.utils.set_random_seed(0)
         begin_anew(self.model, self.weights)
 
     def train(self, rate, callbacks=(), *, epochs, batch_size=64):

@@ -1,0 +1,203 @@
+"""Write examples/tour.ipynb, with its outputs: python examples/make_tour.py [NOTEBOOK]
+
+The notebook's cells stand here, where a change to them can be read. `make notebook` runs this.
+Needs nbclient, nbformat and ipykernel beside what the examples need.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+CELLS = [
+    """
+# A tour of keras-lr
+
+Find a rate, look at it, train with it, give each layer its own, and ask what went wrong. Everything
+here runs in seconds on a CPU, on TensorFlow, JAX or PyTorch; the outputs come from JAX.
+""",
+    """
+>>>
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import matplotlib.pyplot as plt
+from digits_model import digits, small_cnn
+
+import keras_lr
+
+%matplotlib inline
+%config InlineBackend.figure_formats = ["png"]
+plt.rcParams["figure.dpi"] = 72
+keras.utils.set_random_seed(0)
+x, y = digits()
+model = small_cnn()  # with batch normalisation, dropout and Adam
+x.shape, model.count_params()
+""",
+    """
+## Find a rate
+
+`lr_find` trains for 100 steps while the rate climbs, and gives the model back as it was.
+""",
+    """
+>>>
+test = keras_lr.lr_find(model, x, y, batch_size=32, seed=0, verbose=0)
+found = test.suggest()
+print(f"{found.learning_rate:.2g}, between {found.low:.2g} and {found.high:.2g}")
+print(found.reason)
+""",
+    """
+>>>
+figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+test.plot(axes);
+""",
+    """
+## Train with it
+
+One cycle climbs to the rate and falls again, while the momentum mirrors it. `LRLogger` records what
+each update was trained with.
+""",
+    """
+>>>
+history = model.fit(
+    x, y, epochs=3, batch_size=32, validation_split=0.2, verbose=0,
+    callbacks=[keras_lr.OneCycle(max_lr=found.learning_rate), log := keras_lr.LRLogger()],
+)
+[round(accuracy, 3) for accuracy in history.history["val_accuracy"]]
+""",
+    """
+>>>
+figure, (above, below) = plt.subplots(2, figsize=(7, 4), sharex=True, layout="constrained")
+above.plot(log.history["learning_rate"])
+above.set_ylabel("learning rate")
+below.plot(log.history["momentum"])
+below.set(ylabel="momentum (beta_1)", xlabel="update");
+""",
+    """
+## Look before you train
+
+`preview` tells what a schedule, or a stack of callbacks, would do. The code that trains computes
+the numbers.
+""",
+    """
+>>>
+decay = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=1000)
+shown = keras_lr.preview([decay, keras_lr.WarmUp(steps=100)], steps=1000)
+figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+shown.plot(axes);
+""",
+    """
+## A rate for each layer, and a plateau
+
+The last layer learns at the optimizer's rate, each layer before it at half the rate of the next.
+`ReduceLROnPlateau` halves all of them when the loss stops to fall.
+""",
+    """
+>>>
+multipliers = keras_lr.layer_decay(model, 0.5)
+model.compile(
+    keras_lr.optimizers.LayerwiseLR(keras.optimizers.Adam(found.learning_rate), multipliers),
+    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+)
+plateau = keras_lr.ReduceLROnPlateau("loss", factor=0.5, patience=1, restore_best_weights=True)
+history = model.fit(x, y, epochs=5, batch_size=32, verbose=0, callbacks=[plateau])
+print(multipliers)
+print([float(f"{rate:.2g}") for rate in history.history["learning_rate"]])
+""",
+    """
+## What went wrong?
+
+A run at thirty times the rate, and what `diagnose` reads from its log.
+""",
+    """
+>>>
+keras.utils.set_random_seed(0)
+model = small_cnn()
+model.optimizer.learning_rate = 30 * found.learning_rate
+history = model.fit(x, y, epochs=8, batch_size=32, validation_split=0.2, verbose=0)
+print(keras_lr.diagnose(history, batch_size=32))
+""",
+    """
+## Confirm by training
+
+A search trains at each rate and refines around the best. This one is short, and keeps its record in
+memory; with `storage="digits.sqlite3"` it could be stopped, and would go on.
+""",
+    """
+>>>
+best = keras_lr.search(
+    small_cnn(), x, y, epochs=1, fine_rounds=1, points=3, repeats=2, batch_size=32,
+    verbose=0,
+)
+print(f"{best.learning_rate:.2g}, between {best.low:.2g} and {best.high:.2g}")
+print(best.python())
+""",
+    """
+>>>
+figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+keras_lr.plotting.plot_search_rates(best, axes);
+""",
+]
+
+
+def notebook():
+    """The notebook without outputs."""
+    from nbformat import v4
+
+    cells = []
+    for number, text in enumerate(cell.strip() for cell in CELLS):
+        code = text.startswith(">>>\n")
+        make = v4.new_code_cell if code else v4.new_markdown_cell
+        cells.append(make(text.removeprefix(">>>\n"), id=f"cell-{number}"))
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+def execute(book, timeout=120):
+    """Run its cells in the folder of the examples, and leave out what differs by machine.
+
+    Raises:
+        CellExecutionError: If a cell fails.
+    """
+    from nbclient import NotebookClient
+
+    client = NotebookClient(book, timeout=timeout, resources={"metadata": {"path": str(HERE)}})
+    client.execute()
+    for cell in book.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+    book.metadata.pop("language_info", None)
+    book.metadata["language_info"] = {"name": "python"}
+    return book
+
+
+def shape(book):
+    """For each cell its source and the kinds of its outputs."""
+    return [
+        (
+            cell.source,
+            [sorted(out.get("data", {out.output_type: None})) for out in cell.get("outputs", ())],
+        )
+        for cell in book.cells
+    ]
+
+
+def main():
+    import nbformat
+
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "tour.ipynb"
+    book = execute(notebook())
+    nbformat.write(book, path)
+    if re.search(r"/home/|/root/|/tmp/", path.read_text(encoding="utf-8")):
+        sys.exit(f"{path} names a folder of this machine.")
+    print(f"Wrote {path}, {path.stat().st_size / 1000:.0f} kB.")
+
+
+if __name__ == "__main__":
+    main()
