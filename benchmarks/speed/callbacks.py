@@ -252,10 +252,12 @@ def floor_of(seconds):
 def measure(names, size, repeats):
     """The rows of one size."""
     x, y = data(size.steps)
-    # Two of each, made in mirrored order: what is made earlier lies better in memory.
+    # Two of each, made in mirrored order: what is made earlier lies better in memory. Where it
+    # takes long to compile, and a step takes longer than that matters, one.
+    twice = names[::-1] if size.variables < 200 else []
     running = [
         (name, Contender(CONTENDERS[name], size, x, y, epochs=2 + repeats))
-        for name in names + names[::-1]
+        for name in names + twice
     ]
     seconds = in_turn(running, size.steps, repeats)
     floor, column = floor_of(seconds), f"{size.variables} variables"
@@ -295,7 +297,7 @@ def main():
     rows = []
     most = 300 if keras.backend.backend() == "jax" else 150
     for variables in options.sizes:
-        steps = options.steps or min(most, max(50, 40 * most // variables))
+        steps = options.steps or min(most, max(30, 40 * most // variables))
         rows += measure(names, Size(variables, steps), options.repeats)
     if keras.backend.backend() != "torch":
         rows += [row("callbacks", n, "traces", text=traces(CONTENDERS[n])) for n in names]
