@@ -25,6 +25,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 SCRIPTS = {
+    "diagnosis": "benchmarks/diagnosis/run.py",
+    "faults": "benchmarks/faults/run.py",
+    "search": "benchmarks/search/run.py",
     "speed": "benchmarks/speed/run.py",
     "suggestion": "benchmarks/suggestion/run.py",
     "suggestion-refit": "benchmarks/suggestion/refit.py",
