@@ -64,7 +64,12 @@ each update was trained with.
     """
 >>>
 history = model.fit(
-    x, y, epochs=3, batch_size=32, validation_split=0.2, verbose=0,
+    x,
+    y,
+    epochs=3,
+    batch_size=32,
+    validation_split=0.2,
+    verbose=0,
     callbacks=[keras_lr.OneCycle(max_lr=found.learning_rate), log := keras_lr.LRLogger()],
 )
 [round(accuracy, 3) for accuracy in history.history["val_accuracy"]]
@@ -130,7 +135,14 @@ memory; with `storage="digits.sqlite3"` it could be stopped, and would go on.
     """
 >>>
 best = keras_lr.search(
-    small_cnn(), x, y, epochs=1, fine_rounds=1, points=3, repeats=2, batch_size=32,
+    small_cnn(),
+    x,
+    y,
+    epochs=1,
+    fine_rounds=1,
+    points=3,
+    repeats=2,
+    batch_size=32,
     verbose=0,
 )
 print(f"{best.learning_rate:.2g}, between {best.low:.2g} and {best.high:.2g}")
