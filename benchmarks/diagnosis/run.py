@@ -28,7 +28,7 @@ import runs
 from keras_lr.diagnosis import NAMES, diagnose
 from keras_lr.diagnosis.result import SEVERITIES
 
-PARTS = (("set with", runs.TUNED_ON), ("held out", runs.HELD_OUT))
+PARTS = {"held-out": runs.HELD_OUT, "tuned-on": runs.TUNED_ON}
 KEPT = 1  # runs of each way and data set in the fixture, and more healthy ones
 
 
@@ -45,48 +45,64 @@ def main() -> None:
     else:
         warnings.simplefilter("ignore")
         found = []
-        for run in runs.runs(tuple(given.data), lambda text: print(text, flush=True)):
+        for run in runs.runs(tuple(given.data), _tell):
             found.append(run)
             if given.logs:
                 with open(given.logs, "w") as file:
                     json.dump([dataclasses.asdict(each) for each in found], file)
     judged = [(run, diagnose(run.log, **options(run))) for run in found]
-    for title, names in PARTS:
-        part = [(run, said) for run, said in judged if run.data in names]
-        if part:
-            print(f"\nRuns {title}: {', '.join(names)}\n")
-            table(part)
+    for part, names in PARTS.items():
+        told = [(run, said) for run, said in judged if run.data in names]
+        if told:
+            print(blocks(f"diagnosis-{part}", told))
     if given.show:
         for run, said in judged:
             if run.way not in said.names and (said or run.way != "healthy"):
-                print(f"\n{run.data}, {run.setup}: {run.way}\n{said}")
+                _tell(f"\n{run.data}, {run.setup}: {run.way}\n{said}")
     if given.write:
         Path(given.write).write_text(fixture(judged))
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def options(run: runs.Run) -> dict[str, Any]:
     return dict(run.options)
 
 
-def table(judged: list[tuple[runs.Run, Any]]) -> None:
-    """A line for each way: found by its name, found by another, and what else was said."""
-    print(f"{'made to be':<22}{'found':>8}{'lost':>6}   what else was said")
+def blocks(name: str, judged: list[tuple[runs.Run, Any]]) -> str:
+    """A row for each way: found by its name, silence, and what else was said; and the sum of it."""
+    lines = [
+        "| made to be | found | nothing said | what else was said |",
+        "| --- | --- | --- | --- |",
+    ]
+    found = 0
     for way in NAMES:
         said = [each for run, each in judged if run.way == way]
         hits = sum(way in each.names for each in said)
+        found += hits
         silent = sum(not each for each in said)
         other = Counter(name for each in said for name in each.names if name != way)
         told = ", ".join(f"{name} {count}" for name, count in other.most_common()) or "-"
-        print(f"{way:<22}{hits:>4}/{len(said):<3}{silent:>6}   {told}")
+        lines.append(f"| {way} | {hits} of {len(said)} | {silent} | {told} |")
     healthy = [each for run, each in judged if run.way == "healthy"]
     false = Counter((one.name, one.severity) for each in healthy for one in each)
     told = ", ".join(f"{name} {count} ({kind})" for (name, kind), count in false.most_common())
-    worst = [
-        sum(any(one.severity in SEVERITIES[:2] for one in each) for each in healthy),
-        sum(bool(each) for each in healthy),
-    ]
-    print(f"\n{len(healthy)} healthy runs: {worst[0]} with a false error or warning, ", end="")
-    print(f"{worst[1]} with anything said: {told or 'nothing'}")
+    cried = sum(any(one.severity in SEVERITIES[:2] for one in each) for each in healthy)
+    sentence = (
+        f"It named the fault in {found} of {len(judged) - len(healthy)} runs made to fail, and of "
+        f"{len(healthy)} healthy ones {cried} got a false error or warning."
+    )
+    lines += ["", f"{sentence} What was said of those: {told or 'nothing'}."]
+    made = [(name, lines)]
+    if name.endswith("held-out"):
+        made.append((f"{name}-short", [sentence]))
+    return "\n".join(
+        line
+        for block, text in made
+        for line in (f"<!-- begin {block} -->", *text, f"<!-- end {block} -->")
+    )
 
 
 def fixture(judged: list[tuple[runs.Run, Any]]) -> str:

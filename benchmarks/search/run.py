@@ -1,6 +1,6 @@
 """How good is the rate that a search finds, beside the one that a range test suggests?
 
-    KERAS_BACKEND=jax python benchmarks/search/run.py
+    python benchmarks/search/run.py       # on JAX, if KERAS_BACKEND says nothing else
 
 Small real tasks. For each: the range test's suggestion (`lr_find` with its defaults, and with
 `confirm=True`), the answer of `search` with its defaults, Keras's default rate, and a grid of four
@@ -18,12 +18,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
@@ -178,11 +182,47 @@ def judge(task: Task, seed: int) -> dict[str, Any]:
     }
 
 
+NAMED = {
+    "Keras's default": "Keras's default rate",
+    "range test": "`lr_find`",
+    "range test, confirmed": "`lr_find(confirm=True)`",
+    "search": f"`search(epochs={EPOCHS})`",
+}
+
+
+def block(results: list[dict[str, Any]]) -> str:
+    """The table of the README."""
+    lines = [
+        f"| {keras.backend.backend()} | median | mean | worst | cost in epochs |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, shown in NAMED.items():
+        values = [result["regret"][name] for result in results]
+        spread = statistics.median(values), statistics.fmean(values), max(values)
+        epochs = statistics.median(result["epochs"][name] for result in results)
+        figures = " | ".join(f"{value:.3f}".lstrip("0") for value in spread)
+        lines.append(
+            f"| {shown} | {figures} | {epochs:.2g} |"
+            if epochs < 100
+            else f"| {shown} | {figures} | {epochs:.0f} |"
+        )
+    held = sum(result["holds"] for result in results)
+    lines += [
+        "",
+        f"The interval of the search held the best rate of the grid in {held} of {len(results)}.",
+    ]
+    return "\n".join(["<!-- begin search -->", *lines, "<!-- end search -->"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", type=Path, help="write the figures as JSON")
+    parser.add_argument("--read", type=Path, nargs="+", help="print what --save wrote; train none")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()
+    if options.read:
+        print(block([result for path in options.read for result in json.loads(path.read_text())]))
+        return
     results = []
     for seed, parts in itertools.product(options.seeds, TASKS):
         began = time.perf_counter()
@@ -190,19 +230,10 @@ def main() -> None:
         results.append(result)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in result["regret"].items())
         seconds = time.perf_counter() - began
-        print(f"{result['task']:<26} {shown}  ({seconds:.0f} s)", flush=True)
-    print(f"\n{len(results)} judged  median   mean    worst   cost in epochs (median)")
-    for name in results[0]["regret"]:
-        values = [result["regret"][name] for result in results]
-        epochs = statistics.median(result["epochs"][name] for result in results)
-        print(
-            f"{name:<22} {statistics.median(values):.3f}   {statistics.fmean(values):.3f}   "
-            f"{max(values):.3f}   {epochs:.3g}"
-        )
-    held = sum(result["holds"] for result in results)
-    print(f"The interval of the search held the best of the grid in {held} of {len(results)}.")
-    if options.save:
-        options.save.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"{result['task']:<26} {shown}  ({seconds:.0f} s)", file=sys.stderr, flush=True)
+        if options.save:
+            options.save.write_text(json.dumps(results, indent=1) + "\n")
+    print(block(results))
 
 
 if __name__ == "__main__":
