@@ -44,6 +44,8 @@ class RangeTest:
         ValueError: If shapes do not fit, or the rates are not positive and rising.
 
     >>> test = RangeTest([1e-3, 1e-2, 1e-1], [2.0, 1.0, 4.0])
+    >>> test
+    <RangeTest of 3 steps, learning rate 0.001 to 0.1>
     >>> test.losses.shape
     (3,)
     """
@@ -56,6 +58,12 @@ class RangeTest:
     confirmation: Confirmation | None = None
     training_steps: int = 0
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        rates = self.learning_rates
+        ends = f"{rates[0]:.4g} to {rates[-1]:.4g}" if len(rates) else "of none"
+        ended = {"": "", "completed": ""}.get(self.stop_reason, f", {self.stop_reason}")
+        return f"<RangeTest of {len(rates)} steps, learning rate {ends}{ended}>"
 
     def __post_init__(self) -> None:
         self.learning_rates = np.array(self.learning_rates, dtype=np.float64)
