@@ -1,19 +1,18 @@
 """Fine-tune a network from the digits 0-4 to the digits 5-9: what do multipliers buy?
 
     python examples/fine_tune_digits.py                   # TensorFlow, or what Keras is set to
-    KERAS_BACKEND=jax python examples/fine_tune_digits.py --seeds 20
+    KERAS_BACKEND=jax python examples/fine_tune_digits.py --networks 40
 
-Takes one to two minutes on a CPU and writes nothing. Needs scikit-learn beside keras-lr.
+Takes less than a minute on two CPU cores and writes nothing. Needs scikit-learn beside keras-lr.
 
-A small network learns 0-4 from all images of these. Then it gets a new head, and learns 5-9 from
+Small networks learn 0-4 from all images of these. Then each gets a new head, and learns 5-9 from
 ten images of each: at one rate everywhere, or at rates that differ from layer to layer, in six
 ways. Every way makes the same number of steps, and takes its rate from the same few, by the
-accuracy on validation images under a seed of its own. What it is worth is then measured under
-other seeds, on 500 test images. A seed gives another pretrained body, another head and other
-images to learn from, the same for every way: so the ways are compared seed by seed.
+accuracy of four networks on validation images. What it is worth is then measured with the other
+networks, on 500 test images. Each network has its own body, head and images to learn from, the same
+for every way: so the ways are compared network by network.
 """
 
-import argparse
 import os
 import time
 
@@ -22,16 +21,26 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from digits_model import digits
-from scipy import stats  # scikit-learn needs it too
+from side_by_side import (
+    FOOT,
+    TUNING,
+    accuracies,
+    begin_anew,
+    dense,
+    head,
+    interval,
+    options,
+    row,
+    summed_loss,
+)
 
 import keras_lr
 from keras_lr.optimizers import LayerwiseLR
 
-RATES = (3e-3, 1e-2, 3e-2, 1e-1)
-TUNING_SEEDS = (1001,)  # more choose the rate more surely, and take longer
+RATES = (3e-3, 1e-2, 4e-2, 0.15, 0.6)
 EPOCHS = 3
 PASSES = 6  # over the images in an epoch; few long epochs are faster than many short ones
-FIT = {"batch_size": 10, "shuffle": False, "verbose": 0}  # a task has its images in random order
+FIT = {"batch_size": 10, "shuffle": False, "verbose": 0}  # the images come in random order
 
 # How each way trains. `compiled` below makes the models, which have the multipliers in them.
 
@@ -63,94 +72,68 @@ WAYS = {  # name: how the multipliers are made, how the model is trained
 }
 
 
-def network():
+def compiled(count, make_multipliers=None):
+    """`count` networks side by side, whose weights never meet: one `fit` trains them all."""
     layers = [
-        keras.layers.Flatten(),
-        keras.layers.Dense(128, activation="relu", name="body_1"),
-        keras.layers.Dense(64, activation="relu", name="body_2"),
-        keras.layers.Dense(5, name="head"),
+        dense(count, 128, activation="relu", name="body_1"),
+        dense(count, 64, activation="relu", name="body_2"),
+        dense(count, 5, name="head"),
     ]
-    return keras.Sequential([keras.Input((8, 8, 1)), *layers])
-
-
-def compiled(make_multipliers=None):
-    model, optimizer = network(), keras.optimizers.Adam()
+    model, optimizer = (
+        keras.Sequential([keras.Input((count, 64)), *layers]),
+        keras.optimizers.Adam(),
+    )
     if make_multipliers:
         optimizer = LayerwiseLR(optimizer, make_multipliers(model))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    model.compile(optimizer, summed_loss)
     return model
 
 
-def begin_anew(model, weights):
-    """Other weights, and an optimizer that never made a step; nothing is compiled again."""
-    model.set_weights(weights)
-    for variable in model.optimizer.variables:
-        variable.assign(np.zeros(variable.shape, variable.dtype))
+def rows_of_each(x, y, rows):
+    """Images and labels for networks side by side; `rows` of each network, one below another."""
+    rows = np.stack(rows, axis=1)
+    return x[rows], y[rows]
 
 
 class Task:
-    """What a seed gives: a pretrained body with a new head, and ten images of each digit."""
+    """Pretrained networks with new heads, and for each ten images of each digit from 5 to 9."""
 
-    def __init__(self, seed, pretraining):
-        keras.utils.set_random_seed(seed)
+    def __init__(self, count):
+        self.count = count
         x, y = digits()
-        old = y < 5
-        begin_anew(pretraining, network().get_weights())
-        pretraining.optimizer.learning_rate = 3e-3
-        pretraining.fit(x[old], y[old], batch_size=64, epochs=5, verbose=0)
-        self.weights = pretraining.get_weights()
-        self.weights[-2:] = network().get_layer("head").get_weights()
+        x, old = x.reshape(len(x), 64), y < 5
+        draws = [np.random.default_rng(network) for network in range(count)]
+
+        keras.utils.set_random_seed(0)
+        model = compiled(count)
+        first = model.get_weights()
+        model.optimizer.learning_rate = 3e-3
+        orders = [draw.permutation(np.flatnonzero(old)) for draw in draws]
+        model.fit(*rows_of_each(x, y, orders), batch_size=64, epochs=5, verbose=0)
+        self.weights = [*model.get_weights()[:-2], *first[-2:]]
 
         x, y = x[~old], y[~old] - 5
-        shuffled, rng = np.random.default_rng(0).permutation(len(x)), np.random.default_rng(seed)
-        test, rest = shuffled[:500], rng.permutation(shuffled[500:])
-        learnt = np.concatenate([rest[y[rest] == digit][:10] for digit in range(5)])
-        validation = np.setdiff1d(rest, learnt)
-        epoch = np.concatenate([rng.permutation(learnt) for _ in range(PASSES)])
-        self.train = x[epoch], y[epoch]
-        self.validation, self.test = (x[validation], y[validation]), (x[test], y[test])
+        shuffled = np.random.default_rng(0).permutation(len(x))
+        test, validation, rest = np.split(shuffled, [500, 650])
+        self.test, self.validation = (x[test], y[test]), (x[validation], y[validation])
+        epochs = []
+        for draw in draws:
+            rest = draw.permutation(rest)
+            learnt = np.concatenate([rest[y[rest] == digit][:10] for digit in range(5)])
+            epochs.append(np.concatenate([draw.permutation(learnt) for _ in range(PASSES)]))
+        self.train = rows_of_each(x, y, epochs)
 
-    def accuracy(self, model, train, rate, images):
-        """Per cent of `images` that are right after fine-tuning."""
-        begin_anew(model, self.weights)
-        train(model, *self.train, rate)
-        return 100.0 * model.evaluate(*images, batch_size=500, verbose=0)[1]
-
-
-def compare(seeds, rates):
-    """For each way the rate that it chose, and its test accuracy under each seed."""
-    pretraining = compiled()
-    tuning = [Task(seed, pretraining) for seed in TUNING_SEEDS] if len(rates) > 1 else []
-    tasks = [Task(seed, pretraining) for seed in range(seeds)]
-    results = {}
-    for name, (make_multipliers, train) in WAYS.items():
-        model = compiled(make_multipliers)
-        validated = {
-            rate: sum(task.accuracy(model, train, rate, task.validation) for task in tuning)
-            for rate in rates
-        }
-        rate = max(validated, key=validated.get)
-        tested = [task.accuracy(model, train, rate, task.test) for task in tasks]
-        results[name] = rate, np.array(tested)
-    return results
-
-
-def intervals(results):
-    """Each way's mean difference to one rate, in points, and its interval: 95 % for all at once.
-
-    Student's t of the differences under each seed, with Bonferroni's correction: of six
-    intervals of 95 % each, one would often miss the truth.
-    """
-    _, plain = results[ONE_RATE]
-    others = [name for name in results if name != ONE_RATE]
-    quantile = stats.t.ppf(1.0 - 0.025 / len(others), len(plain) - 1)
-    found = {}
-    for name in others:
-        difference = results[name][1] - plain
-        margin = quantile * difference.std(ddof=1) / np.sqrt(len(difference))
-        found[name] = difference.mean(), difference.mean() - margin, difference.mean() + margin
-    return found
+    def tuned(self, make_multipliers, train, rates):
+        """The rate that the tuning networks choose, and the test accuracies of the others."""
+        model, best = compiled(self.count, make_multipliers), -np.inf
+        for tried in rates:
+            begin_anew(model, self.weights)
+            train(model, *self.train, tried)
+            validated = accuracies(model, *self.validation, self.count)[:TUNING].mean()
+            if validated > best:
+                best, rate = validated, tried
+                tested = accuracies(model, *self.test, self.count)[TUNING:]
+        return rate, tested
 
 
 def shown(mean, low, high):
@@ -162,9 +145,7 @@ def verdict(found):
 
     def listed(names):
         names = sorted(names, key=lambda name: -found[name][0])
-        return ", ".join(
-            "{} {:+.1f} points ({:+.1f} to {:+.1f})".format(n, *found[n]) for n in names
-        )
+        return ", ".join(f"{name} {shown(*found[name])}" for name in names)
 
     better = [name for name, (_, low, _) in found.items() if low > 0]
     worse = [name for name, (_, _, high) in found.items() if high < 0]
@@ -180,24 +161,21 @@ def verdict(found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5, help="to compare under, at least 2")
-    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="to choose from")
-    options = parser.parse_args()
-    seeds, rates = options.seeds, options.rates
-    if seeds < 2:
-        parser.error(f"--seeds must be at least 2, for a spread; got {seeds}.")
-
+    chosen = options(__doc__.splitlines()[0], RATES)
     begin = time.perf_counter()
-    results = compare(seeds, rates)
-    found = intervals(results)
-    print(f"{keras.backend.backend()}: test accuracy on 5-9 in per cent, mean of {seeds} seeds")
-    print(f"{'':28}{'rate':>7}{'mean':>7}{'spread':>8}   over one rate (95 % for all at once)")
-    for name, (rate, tested) in results.items():
-        edge = "*" if rate in (min(rates), max(rates)) else " "
-        row = f"{name:28}{rate:7g}{edge}{tested.mean():6.1f}{tested.std(ddof=1):8.1f}"
-        print(row if name == ONE_RATE else f"{row}   {shown(*found[name])}")
-    print("Spread: standard deviation over seeds. *: the last rate of those tried.")
+    task = Task(TUNING + chosen.networks)
+    print(f"{head(chosen.networks)}   over one rate (95 % for all at once)")
+    found, plain = {}, None
+    for name, way in WAYS.items():
+        rate, tested = task.tuned(*way, chosen.rates)
+        line = row(name, EPOCHS * PASSES, rate, tested, chosen.rates)
+        if plain is None:
+            plain = tested
+        else:
+            found[name] = interval(tested - plain, len(WAYS) - 1)
+            line = f"{line}   {shown(*found[name])}"
+        print(line, flush=True)
+    print(FOOT)
     print(verdict(found))
     print(f"{time.perf_counter() - begin:.0f} seconds.")
 

@@ -144,11 +144,11 @@ class Networks:
         return rate, tested
 
 
-def options(description):
-    """What the command line says: `networks` and `rates`."""
+def options(description, rates=RATES):
+    """What the command line says: `networks`, and `rates` in place of these."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--networks", type=int, default=12, help="to judge by, at least 2")
-    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="to choose from")
+    parser.add_argument("--rates", type=float, nargs="+", default=rates, help="to choose from")
     found = parser.parse_args()
     if found.networks < 2:
         parser.error(f"--networks must be at least 2, for a spread; got {found.networks}.")

@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 @pytest.mark.once
 def test_fine_tuning_example_compares_every_way_with_one_rate(tmp_path):
-    short = ["--seeds", "2", "--rates", "0.01"]
+    short = ["--networks", "2", "--rates", "0.01"]
     run = subprocess.run(
         [sys.executable, str(EXAMPLES / "fine_tune_digits.py"), *short],
         cwd=tmp_path,
@@ -22,7 +22,7 @@ def test_fine_tuning_example_compares_every_way_with_one_rate(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert len(re.findall(r" points \(.* to .*\)$", run.stdout, flags=re.MULTILINE)) == 6
-    assert re.search(r"^one rate everywhere +0\.01\* +[6-9]\d\.\d", run.stdout, re.MULTILINE)
+    assert re.search(r"^one rate everywhere +18 +0\.01\* +[6-9]\d\.\d", run.stdout, re.MULTILINE)
     assert re.search(r"^Over one rate .*multipliers bought", run.stdout, re.MULTILINE)
     assert not any(tmp_path.iterdir())
 
