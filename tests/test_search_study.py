@@ -67,6 +67,25 @@ def same(left, right):
 # A job from its beginning to its end
 
 
+def test_whoever_waits_asks_once_for_all_jobs(storage, join, monkeypatch):
+    first, second = join(storage), join(storage)
+    jobs = [job(number) for number in range(1, 6)]
+    with contextlib.ExitStack() as trials:
+        for each in jobs[:4]:
+            trials.enter_context(first.begin(each))
+        asked, read = [], second.study.get_trials
+
+        def asking(**how):
+            asked.append(how)
+            return read(**how)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(second.study, "get_trials", asking)
+            assert second.free(jobs) == jobs[4:]
+        assert len(asked) == 1
+    assert second.free(jobs) == jobs  # all given back
+
+
 def test_an_outcome_comes_back_to_the_last_bit(storage, join):
     ends = [("finished", 0.1 + 0.2), ("finished", -math.inf), ("behind", 2 / 3)]
     ends.append(("diverged", math.nan))

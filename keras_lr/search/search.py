@@ -319,7 +319,7 @@ class _Campaign:
         if not missing:
             self._record.tidy()
             return False
-        for job in missing:
+        for job in self._record.free(missing):
             trial = self._record.begin(job)
             if trial is not None:
                 self._waiting = False

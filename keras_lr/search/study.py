@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +197,14 @@ class Study:
                 with self.problems():
                     return dict(trial.user_attrs["range_test"])
         return None
+
+    def free(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those of the jobs that no living process is at work on."""
+        with self.problems():
+            self._optuna.storages.fail_stale_trials(self.study)
+        running = [each for each in self._trials() if each.state == self._states.RUNNING]
+        taken = {each.user_attrs.get("job") for each in running}
+        return [job for job in jobs if job.key not in taken]
 
     def begin(self, job: Job | str) -> Trial | None:
         """A trial for this process to do the job in; None if another one has it or did it.
