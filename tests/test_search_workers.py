@@ -24,8 +24,21 @@ import os, time
 import keras
 from command_line import Batches
 
+def meet():
+    "Wait for the other processes: else one that starts late may find nothing left to do."
+    place, _, count = os.environ["MEET"].rpartition(":")
+    with open(os.path.join(place, str(os.getpid())), "w"):
+        deadline = time.monotonic() + 60
+    while len(os.listdir(place)) < int(count) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
 class Slow(Batches):
+    met = False
+
     def __getitem__(self, index):
+        if not Slow.met:
+            Slow.met = True
+            meet()
         time.sleep(float(os.environ.get("SLOW", 0)))
         return super().__getitem__(index)
 
@@ -57,7 +70,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def started_in(folder, storage, *arguments, slow):
+def started_in(folder, storage, *arguments, slow, meet):
     paths = [str(folder), os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, "-m", "keras_lr_cli", *COMMAND, "--storage", storage, *arguments],
@@ -67,6 +80,7 @@ def started_in(folder, storage, *arguments, slow):
             "KERAS_BACKEND": BACKEND,
             "PYTHONPATH": os.pathsep.join(paths),
             "SLOW": str(slow),
+            "MEET": meet,
         },
         start_new_session=True,
         stdin=subprocess.DEVNULL,
@@ -77,12 +91,17 @@ def started_in(folder, storage, *arguments, slow):
 
 
 @pytest.fixture
-def start(folder):
-    """Start `keras-lr search` in a group of its own; what still runs afterwards is killed."""
-    started = []
+def start(folder, tmp_path):
+    """Start `keras-lr search` in a group of its own; what still runs afterwards is killed.
 
-    def begin(storage, *arguments, slow=0.06):
-        started.append(started_in(folder, storage, *arguments, slow=slow))
+    Of `together` processes none trains before all have come.
+    """
+    started, place = [], tmp_path / "met"
+    place.mkdir()
+
+    def begin(storage, *arguments, slow=0.06, together=1):
+        meet = f"{place}:{together}"
+        started.append(started_in(folder, storage, *arguments, slow=slow, meet=meet))
         return started[-1]
 
     yield begin
@@ -196,11 +215,12 @@ def deaths(storage):
 @pytest.fixture(scope="module")
 def undisturbed(folder):
     """The answer of one process that nobody disturbs."""
-    return json.loads(ended(started_in(folder, "undisturbed.sqlite3", slow=0.0))[0])
+    meet = f"{folder}:0"
+    return json.loads(ended(started_in(folder, "undisturbed.sqlite3", slow=0.0, meet=meet))[0])
 
 
 def test_of_two_processes_one_is_killed_and_the_other_does_its_run(start, shared, undisturbed):
-    first, second = start(shared), start(shared)
+    first, second = start(shared, together=2), start(shared, together=2)
     assert kill_in_mid_run(shared, first) == second.pid
     answer, lines = ended(first)
     check(shared, answer, undisturbed)
@@ -212,7 +232,7 @@ def test_of_two_processes_one_is_killed_and_the_other_does_its_run(start, shared
 def test_workers_of_one_command_share_its_work_and_a_killed_one_is_missed_by_none(
     start, database, undisturbed
 ):
-    command = start(database, "--workers", "2", "--no-resume")
+    command = start(database, "--workers", "2", "--no-resume", together=2)
     kill_in_mid_run(database, command)
     answer, lines = ended(command)
     check(database, answer, undisturbed)
@@ -225,7 +245,7 @@ def test_workers_of_one_command_share_its_work_and_a_killed_one_is_missed_by_non
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_search_goes_on_at_once(start, database, undisturbed, how):
     """Ctrl-C reaches all processes of a command, SIGTERM the first alone."""
-    command = start(database, "--workers", "2")
+    command = start(database, "--workers", "2", together=2)
     wait_for_run(database, command)
     if how == "SIGTERM":
         command.terminate()
