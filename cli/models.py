@@ -142,7 +142,10 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool) -> Any:
                 spec,
                 safe_mode=not trust,
                 compile=not recompiled,
-                custom_objects=_old_names() if spec.endswith(H5) else None,
+                custom_objects={
+                    **_optimizers_of_any_backend(),
+                    **(_old_names() if spec.endswith(H5) else {}),
+                },
             )
             if spec.endswith(H5):
                 _repair_optimizer(model, spec)
@@ -170,6 +173,18 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool) -> Any:
     if model is None:
         raise BadInput(f"{spec} holds no model.")
     return model
+
+
+def _optimizers_of_any_backend() -> dict[str, Any]:
+    """Keras's optimizers by name: a file from torch names classes that work on torch alone."""
+    import keras
+
+    classes = vars(keras.optimizers).values()
+    return {
+        each.__name__: each
+        for each in classes
+        if isinstance(each, type) and issubclass(each, keras.optimizers.Optimizer)
+    }
 
 
 def _old_names() -> dict[str, Any]:

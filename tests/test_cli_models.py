@@ -289,3 +289,18 @@ def test_module_that_does_not_exist_is_named(module):
 )
 def test_a_loss_has_one_name(loss, name):
     assert models.loss_name(loss) == name
+
+
+def test_a_model_that_was_saved_on_torch_has_the_optimizer_of_this_backend(files, tmp_path):
+    """Keras writes the module of its torch class down, and other backends cannot train with it."""
+
+    def as_torch_writes(config):
+        optimizer = config["compile_config"]["optimizer"]
+        assert optimizer["class_name"] == "Adam"
+        optimizer["module"] = "keras.src.backend.torch.optimizers.torch_adam"
+        optimizer["registered_name"] = "Adam"
+
+    rewrite(files / "model.keras", tmp_path / "torch.keras", as_torch_writes)
+    loaded = models.load_model(str(tmp_path / "torch.keras"))
+    assert type(loaded.optimizer) is type(keras.optimizers.Adam())
+    loaded.fit(*command_line.arrays(), verbose=0)
