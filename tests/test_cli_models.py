@@ -203,7 +203,8 @@ def test_h5_with_a_loss_by_its_short_name_loads(tmp_path, loss):
 
 def test_compile_state_that_cannot_be_read_gives_way_to_options(files, tmp_path):
     def change(config):
-        config["compile_config"]["optimizer"]["class_name"] = "Adamantine"
+        unknown = {"class_name": "Adamantine", "registered_name": "Adamantine"}
+        config["compile_config"]["optimizer"].update(unknown)
 
     rewrite(files / "model.keras", tmp_path / "m.keras", change)
     with pytest.raises(BadInput):
