@@ -10,13 +10,14 @@ __all__ = ["check_alone", "check_distribution", "check_shares", "evenly_shared",
 
 
 def sharing_devices() -> int:
-    """Devices that share each batch equally under `keras.distribution`; 1 without one."""
+    """Devices that share each batch of this process under `keras.distribution`; 1 without one."""
     distribution = keras.distribution.distribution()
     name = getattr(distribution, "batch_dim_name", None)
     if distribution is None or name is None:
         return 1
     mesh = distribution.device_mesh
-    return int(mesh.shape[mesh.axis_names.index(name)])
+    # Each of several processes has batches of its own for its part of the devices.
+    return max(1, int(mesh.shape[mesh.axis_names.index(name)]) // _processes())
 
 
 def evenly_shared(rows: int) -> int:
@@ -80,13 +81,18 @@ def check_alone() -> None:
     Raises:
         ValueError: If it is one of several JAX processes.
     """
-    if keras.backend.backend() != "jax":
-        return
-    import jax
-
-    if jax.process_count() > 1:
+    if _processes() > 1:
         raise ValueError(
             "A search shares its runs between processes, not its batches; got "
-            f"{jax.process_count()} JAX processes that train together. Leave "
+            f"{_processes()} JAX processes that train together. Leave "
             "keras.distribution.initialize out, and give each of them the same storage."
         )
+
+
+def _processes() -> int:
+    """JAX processes that train together."""
+    if keras.backend.backend() != "jax":
+        return 1
+    import jax
+
+    return int(jax.process_count())

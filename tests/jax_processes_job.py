@@ -54,10 +54,10 @@ def main():
         shares = keras.distribution.DataParallel(auto_shard_dataset=False)
         keras.distribution.set_distribution(shares)
         assert jax.process_count() == COUNT
-    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
-    # Each process has its share of the rows, and of each batch.
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
+    # Each process has its share of the rows, and of each batch: an odd number, for one device.
     data = x[RANK::COUNT], x.sum(axis=1, keepdims=True)[RANK::COUNT]
-    options = {"batch_size": 8 // COUNT, "shuffle": False, "verbose": 0}
+    options = {"batch_size": 6 // COUNT, "shuffle": False, "verbose": 0}
     model = made()
     before = state(model)
     test = keras_lr.lr_find(model, *data, steps=30, repeats=2, **options)
