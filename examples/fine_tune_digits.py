@@ -24,7 +24,6 @@ from digits_model import digits
 from side_by_side import (
     FOOT,
     TUNING,
-    accuracies,
     begin_anew,
     dense,
     head,
@@ -32,6 +31,7 @@ from side_by_side import (
     options,
     row,
     summed_loss,
+    tuned,
 )
 
 import keras_lr
@@ -125,15 +125,13 @@ class Task:
 
     def tuned(self, make_multipliers, train, rates):
         """The rate that the tuning networks choose, and the test accuracies of the others."""
-        model, best = compiled(self.count, make_multipliers), -np.inf
-        for tried in rates:
+        model = compiled(self.count, make_multipliers)
+
+        def train_at(rate):
             begin_anew(model, self.weights)
-            train(model, *self.train, tried)
-            validated = accuracies(model, *self.validation, self.count)[:TUNING].mean()
-            if validated > best:
-                best, rate = validated, tried
-                tested = accuracies(model, *self.test, self.count)[TUNING:]
-        return rate, tested
+            train(model, *self.train, rate)
+
+        return tuned(model, self.count, rates, train_at, self.validation, self.test)
 
 
 def shown(mean, low, high):

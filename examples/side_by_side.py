@@ -79,6 +79,22 @@ def accuracies(model, x, y, networks):
     return 100 * np.mean(np.argmax(logits, axis=-1) == y[:, None], axis=0)
 
 
+def tuned(model, networks, rates, train_at, validation, test):
+    """The rate that the tuning networks choose, and the test accuracies of the others at it.
+
+    Args:
+        train_at: Trains the model anew at a rate.
+    """
+    best = -np.inf
+    for tried in rates:
+        train_at(tried)
+        validated = accuracies(model, *validation, networks)[:TUNING].mean()
+        if validated > best:
+            best, rate = validated, tried
+            tested = accuracies(model, *test, networks)[TUNING:]
+    return rate, tested
+
+
 class Networks:
     """Small networks with batch normalisation, for SGD with momentum.
 
@@ -134,14 +150,11 @@ class Networks:
             callbacks_at: From a rate to callbacks.
             fit: `epochs` and `batch_size`.
         """
-        best = -np.inf
-        for tried in self.rates:
-            self.train(tried, callbacks_at(tried), **fit)
-            validated = accuracies(self.model, *self.validation, self.count)[:TUNING].mean()
-            if validated > best:
-                best, rate = validated, tried
-                tested = accuracies(self.model, *self.test, self.count)[TUNING:]
-        return rate, tested
+
+        def train_at(rate):
+            self.train(rate, callbacks_at(rate), **fit)
+
+        return tuned(self.model, self.count, self.rates, train_at, self.validation, self.test)
 
 
 def options(description, rates=RATES):

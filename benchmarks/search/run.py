@@ -201,11 +201,7 @@ def block(results: list[dict[str, Any]]) -> str:
         spread = statistics.median(values), statistics.fmean(values), max(values)
         epochs = statistics.median(result["epochs"][name] for result in results)
         figures = " | ".join(f"{value:.3f}".lstrip("0") for value in spread)
-        lines.append(
-            f"| {shown} | {figures} | {epochs:.2g} |"
-            if epochs < 100
-            else f"| {shown} | {figures} | {epochs:.0f} |"
-        )
+        lines.append(f"| {shown} | {figures} | {float(f'{epochs:.2g}'):g} |")
     held = sum(result["holds"] for result in results)
     lines += [
         "",

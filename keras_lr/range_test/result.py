@@ -62,7 +62,7 @@ class RangeTest:
     def __repr__(self) -> str:
         rates = self.learning_rates
         ends = f"{rates[0]:.4g} to {rates[-1]:.4g}" if len(rates) else "of none"
-        ended = {"": "", "completed": ""}.get(self.stop_reason, f", {self.stop_reason}")
+        ended = "" if self.stop_reason in ("", "completed") else f", {self.stop_reason}"
         return f"<RangeTest of {len(rates)} steps, learning rate {ends}{ended}>"
 
     def __post_init__(self) -> None:

@@ -234,11 +234,10 @@ class Runner:
         """What would the logs hold? Judge one batch, before hours are spent."""
         held = self.data.validation
         if is_array_data(held):
-            size = batch_size or 32
-            check_shares(len(keras.tree.flatten(held)[0]), size, "validation_data")
-            parts = keras.utils.unpack_x_y_sample_weight(
-                take_rows(held, np.arange(min(size, len(keras.tree.flatten(held)[0]))))
-            )
+            size, rows = batch_size or 32, len(keras.tree.flatten(held)[0])
+            check_shares(rows, size, "validation_data")
+            first = take_rows(held, np.arange(min(size, rows)))
+            parts = keras.utils.unpack_x_y_sample_weight(first)
             logs = self.model.evaluate(
                 *parts[:2], sample_weight=parts[2], batch_size=size, verbose=0, return_dict=True
             )
