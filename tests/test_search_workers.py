@@ -14,7 +14,6 @@ import command_line
 import pytest
 
 from keras_lr.search import storage as places
-from keras_lr.search.storage import SearchError
 
 pytestmark = pytest.mark.once
 
@@ -32,14 +31,25 @@ def meet():
     while len(os.listdir(place)) < int(count) and time.monotonic() < deadline:
         time.sleep(0.02)
 
+def hold():
+    "Stay between two batches, and say so, for as long as the test looks at the record."
+    place = os.environ["MEET"].rpartition(":")[0] + ".hold"
+    mark = os.path.join(place, str(os.getpid()))
+    while os.path.exists(os.path.join(place, "all")):
+        with open(mark, "w"):
+            time.sleep(0.02)
+    if os.path.exists(mark):
+        os.unlink(mark)
+
 class Slow(Batches):
     met = False
 
     def __getitem__(self, index):
-        if not Slow.met:
+        if index == 2 and not Slow.met:  # in a run: a command looks at the first before all
             Slow.met = True
             meet()
         time.sleep(float(os.environ.get("SLOW", 0)))
+        hold()
         return super().__getitem__(index)
 
 def data():
@@ -91,7 +101,15 @@ def started_in(folder, storage, *arguments, slow, meet):
 
 
 @pytest.fixture
-def start(folder, tmp_path):
+def gate(tmp_path):
+    """Where processes that are held say so."""
+    place = tmp_path / "met.hold"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def start(folder, tmp_path, gate):
     """Start `keras-lr search` in a group of its own; what still runs afterwards is killed.
 
     Of `together` processes none trains before all have come.
@@ -150,40 +168,44 @@ def states(storage):
     return Counter(trial.state.name for trial in trials(storage))
 
 
-def wait_for_run(storage, process, of=None):
-    """The process that is in the middle of a run, when one is done and one epoch of the next.
+@contextlib.contextmanager
+def mid_run(storage, process, place, of=None):
+    """A process that stays in the middle of a run, when one is done and one epoch of the next.
+
+    The search is held between two batches whenever the record is read, however long that takes.
 
     Args:
         of: The process meant; by default any but `process`.
     """
+    gate = place / "all"
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.fail(f"ended too early: {process.communicate()}")
-        known = trials(storage)
-        done = any(trial.state.name in DONE for trial in known)
-        for trial in known:
-            worker = int(trial.user_attrs.get("worker", ":0").split(":")[-1])
-            meant = worker == of if of else worker != process.pid
-            if done and trial.state.name == "RUNNING" and trial.intermediate_values and meant:
-                return worker
-        time.sleep(0.05)
-    pytest.fail(f"nobody came to the middle of a run: {states(storage)}")
+    try:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                pytest.fail(f"ended too early: {process.communicate()}")
+            gate.touch()
+            time.sleep(0.1)
+            held = {path.name for path in place.iterdir()}
+            known = trials(storage)
+            if any(trial.state.name in DONE for trial in known):
+                for trial in known:
+                    worker = trial.user_attrs.get("worker", ":").split(":")[-1]
+                    meant = worker == str(of) if of else worker != str(process.pid)
+                    running = trial.state.name == "RUNNING" and trial.intermediate_values
+                    if running and meant and worker in held:
+                        yield int(worker)
+                        return
+            gate.unlink()
+            time.sleep(0.1)
+        pytest.fail(f"nobody came to the middle of a run: {states(storage)}")
+    finally:
+        gate.unlink(missing_ok=True)
 
 
-def kill_in_mid_run(storage, process, of=None):
-    """Kill a process while it has a run; stopped first, for it may just have ended that."""
-    while True:
-        worker = wait_for_run(storage, process, of)
-        os.kill(worker, signal.SIGSTOP)
-        with contextlib.suppress(SearchError):  # it was stopped while it held the file
-            mine = [
-                t for t in trials(storage) if t.user_attrs.get("worker", "").endswith(f":{worker}")
-            ]
-            if any(trial.state.name == "RUNNING" for trial in mine):
-                os.kill(worker, signal.SIGKILL)
-                return worker
-        os.kill(worker, signal.SIGCONT)
+def kill_in_mid_run(storage, process, place, of=None):
+    with mid_run(storage, process, place, of) as worker:
+        os.kill(worker, signal.SIGKILL)
+    return worker
 
 
 def check(storage, answer, undisturbed):
@@ -219,9 +241,11 @@ def undisturbed(folder):
     return json.loads(ended(started_in(folder, "undisturbed.sqlite3", slow=0.0, meet=meet))[0])
 
 
-def test_of_two_processes_one_is_killed_and_the_other_does_its_run(start, shared, undisturbed):
+def test_of_two_processes_one_is_killed_and_the_other_does_its_run(
+    start, gate, shared, undisturbed
+):
     first, second = start(shared, together=2), start(shared, together=2)
-    assert kill_in_mid_run(shared, first) == second.pid
+    assert kill_in_mid_run(shared, first, gate) == second.pid
     answer, lines = ended(first)
     check(shared, answer, undisturbed)
     (dead,) = deaths(shared)
@@ -230,10 +254,10 @@ def test_of_two_processes_one_is_killed_and_the_other_does_its_run(start, shared
 
 
 def test_workers_of_one_command_share_its_work_and_a_killed_one_is_missed_by_none(
-    start, database, undisturbed
+    start, gate, database, undisturbed
 ):
     command = start(database, "--workers", "2", "--no-resume", together=2)
-    kill_in_mid_run(database, command)
+    kill_in_mid_run(database, command, gate)
     answer, lines = ended(command)
     check(database, answer, undisturbed)
     assert len(deaths(database)) == 1
@@ -243,14 +267,14 @@ def test_workers_of_one_command_share_its_work_and_a_killed_one_is_missed_by_non
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
-def test_an_interrupted_search_goes_on_at_once(start, database, undisturbed, how):
+def test_an_interrupted_search_goes_on_at_once(start, gate, database, undisturbed, how):
     """Ctrl-C reaches all processes of a command, SIGTERM the first alone."""
     command = start(database, "--workers", "2", together=2)
-    wait_for_run(database, command)
-    if how == "SIGTERM":
-        command.terminate()
-    else:
-        os.killpg(command.pid, signal.SIGINT)
+    with mid_run(database, command, gate):
+        if how == "SIGTERM":
+            command.terminate()
+        else:
+            os.killpg(command.pid, signal.SIGINT)
     answer, lines = ended(command, 130)
     assert answer == ""
     assert lines[-1].startswith("Interrupted; the same command goes on from here.")
@@ -268,10 +292,12 @@ def test_an_interrupted_search_goes_on_at_once(start, database, undisturbed, how
     assert lines[0] == (f"Going on with the study 'model' in {database}: {done} runs are done.")
 
 
-def test_a_search_that_was_killed_goes_on_after_the_grace_period(start, tmp_path, undisturbed):
+def test_a_search_that_was_killed_goes_on_after_the_grace_period(
+    start, gate, tmp_path, undisturbed
+):
     journal = f"journal:{tmp_path / 'search.log'}"
     command = start(journal)
-    kill_in_mid_run(journal, command, of=command.pid)
+    kill_in_mid_run(journal, command, gate, of=command.pid)
     left = states(journal)
     assert left["RUNNING"] == 1
     done = sum(left[state] for state in DONE)
