@@ -181,6 +181,34 @@ def test_frozen_layers_stay_and_do_not_count_for_the_rate():
     np.testing.assert_allclose(weights[1], w, rtol=1e-5)
 
 
+@pytest.mark.parametrize("how", ["a schedule", "multipliers that are set"])
+def test_layers_that_freeze_on_the_way_stop_at_once(how):
+    """Their velocities are left, and neither move them nor count for the rate."""
+    until = keras.optimizers.schedules.PiecewiseConstantDecay([2], [1.0, 0.0])
+    multiplier = until if how == "a schedule" else 1.0
+    optimizer = Hypergradient(
+        LayerwiseLR(optimizers.SGD(0.01, momentum=0.9), {"a": multiplier}), 1e-4
+    )
+    kept, rates = variables(), []
+    weights, rate = start(), 0.01
+    velocities, last = ([np.zeros_like(w) for w in weights] for _ in range(2))
+    for step in range(7):
+        if step == 3 and how == "multipliers that are set":
+            optimizer.multipliers = {"a": 0.0}
+        grads = gradient_of(values(kept))
+        optimizer.apply([keras.ops.convert_to_tensor(g, "float32") for g in grads], kept)
+        rates.append(float(optimizer.learning_rate))
+
+        grads = gradient_of(weights)
+        rate -= 1e-4 * sum((g * d).sum() for g, d in zip(grads, last, strict=True))
+        velocities = [0.9 * v - g for v, g in zip(velocities, grads, strict=True)]
+        last = [v * (step < 3 or i == 1) for i, v in enumerate(velocities)]
+        weights = [w + rate * d for w, d in zip(weights, last, strict=True)]
+        np.testing.assert_allclose(rates[-1], rate, rtol=1e-5)
+        for ours, theirs in zip(values(kept), weights, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_a_callback_that_sets_the_rate_is_refused():
     x, y = data()
     model = classifier(Hypergradient(optimizers.SGD(0.01)))

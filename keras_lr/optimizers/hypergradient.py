@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_lr import _checks
+from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.optimizers.modified import Modified, check_linear, registered
 from keras_lr.steering.optimizers import SteeredRate
 
@@ -34,7 +35,7 @@ class Hypergradient(Modified):
     are kept without the rate in them, as in the paper.
 
     Memory: one more copy of the weights, for the last direction; none over SGD with a momentum,
-    whose velocity is that direction, unless it is Nesterov's.
+    whose velocity is that direction, unless it is Nesterov's or in a `LayerwiseLR`.
 
     Args:
         optimizer: One of Keras's whose step is its rate times a direction: Adadelta, Adagrad,
@@ -95,8 +96,9 @@ class Hypergradient(Modified):
         self._add_directions(variables)
 
     def _add_directions(self, variables: Sequence[Any]) -> None:
-        # A step of SGD at rate 1 is its velocity, which it keeps already.
-        sgd = isinstance(self, keras.optimizers.SGD)
+        # A step of SGD at rate 1 is its velocity, which it keeps already; but not the step of
+        # weights that a multiplier of 0 holds.
+        sgd = isinstance(self, keras.optimizers.SGD) and not isinstance(self, LayerwiseLR)
         follows = sgd and bool(self.momentum) and not self.nesterov
         self._keep("_follows_velocities", follows)
         directions = self.momentums if follows else None

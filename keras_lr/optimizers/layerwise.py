@@ -120,6 +120,12 @@ class LayerwiseLR(Modified):
         if not (multiplier.frozen or multiplier.curves):
             self._scaled_step(gradient, variable, learning_rate, value)
             return
+        if self._capture.of(variable):
+            # Another modification adds the step. A velocity that is left may be in it.
+            done = self._step_of(super().update_step, gradient, variable, learning_rate * value)
+            stays = multiplier.frozen or value == 0.0
+            self.assign_add(variable, ops.where(stays, ops.zeros_like(done), done))
+            return
         held = [variable, *self._slots_held(variable)]
         before = [ops.copy(each) for each in held]
         self._scaled_step(gradient, variable, learning_rate, value)

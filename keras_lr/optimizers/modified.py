@@ -29,8 +29,11 @@ class _Capture:
         self._variable = variable
         self.step: Any = None
 
+    def of(self, variable: Any) -> bool:
+        return self._variable is not None and variable is self._variable
+
     def takes(self, variable: Any, value: Any, sign: float = 1.0) -> bool:
-        if self._variable is None or variable is not self._variable:
+        if not self.of(variable):
             return False
         self.step = value if sign > 0.0 else -value
         return True
