@@ -113,6 +113,8 @@ def check_shares():
         with pytest.raises(ValueError, match="got 9 examples in the last batch of validation"):
             held_out = [part[:9] for part in HELD_OUT]
             keras_lr.search(model, *DATA, validation_data=held_out, batch_size=16)
+        with pytest.raises(ValueError, match="must be a multiple of the 2 devices; got 15"):
+            keras_lr.search(model, *DATA, also={"batch_size": [16, 15]}, batch_size=16)
 
 
 def main():

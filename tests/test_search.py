@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import keras_lr
+from keras_lr import _distribution
 from keras_lr.search.plan import Job, Setting
-from keras_lr.search.search import Options
+from keras_lr.search.search import Options, _usual_sizes
 from keras_lr.search.split import held_out, part
 from keras_lr.search.trial import Data, Runner
 from keras_lr.snapshot import seed_everything
@@ -104,6 +105,14 @@ def test_finds_the_rate_that_arithmetic_says():
     assert found.answer.mean == 0.0
     ends = {row["learning_rate"]: row["ended"] for row in found.rows() if row["round"] == "coarse"}
     assert ends[5.0] == "diverged" and ends[0.5] == "finished"
+
+
+def test_batch_sizes_that_are_tried_are_those_that_devices_can_share(monkeypatch):
+    data = Data.of(X, Y, None, (X[:24], Y[:24]), 0.25, 0, {})  # 96 rows that train
+    with Runner.lend(classifier(), data, "val_loss", 12, 0) as runner:
+        assert _usual_sizes(runner, 12, 96.0) == [6, 12, 24]  # 48: two batches
+        monkeypatch.setattr(_distribution, "sharing_devices", lambda: 4)
+        assert _usual_sizes(runner, 12, 96.0) == [12, 24]
 
 
 def test_a_run_that_diverges_ends_after_a_few_batches():

@@ -8,8 +8,8 @@ A damaged file counts as "read" if the reader took it and what it gave is good f
 with it; as "refused" if the answer was the error that the documentation names, or exit 2 and one
 line, with the file's name in it. Everything else is wrong: another exception, a traceback, ten
 seconds without an answer (a minute of a search, which goes on), more than 3 GB of memory, the death
-of the process. Of SQLite files, which take a second each, there are fewer. The damage is drawn
-from a seed, so it is the same each time. Each reader has a process of its own. Needs torch,
+of the process. A search's SQLite file takes about a second. The damage is drawn from a seed, so it
+is the same each time. Each reader has a process of its own. Needs torch,
 tensorflow, pandas, pyarrow, pillow, optuna and tensorboard.
 """
 
@@ -149,8 +149,7 @@ def table(trials: int, wanted: list[str], kept: Path | None) -> tuple[str, int]:
             if wanted and not any(word in reader.name for word in wanted):
                 continue
             started, counts = time.perf_counter(), Counter()
-            count = max(1, round(trials * reader.share))
-            for trial, outcome, told in outcomes(reader, count, Path(place, "log")):
+            for trial, outcome, told in outcomes(reader, trials, Path(place, "log")):
                 counts[outcome] += 1
                 if outcome not in ("read", "refused"):
                     last = told.strip().splitlines()[-1][:300] if told.strip() else ""

@@ -42,7 +42,6 @@ class Reader:
         read: Reads the file at a path; the folder has the good files beside it.
         backend: What Keras has to run on; "" for any.
         limit: Seconds for one file; a search also writes its record, and on SQLite to the disk.
-        share: Of the damaged files that the others get.
     """
 
     name: str
@@ -51,7 +50,6 @@ class Reader:
     read: Callable[[Path, Path], None]
     backend: str = ""
     limit: int = 10
-    share: float = 1.0
 
 
 # Refusals
@@ -480,7 +478,7 @@ READERS = (
     Reader("CSV of `LRLogger`, going on", "csv", _make_rates, _read_rates),
     Reader(
         "search, SQLite", "sqlite", _make_search("search.sqlite3", ""), _read_search(""),
-        limit=60, share=0.15,
+        limit=60,
     ),
     Reader(
         "search, journal", "lines", _make_search("search.log", "journal:"),

@@ -1,7 +1,8 @@
 """What is lost when something goes wrong? Prints the tables of damaged files, disks and kills.
 
-    python benchmarks/faults/run.py            # about an hour on two cores, longer on busy ones
+    python benchmarks/faults/run.py            # over an hour on two cores, longer on busy ones
     python benchmarks/faults/run.py --quick    # 20 damaged files each and 30 kills
+    python benchmarks/faults/run.py --results FOLDER    # keep each table, and go on from those
 
 The parts are scripts of their own: `fuzz.py` damages every file that the package reads, `disks.py`
 fills the disk, `soak.py` kills runs and starts them again. Each says at its top what it counts.
@@ -12,28 +13,73 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PARTS = (
-    ("Damaged files", "fuzz.py", ["--trials", "20"]),
-    ("Full and read-only disks", "disks.py", []),
-    ("Killed runs", "soak.py", ["--runs", "30"]),
-)
+PARTS = {
+    "fuzz": ("Damaged files", ["--trials", "20"]),
+    "disks": ("Full and read-only disks", []),
+    "soak": ("Killed runs", ["--runs", "30"]),
+}
+
+
+def measured(part: str, folder: Path, quick: bool) -> str:
+    """The table of a part: the one that the folder has, or a new one that it then has."""
+    kept = folder / f"{part}.md"
+    if not kept.exists():
+        _, short = PARTS[part]
+        command = [sys.executable, str(HERE / f"{part}.py"), *(short if quick else [])]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if not done.stdout.strip():
+            sys.exit(f"{part}.py ended with {done.returncode} and gave no table.")
+        kept.write_text(done.stdout.strip() + "\n", "utf-8")
+    return kept.read_text("utf-8")
+
+
+def rows(text: str) -> dict[str, dict[str, str]]:
+    """A Markdown table: its first column, and the others by their titles."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[each.strip() for each in line.strip("|").split("|")] for line in lines]
+    titles = cells[0][1:]
+    return {name: dict(zip(titles, rest, strict=True)) for name, *rest in cells[2:]}
+
+
+def short(texts: dict[str, str]) -> str:
+    """The sums, for the project's README."""
+    files, kills = rows(texts["fuzz"])["all"], rows(texts["soak"])["all"]
+    disks = rows(texts["disks"])
+    failed = [name for name, each in disks.items() if "WRONG" in "".join(each.values())]
+    bad_files = [f"{files[each]} {each}" for each in ("wrong", "too slow", "crashed")]
+    bad_kills = [f"{kills[each]} {each}" for each in ("lost", "half files", "changed models")]
+    backup = kills["Keras's backup"]
+    lines = [
+        "| what went wrong | times | as it should be | otherwise |",
+        "| --- | --- | --- | --- |",
+        "| a run of `find`, `search` or `fit` with a callback is killed by SIGKILL, then begun "
+        f"again | {kills['kills']} kills of {kills['runs']} runs | {kills['equal']} runs ended as "
+        f"if nobody had touched them; {backup} kills damaged Keras's backup and the run began anew "
+        f"| {', '.join(bad_kills)} |",
+        f"| a file that is read is damaged | {files['files']} files | {files['read']} read, "
+        f"{files['refused']} refused in a sentence | {', '.join(bad_files)} |",
+        f"| the disk is full or read-only | {len(disks)} outputs | {len(disks) - len(failed)} said "
+        f"so, with the old file and the answer kept | {len(failed)} |",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a short one")
-    quick = parser.parse_args().quick
-    texts = []
-    for title, script, short in PARTS:
-        command = [sys.executable, str(HERE / script), *(short if quick else [])]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if not done.stdout.strip():
-            sys.exit(f"{script} ended with {done.returncode} and gave no table.")
-        texts.append(f"### {title}\n\n{done.stdout.strip()}\n")
-    print("<!-- begin faults -->\n" + "\n".join(texts) + "<!-- end faults -->")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep and go on from here")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.results or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = {part: measured(part, folder, given.quick) for part in PARTS}
+    told = "\n".join(f"### {PARTS[part][0]}\n\n{text}" for part, text in texts.items())
+    print(f"<!-- begin faults -->\n{told}<!-- end faults -->\n")
+    print(f"<!-- begin faults-short -->\n{short(texts)}<!-- end faults-short -->")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -446,9 +447,9 @@ def _design(runner: Runner, options: Options, batch_size: int | None) -> Design:
                     "x must be arrays to search for a batch size; got "
                     f"{type(data.x).__name__}, which brings its own batches."
                 )
-            usual = [max(1, batch_size // 2), batch_size, 2 * batch_size, 4 * batch_size]
-            most = max(batch_size, int(fraction * data.rows) // 4)
-            also[name] = tuple(values or [size for size in dict.fromkeys(usual) if size <= most])
+            for size in values or ():
+                runner.check_batches(size)
+            also[name] = tuple(values or _usual_sizes(runner, batch_size, fraction * data.rows))
         else:
             also[name] = tuple(values or (POLICIES if name == "policy" else WARMUPS))
     mode = direction_of(model, options.objective) if options.mode == "auto" else options.mode
@@ -465,6 +466,16 @@ def _design(runner: Runner, options: Options, batch_size: int | None) -> Design:
         Setting(1.0, momentum, batch_size),
         velocity=hasattr(leaf, "momentum"),
     )
+
+
+def _usual_sizes(runner: Runner, batch_size: int, rows: float) -> list[int]:
+    """A half to four times the batch size: those that leave four batches, and can be shared."""
+    sizes = []
+    for size in dict.fromkeys([max(1, batch_size // 2), *(batch_size * n for n in (1, 2, 4))]):
+        with contextlib.suppress(ValueError):
+            runner.check_batches(size)
+            sizes += [size] if size <= max(batch_size, int(rows) // 4) else []
+    return sizes
 
 
 def _settings(options: Options, design: Design) -> dict[str, Any]:

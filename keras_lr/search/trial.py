@@ -230,12 +230,24 @@ class Runner:
             options["validation_batch_size"] = size
         return {"x": x, "y": y, "sample_weight": weight, "batch_size": size, **options}
 
-    def _check_objective(self, batch_size: int | None) -> None:
-        """What would the logs hold? Judge one batch, before hours are spent."""
+    def check_batches(self, batch_size: int) -> None:
+        """Refuse a batch size with batches that devices cannot share equally.
+
+        Raises:
+            ValueError: If the data or the held-out ones have such a batch.
+        """
+        if self.data.rows is not None:
+            check_shares(self.data.rows, batch_size)
         held = self.data.validation
         if is_array_data(held):
-            size, rows = batch_size or 32, len(keras.tree.flatten(held)[0])
-            check_shares(rows, size, "validation_data")
+            check_shares(len(keras.tree.flatten(held)[0]), batch_size, "validation_data")
+
+    def _check_objective(self, batch_size: int | None) -> None:
+        """What would the logs hold? Judge one batch, before hours are spent."""
+        held, size = self.data.validation, batch_size or 32
+        self.check_batches(size)
+        if is_array_data(held):
+            rows = len(keras.tree.flatten(held)[0])
             first = take_rows(held, np.arange(min(size, rows)))
             parts = keras.utils.unpack_x_y_sample_weight(first)
             logs = self.model.evaluate(
