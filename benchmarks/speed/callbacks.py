@@ -33,7 +33,6 @@ import threading
 import time
 import warnings
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -96,7 +95,9 @@ def unfreeze(size):
 def finder(size):
     # Where nothing diverges, so that every test makes all of its steps.
     ramp = {"start_lr": RATE / 10, "end_lr": RATE, "stop_factor": None}
-    return keras_lr.LRFinder(every=1, steps=size.steps, verbose=0, **ramp)
+    # The data once more, for what TensorFlow's fit gets is no array.
+    again = tuple(data(size.steps))
+    return keras_lr.LRFinder(every=1, steps=size.steps, verbose=0, data=again, **ramp)
 
 
 # The rate that the model is compiled with, and the callbacks.
@@ -167,6 +168,24 @@ def data(steps):
     return [rng.normal(size=(steps * BATCH, 8)).astype("float32") for _ in range(2)]
 
 
+def batches(x, y):
+    """The arguments of `fit` for these data.
+
+    On TensorFlow the data set that `fit` makes of arrays, but not tuned while it runs: whoever
+    tunes it sleeps for seconds, and a `fit` that has waited for its turn waits for that too.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return {"x": x, "y": y, "batch_size": BATCH, "shuffle": False}
+    import tensorflow as tf
+    from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    made = ArrayDataAdapter(x, y, batch_size=BATCH, shuffle=False).get_tf_dataset()
+    count = tf.data.experimental.assert_cardinality(len(x) // BATCH)
+    return {"x": made.with_options(options).apply(count)}
+
+
 class Turns(keras.callbacks.Callback):
     """Waits before each epoch for its turn, and notes what the one before has taken."""
 
@@ -195,33 +214,36 @@ class Contender:
         rate, callbacks = make(size)
         self.turns = Turns()
         model = compiled(size.variables, rate)
-        self.thread = ThreadPoolExecutor(1)
+        self.failed = None
         # First of the callbacks, so that what the others do at an epoch's end is counted.
-        self.fit = self.thread.submit(
-            model.fit,
-            x,
-            y,
-            batch_size=BATCH,
-            epochs=epochs,
-            shuffle=False,
-            verbose=0,
-            callbacks=[self.turns, *callbacks],
-        )
-        self.fit.add_done_callback(lambda fit: self.turns.done.release())
+        options = {"epochs": epochs, "verbose": 0, "callbacks": [self.turns, *callbacks]}
+
+        def fit():
+            try:
+                model.fit(**batches(x, y), **options)
+            except BaseException as error:
+                self.failed = error
+            self.turns.done.release()
+
+        # If one fails, the others that wait do not keep the process.
+        self.thread = threading.Thread(target=fit, daemon=True)
+        self.thread.start()
+        self._wait()
+
+    def _wait(self):
         self.turns.done.acquire()
+        if self.failed:
+            raise self.failed
 
     def epoch(self):
         """CPU and wall seconds of the next epoch."""
         self.turns.go.release()
-        self.turns.done.acquire()
-        if self.fit.done():
-            self.fit.result()  # raises what the fit has raised
+        self._wait()
         return self.turns.ended - self.turns.begun
 
     def finish(self):
         self.turns.go.release()
-        self.fit.result()
-        self.thread.shutdown()
+        self.thread.join()
 
 
 def in_turn(running, steps, repeats):
