@@ -123,7 +123,7 @@ A run at thirty times the rate, and what `diagnose` reads from its log.
 keras.utils.set_random_seed(0)
 model = small_cnn()
 model.optimizer.learning_rate = 30 * found.learning_rate
-history = model.fit(x, y, epochs=8, batch_size=32, validation_split=0.2, verbose=0)
+history = model.fit(x, y, epochs=12, batch_size=32, validation_split=0.2, verbose=0)
 print(keras_lr.diagnose(history, batch_size=32))
 """,
     """

@@ -402,6 +402,34 @@ def test_second_fit_traces_at_most_once_and_a_plain_one_not_at_all(make):
     assert len(traces) == before
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="eager torch traces nothing")
+@pytest.mark.parametrize("accumulation", [None, 2])
+def test_the_momentum_is_computed_once_an_update_and_not_for_each_variable(accumulation):
+    calls = []
+
+    def momentum(updates):
+        calls.append(1)
+        return 0.9 - 0.01 * keras.ops.cast(updates, "float32")
+
+    made = []
+    for layers in (1, 6):
+        model = keras.Sequential(
+            [keras.Input((4,)), *[keras.layers.Dense(4) for _ in range(layers)]]
+        )
+        optimizer = keras.optimizers.SGD(
+            0.01, momentum=0.9, gradient_accumulation_steps=accumulation
+        )
+        model.compile(optimizer, "mse")
+        calls.clear()
+        rate = keras.optimizers.schedules.CosineDecay(0.01, 10)
+        x = np.ones((8, 4), "float32")
+        model.fit(
+            x, x, batch_size=2, verbose=0, callbacks=[keras_lr.ScheduleLR(rate, momentum=momentum)]
+        )
+        made.append(len(calls))
+    assert made[0] == made[1]
+
+
 def test_own_train_step_is_steered_and_kept():
     class Own(keras.Sequential):
         pass

@@ -62,6 +62,7 @@ class Leaf:
         self.steers = steers
         self.own = optimizer._learning_rate
         self.steered = Steered(optimizer)
+        self.kept: tuple[Any, Any] | None = None
 
     @property
     def own_counts(self) -> bool:
@@ -108,6 +109,7 @@ class Rig:
     def remove(self) -> None:
         for leaf in self.leaves:
             leaf.steered.release()
+            leaf.kept = None
         if self.model.train_function is self._installed:
             self.model.train_function = self._train_function
 
@@ -124,17 +126,28 @@ class Rig:
 
     def _reader(self, index: int, leaf: Leaf) -> Callable[[], Any]:
         def read() -> Any:
+            leaf.kept = None  # an update begins with the rate
             return leaf.rate(leaf.course.at(leaf.optimizer.iterations), self._scale(index))
 
         return read
 
     def _put_momentum(self, leaf: Leaf, momentum: Course) -> None:
         def read() -> Any:
-            return ops.cast(momentum.at(leaf.optimizer.iterations), "float32")
+            # An optimizer asks for each of its variables; the curve is computed for the first.
+            trace = self._trace_of(leaf) if leaf.steers else None
+            if trace is not None and leaf.kept is not None and leaf.kept[0] is trace:
+                return leaf.kept[1]
+            value = ops.cast(momentum.at(leaf.optimizer.iterations), "float32")
+            leaf.kept = None if trace is None else (trace, value)
+            return value
 
         for name in momentum_names(leaf.optimizer):
             base = float(getattr(leaf.optimizer, name))
             leaf.steered.put(name, SteeredMomentum(base, read))
+
+    def _trace_of(self, leaf: Leaf) -> Any:
+        """What a tensor computed now can be used in again until the update is over, or None."""
+        return None
 
     def _scale(self, index: int) -> Any:
         return None if self.scales is None else self.scales[index]
@@ -154,6 +167,11 @@ class TensorFlowRig(Rig):
     def set_scales(self, scales: np.ndarray) -> None:
         super().set_scales(scales)
         self._variable.assign(scales)
+
+    def _trace_of(self, leaf: Leaf) -> Any:
+        import tensorflow as tf
+
+        return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
     def _scale(self, index: int) -> Any:
         return None if self.scales is None else self._variable.value[index]
@@ -198,6 +216,12 @@ class JaxRig(Rig):
     def _with_scales(self, batches: Any) -> Any:
         for batch in batches:
             yield self._on_device, batch
+
+    def _trace_of(self, leaf: Leaf) -> Any:
+        import jax
+
+        updates = leaf.optimizer._iterations.value  # of all batches, where some accumulate
+        return updates if isinstance(updates, jax.core.Tracer) else None
 
     def _scale(self, index: int) -> Any:
         if self.scales is None:
