@@ -121,6 +121,12 @@ def scaled(tensors: list[Any], factors: Any) -> list[Any]:
     return list(torch._foreach_mul(tensors, factors))
 
 
+def dot(left: list[Any], right: list[Any]) -> Any:
+    """The scalar product of two lists of tensors, in float32."""
+    products = torch._foreach_mul(*([each.float() for each in side] for side in (left, right)))
+    return torch.stack([product.sum() for product in products]).sum()
+
+
 def remember(traces: list[Any], grads: list[Any], theta: float) -> None:
     """Let each trace be `theta` times itself plus the rest of the gradient."""
     torch._foreach_mul_(traces, theta)

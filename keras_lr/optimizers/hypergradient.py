@@ -198,6 +198,12 @@ class Hypergradient(Modified):
 
 def _dot(left: Sequence[Any], right: Sequence[Any]) -> Any:
     """The scalar product of two lists of tensors, in float32."""
+    if keras.backend.backend() == "torch":
+        from keras_lr.optimizers import fused
+
+        return fused.dot(
+            *([ops.convert_to_tensor(each) for each in side] for side in (left, right))
+        )
     pairs = [
         tuple(ops.reshape(ops.cast(ops.convert_to_tensor(each), "float32"), (-1,)) for each in pair)
         for pair in zip(left, right, strict=True)
