@@ -167,6 +167,7 @@ def record(tmp_path_factory):
         "update trial_values set value_type = 'FINIT'",
         "update study_directions set direction = 'UP'",
         "update study_user_attributes set value_json = '[]'",
+        "insert into alembic_version values ('x')",
     ],
 )
 def test_a_damaged_record_of_a_search_is_refused_and_named(tmp_path, change, record):
@@ -178,6 +179,26 @@ def test_a_damaged_record_of_a_search_is_refused_and_named(tmp_path, change, rec
     database.commit()
     database.close()
     with pytest.raises(readers.Refused, match=r"search\.sqlite3 (is damaged|cannot be used)"):
+        reader.read(path, tmp_path)
+
+
+def test_a_record_with_endless_settings_is_refused_in_a_short_sentence(tmp_path, record):
+    reader = READERS["search, SQLite"]
+    path = tmp_path / "search.sqlite3"
+    path.write_bytes(record)
+    database = sqlite3.connect(path)
+    ((mark,),) = database.execute(
+        "select value_json from study_user_attributes where key = 'keras_lr'"
+    )
+    changed = json.loads(mark)
+    changed["settings"] |= {"a" * 9000: 1, "points": "b" * 9000}
+    database.execute(
+        "update study_user_attributes set value_json = ? where key = 'keras_lr'",
+        [json.dumps(changed)],
+    )
+    database.commit()
+    database.close()
+    with pytest.raises(readers.Refused, match="was begun with other settings: .*aaa"):
         reader.read(path, tmp_path)
 
 

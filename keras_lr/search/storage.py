@@ -71,6 +71,7 @@ def problems(where: str, local: bool) -> Iterator[None]:
     Raises:
         SearchError: If the storage cannot be reached or used, or is damaged.
     """
+    import alembic.util
     import optuna
     import sqlalchemy.exc
 
@@ -90,7 +91,7 @@ def problems(where: str, local: bool) -> Iterator[None]:
         raise SearchError(f"{where} cannot be used: {_first_line(error)}") from error
     except Refused:
         raise
-    except _DAMAGED as error:
+    except (*_DAMAGED, alembic.util.CommandError) as error:
         raise SearchError(_damaged(error, where)) from error
 
 

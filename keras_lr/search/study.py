@@ -161,14 +161,14 @@ class Study:
                     f"with {_shown(old)}, and this is {_shown(new)}. Choose another name for this "
                     "search."
                 )
-            names = [
-                f"{key} {_value(old, key)} and not {_value(new, key)}"
+            names = "; ".join(
+                f"{_cut(key)} {_cut(_value(old, key))} and not {_cut(_value(new, key))}"
                 for key in dict.fromkeys([*(old or {}), *(new or {})])
                 if _value(old, key) != _value(new, key)
-            ]
+            )
             raise places.Refused(
                 f"The study {self.name!r} in {self.where} was begun with other settings: "
-                f"{'; '.join(names)}. Take those, or choose another name for this search."
+                f"{_cut(names, 500)}. Take those, or choose another name for this search."
             )
 
     # Jobs
@@ -513,5 +513,11 @@ def _value(part: Any, key: str) -> Any:
 
 def _shown(part: Any) -> str:
     if isinstance(part, dict):
-        return ", ".join(f"{key} {value}" for key, value in part.items())
-    return str(part)
+        return _cut(", ".join(f"{key} {_cut(value)}" for key, value in part.items()), 300)
+    return _cut(part)
+
+
+def _cut(value: Any, most: int = 80) -> str:
+    """What a record holds, as a message can have it: nobody knows how long a damaged one is."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
