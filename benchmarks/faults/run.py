@@ -63,7 +63,7 @@ def short(texts: dict[str, str]) -> str:
         f"| a file that is read is damaged | {files['files']} files | {files['read']} read, "
         f"{files['refused']} refused in a sentence | {', '.join(bad_files)} |",
         f"| the disk is full or read-only | {len(disks)} outputs | {len(disks) - len(failed)} said "
-        f"so, with the old file and the answer kept | {len(failed)} |",
+        f"so, and lost no answer | {len(failed)} |",
     ]
     return "\n".join(lines) + "\n"
 
