@@ -95,3 +95,8 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False; got {value!r}.")
     return bool(value)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters, for a message: a file may hold any number."""
+    return text if len(text) <= most else f"{text[: most - 4]} ..."

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_lr import _checks
 from keras_lr.diagnosis.log import Log, Series, assemble
 from keras_lr.diagnosis.names import role_of
 
@@ -116,8 +117,7 @@ def _number(value: Any) -> float | None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:36] + " ..."
+    return _checks.shortened(repr(value), 40)
 
 
 # Rows

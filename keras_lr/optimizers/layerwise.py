@@ -123,8 +123,7 @@ class LayerwiseLR(Modified):
         if self._capture.of(variable):
             # Another modification adds the step. A velocity that is left may be in it.
             done = self._step_of(super().update_step, gradient, variable, learning_rate * value)
-            stays = multiplier.frozen or value == 0.0
-            self.assign_add(variable, ops.where(stays, ops.zeros_like(done), done))
+            self.assign_add(variable, ops.where(value == 0.0, 0.0, done))
             return
         held = [variable, *self._slots_held(variable)]
         before = [ops.copy(each) for each in held]

@@ -30,7 +30,7 @@ class _Capture:
         self.step: Any = None
 
     def of(self, variable: Any) -> bool:
-        return self._variable is not None and variable is self._variable
+        return variable is self._variable
 
     def takes(self, variable: Any, value: Any, sign: float = 1.0) -> bool:
         if not self.of(variable):

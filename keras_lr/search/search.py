@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sys
 import time
@@ -470,12 +469,17 @@ def _design(runner: Runner, options: Options, batch_size: int | None) -> Design:
 
 def _usual_sizes(runner: Runner, batch_size: int, rows: float) -> list[int]:
     """A half to four times the batch size: those that leave four batches, and can be shared."""
-    sizes = []
-    for size in dict.fromkeys([max(1, batch_size // 2), *(batch_size * n for n in (1, 2, 4))]):
-        with contextlib.suppress(ValueError):
+    most = max(batch_size, int(rows) // 4)
+
+    def fits(size: int) -> bool:
+        try:
             runner.check_batches(size)
-            sizes += [size] if size <= max(batch_size, int(rows) // 4) else []
-    return sizes
+        except ValueError:
+            return False
+        return size <= most
+
+    usual = [max(1, batch_size // 2), batch_size, 2 * batch_size, 4 * batch_size]
+    return [size for size in dict.fromkeys(usual) if fits(size)]
 
 
 def _settings(options: Options, design: Design) -> dict[str, Any]:

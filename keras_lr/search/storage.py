@@ -71,7 +71,6 @@ def problems(where: str, local: bool) -> Iterator[None]:
     Raises:
         SearchError: If the storage cannot be reached or used, or is damaged.
     """
-    import alembic.util
     import optuna
     import sqlalchemy.exc
 
@@ -91,7 +90,7 @@ def problems(where: str, local: bool) -> Iterator[None]:
         raise SearchError(f"{where} cannot be used: {_first_line(error)}") from error
     except Refused:
         raise
-    except (*_DAMAGED, alembic.util.CommandError) as error:
+    except _DAMAGED as error:
         raise SearchError(_damaged(error, where)) from error
 
 
@@ -205,6 +204,8 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
         options = {"pool_pre_ping": True}
         if url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
             options["connect_args"] = {"connect_timeout": REACHED}
+    import alembic.util  # Optuna needs it for databases alone
+
     address = url.render_as_string(hide_password=False)
     try:
         return _created(
@@ -221,6 +222,8 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
             f"{where} needs a driver that is not installed, or is of an unknown kind: "
             f"{_first_line(error)}."
         ) from error
+    except alembic.util.CommandError as error:  # more than one version of the tables
+        raise SearchError(_damaged(error, where)) from error
 
 
 def _created(make: Any, tries: int = 10) -> Any:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from keras_lr import _checks
 from keras_lr._interrupts import uninterrupted
 from keras_lr.search import storage as places
 from keras_lr.search.plan import Job, Outcome, Setting
@@ -519,5 +520,4 @@ def _shown(part: Any) -> str:
 
 def _cut(value: Any, most: int = 80) -> str:
     """What a record holds, as a message can have it: nobody knows how long a damaged one is."""
-    text = str(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return _checks.shortened(str(value), most)
