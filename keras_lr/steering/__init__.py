@@ -9,8 +9,10 @@ from keras_lr.steering.fit import Change, Passage, SteeredFit
 from keras_lr.steering.optimizers import (
     BorrowedRate,
     all_optimizers,
+    choose_optimizer,
     current_rate,
     driven_optimizers,
+    held_optimizers,
     updates_every,
 )
 from keras_lr.steering.rule import Claims, Length, Plan
@@ -24,7 +26,9 @@ __all__ = [
     "Plan",
     "SteeredFit",
     "all_optimizers",
+    "choose_optimizer",
     "current_rate",
     "driven_optimizers",
+    "held_optimizers",
     "updates_every",
 ]

@@ -17,6 +17,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lr._reach import reachable
+
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 
 
@@ -38,6 +40,74 @@ def all_optimizers(optimizer: Any) -> list[Any]:
     parts = [optimizer.inner_optimizer] if hasattr(optimizer, "inner_optimizer") else []
     parts += getattr(optimizer, "optimizers", [])
     return [optimizer] + [inner for part in parts for inner in all_optimizers(part)]
+
+
+def held_optimizers(model: Any) -> dict[str, Any]:
+    """Every optimizer that a model holds, by the path that leads to it.
+
+    `model.optimizer` is `"optimizer"`; others are found in attributes, lists, dictionaries and
+    nested models: `"d_optimizer"`, `"optimizers[0]"`, `"discriminator.optimizer"`. Optimizers
+    inside a wrapper (`LossScaleOptimizer`, `MultiOptimizer`) belong to it and are left out.
+    """
+    found = {
+        path: part
+        for path, part in reachable(model)
+        if isinstance(part, keras.optimizers.Optimizer)
+    }
+    own = getattr(model, "optimizer", None)
+    if own is not None:
+        found = {"optimizer": own} | {path: o for path, o in found.items() if o is not own}
+    inner = {id(part) for each in found.values() for part in all_optimizers(each)[1:]}
+    return {path: each for path, each in found.items() if id(each) not in inner}
+
+
+def choose_optimizer(model: Any, choice: Any, whose: str) -> Any:
+    """The optimizer of a model that `choice` names, or the only one that could be meant.
+
+    Args:
+        choice: A path of `held_optimizers`, the optimizer itself, or None.
+        whose: Who asks, for the messages: `"OneCycle"`, `"lr_find"`.
+
+    Raises:
+        ValueError: If the model holds no such optimizer; or several, and `choice` is None.
+        TypeError: If `choice` is neither a name nor an optimizer.
+    """
+    held = held_optimizers(model)
+    names = ", ".join(held)
+    if isinstance(choice, str):
+        if choice not in held:
+            raise ValueError(
+                f"optimizer must name an optimizer of the model {model.name!r}; got {choice!r}. "
+                f"It holds: {names or 'none'}."
+            )
+        return held[choice]
+    if choice is not None:
+        if not isinstance(choice, keras.optimizers.Optimizer):
+            raise TypeError(
+                "optimizer must be the name of an optimizer that the model holds, or that "
+                f"optimizer; got {choice!r}."
+            )
+        for each in held.values():
+            if any(part is choice for part in all_optimizers(each)):
+                return each
+        raise ValueError(
+            f"optimizer must be one that the model {model.name!r} holds; got another "
+            f"{type(choice).__name__}. It holds: {names or 'none'}."
+        )
+    # Those of nested models that were compiled themselves (a teacher, say) train in a fit of theirs.
+    own = {path: each for path, each in held.items() if path.rpartition(".")[2] != "optimizer"}
+    own = {"optimizer": held["optimizer"], **own} if "optimizer" in held else own
+    if not own:
+        raise ValueError(
+            f"{whose} needs an optimizer; the model {model.name!r} has none. Compile it first."
+        )
+    if len(own) > 1:
+        first = next(name for name in reversed(own) if name != "optimizer")
+        raise ValueError(
+            f"The model {model.name!r} holds several optimizers: {', '.join(own)}. Say which one "
+            f"{whose} is for: pass optimizer={first!r}."
+        )
+    return next(iter(own.values()))
 
 
 def updates_every(optimizer: Any) -> int:
