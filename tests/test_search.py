@@ -533,3 +533,38 @@ def test_the_python_of_an_answer_runs(setting):
     exec(in_python(setting), names)
     wanted = 0.1 if setting.policy == "constant" and not setting.momentum else 0.01
     assert float(model.optimizer.learning_rate) == pytest.approx(wanted)
+
+
+def two_groups():
+    groups = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.01))
+    groups[".*bias"] = keras.optimizers.SGD(0.02)
+    return keras.optimizers.MultiOptimizer(groups)
+
+
+@pytest.mark.parametrize("policy", ["constant", "one-cycle", "cosine"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100)),
+        lambda: keras.optimizers.RMSprop(0.01),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01, momentum=0.9)),
+        two_groups,
+    ],
+)
+def test_the_python_of_a_search_runs_on_the_model_that_was_searched(policy, optimizer):
+    model = classifier(optimizer())
+    found = keras_lr.search(
+        model, X, Y, low=1e-3, high=1e-1, epochs=1, fine_rounds=1, points=3, repeats=1, verbose=0,
+        also={"policy": [policy]},
+    )  # fmt: skip
+    logger = keras_lr.LRLogger()
+    python = found.python()
+    assert f"{found.learning_rate:g}" in python
+    call = python.replace("model.fit(x, y", "model.fit(x, y, verbose=0")
+    names = {"model": model, "x": X, "y": Y, "keras": keras, "keras_lr": keras_lr}
+    exec(call, names)
+    model.fit(X, Y, verbose=0, callbacks=[logger])
+    if "optimizer.learning_rate" in python:
+        np.testing.assert_allclose(
+            logger.history["learning_rate"], found.learning_rate, rtol=1e-5, atol=0
+        )

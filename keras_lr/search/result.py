@@ -132,7 +132,12 @@ class Search:
 
     def python(self) -> str:
         """Python that trains with the answer."""
-        return in_python(self.answer.setting)
+        known = self.provenance
+        return in_python(
+            self.answer.setting,
+            settable=known.get("settable_rate", True),
+            cycles=known.get("has_momentum", True),
+        )
 
     def plot(self, axes: Any = None) -> Any:
         """Draw it, see `keras_lr.plotting.plot_search`."""
@@ -199,14 +204,22 @@ class Search:
         return atomic_write(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
-def in_python(setting: Setting) -> str:
+def in_python(setting: Setting, *, settable: bool = True, cycles: bool = True) -> str:
     """Lines of Python that train a compiled model `model` as a setting says.
+
+    Args:
+        setting: What to train with.
+        settable: Whether the optimizer has one number for its rate; not if it was compiled with a
+            schedule, or is a `MultiOptimizer`.
+        cycles: Whether it has a momentum that one-cycle can cycle.
 
     >>> print(in_python(Setting(0.003, policy="one-cycle", batch_size=64)))
     model.fit(x, y, batch_size=64, callbacks=[keras_lr.OneCycle(max_lr=0.003)])
     >>> print(in_python(Setting(0.003)))
     model.optimizer.learning_rate = 0.003
     model.fit(x, y)
+    >>> print(in_python(Setting(0.003), settable=False))
+    model.fit(x, y, callbacks=[keras_lr.ScheduleLR(keras_lr.schedules.ConstantSchedule(0.003))])
     """
     rate, momentum = setting.learning_rate, setting.momentum
     lines: list[str] = []
@@ -220,6 +233,8 @@ def in_python(setting: Setting) -> str:
         if momentum is not None:
             low, high = cycled(momentum)
             cycle = f", base_momentum={low:g}, max_momentum={high:g}"
+        elif not cycles:
+            cycle = ", cycle_momentum=False"
         callbacks.append(f"keras_lr.OneCycle(max_lr={rate:g}{cycle})")
     elif setting.policy == "cosine":
         size = setting.batch_size
@@ -230,7 +245,7 @@ def in_python(setting: Setting) -> str:
         )
         arguments.append("epochs=epochs")
         callbacks.append(f"keras_lr.ScheduleLR(decay{beside})")
-    elif momentum is not None:
+    elif momentum is not None or not settable:
         constant = f"keras_lr.schedules.ConstantSchedule({rate:g})"
         callbacks.append(f"keras_lr.ScheduleLR({constant}{beside})")
     else:

@@ -34,7 +34,7 @@ from keras_lr.search.result import Search
 from keras_lr.search.split import usual_fraction
 from keras_lr.search.storage import import_optuna
 from keras_lr.search.study import RANGE_TEST, Study, Taken, Trial
-from keras_lr.search.trial import Data, Runner, current_momentum, has_momentum
+from keras_lr.search.trial import Data, Runner, current_momentum, has_momentum, settable_rate
 from keras_lr.steering import SteeredFit, driven_optimizers
 
 PATIENCE = 1.0  # seconds between two looks at what other processes do
@@ -385,6 +385,8 @@ class _Campaign:
             {
                 "model": model.name,
                 "optimizer": type(driven_optimizers(model.optimizer)[0]).__name__,
+                "settable_rate": settable_rate(model.optimizer),
+                "has_momentum": has_momentum(model.optimizer),
                 "rows": self._runner.data.rows,
                 **machinery(),
             },

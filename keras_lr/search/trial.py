@@ -360,6 +360,12 @@ class _Cosine(ScheduleLR):
         return super().plan(length)
 
 
+def settable_rate(optimizer: Any) -> bool:
+    """Whether `optimizer.learning_rate` can be assigned: one number, and no schedule."""
+    leaves = driven_optimizers(optimizer)
+    return len(leaves) == 1 and isinstance(leaves[0]._learning_rate, keras.Variable)
+
+
 def has_momentum(optimizer: Any) -> bool:
     """Whether every driven optimizer has a momentum above 0."""
     return all(current_momentum(leaf) for leaf in driven_optimizers(optimizer))
