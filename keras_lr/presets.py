@@ -19,9 +19,9 @@ from keras_lr.optimizers.multipliers import (
     covered,
     key_name,
     owners,
-    path_of,
     resolve,
 )
+from keras_lr.optimizers.paths import Paths, paths_in
 
 __all__ = ["Part", "boost_head", "discriminative", "keys_of", "layer_decay", "parts_of"]
 
@@ -148,7 +148,7 @@ def boost_head(model: Any, layers: Any = None, factor: float = 10.0) -> dict[Any
     chosen = (
         [parts[-1]] if layers is None else _at_least_one("layers", check_keys("layers", layers))
     )
-    return _dictionary([(chosen, factor)], model.trainable_variables)
+    return _dictionary([(chosen, factor)], model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,29 +250,30 @@ def _spread(
             "layers."
         )
     if chosen is None:
-        return dict(zip(keys_of(parts, variables), multipliers, strict=True))
-    found = _dictionary(zip(chosen, multipliers, strict=True), variables)
-    held = {index for key in found for index in covered(key, variables)}
+        return dict(zip(keys_of(parts, model), multipliers, strict=True))
+    found = _dictionary(zip(chosen, multipliers, strict=True), model)
+    paths = paths_in(model, variables)
+    held = {index for key in found for index in covered(key, variables, paths)}
     missing = [variable for index, variable in enumerate(variables) if index not in held]
     if missing:
         raise ValueError(
-            f"groups must hold every layer that trains; got none for {', '.join(owners(missing))}."
+            "groups must hold every layer that trains; got none for "
+            f"{', '.join(owners(missing, paths_in(model, missing)))}."
         )
     return found
 
 
-def _dictionary(
-    chosen: Iterable[tuple[Sequence[Any], float]], variables: Sequence[Any]
-) -> dict[Any, float]:
+def _dictionary(chosen: Iterable[tuple[Sequence[Any], float]], model: Any) -> dict[Any, float]:
     """The multipliers of layers and expressions as the user named them."""
     found: dict[Any, float] = {}
     for group, multiplier in chosen:
         for each in group:
-            key = each if isinstance(each, str) else keys_of([each], variables)[0]
+            key = each if isinstance(each, str) else keys_of([each], model)[0]
             if key in found:
                 raise ValueError(f"A layer can have one multiplier; got two for {key_name(key)!r}.")
             found[key] = multiplier
-    resolve(check_multipliers(found), variables)
+    variables = model.trainable_variables
+    resolve(check_multipliers(found), variables, paths_in(model, variables))
     return found
 
 
@@ -289,12 +290,12 @@ def _at_least_one(name: str, keys: list[Any]) -> list[Any]:
     return keys
 
 
-def keys_of(parts: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
+def keys_of(parts: Sequence[Any], model: Any) -> list[Any]:
     """For each part, or layer, a key that covers those of its weights that train, and no others.
 
     Args:
         parts: Each a `Part` or a layer.
-        variables: All variables that train.
+        model: The model that they are in.
 
     Returns:
         The shortest of the layer's path that will do, as a regular expression; where no text
@@ -303,24 +304,25 @@ def keys_of(parts: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
     Raises:
         ValueError: If none of its weights train, or not even the layer is theirs alone.
     """
-    paths = [path_of(variable) for variable in variables]
+    variables = model.trainable_variables
+    paths = paths_in(model, variables)
     return [_key_of(part, variables, paths) for part in parts]
 
 
-def _key_of(part: Any, variables: Sequence[Any], paths: list[str]) -> Any:
+def _key_of(part: Any, variables: Sequence[Any], paths: Paths) -> Any:
     layer = part.layer if isinstance(part, Part) else part
-    held = wanted = covered(layer, variables)
+    held = wanted = covered(layer, variables, paths)
     if isinstance(part, Part):
         own = set(map(id, part.trained))
         wanted = [index for index in held if id(variables[index]) in own]
-    names = [paths[index].split("/") for index in wanted]
+    names = [paths[index][0].split("/") for index in wanted]
     for anchor, texts in _texts(layer.name, names):
         if _covered_by_text(anchor, texts, paths) == wanted:
             return anchor + "|".join(map(re.escape, texts))
     if held != wanted:
         raise ValueError(
             f"The weights of {layer.name!r} must have paths of their own; got "
-            f"{', '.join(paths[index] for index in wanted)}, which others have too. Name the "
+            f"{', '.join(paths[index][0] for index in wanted)}, which others have too. Name the "
             "layers differently."
         )
     return layer
@@ -338,9 +340,12 @@ def _texts(name: str, paths: list[list[str]]) -> Iterator[tuple[str, list[str]]]
     yield "", ["/".join(path) for path in paths]
 
 
-def _covered_by_text(anchor: str, texts: list[str], paths: list[str]) -> list[int]:
+def _covered_by_text(anchor: str, texts: list[str], paths: Paths) -> list[int]:
     """What the keys of `LayerwiseLR` cover, for plain text; thousands of patterns take seconds."""
     parts = [f"/{text}/" for text in texts]
-    if anchor:
-        return [i for i, path in enumerate(paths) if f"/{path}/".startswith(parts[0])]
-    return [i for i, path in enumerate(paths) if any(part in f"/{path}/" for part in parts)]
+    covers = str.startswith if anchor else str.__contains__
+    return [
+        place
+        for place, names in enumerate(paths)
+        if any(covers(f"/{path}/", part) for path in names for part in parts)
+    ]
