@@ -74,8 +74,11 @@ def _models_in_attributes(layer: Any) -> dict[int, list[str]]:
     attributes = {**vars(layer), **vars(layer).get("_modules", {})}  # torch keeps layers apart
     found: dict[int, list[str]] = {}
     for name, value in attributes.items():
-        if isinstance(value, keras.Model) and not name.startswith("_") and name != value.name:
-            found.setdefault(id(value), []).append(name)
+        if not issubclass(type(value), keras.Model):
+            continue
+        public = name.lstrip("_")  # KerasHub's `backbone` is a property on `_backbone`
+        if public != value.name and getattr(layer, public, None) is value:
+            found.setdefault(id(value), []).append(public)
     return found
 
 
