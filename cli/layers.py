@@ -88,7 +88,8 @@ def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: 
     with stdout_to_stderr():
         backend = start(backend, lean=lean)
         model = load_model(spec, trust=trust, compiled=False, lean=lean)
-        from keras_lr.presets import keys_of, parts_of
+        from keras_lr.blocks import parts_of
+        from keras_lr.presets import keys_of
 
         if not model.built:
             raise BadInput(

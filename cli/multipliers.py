@@ -134,7 +134,8 @@ def put_multipliers(model: Any, multipliers: Mapping[str, float], path: str) -> 
 
 def _by_layer(model: Any, multipliers: Mapping[str, float]) -> dict[Any, float]:
     """With the keys that are paths of layers replaced by keys for just these layers."""
-    from keras_lr.presets import keys_of, parts_of
+    from keras_lr.blocks import parts_of
+    from keras_lr.presets import keys_of
 
     parts = parts_of(model)
     layers: dict[str, Any] = {}
