@@ -270,14 +270,14 @@ class _Blocks:
         for place, label in enumerate(labels):
             if label is not None:
                 self._join(place, first.setdefault(label, place))
-        for vertex, place in enumerate(self._of):
-            if place is None or self.label[self.unit[place]] is not None:
+        for vertex, own in enumerate(self._of):
+            if own is None or self.label[self.unit[own]] is not None:
                 continue
             after = [self._of[v] for v, sources in enumerate(self._sources) if vertex in sources]
             following = [each for each in after if each is not None]
             leading = [each for i in self._sources[vertex] if (each := self._of[i]) is not None]
-            if self.vector[place] and (leading or following):
-                self._join(place, max(leading) if leading else min(following))
+            if self.vector[own] and (leading or following):
+                self._join(own, max(leading) if leading else min(following))
         for place, part in enumerate(self.parts):  # one half of a separable convolution
             unit = self.unit[place]
             if self.label[unit] is None and isinstance(part.layer, _DEPTHWISE):
@@ -472,7 +472,7 @@ class _Blocks:
             for vertex in vertices:
                 unit = self._units[vertex]
                 if unit in units:
-                    beside = [self._units[v] for v in neighbours[vertex]]  # type: ignore[index]
+                    beside = [self._units[v] for v in neighbours[vertex]]
                     longest = max((found.get(u, 0) for u in beside if u != unit), default=0)
                     found[unit] = max(found.get(unit, 0), longest + 1)
             lengths.append(found)

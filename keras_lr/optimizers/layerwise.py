@@ -192,12 +192,11 @@ class LayerwiseLR(Modified):
     # Saving
 
     def _modification(self) -> dict[str, Any]:
-        if self.built:
-            variables, paths = self._trainable_variables, self._paths
-        else:
+        variables, paths = self._trainable_variables, self._paths
+        if not self.built:
             model = _model_being_saved(self)
             variables = None if model is None else model.trainable_variables
-            paths = None if model is None else paths_in(model, variables)
+            paths = None if variables is None else paths_in(model, variables)
         return {"multipliers": [rule.saved(variables, paths) for rule in self._rules]}
 
     @classmethod
