@@ -17,11 +17,12 @@ from .text import can_draw, table_box, table_text
 
 __all__ = ["layers"]
 
-PRESETS = {  # what follows the name, separated by colons
-    "decay": ("FACTOR",),
+PRESETS = {  # what follows the name, separated by colons; the last may be left out for decay
+    "decay": ("FACTOR", "MIN_SCALE"),
     "head": ("FACTOR",),
     "discriminative": ("LOW", "HIGH"),
 }
+FORMS = "decay:FACTOR[:MIN_SCALE], head:FACTOR or discriminative:LOW:HIGH"
 
 
 @click.command(
@@ -46,9 +47,10 @@ def layers(
 
     \b
     RECIPE is one of
-      decay:0.75                 each layer 0.75 times the next; the last has 1
-      head:10                    the last layer 10, the others 1
-      discriminative:1e-5:1e-3   learning rates from the first layer to the last
+      decay:0.75                 each block 0.75 times the next; the head has 1
+      decay:0.75:0.01            the same, with no multiplier below 0.01
+      head:10                    the head, or all heads, 10, the others 1
+      discriminative:1e-5:1e-3   learning rates from the first block to the head
     """
     from .quiet import short_warnings
 
@@ -88,7 +90,8 @@ def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: 
     with stdout_to_stderr():
         backend = start(backend, lean=lean)
         model = load_model(spec, trust=trust, compiled=False, lean=lean)
-        from keras_lr.presets import keys_of, parts_of
+        from keras_lr.blocks import groups_of, parts_of
+        from keras_lr.presets import keys_of
 
         if not model.built:
             raise BadInput(
@@ -98,7 +101,7 @@ def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: 
         parts = parts_of(model)
         labels = dict(zip(map(id, parts), labels_of(parts), strict=True))
         trained = [part for part in parts if part.trained]
-        keys = keys_of(trained, model.trainable_variables)
+        keys = keys_of(trained, model)
         chosen, rate = recipe(model) if recipe else _present(model, trained, keys)
         of = {id(part): chosen.get(key) for part, key in zip(trained, keys, strict=True)}
         of = {place: 1.0 if recipe and value is None else value for place, value in of.items()}
@@ -106,6 +109,7 @@ def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: 
         if len(chosen) < len(trained) and not recipe:
             chosen = {}  # what a form of one number a layer cannot say
         python = in_python(model, chosen, rate) if chosen else ""
+        groups = len(groups_of(model)) if preset and not preset.startswith("head") else None
     rows = [
         Row(
             labels[id(part)],
@@ -121,9 +125,10 @@ def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: 
             key if isinstance(key, str) else names[id(key)]: value for key, value in chosen.items()
         }
         answer = {"model": spec, "preset": preset, "backend": backend, "learning_rate": rate}
+        answer["groups"] = groups
         click.echo(_json(answer, rows, as_text, python))
         return
-    click.echo(_text(rows, preset, rate, python))
+    click.echo(_text(rows, groups, rate, python))
 
 
 # Recipes
@@ -132,9 +137,9 @@ def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: 
 def _recipe(text: str) -> Callable[[Any], tuple[dict[Any, float], float | None]]:
     """A function that makes the multipliers of a model, and the rate that they are relative to."""
     name, *numbers = text.split(":")
-    if name not in PRESETS or len(numbers) != len(PRESETS[name]):
-        forms = [":".join([name, *words]) for name, words in PRESETS.items()]
-        raise BadInput(f"--preset must be {', '.join(forms[:-1])} or {forms[-1]}; got {text!r}.")
+    most = len(PRESETS.get(name, ()))
+    if name not in PRESETS or not (1 if name == "decay" else most) <= len(numbers) <= most:
+        raise BadInput(f"--preset must be {FORMS}; got {text!r}.")
     values = []
     for number in numbers:
         try:
@@ -147,7 +152,8 @@ def _recipe(text: str) -> Callable[[Any], tuple[dict[Any, float], float | None]]
 
         try:
             if name == "decay":
-                return keras_lr.layer_decay(model, values[0]), None
+                scale = values[1] if len(values) > 1 else None
+                return keras_lr.layer_decay(model, values[0], min_scale=scale), None
             if name == "head":
                 return keras_lr.boost_head(model, factor=values[0]), None
             return keras_lr.discriminative(model, *values), values[1]
@@ -161,18 +167,20 @@ def _present(model: Any, trained: list[Any], keys: list[Any]) -> tuple[dict[Any,
     """The multipliers of the model's own optimizer; 1 for each layer if it has none."""
     from keras_lr.optimizers import LayerwiseLR
     from keras_lr.optimizers.multipliers import resolve
+    from keras_lr.optimizers.paths import paths_in
 
     optimizer = model.optimizer if getattr(model, "compiled", False) else None
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not isinstance(optimizer, LayerwiseLR):
         return dict.fromkeys(keys, 1.0), None
     variables = model.trainable_variables
-    of = dict(zip(map(id, variables), resolve(optimizer._rules, variables), strict=True))
+    multipliers = resolve(optimizer._rules, variables, paths_in(model, variables))
+    of = dict(zip(map(id, variables), multipliers, strict=True))
     found = {}
     for part, key in zip(trained, keys, strict=True):
-        multipliers = {of[id(weight)] for weight in part.trained}
-        if len(multipliers) == 1 and not any(each.curves for each in multipliers):
-            found[key] = multipliers.pop().number
+        own = {of[id(weight)] for weight in part.trained}
+        if len(own) == 1 and not any(each.curves for each in own):
+            found[key] = own.pop().number
     return found, None
 
 
@@ -204,15 +212,19 @@ def _json(
     return json.dumps({**answer, "multipliers": multipliers, "python": python}, allow_nan=False)
 
 
-def _text(rows: list[Row], preset: str | None, rate: float | None, python: str) -> str:
+def _text(rows: list[Row], groups: int | None, rate: float | None, python: str) -> str:
     total = sum(row.parameters for row in rows)
     without = sum(not row.parameters for row in rows)
     summary = f"{total:,} parameters, {sum(row.trained for row in rows):,} of them train."
     if without:
         summary += f" {without} {'layer' if without == 1 else 'layers'} without weights left out."
     blocks = [_table([row for row in rows if row.parameters], total), summary]
+    if groups is not None:
+        smallest = min(row.multiplier for row in rows if row.multiplier is not None)
+        number = f"{groups} group" if groups == 1 else f"{groups} groups"
+        blocks.append(f"{number} of layers; the smallest multiplier is {smallest:.3g}.")
     if rate is not None:
-        blocks.append(f"The optimizer's learning rate has to be {rate:g}: that of the last layer.")
+        blocks.append(f"The optimizer's learning rate has to be {rate:g}: that of the head.")
     if any(row.trained and row.multiplier is None for row in rows):
         blocks.append("A multiplier that varies changes with time, or within the layer.")
     if python:

@@ -85,7 +85,7 @@ def by_variable(optimizer, model):
 
 
 DECAYED = {
-    "body/dense": 0.0625, "body/deep/dense": 0.125, "body/norm": 0.25, "head": 0.5, "dense": 1.0,
+    "body/dense": 0.125, "body/deep/dense": 0.25, "body/norm": 0.25, "head": 0.5, "dense": 1.0,
 }  # fmt: skip
 
 
@@ -98,14 +98,15 @@ def test_table_has_paths_sizes_shares_and_multipliers(tmp_path):
     table, _, rest = result.stdout.partition("\n\n")
     rows = [line.split() for line in table.splitlines()[2:]]
     assert rows == [
-        ["body/dense", "12", "22.2%", "yes", "0.0625"],
-        ["body/deep/dense", "12", "22.2%", "yes", "0.125"],
+        ["body/dense", "12", "22.2%", "yes", "0.125"],
+        ["body/deep/dense", "12", "22.2%", "yes", "0.25"],
         ["body/norm", "12", "22.2%", "yes", "0.25"],
         ["body/frozen", "12", "22.2%", "no", "-"],
         ["head", "4", "7.4%", "yes", "0.5"],
         ["dense", "2", "3.7%", "yes", "1"],
     ]
     assert "54 parameters, 36 of them train. 2 layers without weights left out." in rest
+    assert "4 groups of layers; the smallest multiplier is 0.125." in rest
     assert "In Python:\n  optimizer = keras_lr.optimizers.LayerwiseLR(" in rest
     assert max(map(len, result.stdout.splitlines())) <= 80
 
@@ -135,10 +136,15 @@ def test_output_is_plain_where_the_terminal_is(tmp_path):
     ("preset", "expected"),
     [
         ("decay:0.5", DECAYED),
+        ("decay:0.5:0.3", {path: max(value, 0.3) for path, value in DECAYED.items()}),
         ("head:10", {**dict.fromkeys(DECAYED, 1.0), "dense": 10.0}),
         (
             "discriminative:1e-5:1e-1",
-            {path: 10.0 ** (place - 4) for place, path in enumerate(DECAYED)},
+            # The normalisation has the rate of the layer before it.
+            {
+                path: 1e-4 ** ((3 - place) / 3)
+                for path, place in zip(DECAYED, (0, 1, 1, 2, 3), strict=True)
+            },
         ),
         (None, dict.fromkeys(DECAYED, 1.0)),
     ],
@@ -171,7 +177,7 @@ def test_preset_is_in_the_layers_the_multipliers_and_the_python(tmp_path, preset
 
 def test_rate_of_discriminative_is_told(tmp_path):
     result = run("layers", saved(tmp_path), "--preset", "discriminative:1e-5:1e-3")
-    assert "The optimizer's learning rate has to be 0.001: that of the last layer." in result.stdout
+    assert "The optimizer's learning rate has to be 0.001: that of the head." in result.stdout
     assert "keras.optimizers.AdamW(learning_rate=0.001)" in result.stdout
 
 
@@ -259,9 +265,14 @@ def test_layers_of_a_subclassed_model_and_its_own_weights(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("preset", "words"),
     [
-        ("decay", "must be decay:FACTOR, head:FACTOR or discriminative:LOW:HIGH; got 'decay'."),
+        (
+            "decay",
+            "must be decay:FACTOR[:MIN_SCALE], head:FACTOR or discriminative:LOW:HIGH; got 'decay'.",
+        ),
         ("decay:", "'' is no number"),
-        ("decay:0.5:0.5", "got 'decay:0.5:0.5'"),
+        ("decay:0.5:0.5:1", "got 'decay:0.5:0.5:1'"),
+        ("decay:0.5:0", "min_scale must be a finite number above 0 and of at most 1; got 0.0"),
+        ("head:1:2", "got 'head:1:2'"),
         ("tail:10", "got 'tail:10'"),
         ("", "got ''"),
         ("head:ten", "--preset head:ten: 'ten' is no number"),

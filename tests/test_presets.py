@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import keras_lr
-from keras_lr import boost_head, discriminative, layer_decay, presets
+from keras_lr import blocks, boost_head, discriminative, layer_decay, presets
 from keras_lr.optimizers import LayerwiseLR
 
 
@@ -24,8 +24,14 @@ def sequential():
     return keras.Sequential([keras.Input((3,)), *inner, dense(names[2]), dense(names[3])])
 
 
+def weights_of(*layers):
+    return [variable for layer in layers for variable in layer.trainable_variables]
+
+
 def order_of_sequential(model):
-    return [layer for layer in model.layers if not isinstance(layer, layers.Dropout)]
+    """The normalisation belongs to the layer before it."""
+    first, second, norm, third, last = (each for each in model.layers if each.weights)
+    return [first, weights_of(second, norm), third, last]
 
 
 def functional():
@@ -38,7 +44,8 @@ def functional():
 
 
 def order_of_functional(model):
-    return [model.get_layer(name) for name in ("early", "late", "side", "out")]
+    early, late, side, out = map(model.get_layer, ("early", "late", "side", "out"))
+    return [early, weights_of(late, side), out]
 
 
 def nested():
@@ -57,8 +64,8 @@ def order_of_nested(model):
     body, frame = model.get_layer("body"), model.get_layer("each").layer
     deep = body.get_layer("deep")
     inner = [body.get_layer("dense"), *deep.layers, body.get_layer("dense_1")]
-    # The wrapper is a step farther from the output than the body is: the pooling is between.
-    return [*frame.layers, *inner, model.get_layer("dense")]
+    # The frame is as near to the output as the last layer of the body.
+    return [*inner[:-1], weights_of(inner[-1], *frame.layers), model.get_layer("dense")]
 
 
 def shared():
@@ -116,7 +123,8 @@ def subclassed():
 
 
 def order_of_subclassed(model):
-    return [[model.token], *model.blocks, model.norm, model.head]
+    first, last = model.blocks  # block, block_1: what is before them is the stem
+    return [[model.token], first, weights_of(last, model.norm), model.head]
 
 
 def special():
@@ -133,7 +141,8 @@ def frozen():
 
 
 def order_of_frozen(model):
-    return [layer for layer in order_of_sequential(model) if layer.name != "dense_1"]
+    first, norm, third, last = (each for each in model.layers if each.trainable_variables)
+    return [weights_of(first, norm), third, last]
 
 
 MODELS = {
@@ -204,7 +213,7 @@ def test_boost_head_is_for_the_last_layer_alone(name, loaded, tmp_path):
 @loaded
 def test_boost_head_finds_any_layer_object(name, loaded, tmp_path):
     model, order = given(name, loaded, tmp_path)
-    for part in presets.parts_of(model):
+    for part in blocks.parts_of(model):
         if not part.trained or isinstance(part.layer, keras.Model):
             continue
         rest = [v for v in model.trainable_variables if all(v is not each for each in part.trained)]
@@ -224,7 +233,7 @@ def test_keys_are_names_where_these_will_do_and_paths_where_not():
     model = nested()
     inner, outer = model.get_layer("body").get_layer("dense"), model.get_layer("dense")
     assert list(layer_decay(model, 0.5)) == [
-        "dense_2", inner, "deep/dense", "deep/dense_1", "^dense_1", outer,
+        inner, "deep/dense", "deep/dense_1", "dense_2", "^dense_1", outer,
     ]  # fmt: skip
     keys = list(layer_decay(subclassed(), 0.5))
     assert keys == ["token/token", "block", "block_1", "token/scale", "token/inner"]
@@ -234,7 +243,7 @@ def test_keys_are_names_where_these_will_do_and_paths_where_not():
 def test_layers_of_one_path_have_themselves_as_keys(tmp_path):
     model, order = given("nested", True, tmp_path)
     paths = [{variable.path for variable in each} for each in order]
-    assert paths[1] == paths[2] == paths[-1]  # loading took the names of the outer models away
+    assert paths[0] == paths[1] == paths[-1]  # loading took the names of the outer models away
     keys = [key for key in layer_decay(model, 0.5) if not isinstance(key, str)]
     inner = model.get_layer("body")
     assert model.get_layer("dense") in keys and inner.get_layer("dense") in keys
@@ -363,7 +372,7 @@ def test_a_model_that_does_not_train_is_refused(name):
         (lambda m: layer_decay(m, 1.5), ValueError, "at most 1; got 1.5."),
         (lambda m: layer_decay(m, float("nan")), ValueError, "got nan."),
         (lambda m: layer_decay(m, "0.5"), TypeError, "got '0.5'."),
-        (lambda m: layer_decay(m, 1e-10), ValueError, "got 1e-40 for the first of 5. Pass groups"),
+        (lambda m: layer_decay(m, 1e-13), ValueError, "got 1e-39 for the first of 4 groups. Pass"),
         (lambda m: discriminative(m, 0.0, 1.0), ValueError, "low must be a finite number above 0"),
         (lambda m: discriminative(m, 1e-3, 1e-5), ValueError, "low must not be above high; got"),
         (lambda m: discriminative(m, 1e-3, float("inf")), ValueError, "high must be a finite"),
@@ -406,15 +415,15 @@ def test_a_layer_inside_and_outside_a_nested_model_counts_where_it_comes_first()
     body = keras.Model(start, dense("inner")(both(start)), name="body")
     inputs = keras.Input((3,))
     model = keras.Model(inputs, dense("out")(both(body(inputs))))
-    names = [part.layer.name for part in presets.parts_of(model) if part.weights]
+    names = [part.layer.name for part in blocks.parts_of(model) if part.weights]
     assert names == ["both", "inner", "out"]
-    assert len({id(part.layer) for part in presets.parts_of(model)}) == 5  # and two inputs
-    assert len(presets.parts_of(model)) == 5
+    assert len({id(part.layer) for part in blocks.parts_of(model)}) == 5  # and two inputs
+    assert len(blocks.parts_of(model)) == 5
     assert layer_decay(model, 0.5) == {"both": 0.25, "inner": 0.5, "out": 1.0}
 
 
 def test_parts_are_all_layers_with_their_places():
-    parts = presets.parts_of(nested())
+    parts = blocks.parts_of(nested())
     paths = ["/".join(part.path) for part in parts if part.weights]
     assert paths == [
         "each/frame/dense_2", "body/dense", "body/deep/dense", "body/deep/dense_1",
