@@ -31,7 +31,7 @@ from keras_lr._reach import is_library, reachable, written_globals
 _GLOBAL_SEED_GENERATOR = "global_seed_generator"  # as Keras calls it
 _NAME_COUNTERS = "object_name_uids"  # as Keras calls them
 # Attributes of ours, with which a model remembers the callbacks that steer it.
-_OURS = ("_keras_lr_fit", "_keras_lr_memory", "_keras_lr_loop")
+_OURS = ("_keras_lr_fit", "_keras_lr_memory", "_keras_lr_loop", "save_own_variables")
 # Attributes that are not walked, but hold what building adds to.
 _NOTED = ("_inbound_nodes", "_outbound_nodes", "_tracker", "_build_shapes_dict")
 _TENSORS_OF_TORCH = ("_buffers", "_parameters")
@@ -152,11 +152,34 @@ class Snapshot:
         """Start again: the next training step begins where the first one did."""
         if self._start is None or self._values is None or self._loose is None:
             return
+        if self.has_grown():
+            self.unbuild()
         self._values.put_back()
         self._loose.put_back()
         if self._drop_gradients is not None:
             self._drop_gradients()
         self._start.rewind()
+
+    def has_grown(self) -> bool:
+        """Whether training has created variables since `copy_values`, those of metrics apart.
+
+        Nobody has seen their first values; the next run has to create them again.
+        """
+        if self._start is None:
+            return False
+        known = {id(variable) for variable in self._start.variables}
+        new: set[int] = set()
+        for _, part in reachable(self._model):
+            if isinstance(part, keras.Variable) and id(part) not in known:
+                new.add(id(part))
+            elif isinstance(part, keras.metrics.Metric):
+                known |= {id(variable) for variable in part.variables}
+        return not new <= known
+
+    def unbuild(self) -> None:
+        """Take away what was built since `copy_values`, and what was compiled with it."""
+        if self._start is not None:
+            self._start.restore()
 
     def restore(self) -> None:
         """Put everything back, once and for all; the copies are given up."""

@@ -114,6 +114,7 @@ class Workbench:
 
     def _rewind(self) -> None:
         if not self._fresh:
+            self.loop.release()
             self._snapshot.rewind()
         self._fresh = False
         self.loop.start()
@@ -182,8 +183,11 @@ def borrow(
             snapshot.copy_values()
             with BorrowedRate(model.optimizer).installed() as rate:
                 bench = Workbench(model, stream, rate, snapshot)
-                yield bench
-                keep_loop(model, bench.loop)
+                try:
+                    yield bench
+                    keep_loop(model, bench.loop)
+                finally:
+                    bench.loop.release()
         finally:
             stream.close()
 
