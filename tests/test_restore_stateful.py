@@ -7,7 +7,6 @@ two runs of a search from the same start agree, whatever ran between them.
 import collections
 import random
 import types
-import warnings
 
 import keras
 import numpy as np
@@ -15,10 +14,8 @@ import pytest
 from models import same, values
 
 import keras_lr
-from keras_lr._reach import reachable
 from keras_lr.search.plan import Job, Setting
 from keras_lr.search.trial import Data, Runner
-from keras_lr.snapshot import Snapshot
 
 BACKEND = keras.backend.backend()
 JAX = BACKEND == "jax"
@@ -178,7 +175,7 @@ def replays():
 
 
 class OwnTensors(keras.Model):
-    """Holds tensors of the backend that are no Keras variables, and a torch optimizer or the like."""
+    """Holds tensors of the backend that are no Keras variables, and a torch optimizer."""
 
     def compile(self, *arguments, **options):
         super().compile(*arguments, **options)

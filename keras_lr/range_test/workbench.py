@@ -188,6 +188,7 @@ def borrow(
                     keep_loop(model, bench.loop)
                 finally:
                     bench.loop.release()
+                    bench.stream.close()
         finally:
             stream.close()
 
