@@ -29,6 +29,7 @@ from keras_lr._interrupts import uninterrupted
 from keras_lr._reach import is_library, reachable, written_globals
 
 _GLOBAL_SEED_GENERATOR = "global_seed_generator"  # as Keras calls it
+_GLOBAL_SEED = "global_random_seed"  # as Keras calls it
 _NAME_COUNTERS = "object_name_uids"  # as Keras calls them
 # Attributes of ours, with which a model remembers the callbacks that steer it.
 _OURS = ("_keras_lr_fit", "_keras_lr_memory", "_keras_lr_loop", "save_own_variables")
@@ -748,6 +749,8 @@ class _RandomState:
         self._python = random.getstate()
         self._numpy = np.random.get_state()
         self._generator = global_state.get_global_attribute(_GLOBAL_SEED_GENERATOR)
+        self._drawn = None if self._generator is None else _copied(self._generator.state.value)
+        self._seed = global_state.get_global_attribute(_GLOBAL_SEED)
         self._counters = _copied_counters()
         self._restores: list[Callable[[], Any]] = []
         if keras.backend.backend() == "tensorflow":
@@ -759,9 +762,23 @@ class _RandomState:
         random.setstate(self._python)
         np.random.set_state(self._numpy)
         global_state.set_global_attribute(_GLOBAL_SEED_GENERATOR, self._generator)
+        if self._drawn is not None:
+            self._generator.state.assign(self._drawn)
+        global_state.set_global_attribute(_GLOBAL_SEED, self._seed)
         global_state.set_global_attribute(_NAME_COUNTERS, self._counters)
         for restore in self._restores:
             restore()
+
+
+@contextmanager
+def random_generators_kept() -> Iterator[None]:
+    """Give the caller's random generators back as they were, however the block ends."""
+    state = _RandomState()
+    try:
+        yield
+    finally:
+        with uninterrupted():
+            state.restore()
 
 
 def _tensorflow_random() -> Callable[[], None]:

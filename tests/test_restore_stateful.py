@@ -317,3 +317,119 @@ def test_runs_of_a_search_from_one_start_agree_whatever_ran_between(make):
         )
     assert np.isfinite(first.value)
     assert first.value == again.value
+
+
+def random_state():
+    """What the next draws of every generator would be; draws them and puts them back."""
+    state = [np.array(random.getstate()[1]), np.random.get_state()[1]]
+    if BACKEND == "torch":
+        import torch
+
+        state.append(torch.get_rng_state().numpy())
+    if BACKEND == "tensorflow":
+        from tensorflow.python.eager import context
+
+        state.append(np.array(context.context()._seed or 0))
+    held = keras.src.backend.common.global_state.get_global_attribute
+    generator = held("global_seed_generator")
+    state += [] if generator is None else values([generator.state])
+    return [*state, np.array(held("global_random_seed") or 0)]
+
+
+def test_a_search_with_a_function_that_makes_models_leaves_the_random_generators():
+    keras.utils.set_random_seed(11)
+    keras.random.normal((2,))  # makes Keras's own generator
+    before = random_state()
+    sweep = {"low": 1e-3, "high": 1e-2, "epochs": 1, "fine_rounds": 0, "points": 3, "repeats": 1}
+    keras_lr.search(dense, SEQUENCES, TARGETS, verbose=0, **sweep)
+    assert same(random_state(), before)
+
+
+def test_a_function_that_makes_no_model_leaves_the_random_generators():
+    keras.utils.set_random_seed(11)
+    before = random_state()
+    with pytest.raises(TypeError, match="must be a Keras model"):
+        keras_lr.search(lambda: random.random(), SEQUENCES, TARGETS, verbose=0)
+    assert same(random_state(), before)
+
+
+class Unbuildable(keras.Model):
+    """Its call fails, after it has built a part of the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Dense(3)
+
+    def call(self, x):
+        self.first(x)
+        raise ZeroDivisionError("cannot be called")
+
+
+def test_a_build_that_fails_leaves_nothing_behind():
+    model = Unbuildable()
+    model.compile("adam", "mse")
+    before = {name: value for name, value in vars(model).items() if name != "_keras_lr_fit"}
+    for _ in range(2):
+        with pytest.raises(Exception, match="cannot be called|build"):
+            find(model)
+        assert not model.built and not model.first.built and not model.weights
+        after = {name: value for name, value in vars(model).items() if name in before}
+        assert all(after[name] is before[name] for name in before)
+
+
+def test_a_model_that_was_not_built_is_given_back_so_and_trains_as_its_twin():
+    def make():
+        return keras.Sequential([layers.Flatten(), layers.Dense(3), layers.Dense(1)])
+
+    def prepared():
+        keras.utils.set_random_seed(0)
+        model = make()
+        model.compile("adam", "mse")
+        return model
+
+    expected = fitted(prepared())
+    model = prepared()
+    find(model)
+    assert not model.built and not model.layers[1].weights
+    assert same(fitted(model), expected)
+
+
+def test_an_iterator_that_a_model_holds_is_named_before_the_run():
+    class Draws(keras.Model):
+        def compile(self, *arguments, **options):
+            super().compile(*arguments, **options)
+            self.noise = iter(range(1000))
+
+    with pytest.warns(UserWarning, match=r"iterator, noise \(range_iterator\)"):
+        find(dense(cls=Draws))
+
+
+def test_a_large_array_is_not_copied_and_named(monkeypatch):
+    monkeypatch.setattr(keras_lr.snapshot, "_LARGEST", 100)
+
+    class Holds(keras.Model):
+        def compile(self, *arguments, **options):
+            super().compile(*arguments, **options)
+            self.table = {"rows": np.zeros(200, "float32")}
+
+    with pytest.warns(UserWarning, match=r"table\['rows'\], which is not copied"):
+        find(dense(cls=Holds))
+
+
+@pytest.mark.skipif(not JAX, reason="counts JAX's arrays")
+def test_find_keeps_no_arrays_alive_on_jax():
+    import gc
+
+    import jax
+
+    def live():
+        gc.collect()
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    model = dense()
+    fitted(model)
+    before = live()
+    find(model, repeats=2)
+    assert live() == before
+    fitted(model)
+    assert live() == before

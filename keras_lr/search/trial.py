@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from keras_lr.schedules.base import as_schedule
 from keras_lr.search.plan import Job, Outcome, Setting
 from keras_lr.search.result import cycled
 from keras_lr.search.split import held_out, part
-from keras_lr.snapshot import Snapshot, seed_everything
+from keras_lr.snapshot import Snapshot, random_generators_kept, seed_everything
 from keras_lr.steering import driven_optimizers
 from keras_lr.steering.optimizers import current_rate, momentum_names, number, rate_ratios
 
@@ -153,10 +154,11 @@ class Runner:
             raise TypeError(
                 f"model must be a Keras model, or a function that returns one; got {model!r}."
             )
-        if make is not None:
-            model = _made(make, split_seed)
-        check_model(model)
-        with Snapshot(model).guarding() as snapshot:
+        with random_generators_kept(), contextlib.ExitStack() as stack:
+            if make is not None:
+                model = _made(make, split_seed)
+            check_model(model)
+            snapshot = stack.enter_context(Snapshot(model).guarding())
             source = stream(model, data.x, data.y, batch_size=batch_size)
             try:
                 build(model, source)
