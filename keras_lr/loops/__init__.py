@@ -38,6 +38,9 @@ class Loop(Protocol):
     def evaluate(self, batches: list[Any]) -> dict[str, float]:
         """Loss and metrics over the batches, without training."""
 
+    def release(self) -> None:
+        """Give up the state that was trained: the model is put back, or keeps the loop."""
+
 
 def make_loop(model: Any, rate: BorrowedRate) -> Loop:
     """The loop of the running backend, for a model whose optimizer reads `rate`.
@@ -58,6 +61,7 @@ def keep_loop(model: Any, loop: Loop) -> None:
     Like Keras's train function it serves until the model is compiled anew; also until the
     variables of the model, its optimizer or its metrics are others.
     """
+    loop.release()
     object.__setattr__(model, _KEPT, (_signature(model), loop))
 
 

@@ -54,6 +54,7 @@ class _Batches:
             batch = next(self.iterator(), None)
         if batch is None:
             raise DataEnded
+        self.took(1)
         return batch
 
     def take(self, most: int) -> Iterator[Any]:
@@ -71,19 +72,14 @@ class _Batches:
                 return
             yield batch
 
+    def took(self, count: int) -> None:
+        """Say that `count` batches were drawn from `iterator`."""
+        if self.left is not None:
+            self.left -= count
+
     def give_back(self, batch: Any) -> None:
         """Undo a `draw`: the batch comes again."""
         self._returned.append(batch)
-
-    def hold_out(self, samples: int) -> list[Any]:
-        """Take batches off until they hold `samples` rows; fewer if the data ends."""
-        batches: list[Any] = []
-        while sum(map(batch_rows, batches)) < samples:
-            try:
-                batches.append(self.draw())
-            except DataEnded:
-                break
-        return batches
 
 
 class Stream(_Batches):
@@ -93,6 +89,7 @@ class Stream(_Batches):
         super().__init__()
         self._epochs = epochs
         self._iterator: Iterator[Any] | None = None
+        self._held_out = 0  # batches at the beginning of an epoch that are not trained on
         self._once = type(epochs.data_adapter).__name__ == "GeneratorDataAdapter"
 
     def iterator(self) -> Iterator[Any]:
@@ -100,17 +97,46 @@ class Stream(_Batches):
             self._epochs.data_adapter.on_epoch_begin()
             self._iterator = iter(self._epochs._get_iterator())
             self.left = self._epochs.data_adapter.num_batches
+            for _ in range(self._held_out):
+                if next(self._iterator, None) is not None:
+                    self.took(1)
         return self._iterator
-
-    def took(self, count: int) -> None:
-        """Say that a loop has drawn `count` batches from `iterator` itself."""
-        if self.left is not None:
-            self.left -= count
 
     def next_epoch(self) -> None:
         if self._once:
             raise DataEnded
         self.close()
+
+    def hold_out(self, samples: int, share: int = 5) -> list[Any]:
+        """Take the first batches of an epoch off until they hold `samples` rows.
+
+        Every further epoch leaves out as many at its beginning: the same ones, where the data
+        come in the same order each time.
+
+        Args:
+            share: One batch of so many at the most, where their number is known or small.
+
+        Raises:
+            DataEnded: If there is no batch.
+        """
+        if not self._once:
+            self.next_epoch()
+        batches: list[Any] = []
+        iterator = self.iterator()
+        most = None if self.left is None else max(1, self.left // share)
+        while len(batches) != most and sum(map(batch_rows, batches)) < samples:
+            batch = next(iterator, None)
+            if batch is None:  # that was all of the data
+                batches = batches[: max(1, len(batches) // share)]
+                break
+            self.took(1)
+            batches.append(batch)
+        if not batches:
+            raise DataEnded
+        if not self._once:
+            known = self._epochs.data_adapter.num_batches
+            self._held_out = 0 if known == 1 else len(batches)
+        return batches
 
     def close(self) -> None:
         if self._iterator is not None:
@@ -123,6 +149,62 @@ class Stream(_Batches):
         self._iterator = None
         self._epochs.reset()
         return batch
+
+
+class Part(keras.utils.PyDataset):
+    """Some of the batches of a `PyDataset`.
+
+    Args:
+        batches: Their indices.
+    """
+
+    def __init__(self, whole: Any, batches: np.ndarray) -> None:
+        super().__init__(
+            workers=whole.workers,
+            use_multiprocessing=whole.use_multiprocessing,
+            max_queue_size=whole.max_queue_size,
+        )
+        self._whole = whole
+        self._batches = [int(index) for index in batches]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._whole[self._batches[index]]
+
+    def on_epoch_begin(self) -> None:
+        self._whole.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self._whole.on_epoch_end()
+
+
+class Rows(keras.utils.PyDataset):
+    """Some of the rows of arrays, read a batch at a time.
+
+    Args:
+        parts: `(x, y, sample_weight)`.
+        rows: Their indices.
+        shuffle: Whether each epoch has an order of its own.
+    """
+
+    def __init__(self, parts: Any, rows: np.ndarray, batch_size: int, shuffle: bool) -> None:
+        super().__init__()
+        self._parts, self._rows = parts, rows
+        self._size, self._shuffle = batch_size, shuffle
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._size)
+
+    def __getitem__(self, index: int) -> Any:
+        rows = self._rows[index * self._size : (index + 1) * self._size]
+        x, y, weight = take_rows(self._parts, np.sort(rows))
+        return keras.utils.pack_x_y_sample_weight(x, y, weight)
+
+    def on_epoch_begin(self) -> None:
+        if self._shuffle:
+            self._rows = np.random.permutation(self._rows)
 
 
 class Replay(_Batches):

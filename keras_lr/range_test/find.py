@@ -15,14 +15,22 @@ import numpy as np
 from keras_lr import _checks
 from keras_lr._distribution import check_distribution, evenly_shared
 from keras_lr._machinery import machinery
-from keras_lr.loops.data import DataEnded, is_array_data, stream, take_rows
+from keras_lr.loops.data import (
+    DataEnded,
+    Part,
+    Rows,
+    batch_rows,
+    is_array_data,
+    stream,
+    take_rows,
+)
 from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
 from keras_lr.range_test.workbench import Run, Workbench, borrow
 from keras_lr.steering import driven_optimizers
 
-_MAX_COPIED_BYTES = 2**30
+_MAX_COPIED_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,10 @@ def lr_find(
         confirm: After the ramp, train from the same weights for a moment at a few constant
             rates, and answer with the one that did best on held-out data: within 500 steps in
             all, where the ramp alone takes 100. The held-out data are those of
-            `validation_data`, and else a part of the training data that these runs leave out.
+            `validation_data`, and else a part of the training data that these runs leave out: rows
+            of arrays, batches of a `PyDataset`, the first batches of any other data set. A data
+            set that shuffles anew each time (`tf.data.Dataset.shuffle`, a shuffling
+            `DataLoader`) may bring those back in later epochs; give `validation_data` with it.
         seed: Seeds data order and noise for this test alone; None goes on from the current
             state of the random generators (which is put back either way).
         verbose: 1 shows a progress bar on stderr, 0 does not, "auto" does in a terminal.
@@ -185,20 +196,45 @@ class TrainingData:
 
     def hold_out(self, samples: int, bench: Workbench) -> tuple[Any, list[Any]]:
         """Data for the confirmation: a stream without the held-out batches, and those."""
-        parts = (self.x, self.y, self.sample_weight)
+        parts, size = (self.x, self.y, self.sample_weight), self.fit_options.get("batch_size")
         if not is_array_data(*parts):
-            return bench.stream, bench.stream.hold_out(samples)
+            return self._hold_out_batches(samples, bench)
         rows = np.random.permutation(len(keras.tree.flatten(self.x)[0]))
         held = evenly_shared(min(samples, max(1, len(rows) // 5)))
-        judged = take_rows(parts, rows[:held])
-        size = sum(
-            len(rows) * take_rows(leaf, rows[:1]).nbytes
+        sample = sample_batches(self.model, take_rows(parts, rows[:held]), held, size)
+        row_bytes = sum(
+            take_rows(leaf, rows[:1]).nbytes
             for leaf in keras.tree.flatten(parts)
             if leaf is not None
         )
-        rest = take_rows(parts, rows[held:]) if size <= _MAX_COPIED_BYTES else parts
+        if len(rows) == held:
+            rest = parts
+        elif len(rows) * row_bytes <= _MAX_COPIED_BYTES:
+            rest = take_rows(parts, rows[held:])
+        else:
+            options = {**self.fit_options, "batch_size": None}
+            shuffle = bool(options.get("shuffle", True))
+            read = Rows(parts, rows[held:], size or 32, shuffle)
+            return stream(self.model, read, **options), sample
         kept = stream(self.model, rest[0], rest[1], sample_weight=rest[2], **self.fit_options)
-        return kept, sample_batches(self.model, judged, held, self.fit_options.get("batch_size"))
+        return kept, sample
+
+    def _hold_out_batches(self, samples: int, bench: Workbench) -> tuple[Any, list[Any]]:
+        count = getattr(self.x, "num_batches", None)
+        if not isinstance(self.x, keras.utils.PyDataset) or count is None or count < 2:
+            return bench.stream, bench.stream.hold_out(samples)
+        # Its batches have numbers, so that those held out stay out whatever the order.
+        order = np.random.permutation(count)
+        per_batch = max(1, batch_rows(self.x[int(order[0])]))
+        held = min(-(-samples // per_batch), max(1, count // 5))
+        judged = stream(self.model, Part(self.x, order[:held]), shuffle=False)
+        sample = list(judged.iterator())
+        judged.close()
+        bench.stream.close()
+        kept = Part(self.x, order[held:])
+        return stream(
+            self.model, kept, steps_per_epoch=self.steps_per_epoch, **self.fit_options
+        ), sample
 
 
 def run_range_test(
@@ -280,7 +316,9 @@ def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) 
     batches = stream(model, x, y, sample_weight=sample_weight, batch_size=batch_size, shuffle=False)
     if is_array_data(x, y, sample_weight):
         return list(batches.iterator())
-    return batches.hold_out(samples)
+    sample = batches.hold_out(samples, share=1)
+    batches.close()
+    return sample
 
 
 class _Lab:

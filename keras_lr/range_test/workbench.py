@@ -114,6 +114,7 @@ class Workbench:
 
     def _rewind(self) -> None:
         if not self._fresh:
+            self.loop.release()
             self._snapshot.rewind()
         self._fresh = False
         self.loop.start()
@@ -180,8 +181,12 @@ def borrow(
             snapshot.copy_values()
             with BorrowedRate(model.optimizer).installed() as rate:
                 bench = Workbench(model, stream, rate, snapshot)
-                yield bench
-                keep_loop(model, bench.loop)
+                try:
+                    yield bench
+                    keep_loop(model, bench.loop)
+                finally:
+                    bench.loop.release()
+                    bench.stream.close()
         finally:
             stream.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from keras_lr.schedules.base import as_schedule
 from keras_lr.search.plan import Job, Outcome, Setting
 from keras_lr.search.result import cycled
 from keras_lr.search.split import held_out, part
-from keras_lr.snapshot import Snapshot, seed_everything
+from keras_lr.snapshot import Snapshot, random_generators_kept, seed_everything
 from keras_lr.steering import driven_optimizers
 from keras_lr.steering.optimizers import current_rate, momentum_names, number, rate_ratios
 
@@ -130,7 +131,6 @@ class Runner:
         self._callbacks = callbacks
         self._snapshot = snapshot
         self._part: tuple[float, Any] = (1.0, None)
-        self._fresh = True
 
     @staticmethod
     @contextmanager
@@ -154,10 +154,11 @@ class Runner:
             raise TypeError(
                 f"model must be a Keras model, or a function that returns one; got {model!r}."
             )
-        if make is not None:
-            model = _made(make, split_seed)
-        check_model(model)
-        with Snapshot(model).guarding() as snapshot:
+        with random_generators_kept(), contextlib.ExitStack() as stack:
+            if make is not None:
+                model = _made(make, split_seed)
+            check_model(model)
+            snapshot = stack.enter_context(Snapshot(model).guarding())
             source = stream(model, data.x, data.y, batch_size=batch_size)
             try:
                 build(model, source)
@@ -170,7 +171,7 @@ class Runner:
 
     def range_test(self, batch_size: int | None, seed: int) -> RangeTest:
         """A range test with its defaults, on the training data."""
-        self._rewind()
+        self._snapshot.rewind()
         data, options = self.data, dict(self.data.fit_options)
         if data.rows is not None:
             options.update(batch_size=batch_size, sample_weight=data.sample_weight)
@@ -201,14 +202,9 @@ class Runner:
     def _start(self, seed: int) -> Any:
         if self._make is not None:
             return _made(self._make, seed)
-        self._rewind()
+        self._snapshot.rewind()
         _reseed(self.model, seed)
         return self.model
-
-    def _rewind(self) -> None:
-        if not self._fresh:
-            self._snapshot.rewind()
-        self._fresh = False
 
     def _data_of(self, job: Job) -> dict[str, Any]:
         data = self.data
