@@ -41,7 +41,8 @@ class LayerwiseLR(Modified):
             whole parts between slashes: `"head.*"` covers `head_2/kernel`, `"dense"` does not
             cover `dense_1/kernel`. A variable has the path that Keras gave it and one by the
             structure of the model (`backbone/block1/kernel`); either may match. A model that an
-            attribute holds goes by the attribute's name too, unless a layer has that name. Values: a number of at least 0, unitless; or a schedule of it,
+            attribute holds goes by the attribute's name too, unless a layer has that name.
+            Values: a number of at least 0, unitless; or a schedule of it, which is
             asked for the updates done so far.
 
     Raises:
