@@ -40,8 +40,8 @@ def fine_tune(
     """Fine-tune a pretrained model with a new head, by the recipe of fastai.
 
     Phase 1 trains the head alone for `head_epochs`, one cycle up to `base_lr`. Phase 2 trains
-    everything for `epochs`, one cycle up to `base_lr / 2` at the last layer and `lr_mult` times
-    less at the first, in equal ratios between them. Both cycle the momentum where the optimizer
+    everything for `epochs`, one cycle up to `base_lr / 2` at the head and `lr_mult` times less at
+    the first layers, in equal ratios between the groups of `layer_groups`. Both cycle the momentum where the optimizer
     has one. The optimizer is not made anew in between: its averages of the body's gradients,
     collected during phase 1, are ready for phase 2. Batch normalisation outside of the head
     keeps its statistics in phase 1 (fastai trains it) and moves them in phase 2.
@@ -56,8 +56,8 @@ def fine_tune(
         epochs: Epochs of phase 2; 0 leaves it out.
         base_lr: Peak rate of the head, above 0; `lr_find` suggests one.
         head: The layers of the head: a layer, a name, a regular expression as in `LayerwiseLR`,
-            or a list of these. By default the last layer with weights.
-        lr_mult: Ratio between the rates of the last layer and the first, at least 1.
+            or a list of these. By default what `boost_head` finds.
+        lr_mult: Ratio between the rates of the head and the first group of layers, at least 1.
         callbacks: Further callbacks for both phases; not such as set the rate.
         fit_options: Further arguments of `fit`: `validation_data`, `batch_size`, `verbose`, ...
 

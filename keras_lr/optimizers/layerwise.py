@@ -36,10 +36,13 @@ class LayerwiseLR(Modified):
             `LossScaleOptimizer` or `MultiOptimizer` goes around this one, not into it. It
             shares its variables with the result: go on with that.
         multipliers: A dictionary; None for 1 everywhere. Variables that no key covers have 1.
-            Keys: a layer (a nested model with all that is in it), the name of a layer, or a
-            regular expression on the paths of variables, which has to cover whole parts between
-            slashes: `"head.*"` covers `head_2/kernel`, `"dense"` does not cover
-            `dense_1/kernel`. Values: a number of at least 0, unitless; or a schedule of it,
+            Keys: a layer (a nested model with all that is in it), the name of a layer or of a
+            nested model, or a regular expression on the paths of variables, which has to cover
+            whole parts between slashes: `"head.*"` covers `head_2/kernel`, `"dense"` does not
+            cover `dense_1/kernel`. A variable has the path that Keras gave it and one by the
+            structure of the model (`backbone/block1/kernel`); either may match. A model that an
+            attribute holds goes by the attribute's name too, unless a layer has that name.
+            Values: a number of at least 0, unitless; or a schedule of it, which is
             asked for the updates done so far.
 
     Raises:
