@@ -27,12 +27,12 @@ class FieldModel:
         monitor: The log to judge by.
         momentum: Whether the momentum of the optimizer to steer can be cycled.
         updates: Updates of the optimizer in a batch; below 1 where several batches make one.
-        inside: Whether the update happens inside a conditional of the graph.
+        inside: Whether a condition decides if a batch makes an update.
+        accumulates: Whether the optimizer does so itself, and says how many batches it takes.
         backends: Where `fit` can train the model.
         why_not: Why the other backends cannot.
         validates: Whether the model can be evaluated by `monitor`, as a search does.
         saved: Whether Keras can save and load the model whole.
-        scalable: Whether half the rate by a multiplier is half the rate of the optimizer.
     """
 
     make: Callable[..., keras.Model]
@@ -46,11 +46,11 @@ class FieldModel:
     momentum: bool = True
     updates: float = 1
     inside: bool = False
+    accumulates: bool = False
     backends: tuple[str, ...] = BACKENDS
     why_not: str = ""
     validates: bool = True
     saved: bool = True
-    scalable: bool = True
 
 
 MODELS: dict[str, FieldModel] = {}

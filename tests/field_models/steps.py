@@ -178,4 +178,5 @@ add(
     data=targets,
     updates=0.5,
     inside=True,
+    accumulates=True,
 )
