@@ -27,7 +27,7 @@ MAX_LR = 0.02
 pytestmark = [
     # KerasHub makes a data set of the arrays, and passes Keras's own default on.
     pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*was called on layer.*unbuilt state:UserWarning"),
 ]
 each_model = pytest.mark.parametrize("name", HERE)
 
