@@ -13,7 +13,7 @@ import numpy as np
 
 __all__ = ["reachable"]
 
-# Values that lead nowhere: numbers and arrays hold no objects, modules and classes hold the program.
+# Numbers and arrays hold no objects; modules and classes hold the program.
 _ENDS = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, np.ndarray)
 # Attributes that lead out of the model into Keras's and TensorFlow's bookkeeping.
 _SKIPPED = frozenset(
@@ -87,6 +87,9 @@ def _parts(found: Any) -> Iterator[tuple[str, Any]]:
     if _is_foreign(found):
         return
     attributes = getattr(found, "__dict__", {})
+    modules = attributes.get("_modules", {})  # where torch keeps attributes that are modules
+    for name, part in modules.items():
+        yield f".{name}", part
     for name in sorted(attributes, key=lambda name: name.startswith("_")):  # public ways first
         if name not in _SKIPPED:
             yield f".{name}", attributes[name]

@@ -23,8 +23,7 @@ from keras_lr._turns import close, turns
 from keras_lr.callbacks.base import Policy
 from keras_lr.schedules.base import Curve, evaluate
 from keras_lr.steering import Claims, Length, Plan
-from keras_lr.steering.optimizers import SteeredRate
-from keras_lr.steering.rule import Course
+from keras_lr.steering.rule import Factor, RateRule, refuse_assigners
 
 __all__ = ["KeyPoint", "Preview", "preview"]
 
@@ -289,23 +288,25 @@ def preview(
 
     # A number stands for the variable that the optimizer would hold.
     variable = None if own is None or isinstance(own, LearningRateSchedule) else _Variable(own)
-    course = _asked(plan.course(variable or own, batches=gradient_accumulation_steps))
+    rule = _asked_rule(plan.rate_rule(variable or own, batches=gradient_accumulation_steps))
     updates = np.arange(steps)
-    rates, held = course.values(updates), np.ones(steps)
-    if variable is not None and plan.schedule is None:
-        held[:] = variable.value
+    held = np.full(steps, 1.0 if variable is None or plan.schedule is not None else variable.value)
+    schedule = None if isinstance(own, float) or own is None else type(own).__name__
+    refuse_assigners(callbacks, claims.owner("schedule") or schedule, ())
     if any(isinstance(each, keras.callbacks.LearningRateScheduler) for each in callbacks):
-        rate = SteeredRate(variable or own, lambda: None, claims.owner("schedule"))
-        held = _scheduled(callbacks, course, variable, rate, steps, epochs)
+        assert variable is not None  # noqa: S101  refused otherwise
+        held = _scheduled(callbacks, variable, steps, epochs)
+    rates = rule.values(updates, updates, held)
 
     momenta = None if momentum is None else np.full(steps, float(np.float32(momentum)))
-    momentum_course = plan.momentum_course()
-    if momentum_course is not None:
-        momenta = _asked(momentum_course).values(updates)
+    steered = plan.momentum_factor()
+    if steered is not None:
+        momenta = _asked(steered).values(updates)
 
-    curves = [*(factor.values(updates) for factor in course.factors), held]
+    factors = (each for each in (rule.schedule, rule.warm_up) if each is not None)
+    curves = [*(factor.values(updates) for factor in factors), held]
     curves += [] if momenta is None else [momenta]
-    return Preview(rates * held, momenta, _turns_of(curves))
+    return Preview(rates, momenta, _turns_of(curves))
 
 
 class _Variable:
@@ -321,17 +322,16 @@ class _Variable:
 class _Optimizer:
     """As much of an optimizer as Keras's `LearningRateScheduler` looks at."""
 
-    def __init__(self, read: Callable[[], float], rate: SteeredRate) -> None:
-        self._read = read
-        self._rate = rate
+    def __init__(self, variable: _Variable) -> None:
+        self._variable = variable
 
     @property
     def learning_rate(self) -> Any:
-        return ops.convert_to_tensor(self._read(), "float32")
+        return ops.convert_to_tensor(self._variable.value, "float32")
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        self._rate.assign(value)
+        self._variable.assign(value)
 
 
 class _Asked(Curve):
@@ -382,9 +382,14 @@ def _tried(function: Callable[[Any], Any], steps: Any) -> np.ndarray | None:
     return values if values.shape == tuple(steps.shape) else None
 
 
-def _asked(course: Course) -> Course:
-    factors = (dataclasses.replace(each, curve=_Asked(each.curve)) for each in course.factors)
-    return dataclasses.replace(course, factors=tuple(factors))
+def _asked(factor: Factor) -> Factor:
+    return dataclasses.replace(factor, curve=_Asked(factor.curve))
+
+
+def _asked_rule(rule: RateRule) -> RateRule:
+    schedule = rule.schedule and _asked(rule.schedule)
+    warm_up = rule.warm_up and _asked(rule.warm_up)
+    return dataclasses.replace(rule, schedule=schedule, warm_up=warm_up)
 
 
 def _sorted_out(policy: Any, learning_rate: Any) -> tuple[Any, list[Any]]:
@@ -450,14 +455,7 @@ def _joined(callbacks: list[Any], length: Length) -> tuple[Plan, Claims]:
     return plan, claims
 
 
-def _scheduled(
-    callbacks: list[Any],
-    course: Course,
-    variable: _Variable | None,
-    rate: SteeredRate,
-    steps: int,
-    epochs: int,
-) -> np.ndarray:
+def _scheduled(callbacks: list[Any], variable: _Variable, steps: int, epochs: int) -> np.ndarray:
     """What the optimizer's variable holds at each update if Keras's schedulers set it.
 
     They are run as they are, on a stand-in for the optimizer.
@@ -470,22 +468,14 @@ def _scheduled(
     each_epoch = steps // epochs
     held = np.ones(steps)
     for epoch in range(epochs):
-        update = epoch * each_epoch
-        steered = epoch > 0
         for callback in callbacks:
-            steered = steered or isinstance(callback, Policy)
             if not isinstance(callback, keras.callbacks.LearningRateScheduler):
                 continue
-
-            def read(steered: bool = steered, update: int = update) -> float:
-                factor = float(course.values(np.array([update]))[0]) if steered else 1.0
-                return factor * (1.0 if variable is None else variable.value)
-
             scheduler = copy.copy(callback)
             scheduler.verbose = 0
-            scheduler.set_model(types.SimpleNamespace(optimizer=_Optimizer(read, rate)))
+            scheduler.set_model(types.SimpleNamespace(optimizer=_Optimizer(variable)))
             scheduler.on_epoch_begin(epoch)
-        held[update : update + each_epoch] = 1.0 if variable is None else variable.value
+        held[epoch * each_epoch : (epoch + 1) * each_epoch] = variable.value
     return held
 
 

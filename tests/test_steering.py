@@ -215,7 +215,7 @@ def test_groups_keep_the_ratios_of_their_rates():
         )
 
 
-def test_half_precision_skips_no_rate():
+def test_updates_that_half_precision_skips_count():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = network(inner.SGD(0.01, momentum=0.9))
@@ -225,9 +225,8 @@ def test_half_precision_skips_no_rate():
         history = fit(model, keras_lr.OneCycle(0.01, cycle_momentum=False), logger, epochs=2)
     finally:
         keras.config.set_dtype_policy("float32")
-    skipped = 2 * STEPS - int(ops.convert_to_numpy(model.optimizer.iterations.value))
-    expected = rates[: 2 * STEPS - skipped]
-    np.testing.assert_allclose(logger.history["learning_rate"], expected, rtol=1e-5, atol=0)
+    assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) < 2 * STEPS  # some were
+    np.testing.assert_allclose(logger.history["learning_rate"], rates, rtol=1e-5, atol=0)
     assert np.all(np.isfinite(history.history["loss"]))
 
 
@@ -269,9 +268,16 @@ def test_assigning_the_rate_in_a_steered_fit_sets_the_factor_that_is_the_optimiz
 
 def test_assigning_a_rate_that_a_schedule_sets_is_refused():
     by_epoch = keras.callbacks.LearningRateScheduler(lambda epoch, _: 0.1)
+
+    class Own(keras.callbacks.Callback):  # nobody can know what it will do
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.optimizer.learning_rate = 0.1
+
     model = network(inner.SGD(0.3))
-    with pytest.raises(ValueError, match="OneCycle sets the learning rate of this fit"):
+    with pytest.raises(ValueError, match="LearningRateScheduler assigns the learning rate, and"):
         fit(model, keras_lr.OneCycle(0.1, cycle_momentum=False), by_epoch)
+    with pytest.raises(ValueError, match="OneCycle sets the learning rate of this fit"):
+        fit(model, keras_lr.OneCycle(0.1, cycle_momentum=False), Own())
 
 
 def test_rate_that_others_read_is_the_one_of_the_next_update():

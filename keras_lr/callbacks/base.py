@@ -14,9 +14,16 @@ class Policy(keras.callbacks.Callback):
     """A callback that takes part in the steering of a `fit`; see `keras_lr.steering`.
 
     An instance serves one fit after the other. It adds `learning_rate`, and `momentum` if that
-    is steered, to the logs of each epoch: what the epoch's last update used.
+    is steered, to the logs of each epoch: what the epoch's last update used. In a fit that steers
+    several optimizers, `learning_rate_<optimizer>` is that of each, and `learning_rate` the
+    largest.
+
+    A training loop of your own can drive it: put the callbacks into a
+    `keras.callbacks.CallbackList` with the model, and call its hooks around `train_on_batch` or
+    your own step.
     """
 
+    optimizer: Any = None
     claims: tuple[str, ...] = ()
     rescales = False
     watches = False
@@ -28,6 +35,9 @@ class Policy(keras.callbacks.Callback):
 
     def plan(self, length: Length) -> Plan:
         return Plan()
+
+    def follows(self, length: Length) -> dict[str, Any]:
+        return {}
 
     def check(self, length: Length) -> None:
         pass
@@ -56,14 +66,22 @@ class Policy(keras.callbacks.Callback):
     # `self._model`, not `self.model`: on JAX the latter copies the state back and forth.
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._fit = SteeredFit.of(self._model)
-        self._fit.join(self, self.params or {})
+        fit = SteeredFit.of(self._model)
+        try:
+            self._fit = fit.join(self, self.params or {})
+        except BaseException:
+            fit.finish()  # no `fit` may be there to see to it
+            raise
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._fit.begin(epoch)
+        self._fit.fit.begin(epoch)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if not self._fit.fit.begun:  # a loop of the user's that has no epochs
+            self._fit.fit.begin(0)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._fit.settle(epoch, {} if logs is None else logs)
+        self._fit.fit.settle(epoch, {} if logs is None else logs)
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._fit.finish()
+        self._fit.fit.finish()

@@ -29,6 +29,8 @@ class CyclicLR(Policy):
         cycle_momentum: Whether the momentum falls while the rate climbs.
         base_momentum: Momentum at the upper bound; from 0, below 1.
         max_momentum: Momentum at the lower bound; from `base_momentum`, below 1.
+        optimizer: Which optimizer of the model it is for, where the model trains with several: the
+            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
 
     Raises:
         ValueError: If an argument is out of its range; when `fit` begins, if another callback
@@ -62,8 +64,10 @@ class CyclicLR(Policy):
         cycle_momentum: bool = False,
         base_momentum: float = 0.8,
         max_momentum: float = 0.9,
+        optimizer: Any = None,
     ) -> None:
         super().__init__()
+        self.optimizer = optimizer
         self.schedule = CyclicSchedule(
             base_lr, max_lr, step_size, step_size_down, mode, gamma, scale_fn, cycle_mult
         )
@@ -80,6 +84,7 @@ class CyclicLR(Policy):
             "cycle_momentum": self.cycle_momentum,
             "base_momentum": self.base_momentum,
             "max_momentum": self.max_momentum,
+            "optimizer": self.optimizer,
         }
 
     def plan(self, length: Length) -> Plan:

@@ -108,7 +108,7 @@ class GradualUnfreeze(Policy):
 
     def begin(self, length: Length) -> None:
         assert self._lent is not None and length.total is not None  # noqa: S101
-        start, gates = self._fit.leaves[0].start, {}
+        start, gates = self._fit.bindings[0].start, {}
         for place, indices in enumerate(self._indices):
             epoch = place * self.epochs_per_group
             if epoch:

@@ -13,7 +13,7 @@ from keras_lr import _checks
 from keras_lr._divergence import Level, Stretch
 from keras_lr.callbacks.base import Policy
 from keras_lr.snapshot import Values, build_optimizer, trained_variables
-from keras_lr.steering import Length, driven_optimizers
+from keras_lr.steering import Length
 from keras_lr.steering.optimizers import number
 
 
@@ -80,6 +80,8 @@ class HalveOnDivergence(Policy):
             and copies weights and optimizer state to host memory, which holds two such copies.
             A bad one is noticed at the end of the execution that it falls into.
         verbose: 1 prints each halving and the reason; 0 is quiet.
+        optimizer: Which optimizer of the model it is for, where the model trains with several: the
+            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
 
     Attributes:
         events: A `HalvingEvent` for each halving of the last `fit`, and for a stop.
@@ -107,8 +109,11 @@ class HalveOnDivergence(Policy):
         max_halvings: int = 10,
         check_every: int = 50,
         verbose: int = 0,
+        *,
+        optimizer: Any = None,
     ) -> None:
         super().__init__()
+        self.optimizer = optimizer
         self.factor = _checks.number("factor", factor, above=0.0, below=1.0)
         self.threshold = _checks.number("threshold", threshold, above=1.0)
         self.max_halvings = _checks.count("max_halvings", max_halvings)
@@ -119,7 +124,7 @@ class HalveOnDivergence(Policy):
         self.events: list[HalvingEvent] = []
 
     def get_config(self) -> dict[str, Any]:
-        names = ("factor", "threshold", "max_halvings", "check_every", "verbose")
+        names = ("factor", "threshold", "max_halvings", "check_every", "verbose", "optimizer")
         return {name: getattr(self, name) for name in names}
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -140,7 +145,7 @@ class HalveOnDivergence(Policy):
     def begin(self, length: Length) -> None:
         self._epochs = length.epochs
         build_optimizer(self._model)
-        self._variables = trained_variables(self._model, [leaf.own for leaf in self._fit.leaves])
+        self._variables = trained_variables(self._model, [each.own for each in self._fit.bindings])
         self._good = self._copied()
         self._candidate: _Copy | None = self._good
         # Others are not finite on purpose: a mask of minus infinities, say.
@@ -183,6 +188,7 @@ class HalveOnDivergence(Policy):
             "good": self._good.state.arrays,
             "good_level": self._good.level,
             "good_updates": self._good.updates,
+            "good_batches": self._good.batches,
             "fresh": self._fresh,
         }
 
@@ -193,7 +199,8 @@ class HalveOnDivergence(Policy):
         self._candidate = self._copied()
         state = Values(self._model, self._variables, list(memory["good"]))
         updates, level = int(memory["good_updates"]), list(memory["good_level"])
-        self._good = _Copy(state, None, -1, (0, 0.0), updates, level)
+        batches = int(memory.get("good_batches", updates * self._fit.every))
+        self._good = _Copy(state, None, -1, (0, 0.0), updates, batches, level)
 
     def _check(self, last: bool = False) -> None:
         losses = self._stretch.close()
@@ -223,20 +230,21 @@ class HalveOnDivergence(Policy):
             self._epoch,
             self._stretch.mark,
             self._fit.updates_done(),
+            self._fit.batches_done(),
             self._level.state(),
         )
 
     def _go_back(self, reason: str) -> None:
         model, good, step = self.model, self._good, self._fit.updates_done()
         old = self._rate(step)
-        groups = len(driven_optimizers(model.optimizer))
+        groups = len(self._fit.bindings)
         self._stopped = self._halvings >= self.max_halvings
         if not self._stopped:
             # Before the counter goes back: at its beginning a warm-up has nothing to scale.
             self._fit.rescale(self.factor, np.zeros(groups), np.full(groups, np.inf))
             self._halvings += 1
         new = self._rate(step)
-        with self._fit.rolled_back():
+        with self._fit.rolled_back(good.batches):
             good.state.put_back()
         if good.epoch == self._epoch and good.metrics is not None:
             good.metrics.put_back()
@@ -281,6 +289,7 @@ class _Copy:
     epoch: int
     mark: tuple[int, float]
     updates: int
+    batches: int
     level: list[Any]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_lr._files import atomic_write, check_writable
 from keras_lr.callbacks.base import Policy
-from keras_lr.steering import Length, Passage
+from keras_lr.steering import Length, UsedRates
 
 
 class LRLogger(Policy):
@@ -36,6 +36,8 @@ class LRLogger(Policy):
         append: Whether a new run adds its rows to an existing file; otherwise it replaces it.
         tensorboard: Log directory, that of Keras's `TensorBoard`. Needs the packages tensorflow
             and tensorboard, on each backend.
+        optimizer: Which optimizer of the model it is for, where the model trains with several: the
+            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
 
     Attributes:
         history: Lists of equal length, an entry a batch: `epoch`, `step`, `learning_rate` and,
@@ -66,8 +68,10 @@ class LRLogger(Policy):
         *,
         append: bool = False,
         tensorboard: str | os.PathLike[str] | None = None,
+        optimizer: Any = None,
     ) -> None:
         super().__init__()
+        self.optimizer = optimizer
         for package in ("tensorflow", "tensorboard") if tensorboard is not None else ():
             if importlib.util.find_spec(package) is None:
                 raise ModuleNotFoundError(
@@ -80,7 +84,8 @@ class LRLogger(Policy):
         self.history: dict[str, list[float]] = {}
 
     def get_config(self) -> dict[str, Any]:
-        return {"csv": self.csv, "append": self.append, "tensorboard": self.tensorboard}
+        names = ("csv", "append", "tensorboard", "optimizer")
+        return {name: getattr(self, name) for name in names}
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
@@ -105,9 +110,9 @@ class LRLogger(Policy):
             self._writer = tf.summary.create_file_writer(str(Path(self.tensorboard) / "train"))
 
     def judge(self, epoch: int, logs: dict[str, Any]) -> None:
-        passage = self._fit.passage()
-        columns: dict[str, list[float]] = {"epoch": [epoch] * len(passage.updates)}
-        columns.update(_columns(passage))
+        used = self._fit.used()
+        columns: dict[str, list[float]] = {"epoch": [epoch] * len(used.updates)}
+        columns.update(_columns(used))
         self._epochs.append(columns)
         for name, values in columns.items():
             self.history.setdefault(name, []).extend(values)
@@ -124,10 +129,11 @@ class LRLogger(Policy):
             self._writer.close()
             self._writer = None
         history = getattr(self._model, "history", None)
+        suffix = f"_{self._fit.name}" if len(self._fit.fit.optimizers) > 1 else ""
         for name in ("learning_rate", "momentum"):
             epochs = [columns[name] for columns in self._epochs if name in columns]
             if history is not None and epochs:
-                history.history[f"batch_{name}"] = epochs
+                history.history[f"batch_{name}{suffix}"] = epochs
 
     def _append(self, path: str | os.PathLike[str], columns: list[str]) -> None:
         """Write what is not written yet. A log is no reason to end a run whose disk is full."""
@@ -162,12 +168,12 @@ class LRLogger(Policy):
         self._writer.flush()
 
 
-def _columns(passage: Passage) -> dict[str, list[float]]:
-    rates = passage.learning_rates
-    columns = {"step": passage.updates.tolist()}
+def _columns(used: UsedRates) -> dict[str, list[float]]:
+    rates = used.learning_rates
+    columns = {"step": used.updates.tolist()}
     columns["learning_rate"] = np.max(list(rates.values()), axis=0).tolist()
-    if passage.momenta is not None:
-        columns["momentum"] = passage.momenta.tolist()
+    if used.momenta is not None:
+        columns["momentum"] = used.momenta.tolist()
     if len(rates) > 1:
         columns.update((f"learning_rate_{name}", rate.tolist()) for name, rate in rates.items())
     return columns

@@ -31,6 +31,8 @@ class OneCycle(Policy):
             `Adam.beta_1` and the like.
         base_momentum: Momentum at the largest rate; from 0, below 1.
         max_momentum: Momentum at the start and at the end; from `base_momentum`, below 1.
+        optimizer: Which optimizer of the model it is for, where the model trains with several: the
+            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
 
     Raises:
         ValueError: If an argument is out of its range; when `fit` begins, if the run's length
@@ -65,8 +67,10 @@ class OneCycle(Policy):
         cycle_momentum: bool = True,
         base_momentum: float = 0.85,
         max_momentum: float = 0.95,
+        optimizer: Any = None,
     ) -> None:
         super().__init__()
+        self.optimizer = optimizer
         self.total_steps = total_steps
         self.cycle_momentum = cycle_momentum
         self.base_momentum = base_momentum
@@ -91,6 +95,7 @@ class OneCycle(Policy):
             "cycle_momentum": self.cycle_momentum,
             "base_momentum": self.base_momentum,
             "max_momentum": self.max_momentum,
+            "optimizer": self.optimizer,
         }
 
     def plan(self, length: Length) -> Plan:
@@ -104,6 +109,9 @@ class OneCycle(Policy):
         if not self.cycle_momentum:
             return Plan(schedule)
         return Plan(schedule, momentum=schedule.momentum(self.base_momentum, self.max_momentum))
+
+    def follows(self, length: Length) -> dict[str, Any]:
+        return {"total_steps": length.total} if self.total_steps is None else {}
 
     def check(self, length: Length) -> None:
         if None not in (self.total_steps, length.total) and self.total_steps != length.total:

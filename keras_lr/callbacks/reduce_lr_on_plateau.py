@@ -14,7 +14,7 @@ from keras_lr._checks import count, number
 from keras_lr._direction import direction_of
 from keras_lr.callbacks.base import Policy
 from keras_lr.plateau import PlateauRule
-from keras_lr.steering import Length, driven_optimizers
+from keras_lr.steering import Length, Plan, driven_optimizers
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class ReduceLROnPlateau(Policy):
         mode: `"min"`, `"max"`, or `"auto"`: as the metric itself says.
         min_delta: By how much a value must beat the best one; at least 0.
         cooldown: Epochs after a reduction during which nothing counts, as Keras counts them.
-        min_lr: Lower bound of the rate, or one for each optimizer of a `MultiOptimizer`.
+        min_lr: Lower bound of the rate, or one for each optimizer of a `MultiOptimizer`. Over a
+            schedule, the rate stays at the bound where the scaled schedule would be lower; a
+            warm-up is a factor on that.
         threshold_mode: `"abs"`: `min_delta` is in the metric's unit; `"rel"`: a share of the
             best value.
         smoothing: How much of the moving average that is judged is memory; from 0 (off) to
@@ -73,7 +75,10 @@ class ReduceLROnPlateau(Policy):
         growth_factor: Multiply the rate by this, above 1, when the metric improves again and
             again; None never does.
         growth_patience: Improvements in a row that make a growth; by default as `patience`.
-        max_lr: Upper bound for growth, or one for each optimizer; by default none.
+        max_lr: Upper bound of the rate where it may grow, or one for each optimizer; by default
+            none. It holds over a schedule as `min_lr` does.
+        optimizer: Which optimizer of the model it is for, where the model trains with several: the
+            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
 
     Attributes:
         events: A `PlateauEvent` for each change of the last `fit`, its reason included.
@@ -119,8 +124,10 @@ class ReduceLROnPlateau(Policy):
         growth_factor: float | None = None,
         growth_patience: int | None = None,
         max_lr: float | Sequence[float] | None = None,
+        optimizer: Any = None,
     ) -> None:
         super().__init__()
+        self.optimizer = optimizer
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode must be 'auto', 'min' or 'max'; got {mode!r}.")
         if every != "epoch":
@@ -179,6 +186,7 @@ class ReduceLROnPlateau(Policy):
             "every": self.every,
             "restore_best_weights": self.restore_best_weights,
             "max_lr": self.max_lr,
+            "optimizer": self.optimizer,
         }
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -188,7 +196,7 @@ class ReduceLROnPlateau(Policy):
         self._window = _Window()
         self._known = False
         super().on_train_begin(logs)
-        groups = len(driven_optimizers(self._model.optimizer))
+        groups = len(driven_optimizers(self._fit.optimizer))
         for name in ("min_lr", "max_lr"):
             bound = getattr(self, name)
             if np.ndim(bound) and len(bound) != groups:
@@ -197,7 +205,14 @@ class ReduceLROnPlateau(Policy):
                     f"them, and the model has {groups}."
                 )
         self._low = np.broadcast_to(self.min_lr, groups)
-        self._high = np.broadcast_to(np.inf if self.max_lr is None else self.max_lr, groups)
+        self._high = np.broadcast_to(self._most, groups)
+
+    @property
+    def _most(self) -> Any:
+        return np.inf if self.max_lr is None else self.max_lr
+
+    def plan(self, length: Length) -> Plan:
+        return Plan(low=np.asarray(self.min_lr, float), high=np.asarray(self._most, float))
 
     def begin(self, length: Length) -> None:
         self._rule = self._make_rule("min" if self.mode == "auto" else self.mode)

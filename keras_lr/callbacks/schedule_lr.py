@@ -23,6 +23,8 @@ class ScheduleLR(Policy):
         schedule: A schedule of `keras_lr.schedules` or of Keras.
         momentum: A function of the same count that gives the momentum, with operations of
             `keras.ops`; or a number; or None to leave the momentum alone.
+        optimizer: Which optimizer of the model it is for, where the model trains with several: the
+            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
 
     Raises:
         TypeError: If `schedule` is not a schedule, or `momentum` neither function nor number.
@@ -40,8 +42,9 @@ class ScheduleLR(Policy):
     [0.0854, 0.0371, 0.0017]
     """
 
-    def __init__(self, schedule: Any, momentum: Any = None) -> None:
+    def __init__(self, schedule: Any, momentum: Any = None, *, optimizer: Any = None) -> None:
         super().__init__()
+        self.optimizer = optimizer
         self.schedule = as_schedule(schedule)
         self.momentum = momentum
         self._momentum = momentum
@@ -50,7 +53,11 @@ class ScheduleLR(Policy):
         self.claims = ("schedule",) if momentum is None else ("schedule", "momentum")
 
     def get_config(self) -> dict[str, Any]:
-        return {"schedule": self.schedule, "momentum": self.momentum}
+        return {
+            "schedule": self.schedule,
+            "momentum": self.momentum,
+            "optimizer": self.optimizer,
+        }
 
     def plan(self, length: Length) -> Plan:
         return Plan(self.schedule, momentum=self._momentum)

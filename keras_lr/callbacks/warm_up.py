@@ -27,6 +27,8 @@ class WarmUp(Policy):
             `"exponential"` and `"constant"`.
         mode: `"linear"`, `"exponential"`, or `"constant"` (`start_factor` until the end of the
             warm-up, then 1).
+        optimizer: Which optimizer of the model it is for, where the model trains with several: the
+            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
 
     Raises:
         ValueError: If an argument is out of its range; when `fit` begins, if `epochs` or
@@ -55,8 +57,10 @@ class WarmUp(Policy):
         fraction: float | None = None,
         start_factor: float = 0.0,
         mode: str = "linear",
+        optimizer: Any = None,
     ) -> None:
         super().__init__()
+        self.optimizer = optimizer
         wishes = {"steps": steps, "epochs": epochs, "fraction": fraction}
         given = [name for name, wish in wishes.items() if wish is not None]
         if len(given) != 1:
@@ -84,10 +88,14 @@ class WarmUp(Policy):
             "fraction": self.fraction,
             "start_factor": self.start_factor,
             "mode": self.mode,
+            "optimizer": self.optimizer,
         }
 
     def plan(self, length: Length) -> Plan:
         return Plan(warm_up=WarmUpFactor(self._updates(length), self.start_factor, self.mode))
+
+    def follows(self, length: Length) -> dict[str, Any]:
+        return {"steps": self._updates(length)} if self.steps is None else {}
 
     def check(self, length: Length) -> None:
         if length.total is not None and self._updates(length) > length.total:

@@ -171,9 +171,7 @@ def borrow(
         training: Whether the model is in the middle of a `fit`, whose steering goes on after the
             block. Otherwise a steering that is still there is that of an interrupted `fit`.
     """
-    if not training:
-        SteeredFit.release(model)
-    with SteeredFit.suspended(model), Snapshot(model).guarding() as snapshot:
+    with SteeredFit.set_aside(model), Snapshot(model).guarding() as snapshot:
         if seed is not None:
             seed_everything(seed)
         stream = make_stream()

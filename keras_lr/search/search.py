@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,10 +233,8 @@ def search(
             fit_options[name] = value
     data = Data.of(x, y, sample_weight, validation_data, validation_split, seed, fit_options)
     size = (batch_size or 32) if data.rows is not None else None
-    if isinstance(model, keras.Model):
-        SteeredFit.release(model)
     lent = Runner.lend(model, data, objective, size, seed, callbacks)
-    with lent as runner:
+    with _undisturbed(model), lent as runner:
         design = _design(runner, options, size)
         record = Study(
             storage,
@@ -256,6 +255,11 @@ def search(
         )
         with record:
             return _Campaign(runner, record, design, options).run()
+
+
+def _undisturbed(model: Any) -> Any:
+    """Without the steering of a fit that the search runs in, or of a loop that was broken off."""
+    return SteeredFit.set_aside(model) if isinstance(model, keras.Model) else nullcontext()
 
 
 class _Campaign:

@@ -1,11 +1,13 @@
 """The one place that puts a learning rate or a momentum into an optimizer and takes it out.
 
-`optimizers` knows Keras's optimizers: which of them hold a rate, what their momentum is called,
-how a value is put there. `rule` says what the rate is: the composition rule. `fit` applies the
-rule to one `fit` on behalf of all callbacks of ours, and `backends` is how each backend does it.
+`optimizers` knows Keras's optimizers: which of them a model holds, where they keep the rate and
+the momentum. `rule` says what the rate is: the composition rule. `fit` is one steered `fit` on
+behalf of all callbacks of ours, `steered_optimizer` one optimizer in it, `binding` joins an
+optimizer to its curves, and `backends` is how each backend follows them. `guard` knows when a
+`fit` ends, and `backup` what a killed run leaves to the next.
 """
 
-from keras_lr.steering.fit import Change, Passage, SteeredFit
+from keras_lr.steering.fit import SteeredFit
 from keras_lr.steering.optimizers import (
     BorrowedRate,
     all_optimizers,
@@ -16,15 +18,17 @@ from keras_lr.steering.optimizers import (
     updates_every,
 )
 from keras_lr.steering.rule import Claims, Length, Plan
+from keras_lr.steering.steered_optimizer import Change, SteeredOptimizer, UsedRates
 
 __all__ = [
     "BorrowedRate",
     "Change",
     "Claims",
     "Length",
-    "Passage",
     "Plan",
     "SteeredFit",
+    "SteeredOptimizer",
+    "UsedRates",
     "all_optimizers",
     "choose_optimizer",
     "current_rate",

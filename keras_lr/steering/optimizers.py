@@ -19,6 +19,7 @@ from keras import ops
 
 from keras_lr._reach import reachable
 
+_RECORD = "_compile_config"  # what `compile` was called with, not what trains
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 
 
@@ -52,7 +53,7 @@ def held_optimizers(model: Any) -> dict[str, Any]:
     found = {
         path: part
         for path, part in reachable(model)
-        if isinstance(part, keras.optimizers.Optimizer)
+        if isinstance(part, keras.optimizers.Optimizer) and not path.startswith(_RECORD)
     }
     own = getattr(model, "optimizer", None)
     if own is not None:
@@ -62,7 +63,14 @@ def held_optimizers(model: Any) -> dict[str, Any]:
 
 
 def choose_optimizer(model: Any, choice: Any, whose: str) -> Any:
+    """The optimizer of a model that `choice` names; see `named_optimizer`."""
+    return named_optimizer(model, choice, whose)[1]
+
+
+def named_optimizer(model: Any, choice: Any, whose: str) -> tuple[str, Any]:
     """The optimizer of a model that `choice` names, or the only one that could be meant.
+
+    Returns its path in `held_optimizers`, and the optimizer.
 
     Args:
         choice: A path of `held_optimizers`, the optimizer itself, or None.
@@ -80,21 +88,21 @@ def choose_optimizer(model: Any, choice: Any, whose: str) -> Any:
                 f"optimizer must name an optimizer of the model {model.name!r}; got {choice!r}. "
                 f"It holds: {names or 'none'}."
             )
-        return held[choice]
+        return choice, held[choice]
     if choice is not None:
         if not isinstance(choice, keras.optimizers.Optimizer):
             raise TypeError(
                 "optimizer must be the name of an optimizer that the model holds, or that "
                 f"optimizer; got {choice!r}."
             )
-        for each in held.values():
+        for path, each in held.items():
             if any(part is choice for part in all_optimizers(each)):
-                return each
+                return path, each
         raise ValueError(
             f"optimizer must be one that the model {model.name!r} holds; got another "
             f"{type(choice).__name__}. It holds: {names or 'none'}."
         )
-    # Those of nested models that were compiled themselves (a teacher, say) train in a fit of theirs.
+    # A nested model that was compiled itself (a teacher, say) trains in a fit of its own.
     own = {path: each for path, each in held.items() if path.rpartition(".")[2] != "optimizer"}
     own = {"optimizer": held["optimizer"], **own} if "optimizer" in held else own
     if not own:
@@ -107,7 +115,7 @@ def choose_optimizer(model: Any, choice: Any, whose: str) -> Any:
             f"The model {model.name!r} holds several optimizers: {', '.join(own)}. Say which one "
             f"{whose} is for: pass optimizer={first!r}."
         )
-    return next(iter(own.values()))
+    return next(iter(own.items()))
 
 
 def updates_every(optimizer: Any) -> int:
@@ -209,17 +217,28 @@ def check_momentum(optimizer: Any, owner: str) -> None:
 class SteeredRate:
     """Stands in an optimizer for its learning rate while a run steers it.
 
-    Read, it is the product of the composition rule for the update to come. Assigned, as Keras's
-    own callbacks do, it sets the optimizer's variable, which is one of the factors.
+    The optimizer's own update reads the product of the composition rule. Anybody else reads what
+    may be written back: the optimizer's variable, which is one of the factors. So a callback that
+    reads the rate, scales it and assigns it (Keras's `LearningRateScheduler`,
+    `ReduceLROnPlateau`) changes that factor and no other. Where nothing can be assigned, because
+    a schedule sets the rate, everybody reads the product.
     """
 
-    def __init__(self, own: Any, read: Callable[[], Any], owner: str | None) -> None:
+    def __init__(
+        self,
+        own: Any,
+        read: Callable[[], Any],
+        owner: str | None,
+        updating: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._own = own
         self._read = read
         self._owner = owner
+        self._updating = updating
 
     def __call__(self) -> Any:
-        return self._read()
+        writable = self._owner is None and hasattr(self._own, "assign")
+        return self._own if writable and not self._updating() else self._read()
 
     def assign(self, value: Any) -> None:
         if self._owner is not None:
@@ -276,10 +295,16 @@ class Steered:
         self.optimizer = optimizer
         self._own: dict[str, Any] = {}
         self._put: dict[str, Any] = {}
+        self._updates = 0  # running now; several replicas may be in theirs
+
+    def updating(self) -> bool:
+        """Whether the optimizer is in the middle of an update."""
+        return self._updates > 0
 
     def put(self, name: str, value: Any) -> None:
         if not self._own:
             object.__setattr__(self.optimizer, "get_config", self._get_config)
+            object.__setattr__(self.optimizer, "apply", self._apply)
         self._own.setdefault(name, getattr(self.optimizer, name))
         self._put[name] = value
         object.__setattr__(self.optimizer, name, value)
@@ -288,6 +313,7 @@ class Steered:
         if not self._own:
             return
         object.__delattr__(self.optimizer, "get_config")
+        object.__delattr__(self.optimizer, "apply")
         for name, value in self._own.items():
             if getattr(self.optimizer, name) is self._put[name]:  # nobody set another since
                 object.__setattr__(self.optimizer, name, value)
@@ -309,3 +335,10 @@ class Steered:
         with self.paused():
             config: dict[str, Any] = self.optimizer.get_config()
         return config
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._updates += 1
+        try:
+            return type(self.optimizer).apply(self.optimizer, *args, **kwargs)
+        finally:
+            self._updates -= 1
