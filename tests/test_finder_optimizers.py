@@ -1,11 +1,12 @@
 """Range tests of models that train with optimizers of their own, or log other names than loss."""
 
 import keras
-import keras_lr
 import numpy as np
 import pytest
 from keras import ops
 from models import same, values
+
+import keras_lr
 
 BACKEND = keras.backend.backend()
 ROWS = 64
@@ -56,8 +57,6 @@ class Pair(keras.Model):
     if BACKEND == "jax":
 
         def train_step(self, state, data):
-            import jax
-
             scope_map = [
                 pair
                 for variables, held in zip(
@@ -76,8 +75,8 @@ class Pair(keras.Model):
                 )
                 if part is self.g and self.every > 1:
                     due = now[id(self.seen)] % self.every == 0
-                    new = jax.tree.map(lambda a, b: jax.numpy.where(due, a, b), new, weights)
-                    slots = jax.tree.map(lambda a, b: jax.numpy.where(due, a, b), slots, known)
+                    new = [ops.where(due, *both) for both in zip(new, weights, strict=True)]
+                    slots = [ops.where(due, *both) for both in zip(slots, known, strict=True)]
                 now.update(zip(map(id, optimizer.variables), slots, strict=True))
                 now.update(zip(map(id, part.trainable_variables), new, strict=True))
             now[id(self.seen)] = now[id(self.seen)] + 1

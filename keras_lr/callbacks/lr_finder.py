@@ -50,8 +50,8 @@ class LRFinder(Policy):
             the plateau callbacks scale what was set. Where a curve supports no suggestion, the
             rate stays, and a warning says why.
         start_lr, end_lr, steps, ramp, repeats, stop_factor, optimizer, monitor, validation_data,
-        validation_every, validation_samples, confirm, seed, verbose: As in `lr_find`. Without `validation_data`,
-            `confirm` judges by batches that it leaves out.
+        validation_every, validation_samples, confirm, seed, verbose: As in `lr_find`. Without
+            `validation_data`, `confirm` judges by batches that it leaves out.
 
     Attributes:
         result: The last `RangeTest`; None before the first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from keras_lr.snapshot import Snapshot, seed_everything
 from keras_lr.steering import (
     BorrowedRate,
     SteeredFit,
-    driven_optimizers,
     all_optimizers,
+    driven_optimizers,
     held_optimizers,
     updates_every,
 )
@@ -78,8 +79,9 @@ class Workbench:
         self._steady: bool | None = None
         self._counted: dict[str, list[float]] = {}
         self._called: list[int] = []
+        self._random = random.getstate()  # decides the seeds of what the first step creates
         self._fresh = True
-        self.grows = False
+        self._grows = False
 
     @property
     def snapshot_bytes(self) -> int:
@@ -164,11 +166,12 @@ class Workbench:
 
     def _rewind(self) -> None:
         if not self._fresh:
-            self.grows = self.grows or self._snapshot.has_grown()
-            if self.grows:
+            self._grows = self._grows or self._snapshot.has_grown()
+            if self._grows:
                 # The first step created variables whose initial values nobody has seen. It
                 # creates them again.
                 self._snapshot.unbuild()
+                random.setstate(self._random)
                 for leaf, borrowed in zip(self._leaves, self._borrowed, strict=True):
                     object.__setattr__(leaf, "_learning_rate", borrowed)
             self._snapshot.rewind()
