@@ -20,9 +20,11 @@ from keras.src.backend.common import global_state
 from keras.src.utils.tracking import Tracker
 
 from keras_lr._interrupts import uninterrupted
+from keras_lr._reach import reachable
 from keras_lr.steering import all_optimizers
 
 _GLOBAL_SEED_GENERATOR = "global_seed_generator"  # as Keras calls it
+_NAMES = "object_name_uids"
 _MODEL_ATTRIBUTES = (
     "stop_training",
     "history",
@@ -57,7 +59,7 @@ class Values:
         self, model: Any, variables: list[Any], arrays: list[np.ndarray] | None = None
     ) -> None:
         self._model = model
-        self._variables = variables
+        self.variables = variables
         self._shardings: list[Any] | None = None
         self._extra: list[Callable[[], None]] = []
         values = [variable.value for variable in variables]
@@ -76,10 +78,10 @@ class Values:
     def put_back(self) -> None:
         """Give the variables their values back; on JAX, outside of a step or after a sync."""
         if keras.backend.backend() == "jax":
-            _assign_on_jax(self._variables, self.arrays, self._shardings)
+            _assign_on_jax(self.variables, self.arrays, self._shardings)
         else:
             with _variable_scope(self._model):
-                for variable, array in zip(self._variables, self.arrays, strict=True):
+                for variable, array in zip(self.variables, self.arrays, strict=True):
                     _assign(variable, array)
         for put_back in self._extra:
             put_back()
@@ -97,7 +99,7 @@ class Snapshot:
         self._model = model
         self._random = _RandomState()
         self._objects = [_Attributes(part) for part in optimizers_of(model)]
-        for part in (model._compile_metrics, model._compile_loss):
+        for part in (model._compile_metrics, model._compile_loss, *_unbuilt(model)):
             if part is not None and not part.built:
                 self._objects.append(_Attributes(part))
         self._attributes = {
@@ -124,11 +126,21 @@ class Snapshot:
         for put_back in self._extra:
             put_back()
 
+    def has_grown(self) -> bool:
+        """Whether the model has variables that did not exist when the values were copied."""
+        known = set() if self._values is None else {id(v) for v in self._values.variables}
+        return any(id(variable) not in known for variable in _variables(self._model))
+
+    def unbuild(self) -> None:
+        """Take away what was created since the snapshot was taken: weights, slots, metrics."""
+        for part in self._objects:
+            part.restore()
+        self._random.restore_seeds()
+
     def restore(self) -> None:
         """Put back values, structure, attributes and random generators."""
         self.rewind()
-        for part in self._objects:
-            part.restore()
+        self.unbuild()
         for name in _MODEL_ATTRIBUTES:
             if name in self._attributes:
                 object.__setattr__(self._model, name, self._attributes[name])
@@ -156,6 +168,12 @@ def _variables(model: Any) -> list[Any]:
         *([generator.state] if generator is not None else []),
     ]
     return list({id(variable): variable for variable in candidates}.values())
+
+
+def _unbuilt(model: Any) -> list[Any]:
+    """The layers that training would build, the model itself among them."""
+    layers = (part for _, part in reachable(model) if isinstance(part, keras.layers.Layer))
+    return [layer for layer in layers if not layer.built]
 
 
 def trained_variables(model: Any, apart: list[Any]) -> list[Any]:
@@ -289,10 +307,18 @@ class _Attributes:
 
     def restore(self) -> None:
         attributes = vars(self._part)
+        # What keras_lr has put there or taken away since is not the model's own.
+        ours = {name: value for name, value in attributes.items() if _is_ours(name)}
         attributes.clear()
         for name, (value, contents) in self._saved.items():
-            _refill(value, contents)
-            attributes[name] = value
+            if not _is_ours(name):
+                _refill(value, contents)
+                attributes[name] = value
+        attributes.update(ours)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("_keras_lr_") or name in ("save_own_variables", "make_train_function")
 
 
 def _contents(value: Any) -> Any:
@@ -351,14 +377,23 @@ class _RandomState:
         self._python = random.getstate()
         self._numpy = np.random.get_state()
         self._generator = global_state.get_global_attribute(_GLOBAL_SEED_GENERATOR)
+        self._names = dict(global_state.get_global_attribute(_NAMES) or {})
         self._restores: list[Callable[[], Any]] = []
         if keras.backend.backend() == "tensorflow":
             self._restores.append(_tensorflow_random())
         elif keras.backend.backend() == "torch":
             self._restores.append(_torch_random())
 
-    def restore(self) -> None:
+    def restore_seeds(self) -> None:
+        """What decides the initial weights and the names of layers that are made from now on."""
         random.setstate(self._python)
+        names = global_state.get_global_attribute(_NAMES)
+        if names is not None:
+            names.clear()
+            names.update(self._names)
+
+    def restore(self) -> None:
+        self.restore_seeds()
         np.random.set_state(self._numpy)
         global_state.set_global_attribute(_GLOBAL_SEED_GENERATOR, self._generator)
         for restore in self._restores:
