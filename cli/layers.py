@@ -88,7 +88,8 @@ def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: 
     with stdout_to_stderr():
         backend = start(backend, lean=lean)
         model = load_model(spec, trust=trust, compiled=False, lean=lean)
-        from keras_lr.presets import keys_of, parts_of
+        from keras_lr.blocks import parts_of
+        from keras_lr.presets import keys_of
 
         if not model.built:
             raise BadInput(
@@ -98,7 +99,7 @@ def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: 
         parts = parts_of(model)
         labels = dict(zip(map(id, parts), labels_of(parts), strict=True))
         trained = [part for part in parts if part.trained]
-        keys = keys_of(trained, model.trainable_variables)
+        keys = keys_of(trained, model)
         chosen, rate = recipe(model) if recipe else _present(model, trained, keys)
         of = {id(part): chosen.get(key) for part, key in zip(trained, keys, strict=True)}
         of = {place: 1.0 if recipe and value is None else value for place, value in of.items()}
@@ -161,18 +162,20 @@ def _present(model: Any, trained: list[Any], keys: list[Any]) -> tuple[dict[Any,
     """The multipliers of the model's own optimizer; 1 for each layer if it has none."""
     from keras_lr.optimizers import LayerwiseLR
     from keras_lr.optimizers.multipliers import resolve
+    from keras_lr.optimizers.paths import paths_in
 
     optimizer = model.optimizer if getattr(model, "compiled", False) else None
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not isinstance(optimizer, LayerwiseLR):
         return dict.fromkeys(keys, 1.0), None
     variables = model.trainable_variables
-    of = dict(zip(map(id, variables), resolve(optimizer._rules, variables), strict=True))
+    multipliers = resolve(optimizer._rules, variables, paths_in(model, variables))
+    of = dict(zip(map(id, variables), multipliers, strict=True))
     found = {}
     for part, key in zip(trained, keys, strict=True):
-        multipliers = {of[id(weight)] for weight in part.trained}
-        if len(multipliers) == 1 and not any(each.curves for each in multipliers):
-            found[key] = multipliers.pop().number
+        own = {of[id(weight)] for weight in part.trained}
+        if len(own) == 1 and not any(each.curves for each in own):
+            found[key] = own.pop().number
     return found, None
 
 

@@ -106,6 +106,7 @@ def put_multipliers(model: Any, multipliers: Mapping[str, float], path: str) -> 
     from keras_lr.optimizers import LayerwiseLR
     from keras_lr.optimizers.lent import replace_optimizer
     from keras_lr.optimizers.multipliers import check_multipliers, resolve
+    from keras_lr.optimizers.paths import paths_in
 
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if hasattr(inner, "optimizers"):
@@ -121,7 +122,8 @@ def put_multipliers(model: Any, multipliers: Mapping[str, float], path: str) -> 
     try:
         found = _by_layer(model, multipliers) if model.built else dict(multipliers)
         if model.built:
-            resolve(check_multipliers(found), model.trainable_variables)
+            variables = model.trainable_variables
+            resolve(check_multipliers(found), variables, paths_in(model, variables))
         wrapped = LayerwiseLR(inner, found)
     except (ValueError, TypeError) as error:
         raise BadInput(f"--multipliers {path}: {one_line(error)}") from error
@@ -132,7 +134,8 @@ def put_multipliers(model: Any, multipliers: Mapping[str, float], path: str) -> 
 
 def _by_layer(model: Any, multipliers: Mapping[str, float]) -> dict[Any, float]:
     """With the keys that are paths of layers replaced by keys for just these layers."""
-    from keras_lr.presets import keys_of, parts_of
+    from keras_lr.blocks import parts_of
+    from keras_lr.presets import keys_of
 
     parts = parts_of(model)
     layers: dict[str, Any] = {}
@@ -146,7 +149,7 @@ def _by_layer(model: Any, multipliers: Mapping[str, float]) -> dict[Any, float]:
     for text, value in multipliers.items():
         key = text
         if text in layers:
-            (key,) = keys_of([layers[text]], model.trainable_variables)
+            (key,) = keys_of([layers[text]], model)
         if key in found:
             raise ValueError(f"A layer can have one multiplier; {text!r} is there twice.")
         found[key] = value

@@ -19,7 +19,7 @@ from keras_lr.callbacks import (
 )
 from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
-from keras_lr.presets import boost_head, discriminative, layer_decay
+from keras_lr.presets import boost_head, discriminative, layer_decay, layer_groups
 from keras_lr.preview import Preview, preview
 from keras_lr.range_test import (
     Confirmation,
@@ -61,6 +61,7 @@ __all__ = [
     "diagnose",
     "discriminative",
     "layer_decay",
+    "layer_groups",
     "fine_tune",
     "lr_find",
     "optimizers",

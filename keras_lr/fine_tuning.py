@@ -7,6 +7,7 @@ from keras_lr import _checks
 from keras_lr.callbacks.one_cycle import OneCycle
 from keras_lr.optimizers.lent import LentMultipliers
 from keras_lr.optimizers.multipliers import covered
+from keras_lr.optimizers.paths import paths_in
 from keras_lr.presets import boost_head, discriminative
 from keras_lr.statistics import FrozenStatistics, owning_layers
 from keras_lr.steering import driven_optimizers
@@ -91,7 +92,8 @@ def fine_tune(
         )
     phases = _Phases(model, data, callbacks, fit_options)
     variables = model.trainable_variables
-    heads = {i for key in boost_head(model, head, 1.0) for i in covered(key, variables)}
+    paths = paths_in(model, variables)
+    heads = {i for key in boost_head(model, head, 1.0) for i in covered(key, variables, paths)}
     body = [i for i in range(len(variables)) if i not in heads]
     if not body:
         raise ValueError(

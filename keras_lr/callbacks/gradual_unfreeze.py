@@ -12,7 +12,8 @@ from keras import ops
 from keras_lr import _checks
 from keras_lr.callbacks.base import Policy
 from keras_lr.optimizers.lent import LentMultipliers
-from keras_lr.optimizers.multipliers import check_groups, covered, key_name, path_of
+from keras_lr.optimizers.multipliers import check_groups, covered, key_name
+from keras_lr.optimizers.paths import path_of, paths_in
 from keras_lr.statistics import FrozenStatistics, owning_layers
 from keras_lr.steering import Length, Plan
 
@@ -157,9 +158,10 @@ class GradualUnfreeze(Policy):
     def _resolved(self, variables: Sequence[Any]) -> list[list[int]]:
         """The indices of the variables of each group."""
         by: dict[int, int] = {}
+        paths = paths_in(self._model, variables)
         for place, group in enumerate(self._groups):
             for key in group:
-                for index in covered(key, variables):
+                for index in covered(key, variables, paths):
                     if by.setdefault(index, place) != place:
                         raise ValueError(
                             "A weight can be in one group; got two for "

@@ -11,6 +11,7 @@ from keras import ops
 from keras_lr._stack import caller_self
 from keras_lr.optimizers.modified import Modified, registered
 from keras_lr.optimizers.multipliers import Multiplier, Rule, check_multipliers, grouped, resolve
+from keras_lr.optimizers.paths import holding_models, paths_in
 from keras_lr.optimizers.prodigy import Prodigy
 from keras_lr.steering import driven_optimizers
 
@@ -68,6 +69,7 @@ class LayerwiseLR(Modified):
         self._keep("_gates", {})
         self._keep("_active", None)
         self._keep("_multipliers", [])
+        self._keep("_paths", None)
         if self.built:
             self._settle(rules, self._trainable_variables)
 
@@ -99,7 +101,10 @@ class LayerwiseLR(Modified):
         super().build(variables)
 
     def _settle(self, rules: Sequence[Rule], variables: Sequence[Any]) -> None:
-        multipliers = resolve(rules, variables)
+        models = holding_models(variables)
+        if models:
+            self._keep("_paths", paths_in(models, variables))
+        multipliers = resolve(rules, variables, self._paths)
         for index, curve in self._gates.items():
             multipliers[index] = multipliers[index].times(curve) if curve else Multiplier(0.0)
         self._keep("_multipliers", multipliers)
@@ -187,8 +192,13 @@ class LayerwiseLR(Modified):
     # Saving
 
     def _modification(self) -> dict[str, Any]:
-        variables = self._trainable_variables if self.built else _variables_to_come(self)
-        return {"multipliers": [rule.saved(variables) for rule in self._rules]}
+        if self.built:
+            variables, paths = self._trainable_variables, self._paths
+        else:
+            model = _model_being_saved(self)
+            variables = None if model is None else model.trainable_variables
+            paths = None if model is None else paths_in(model, variables)
+        return {"multipliers": [rule.saved(variables, paths) for rule in self._rules]}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
@@ -199,8 +209,8 @@ class LayerwiseLR(Modified):
         return made
 
 
-def _variables_to_come(optimizer: Any) -> Any:
-    """The variables that an optimizer will have: those of the model that is being saved."""
+def _model_being_saved(optimizer: Any) -> Any:
+    """The built model whose optimizer this is among the callers; None if there is none."""
     model = caller_self(
         lambda each: (
             isinstance(each, keras.Model)
@@ -208,4 +218,4 @@ def _variables_to_come(optimizer: Any) -> Any:
             and optimizer in driven_optimizers(each.optimizer)
         )
     )
-    return None if model is None or not model.built else model.trainable_variables
+    return None if model is None or not model.built else model

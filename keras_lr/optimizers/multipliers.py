@@ -10,17 +10,31 @@ from typing import Any
 import keras
 
 from keras_lr import _checks
+from keras_lr.optimizers.paths import Paths, path_of
 from keras_lr.schedules.base import as_schedule, deserialized
 
 _LISTED = 40
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Multiplier:
-    """What a variable's learning rate is multiplied by: a number, times curves of the update."""
+    """What a variable's learning rate is multiplied by: a number, times curves of the update.
+
+    Two are equal if they have the same number and the same curves: a curve is the same if it is
+    the same object, for a schedule of the user's may be neither hashable nor comparable.
+    """
 
     number: float = 1.0
     curves: tuple[Any, ...] = ()
+
+    def _identity(self) -> tuple[Any, ...]:
+        return self.number, *map(id, self.curves)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Multiplier) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
 
     @property
     def plain(self) -> bool:
@@ -45,7 +59,7 @@ class Multiplier:
         return Multiplier(self.number, (*self.curves, curve))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """A key with its value, a float or a schedule.
 
@@ -63,22 +77,25 @@ class Rule:
     places: tuple[int, ...] = ()
     total: int | None = None
 
-    def covered(self, variables: Sequence[Any]) -> list[int]:
+    def covered(self, variables: Sequence[Any], paths: Paths | None = None) -> list[int]:
         """The indices of the variables that it is for; see the function of that name."""
-        return list(self.places) if self.total == len(variables) else covered(self.key, variables)
+        if self.total == len(variables):
+            return list(self.places)
+        return covered(self.key, variables, paths)
 
-    def saved(self, variables: Sequence[Any] | None) -> dict[str, Any]:
+    def saved(self, variables: Sequence[Any] | None, paths: Paths | None = None) -> dict[str, Any]:
         """The rule as the config has it.
 
         Args:
             variables: The variables of the optimizer; None as long as nobody knows them.
+            paths: Their paths, as `paths_in` gives them.
         """
         value = self.value
         if not isinstance(value, float):
             value = keras.saving.serialize_keras_object(value)
         if variables is None:
             return {"key": _as_text(self.key), "multiplier": value}
-        places = self.covered(variables)
+        places = self.covered(variables, paths)
         text = _as_text(self.key, [variables[place] for place in places])
         places_of = {"variables": places, "of": len(variables)}
         return {"key": text, "multiplier": value, **places_of}
@@ -175,23 +192,24 @@ def key_name(key: Any) -> str:
     return key if isinstance(key, str) else str(key.name)
 
 
-def path_of(variable: Any) -> str:
-    """The path of a variable; TensorFlow's own variables have a name only."""
-    return str(getattr(variable, "path", None) or variable.name)
-
-
-def covered(key: Any, variables: Sequence[Any]) -> list[int]:
+def covered(key: Any, variables: Sequence[Any], paths: Paths | None = None) -> list[int]:
     """The indices of the variables that a key covers.
 
-    Text is a regular expression that has to cover whole parts of the path: `dense` covers
-    `encoder/dense/kernel`, and not `dense_1/kernel`.
+    Text is a regular expression that has to cover whole parts of one of a variable's paths:
+    `dense` covers `encoder/dense/kernel`, and not `dense_1/kernel`.
+
+    Args:
+        key: Text, or a layer.
+        variables: The variables.
+        paths: Their paths, as `paths_in` gives them; None where no model is known.
 
     Raises:
         ValueError: If it covers none.
     """
+    paths = [(path_of(variable),) for variable in variables] if paths is None else paths
     if isinstance(key, str):
         pattern = re.compile(rf"(?:^|/)(?:{key})(?:/|$)")
-        found = [i for i, each in enumerate(variables) if pattern.search(path_of(each))]
+        found = [i for i, names in enumerate(paths) if any(map(pattern.search, names))]
     else:
         members = {id(variable) for variable in key.variables}
         found = [i for i, variable in enumerate(variables) if id(variable) in members]
@@ -199,14 +217,17 @@ def covered(key: Any, variables: Sequence[Any]) -> list[int]:
         kind = "trainable variable" if isinstance(key, str) else "trainable variable of the layer"
         raise ValueError(
             f"No {kind} matches {key_name(key)!r}; the layers that train are: "
-            f"{', '.join(_shortened(owners(variables)))}."
+            f"{', '.join(_shortened(owners(variables, paths)))}."
         )
     return found
 
 
-def owners(variables: Sequence[Any]) -> list[str]:
+def owners(variables: Sequence[Any], paths: Paths | None = None) -> list[str]:
     """The paths of the layers that own the variables, each once, in order."""
-    return list(dict.fromkeys(path_of(variable).rpartition("/")[0] for variable in variables))
+    paths = [(path_of(variable),) for variable in variables] if paths is None else paths
+    # The second path is the one by the structure of the model.
+    whole = [names[1] if len(names) > 1 else names[0] for names in paths]
+    return list(dict.fromkeys(name.rpartition("/")[0] for name in whole))
 
 
 def _shortened(names: list[str]) -> list[str]:
@@ -222,7 +243,9 @@ def grouped(multipliers: Iterable[Multiplier]) -> dict[Multiplier, list[int]]:
     return places
 
 
-def resolve(rules: Sequence[Rule], variables: Sequence[Any]) -> list[Multiplier]:
+def resolve(
+    rules: Sequence[Rule], variables: Sequence[Any], paths: Paths | None = None
+) -> list[Multiplier]:
     """The multiplier of each variable; 1 where no key covers it.
 
     Raises:
@@ -231,7 +254,7 @@ def resolve(rules: Sequence[Rule], variables: Sequence[Any]) -> list[Multiplier]
     result = [Multiplier()] * len(variables)
     by: dict[int, Any] = {}
     for rule in rules:
-        for index in rule.covered(variables):
+        for index in rule.covered(variables, paths):
             if index in by:
                 raise ValueError(
                     "A variable can have one multiplier; got two keys for "
