@@ -139,9 +139,11 @@ class Workbench:
                     )
             if report is not None and done:
                 report(done, float(learning_rates[done - 1]), float(losses[-1]))
-            if stop_factor is not None and first_divergence(losses, stop_factor) is not None:
-                reason = "diverged"
-                break
+            if stop_factor is not None:
+                more = done < total
+                if first_divergence(losses, stop_factor, more_follow=more) is not None:
+                    reason = "diverged"
+                    break
             due = done % validation_every == 0 or done == total
             if validation is not None and due and done and trained == ends[done - 1]:
                 checks.append((done, self.loop.evaluate(validation)))
