@@ -101,6 +101,7 @@ class SteeredFit:
         self._first_batches = 0
         self._of: dict[int, SteeredOptimizer] = {}
         self._settled: int | None = None
+        self._described_epoch: int | None = None
         self._described: dict[str, float] = {}
         self._list: _Extended | None = None
         self._movement_before: dict[str, dict[int, float]] | None = None
@@ -241,7 +242,8 @@ class SteeredFit:
 
     def note_epoch(self, epoch: int) -> None:
         """Note what the last batch of an epoch was trained with, before a callback changes it."""
-        if self._settled != epoch:
+        if self._described_epoch != epoch:
+            self._described_epoch = epoch
             self._described = self.describe()
 
     def amend(self, logs: dict[str, Any]) -> None:
