@@ -156,6 +156,7 @@ class _Blocks:
         ]
         self._of: list[int | None] = []  # the part of each vertex, in the order of computation
         self._inputs: list[set[int]] = []
+        self._kinds: list[str] = []
         self._expand(model, set())
         self._drop_later_uses()
         labels = self._labels(model.name)
@@ -172,13 +173,18 @@ class _Blocks:
     def _vertex(self, layer: Any, inputs: set[int]) -> set[int]:
         self._of.append(self._place.get(id(layer)))
         self._inputs.append(inputs)
+        self._kinds.append(type(layer).__name__)
         return {len(self._of) - 1}
 
-    def _expand(self, layer: Any, inputs: set[int]) -> set[int]:
-        """Add the vertices of a layer that is called on the outputs of others; give its outputs."""
+    def _expand(self, layer: Any, inputs: set[int]) -> list[set[int]]:
+        """Add the vertices of a layer that is called on the outputs of others.
+
+        Returns:
+            For each output, the vertices that it comes from; one entry if all are the same.
+        """
         inner = entered(layer)
         if inner is None:
-            return self._vertex(layer, inputs)
+            return [self._vertex(layer, inputs)]
         if id(layer) in self._place:  # weights of its own
             inputs = self._vertex(layer, inputs)
         graph = getattr(layer, "_functional", None) or layer
@@ -186,24 +192,29 @@ class _Blocks:
             return self._expand_graph(graph, inputs)
         heads = _heads_by_name(layer, inner)
         for each in inner[: len(inner) - len(heads)]:
-            inputs = self._expand(each, inputs)
-        ends = [self._expand(each, inputs) for each in heads]
-        return set().union(*ends) if ends else inputs
+            inputs = set().union(*self._expand(each, inputs))
+        ends = [vertices for each in heads for vertices in self._expand(each, inputs)]
+        return [set().union(*ends) if ends else inputs]
 
-    def _expand_graph(self, graph: Any, inputs: set[int]) -> set[int]:
-        outputs: dict[int, set[int]] = {}
+    def _expand_graph(self, graph: Any, inputs: set[int]) -> list[set[int]]:
+        outputs: dict[int, list[set[int]]] = {}
+
+        def vertices_of(tensor: Any) -> set[int]:
+            history = tensor._keras_history
+            node = history.operation._inbound_nodes[history.node_index]
+            found = outputs.get(id(node), [inputs])
+            return found[history.tensor_index] if len(found) > 1 else found[0]
+
         for depth in sorted(graph._nodes_by_depth, reverse=True):
             for node in graph._nodes_by_depth[depth]:
-                given = [outputs.get(id(parent), inputs) for parent in node.parent_nodes]
+                given = [vertices_of(tensor) for tensor in node.input_tensors]
                 sources = set().union(*given) if given else inputs
                 operation = node.operation
                 if isinstance(operation, keras.layers.Layer):
                     outputs[id(node)] = self._expand(operation, sources)
                 else:
-                    outputs[id(node)] = self._vertex(operation, sources)
-        ends = [tensor._keras_history for tensor in graph.outputs]
-        nodes = [end.operation._inbound_nodes[end.node_index] for end in ends]
-        return set().union(*(outputs.get(id(node), inputs) for node in nodes))
+                    outputs[id(node)] = [self._vertex(operation, sources)]
+        return [vertices_of(tensor) for tensor in graph.outputs]
 
     def _drop_later_uses(self) -> None:
         """Let a layer count at its first use only, where it is used again on what it gave."""
@@ -243,7 +254,8 @@ class _Blocks:
             for depth, each in enumerate(path):
                 found = _INDEXED.match(each)
                 bare = None if found else _BARE.match(each)
-                if bare and (*path[:depth], bare[1]) in bases:  # Keras gives the first no number
+                # The first of several has no number: `expanded_conv`, then `expanded_conv_1`.
+                if bare and ((*path[:depth], bare[1]) in bases or bare[1] == "expanded_conv"):
                     found = bare
                 if found and not _BETWEEN.search(each):
                     label = "/".join((*path[:depth], found[0]))
@@ -295,7 +307,10 @@ class _Blocks:
             for each in self._inputs[vertex]:
                 if each in waiting:
                     waiting[each] += 1
-        start, segment, opened = None, [], set()
+        start: int | None = None
+        segment: list[int] = []
+        opened: set[int] = set()
+        attention: int | None = None  # a part of the attention that feeds the next segment
         for vertex in live:
             for each in self._inputs[vertex]:
                 if each in waiting:
@@ -305,35 +320,64 @@ class _Blocks:
             if waiting[vertex]:
                 opened.add(vertex)
             segment.append(vertex)
-            if opened == {vertex} or vertex == live[-1]:
-                whole = start is not None and all(self._before[v] >> start & 1 for v in segment)
-                if whole and len(segment) > 1 and opened <= {vertex}:
-                    inner = segment if self._of[vertex] is None else segment[:-1]
-                    self._unite_segment(start, inner)
-                start, segment = vertex, []
+            if not opened <= {vertex}:
+                continue
+            united = None
+            if start is not None and len(segment) > 1 and self._between(start, segment, vertex):
+                inner = segment if self._of[vertex] is None else segment[:-1]
+                united = self._unite_segment(inner)
+            if united is not None:
+                # Attention and the layers after it make one block of a transformer.
+                if attention is not None and not self._attends(united):
+                    self._join(united, attention)
+                attention = united if self._attends(united) else None
+            ending = self._of[vertex]
+            if ending is not None and not self.vector[ending]:
+                attention = None
+            start, segment = vertex, []
 
-    def _unite_segment(self, start: int | None, segment: list[int]) -> None:
+    def _between(self, start: int, segment: list[int], end: int) -> bool:
+        """Whether all of a segment is on ways from one vertex to another that goes on.
+
+        What is concatenated at the end of the model are heads, and no block.
+        """
+        after = all(self._before[v] >> start & 1 for v in segment)
+        before = all(self._before[end] >> v & 1 for v in segment if v != end)
+        last = not any(self._of[v] is not None for v in range(end, len(self._of)))
+        return after and before and not (last and "Concat" in self._kinds[end])
+
+    def _attends(self, place: int) -> bool:
+        unit = self.unit[place]
+        return any(
+            "Attention" in type(part.layer).__name__
+            for part, other in zip(self.parts, self.unit, strict=True)
+            if other == unit
+        )
+
+    def _unite_segment(self, segment: list[int]) -> int | None:
+        """Make one block of the parts in a segment; give one of them, or None if it is no block."""
         places = [place for v in segment if (place := self._of[v]) is not None]
-        labels = {self.label[self.unit[place]] for place in places}
-        named = labels - {None}
-        if not places or len(named) > 1:
-            return
+        named = {label for place in places if (label := self.label[self.unit[place]]) is not None}
         if not named:
+            # A vector at the beginning belongs to the layer before it.
+            places = [place for place in places if not self.vector[place]]
             longest: dict[int, int] = {}
             for v in segment:
-                here = self._of[v] is not None and not self.vector[self._of[v] or 0]
+                here = int(self._of[v] in places)
                 longest[v] = here + max((longest.get(i, 0) for i in self._inputs[v]), default=0)
-            size = sum(not self.vector[place] for place in places)
-            if max(longest.values()) > _LONGEST_BRANCH or size > _LARGEST_BLOCK:
-                return
-            own = {self.unit[self._of[start]]} if self._of[start or 0] is not None else set()
-            places = [place for place in places if self.unit[place] not in own]
-            if not places:
-                return
+            if max(longest.values()) > _LONGEST_BRANCH or len(places) > _LARGEST_BLOCK:
+                return None
+        if not places or len(named) > 1 or any(map(self._embeds, places)):
+            return None
         for place in places:
             self._join(place, places[0])
         if not named:
             self.label[self.unit[places[0]]] = f"/{places[0]}"
+        return places[0]
+
+    def _embeds(self, place: int) -> bool:
+        kinds = type(self.parts[place].layer).__mro__
+        return any("Embedding" in kind.__name__ for kind in kinds)
 
     # Distances
 
@@ -392,8 +436,8 @@ class _Blocks:
                 level[unit] = max(level[unit], distance[vertex], 1)
         embeddings = {
             self.unit[place]
-            for place, part in enumerate(self.parts)
-            if "Embedding" in "".join(each.__name__ for each in type(part.layer).__mro__)
+            for place in self.order
+            if self._embeds(place)
             and self.label[self.unit[place]] is None
             and self.unit[place] in self._after
         } - self.heads

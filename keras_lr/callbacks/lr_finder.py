@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,14 @@ from keras_lr._interrupts import uninterrupted
 from keras_lr._stack import caller_locals
 from keras_lr.callbacks.base import Policy
 from keras_lr.loops.data import Replay, is_array_data
-from keras_lr.range_test.find import Options, TrainingData, check_model, run_range_test
+from keras_lr.range_test.find import (
+    Options,
+    TrainingData,
+    as_fit_sends,
+    check_model,
+    run_range_test,
+    validation_as_fit_sends,
+)
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
 from keras_lr.snapshot import Snapshot, optimizers_of
@@ -245,15 +253,17 @@ class LRFinder(Policy):
         self._give_back(model)
         collected = Replay(self._batches)
         self._batches = []
-        self.result = run_range_test(
-            model,
-            self._chosen,
-            lambda: collected,
-            self.options,
-            self.validation_data,
-            batch_size=None,
-            hold_out=lambda samples, bench: (collected, collected.set_aside(samples)),
-        )
+        sent = validation_as_fit_sends(model, self.validation_data, None)
+        with sent as (validation_data, batch_size):
+            self.result = run_range_test(
+                model,
+                self._chosen,
+                lambda: collected,
+                self.options,
+                validation_data,
+                batch_size,
+                hold_out=lambda samples, bench: (collected, collected.set_aside(samples)),
+            )
         model.stop_training = True
 
     def _give_back(self, model: Any) -> None:
@@ -263,17 +273,25 @@ class LRFinder(Policy):
 
     def _look(self, epoch: int) -> None:
         """A range test between two epochs of the `fit`."""
-        data = self._training_data
-        self.result = run_range_test(
-            self.model,  # on JAX this brings the state home
-            self._chosen,
-            data.stream,
-            self.options,
-            self.validation_data,
-            data.fit_options["batch_size"],
-            data.hold_out,
-            training=True,
-        )
+        model, data = self.model, self._training_data  # on JAX this brings the state home
+        with ExitStack() as stack:
+            if self.data is not None:
+                sent = as_fit_sends(data, self.validation_data)
+                data, validation_data, size = stack.enter_context(sent)
+            else:
+                size = data.fit_options["batch_size"]
+                ready = validation_as_fit_sends(model, self.validation_data, size)
+                validation_data, size = stack.enter_context(ready)
+            self.result = run_range_test(
+                model,
+                self._chosen,
+                data.stream,
+                self.options,
+                validation_data,
+                size,
+                data.hold_out,
+                training=True,
+            )
         self.results.append((epoch, self.result))
         if self.apply:
             self._apply(epoch, self.result)
@@ -323,8 +341,9 @@ def _data_of(model: Any, given: Any) -> TrainingData:
         ValueError: If they cannot be read a second time without being moved on.
     """
     fit = caller_locals("fit", keras.Model) or {}
+    outer = fit if given is None else caller_locals("fit", keras.Model, outermost=model) or fit
     names = ("batch_size", "shuffle", "class_weight")
-    options = {"shuffle": True, **{name: fit.get(name) for name in names if name in fit}}
+    options = {"shuffle": True, **{n: held[n] for held in (fit, outer) for n in names if n in held}}
     options.setdefault("batch_size", None)
     arrays = (fit.get("x"), fit.get("y"), fit.get("sample_weight"))
     if given is not None:

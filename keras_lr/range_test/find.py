@@ -16,6 +16,7 @@ from keras_lr import _checks
 from keras_lr._distribution import check_distribution, evenly_shared
 from keras_lr._machinery import machinery
 from keras_lr.loops.data import DataEnded, is_array_data, stream, take_rows
+from keras_lr.loops.sent import Sent, overrides_fit, sent_by_fit
 from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
@@ -110,7 +111,9 @@ def lr_find(
     Args:
         model: A compiled Keras model.
         x, y, batch_size, sample_weight, class_weight, shuffle, steps_per_epoch: As in
-            `model.fit`. Data shorter than the ramp is repeated; where it cannot be (a generator
+            `model.fit`. A class that overrides `fit`, as KerasHub's tasks do to preprocess, has
+            its `fit` called with them; it trains nothing, and the test uses what it passes on to
+            Keras's `fit`. Data shorter than the ramp is repeated; where it cannot be (a generator
             that ends), the test ends there.
         start_lr: Rate of the first step, above 0.
         end_lr: Rate of the last step, above `start_lr`.
@@ -175,9 +178,10 @@ def lr_find(
         raise ValueError("lr_find needs data; got x=None. Pass x and y, or a data set as x.")
     fit_options = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
     data = TrainingData(model, x, y, sample_weight, steps_per_epoch, fit_options)
-    return run_range_test(
-        model, chosen, data.stream, options, validation_data, batch_size, data.hold_out
-    )
+    with as_fit_sends(data, validation_data) as (data, validation_data, batch_size):
+        return run_range_test(
+            model, chosen, data.stream, options, validation_data, batch_size, data.hold_out
+        )
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,45 @@ class TrainingData:
         rest = take_rows(parts, rows[held:]) if size <= _MAX_COPIED_BYTES else parts
         kept = stream(self.model, rest[0], rest[1], sample_weight=rest[2], **self.fit_options)
         return kept, sample_batches(self.model, judged, held, self.fit_options.get("batch_size"))
+
+
+@contextmanager
+def as_fit_sends(
+    data: TrainingData, validation_data: Any
+) -> Iterator[tuple[TrainingData, Any, int | None]]:
+    """Data, validation data and its batch size as Keras's `fit` gets them from `model.fit`.
+
+    They are what was given, unless the model's class overrides `fit`.
+    """
+    names = {"sample_weight": data.sample_weight, "steps_per_epoch": data.steps_per_epoch}
+    size = data.fit_options.get("batch_size")
+    given = Sent(data.x, data.y, validation_data, size, {**names, **data.fit_options})
+    with sent_by_fit(data.model, given) as sent:
+        options = {name: value for name, value in sent.options.items() if name not in names}
+        sent_data = TrainingData(
+            data.model,
+            sent.x,
+            sent.y,
+            sent.options["sample_weight"],
+            sent.options["steps_per_epoch"],
+            options,
+        )
+        yield sent_data, sent.validation_data, sent.validation_batch_size
+
+
+@contextmanager
+def validation_as_fit_sends(
+    model: Any, validation_data: Any, batch_size: int | None
+) -> Iterator[tuple[Any, int | None]]:
+    """The same for validation data alone, where `fit` has sent the training data already."""
+    if validation_data is None or not overrides_fit(model):
+        yield validation_data, batch_size
+        return
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
+    options = {"batch_size": batch_size}
+    data = TrainingData(model, x, y, sample_weight, fit_options=options)
+    with as_fit_sends(data, validation_data) as (_, sent, size):
+        yield sent, size
 
 
 def run_range_test(
