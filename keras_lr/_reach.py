@@ -1,8 +1,11 @@
-"""What can be reached from a model: found by walking over attributes, not from a list of names."""
+"""Everything that can be reached from a model: found by walking, not from a list of names."""
 
 from __future__ import annotations
 
+import dis
 import functools
+import inspect
+import sys
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -10,13 +13,19 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.ops.node import Node
+from keras.src.utils.tracking import Tracker
 
-__all__ = ["reachable"]
+__all__ = ["SKIPPED", "is_library", "reachable", "written_globals"]
 
-# Numbers and arrays hold no objects; modules and classes hold the program.
-_ENDS = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, np.ndarray)
-# Attributes that lead out of the model into Keras's and TensorFlow's bookkeeping.
-_SKIPPED = frozenset(
+# Values that lead nowhere: numbers hold no objects, modules and classes hold the program.
+_ENDS = (
+    *(str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, np.generic),
+    *(types.BuiltinFunctionType, types.CodeType, inspect.Signature),
+    *(keras.KerasTensor, Node, Tracker),
+)
+# Attributes that lead out of the model, into Keras's and TensorFlow's bookkeeping.
+SKIPPED = frozenset(
     {
         "_inbound_nodes",
         "_outbound_nodes",
@@ -33,20 +42,33 @@ _SKIPPED = frozenset(
         "_keras_lr_loop",
     }
 )
-# Packages whose objects are arrays, graphs and devices; torch modules are walked.
-_FOREIGN = ("tensorflow", "jax", "jaxlib", "numpy", "torch", "threading", "concurrent", "logging")
+# Objects of these packages are arrays, graphs, devices and connections to other programs.
+_FOREIGN = frozenset(
+    {
+        *("tensorflow", "jax", "jaxlib", "numpy", "torch", "pandas", "matplotlib", "IPython"),
+        *("wandb", "mlflow", "tensorboard", "neptune", "comet_ml", "aim", "clearml", "ray"),
+    }
+)
+# Python's own classes are not entered, apart from those that hold what a program puts there.
+_OPEN = frozenset({"builtins", "collections", "functools", "types", "queue", "__main__"})
+_TORCH_PARTS = ("torch.optim", "torch.amp", "torch.cuda.amp")
+_THREADS = frozenset({"_thread", "threading", "multiprocessing", "socket", "_queue", "queue"})
+# Their functions are not searched for the global variables that they use.
+_LIBRARIES = _FOREIGN | {"keras", "keras_lr", "keras_lr_cli"}
 
 
 def reachable(root: Any) -> Iterator[tuple[str, Any]]:
     """Every object that can be reached from `root`, each once, with the shortest way to it.
 
-    Goes through attributes, containers, bound methods, partial functions and the variables that a
-    function closes over. Keras variables and tensors are given, but not entered.
+    Goes through attributes, containers, bound methods and partial functions; through what a
+    function closes over; and, for classes and functions that are neither Python's nor a
+    framework's, through their methods, class attributes, and the global variables that they name.
+    Keras variables and tensors are given, but not entered.
 
     Yields:
         `(path, object)`: the root itself as `("", root)`, then objects in the order of their
         distance, with the path as Python would write it: `"d_optimizer"`, `"optimizers[0]"`,
-        `"trainers['g'].optimizer"`.
+        `"trainers['g'].optimizer"`; `"train_step.optimizer"` for what a method closes over.
     """
     seen = {id(root)}
     queue: deque[tuple[str, Any]] = deque([("", root)])
@@ -62,37 +84,65 @@ def reachable(root: Any) -> Iterator[tuple[str, Any]]:
 
 def _parts(found: Any) -> Iterator[tuple[str, Any]]:
     """What one object holds, with how it is written after the object's own path."""
-    if isinstance(found, keras.Variable):
+    if isinstance(found, (keras.Variable, np.ndarray)):
         return
+    kind: Any = type(found)
     if isinstance(found, Mapping):
-        for key, value in list(found.items()):
-            yield f"[{key!r}]", value
-        return
-    if isinstance(found, (list, tuple, set, frozenset, deque)):
+        for index, (key, value) in enumerate(list(found.items())):
+            yield f"[{key!r}]" if isinstance(key, (str, int)) else f"[{index}]", value
+    elif isinstance(found, (list, tuple, set, frozenset, deque)):
         for index, value in enumerate(list(found)):
             yield f"[{index}]", value
-        return
-    if isinstance(found, functools.partial):
+    elif isinstance(found, functools.partial):
         yield ".func", found.func
         yield ".args", found.args
         yield ".keywords", found.keywords
-        return
-    if isinstance(found, types.MethodType):
+    elif isinstance(found, types.MethodType):
         yield ".__self__", found.__self__
         yield ".__func__", found.__func__
-        return
-    if isinstance(found, types.FunctionType):
+    elif isinstance(found, types.FunctionType):
         yield from _of_function(found)
-        return
-    if _is_foreign(found):
-        return
-    attributes = getattr(found, "__dict__", {})
+        yield from _attributes(found)
+    elif _is_foreign(found):
+        # What tf.function, jax.jit and other decorators have made of a function.
+        yield "", getattr(found, "python_function", getattr(found, "__wrapped__", None))
+    else:
+        yield from _attributes(found)
+    if not _is_library_kind(kind):
+        if isinstance(found, (Mapping, list, tuple, set, frozenset, deque)):
+            yield from _attributes(found)
+        yield from _members(kind, found)
+
+
+def _attributes(found: Any) -> Iterator[tuple[str, Any]]:
+    attributes: Any = getattr(found, "__dict__", None) or {}
     modules = attributes.get("_modules", {})  # where torch keeps attributes that are modules
     for name, part in modules.items():
         yield f".{name}", part
-    for name in sorted(attributes, key=lambda name: name.startswith("_")):  # public ways first
-        if name not in _SKIPPED:
-            yield f".{name}", attributes[name]
+    for name in sorted(attributes, key=_is_private):  # public ways first
+        value = attributes[name]
+        if name not in SKIPPED and ("_hooks" not in name or value):  # torch has 14 a module
+            yield f".{name}", value
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_")
+
+
+def _members(kind: Any, found: Any) -> Iterator[tuple[str, Any]]:
+    """Methods and class attributes of a program's own class, and the entries of `__slots__`."""
+    for each in kind.__mro__:
+        if _is_library_kind(each):
+            continue
+        for name, value in list(vars(each).items()):
+            if isinstance(value, types.MemberDescriptorType):
+                yield f".{name}", getattr(found, name, None)
+            elif isinstance(value, (staticmethod, classmethod)):
+                yield f".{name}", value.__func__
+            elif isinstance(value, property):
+                yield f".{name}", value.fget
+            elif not name.startswith("__") or name in ("__call__", "__init__"):
+                yield f".{name}", value
 
 
 def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -103,10 +153,81 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
             continue
     for index, value in enumerate(function.__defaults__ or ()):
         yield f".__defaults__[{index}]", value
+    for name, value in (function.__kwdefaults__ or {}).items():
+        yield f".{name}", value
+    if not is_library(function):
+        for name in _global_names(function.__code__)[0]:
+            if name in function.__globals__:
+                yield f".{name}", function.__globals__[name]
+
+
+def written_globals(function: Any) -> list[str]:
+    """The global variables that a function, or a function inside it, assigns."""
+    if not isinstance(function, types.FunctionType) or is_library(function):
+        return []
+    return _global_names(function.__code__)[1]
+
+
+@functools.lru_cache(maxsize=4096)
+def _global_names(code: types.CodeType) -> tuple[list[str], list[str]]:
+    """Names of the global variables that some code reads, and of those that it assigns."""
+    read: list[str] = []
+    written: list[str] = []
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            read.append(step.argval)
+        elif step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            written.append(step.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            inner = _global_names(constant)
+            read += inner[0]
+            written += inner[1]
+    return list(dict.fromkeys(read)), list(dict.fromkeys(written))
+
+
+def is_library(found: Any) -> bool:
+    """Whether a class or function belongs to Python, to a framework or to keras_lr."""
+    return _is_library_name(getattr(found, "__module__", None) or "builtins")
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_library_kind(kind: Any) -> bool:
+    return is_library(kind)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_library_name(module: str) -> bool:
+    package = module.partition(".")[0]
+    return package in _LIBRARIES or (package in sys.stdlib_module_names and package != "__main__")
 
 
 def _is_foreign(found: Any) -> bool:
-    package = type(found).__module__.partition(".")[0]
+    """Whether an object's attributes are its own business."""
+    kind: Any = type(found)
+    return _is_foreign_kind(kind) or (_is_installed(kind) and _is_service(found))
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_foreign_kind(kind: Any) -> bool:
+    package = kind.__module__.partition(".")[0]
     if package == "torch":
-        return not hasattr(found, "named_parameters")
-    return package in _FOREIGN
+        return not (hasattr(kind, "named_parameters") or kind.__module__.startswith(_TORCH_PARTS))
+    if package == "tensorflow":
+        return kind.__name__ != "Generator"  # of random numbers
+    return package in _FOREIGN or (package in sys.stdlib_module_names and package not in _OPEN)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_installed(kind: Any) -> bool:
+    """Whether a class is of an installed package that is no framework."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    return not _is_library_kind(kind) and ("site-packages" in file or "dist-packages" in file)
+
+
+def _is_service(found: Any) -> bool:
+    """Whether an object works with threads of its own, which would notice a change."""
+    return not isinstance(found, keras.Layer) and any(
+        type(value).__module__.partition(".")[0] in _THREADS
+        for value in getattr(found, "__dict__", {}).values()
+    )

@@ -1,15 +1,21 @@
 """The one place that copies a model's whole state and puts it back.
 
-What a training step can change is of two kinds. *Values*: weights, statistics, optimizer slots,
-counters, seeds, metrics. They are copied to host memory, once, so that nothing extra lives on
-the device. *Structure*: a compiled model that has never been fitted has an optimizer without
-slots and metrics without variables; training builds them. Those objects' attributes are
-remembered and put back, so that a later `fit` starts from where it would have started.
+What training can change is found by walking from the model over everything that it reaches
+(`_reach.py`). It is of two kinds. *Values*: variables, tensors, arrays, random generators. They
+are copied to host memory, once, so that nothing extra lives on the device. *Python state*: the
+attributes of objects and the contents of containers. Training changes numbers and lists that a
+program keeps there, and it builds what was not built: layers, slots of an optimizer, metrics. The
+old attributes and contents are remembered, by reference, and put back.
 """
 
 from __future__ import annotations
 
+import functools
+import io
 import random
+import types
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,70 +26,80 @@ from keras.src.backend.common import global_state
 from keras.src.utils.tracking import Tracker
 
 from keras_lr._interrupts import uninterrupted
-from keras_lr._reach import reachable
-from keras_lr.steering import all_optimizers
+from keras_lr._reach import is_library, reachable, written_globals
 
 _GLOBAL_SEED_GENERATOR = "global_seed_generator"  # as Keras calls it
-_NAMES = "object_name_uids"
-_MODEL_ATTRIBUTES = (
-    "stop_training",
-    "history",
-    "train_function",
-    "test_function",
-    "_jax_state",
-    "_jax_state_synced",
-    "_eval_epoch_iterator",
-    "_losses_override",
+_NAME_COUNTERS = "object_name_uids"  # as Keras calls them
+# Attributes of ours, with which a model remembers the callbacks that steer it.
+_OURS = ("_keras_lr_fit", "_keras_lr_memory", "_keras_lr_loop", "save_own_variables")
+# Attributes that are not walked, but hold what building adds to.
+_NOTED = ("_inbound_nodes", "_outbound_nodes", "_tracker", "_build_shapes_dict")
+_TENSORS_OF_TORCH = ("_buffers", "_parameters")
+# What Keras keeps in a model beside its values, and what a further run can use again.
+_REUSED = frozenset(
+    {
+        *("train_function", "test_function", "predict_function", "_jax_state", "history", "built"),
+        *("_jax_state_synced", "_eval_epoch_iterator", "_losses_override", "stop_training"),
+    }
 )
+_MISSING = object()
+_HOST_KINDS = (np.ndarray, np.random.Generator, np.random.RandomState, random.Random)
+_GIVEN_AWAY = np.empty(0)
+_LARGEST = 2**30  # bytes of an array that is copied
+_GROUP = 2**26  # bytes that JAX takes in one transfer
 
 
 def optimizers_of(model: Any) -> list[Any]:
-    """Every optimizer of a model, those that a custom `compile` keeps in attributes included."""
-    found: dict[int, Any] = {}
-    for value in [model.optimizer, *vars(model).values()]:
-        if isinstance(value, keras.optimizers.Optimizer):
-            found.update((id(part), part) for part in all_optimizers(value))
-    return list(found.values())
+    """Every optimizer that a model reaches, those inside other optimizers included."""
+    return [part for _, part in reachable(model) if isinstance(part, keras.optimizers.Optimizer)]
 
 
 class Values:
     """The values of some variables of a model, copied to host memory.
 
-    With them, on torch, the buffers that are no Keras variables.
-
     Args:
         arrays: Values to put back, in the place of those that the variables hold now.
+        loose: Whether to copy the tensors that are no Keras variables as well.
     """
 
     def __init__(
-        self, model: Any, variables: list[Any], arrays: list[np.ndarray] | None = None
+        self,
+        model: Any,
+        variables: list[Any],
+        arrays: list[np.ndarray] | None = None,
+        *,
+        loose: bool = True,
     ) -> None:
         self._model = model
-        self.variables = variables
+        self._variables = variables
         self._shardings: list[Any] | None = None
-        self._extra: list[Callable[[], None]] = []
         values = [variable.value for variable in variables]
         self.arrays = arrays or [_copied(value) for value in values]
         if keras.backend.backend() == "jax" and keras.distribution.distribution() is not None:
             # Only then: an array that was put somewhere on purpose is another kind of argument to
             # JAX, and a compiled `fit` would be compiled again for it.
             self._shardings = [value.sharding for value in values]
-        if keras.backend.backend() == "torch":
-            self._extra = _torch_buffers(model)
+        self._loose: list[Callable[[], None]] = []
+        if loose:
+            self._loose = _copied_tensors(model, variables)
 
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self.arrays)
 
-    def put_back(self) -> None:
-        """Give the variables their values back; on JAX, outside of a step or after a sync."""
+    def put_back(self, *, last: bool = False) -> None:
+        """Give the variables their values back; on JAX, outside of a step or after a sync.
+
+        Args:
+            last: Whether the copies may be given away, because they are not needed again.
+        """
         if keras.backend.backend() == "jax":
-            _assign_on_jax(self.variables, self.arrays, self._shardings)
+            _assign_on_jax(self._variables, self.arrays, self._shardings, last)
         else:
             with _variable_scope(self._model):
-                for variable, array in zip(self.variables, self.arrays, strict=True):
+                for variable, array in zip(self._variables, self.arrays, strict=True):
                     _assign(variable, array)
-        for put_back in self._extra:
+        for put_back in self._loose:
             put_back()
 
 
@@ -91,62 +107,101 @@ class Snapshot:
     """A copy of everything that training changes in a model and in the random generators.
 
     Take it before the model is touched, call `copy_values` once its variables exist, and
-    `restore` to put everything back. `rewind` puts the values back and leaves the structure
-    and the random generators, for another run from the same start.
+    `restore` to put everything back. `rewind` starts another run from the same point: it puts
+    back values and what a program keeps in Python, and leaves the model built and its functions
+    compiled.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._random = _RandomState()
-        self._objects = [_Attributes(part) for part in optimizers_of(model)]
-        for part in (model._compile_metrics, model._compile_loss, *_unbuilt(model)):
-            if part is not None and not part.built:
-                self._objects.append(_Attributes(part))
-        self._attributes = {
-            name: vars(model)[name] for name in _MODEL_ATTRIBUTES if name in vars(model)
-        }
+        self._before = _PythonState(model)
+        self._loose_before = _Loose(model, self._before.loose)
+        self._start: _PythonState | None = None
         self._values: Values | None = None
-        self._extra: list[Callable[[], None]] = []
+        self._loose: _Loose | None = None
+        self._drop_gradients: Callable[[], None] | None = None
 
     def copy_values(self) -> None:
-        """Copy the value of every variable to host memory."""
-        self._values = Values(self._model, _variables(self._model))
+        """Copy everything that `rewind` puts back.
+
+        Warns:
+            UserWarning: If the model holds something that cannot be put back.
+        """
+        start = _PythonState(self._model)
+        self._values = Values(self._model, start.variables, loose=False)
+        self._loose = _Loose(self._model, start.loose, earlier=self._loose_before)
         if keras.backend.backend() == "torch":
-            self._extra = [*_torch_modes(self._model), *_torch_gradients(self._model)]
+            tensors = [v.value for v in start.variables] + [part for _, part in start.loose]
+            self._drop_gradients = _torch_gradients(self._model, tensors)
+        self._start = start
+        for path, part in start.positions:
+            warnings.warn(
+                f"The model holds an iterator, {path} ({type(part).__name__}), whose position "
+                "cannot be put back: training goes on from where this run leaves it.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     @property
     def nbytes(self) -> int:
-        """Host memory that the copied values take, in bytes."""
+        """Host memory that the copied values of variables take, in bytes."""
         return 0 if self._values is None else self._values.nbytes
 
     def rewind(self) -> None:
-        """Put every value back: the next training step starts where the first one did."""
-        if self._values is not None:
-            self._values.put_back()
-        for put_back in self._extra:
-            put_back()
+        """Start again: the next training step begins where the first one did."""
+        if self._start is None or self._values is None or self._loose is None:
+            return
+        if self.has_grown():
+            self.unbuild()
+        self._values.put_back()
+        self._loose.put_back()
+        if self._drop_gradients is not None:
+            self._drop_gradients()
+        self._start.rewind()
+
+    def has_grown(self) -> bool:
+        """Whether training has created variables since `copy_values`, those of metrics apart.
+
+        Nobody has seen their first values; the next run has to create them again.
+        """
+        if self._start is None:
+            return False
+        known = {id(variable) for variable in self._start.variables}
+        new: set[int] = set()
+        for _, part in reachable(self._model):
+            if isinstance(part, keras.Variable) and id(part) not in known:
+                new.add(id(part))
+            elif isinstance(part, keras.metrics.Metric):
+                known |= {id(variable) for variable in part.variables}
+        return not new <= known
+
+    def unbuild(self) -> None:
+        """Take away what was built since `copy_values`, and what was compiled with it."""
+        if self._start is not None:
+            self._start.restore()
 
     def has_grown(self) -> bool:
         """Whether the model has variables that did not exist when the values were copied."""
-        known = set() if self._values is None else {id(v) for v in self._values.variables}
-        return any(id(variable) not in known for variable in _variables(self._model))
+        known = set() if self._values is None else {id(v) for v in self._values._variables}
+        return any(id(v) not in known for v in _PythonState(self._model).variables)
 
     def unbuild(self) -> None:
         """Take away what was created since the snapshot was taken: weights, slots, metrics."""
-        for part in self._objects:
-            part.restore()
+        self._loose_before.put_back()
+        self._before.restore()
         self._random.restore_seeds()
 
     def restore(self) -> None:
-        """Put back values, structure, attributes and random generators."""
-        self.rewind()
-        self.unbuild()
-        for name in _MODEL_ATTRIBUTES:
-            if name in self._attributes:
-                object.__setattr__(self._model, name, self._attributes[name])
-            elif name in vars(self._model):
-                object.__delattr__(self._model, name)
+        """Put everything back, once and for all; the copies are given up."""
+        if self._values is not None:
+            self._values.put_back(last=True)
+        if self._drop_gradients is not None:
+            self._drop_gradients()
+        self._loose_before.put_back()
+        self._before.restore()
         self._random.restore()
+        self._values, self._loose, self._start, self._drop_gradients = None, None, None, None
 
     @contextmanager
     def guarding(self) -> Iterator[Snapshot]:
@@ -158,36 +213,457 @@ class Snapshot:
                 self.restore()
 
 
-def _variables(model: Any) -> list[Any]:
-    """All variables that training may change, each once."""
+class _PythonState:
+    """What a model reaches: Python's part of it is remembered, the rest is listed.
+
+    Attributes:
+        variables: Keras variables.
+        loose: `(path, part)` of the tensors, arrays and random generators beside them.
+        positions: `(path, part)` of iterators, whose position nobody can set.
+    """
+
+    def __init__(self, model: Any) -> None:
+        variables = {id(variable): variable for variable in _listed_variables(model)}
+        loose_parts: list[tuple[str, Any]] = []
+        self.positions: list[tuple[str, Any]] = []
+        self._kept: list[_Kept] = []
+        structure: set[int] = set()  # ids of containers in which is noted what has been built
+        seen: set[type] = set()
+        loose = (*_HOST_KINDS, *_tensor_kinds())
+        for path, part in reachable(model):
+            if isinstance(part, keras.Variable):
+                variables[id(part)] = part
+            elif isinstance(part, loose):
+                if not isinstance(part, np.ndarray) or part.flags.writeable:
+                    loose_parts.append((path, part))
+            else:
+                self._keep(part, structure, seen)
+                if isinstance(part, Iterator) and _is_position(part):
+                    self.positions.append((path, part))
+        known = {id(variable._value) for variable in variables.values()}
+        self.loose = [(path, part) for path, part in loose_parts if id(part) not in known]
+        self.variables = list(variables.values())
+        self._trainable = [(variable, variable.trainable) for variable in self.variables]
+
+    def _keep(self, part: Any, structure: set[int], seen: set[type]) -> None:
+        kind = type(part)
+        if kind not in seen:
+            seen.add(kind)
+            for each in kind.__mro__:
+                if not is_library(each):
+                    self._kept.append(_Kept(each, False))
+        kept = _Kept(part, id(part) in structure)
+        if kept.empty:
+            return
+        self._kept.append(kept)
+        for name, value in kept.held():
+            if name in _NOTED:
+                self._kept.append(_Kept(value, True))
+                if isinstance(value, Tracker):
+                    self._kept.extend(_Kept(ids, True) for ids in value.stored_ids.values())
+            elif (kept.structural or name in kept.fixed) and name not in (
+                "_buffers",
+                "_parameters",
+            ):
+                structure.add(id(value))
+
+    def rewind(self) -> None:
+        """Put back what a program keeps; leave what has been built and compiled since."""
+        for kept in self._kept:
+            if not kept.structural:
+                kept.rewind()
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for kept in self._kept:
+            kept.restore()
+        for variable, trainable in self._trainable:
+            if variable.trainable != trainable:
+                variable.trainable = trainable
+
+
+class _Kept:
+    """The attributes of one object or class, the contents of one container, or both.
+
+    Attributes:
+        structural: Whether it says what has been built, which further runs can use again.
+        fixed: Attributes that do so, in an object of a program's own class.
+    """
+
+    __slots__ = ("_attributes", "_cells", "_contents", "_globals", "_part", "fixed", "structural")
+
+    def __init__(self, part: Any, structural: bool) -> None:
+        """
+        Args:
+            structural: Whether a container is one in which a framework notes what it has built.
+        """
+        self._part = part
+        self._contents = _contents(part)
+        self._attributes = _attributes(part)
+        self._cells: list[tuple[Any, Any]] = []
+        self._globals: dict[str, Any] = {}
+        self.fixed: frozenset[str] = frozenset()
+        self.structural = structural and self._contents is not None
+        if isinstance(part, types.FunctionType):
+            self._cells = [(cell, _cell_contents(cell)) for cell in part.__closure__ or ()]
+            scope = part.__globals__
+            self._globals = {name: scope.get(name, _MISSING) for name in written_globals(part)}
+        elif self._attributes is not None and self._contents is None:
+            self.fixed = _framework_names(part)
+            self.structural = _is_frameworks(type(part))
+
+    @property
+    def empty(self) -> bool:
+        return not (self._attributes or self._cells or self._globals or self._contents is not None)
+
+    def held(self) -> Iterator[tuple[str, Any]]:
+        """Attributes with their names, members of a container without."""
+        yield from (self._attributes or {}).items()
+        members = self._contents
+        for member in members.values() if isinstance(members, dict) else members or ():
+            yield "", member
+
+    def restore(self) -> None:
+        if self._contents is not None:
+            _refill(self._part, self._contents)
+        if self._attributes is not None:
+            ours = {n: v for n, v in _attributes(self._part).items() if n in _OURS}
+            kept = {n: v for n, v in self._attributes.items() if n not in _OURS}
+            _set_attributes(self._part, {**kept, **ours})
+        self._restore_names()
+
+    def rewind(self) -> None:
+        if self._contents is not None and not _holds_built(_contents(self._part)):
+            _refill(self._part, self._contents)
+        if self._attributes is not None:
+            now = _attributes(self._part)
+            left = {n: v for n, v in now.items() if n in self.fixed or _holds_built(v)}
+            rest = {n: v for n, v in self._attributes.items() if n not in self.fixed}
+            _set_attributes(self._part, {**rest, **left})
+        self._restore_names()
+
+    def _restore_names(self) -> None:
+        """The variables of a function that are not its own."""
+        for cell, value in self._cells:
+            if _cell_contents(cell) is value:
+                continue
+            if value is _MISSING:
+                del cell.cell_contents
+            else:
+                cell.cell_contents = value
+        for name, value in self._globals.items():
+            if value is _MISSING:
+                self._part.__globals__.pop(name, None)
+            else:
+                self._part.__globals__[name] = value
+
+
+def _contents(part: Any) -> Any:
+    """A copy of what a container holds; None for anything else."""
+    part = _unwrapped(part)
+    kinds: tuple[Any, ...] = (dict, list, set, deque, bytearray)
+    for kind in kinds:
+        if isinstance(part, kind):
+            return kind(part)
+    return None
+
+
+def _refill(part: Any, contents: Any) -> None:
+    """Make a container hold again what `_contents` found in it.
+
+    Base-class methods are called on purpose: Keras's tracked containers would register what is
+    put into them.
+    """
+    part, kind = _unwrapped(part), type(contents)
+    if isinstance(contents, dict):
+        if list(part) == list(contents) and all(part[key] is contents[key] for key in contents):
+            return
+        dict.clear(part)
+        for key, value in contents.items():
+            dict.__setitem__(part, key, value)
+    elif len(part) != len(contents) or any(a is not b for a, b in zip(part, contents, strict=True)):
+        kind.clear(part)
+        (kind.update if isinstance(contents, set) else kind.extend)(part, contents)
+
+
+def _unwrapped(part: Any) -> Any:
+    """The plain container inside those that TensorFlow puts around lists and dictionaries."""
+    for name in ("__wrapped__", "_storage"):
+        if isinstance(part, (dict, list)) and hasattr(part, name):
+            part = getattr(part, name)
+    return part
+
+
+def _attributes(part: Any) -> Any:
+    """Attributes of an object, a class or a function; None if there are none to set."""
+    if isinstance(part, type):
+        return {n: v for n, v in vars(part).items() if not n.startswith(("__", "_abc_"))}
+    attributes = getattr(part, "__dict__", None)
+    kind: Any = type(part)
+    slots = _slots(kind)
+    if type(attributes) is not dict and not slots:
+        return None
+    return {**(attributes or {}), **{n: getattr(part, n) for n in slots if hasattr(part, n)}}
+
+
+@functools.lru_cache(maxsize=4096)
+def _slots(kind: Any) -> tuple[str, ...]:
+    """The attributes that objects of a program's own class keep in `__slots__`."""
+    return tuple(
+        name
+        for each in kind.__mro__
+        if not is_library(each)
+        for name, value in vars(each).items()
+        if isinstance(value, types.MemberDescriptorType)
+    )
+
+
+def _set_attributes(part: Any, attributes: dict[str, Any]) -> None:
+    now = _attributes(part) or {}
+    if now.keys() == attributes.keys() and all(now[n] is attributes[n] for n in now):
+        return
+    if isinstance(part, type):
+        put, drop = functools.partial(type.__setattr__, part), functools.partial(delattr, part)
+    else:
+        kind: Any = type(part)
+        slots = _slots(kind)
+        if not slots:
+            vars(part).clear()
+            vars(part).update(attributes)
+            return
+        put = functools.partial(object.__setattr__, part)
+        drop = functools.partial(object.__delattr__, part)
+    for name in now.keys() - attributes.keys():
+        drop(name)
+    for name, value in attributes.items():
+        if now.get(name, _MISSING) is not value:
+            put(name, value)
+
+
+def _cell_contents(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _MISSING
+
+
+def _is_frameworks(kind: type) -> bool:
+    """Whether Keras or torch define a class, and keep what training changes in its variables."""
+    if kind.__module__.startswith("torch."):
+        return kind.__module__.startswith("torch.nn.")
+    package = kind.__module__.partition(".")[0]
+    return package in ("keras", "keras_lr", "tensorflow")
+
+
+def _framework_names(part: Any) -> frozenset[str]:
+    """Attributes of a program's own layer, model or loss that belong to the framework."""
+    if isinstance(part, (keras.optimizers.Optimizer, keras.metrics.Metric)):
+        return frozenset(_attributes(part) or ())
+    for base in (keras.Model, keras.Layer, keras.losses.Loss):
+        if isinstance(part, base):
+            return _names_of(base)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        if isinstance(part, torch.nn.Module):
+            return _names_of(torch.nn.Module)
+    return frozenset()
+
+
+@functools.lru_cache(maxsize=8)
+def _names_of(base: type) -> frozenset[str]:
+    """What a bare object of a framework's class has, and what Keras gives it later."""
+    counters = _copied_counters()
+    try:
+        return _REUSED | vars(base()).keys()
+    finally:
+        global_state.set_global_attribute(_NAME_COUNTERS, counters)
+
+
+def _holds_built(value: Any, depth: int = 3) -> bool:
+    """Whether a value is, or contains, something that a run builds or compiles."""
+    if isinstance(value, (keras.Variable, keras.optimizers.Optimizer, Tracker)) or callable(value):
+        return True
+    if not depth or not isinstance(value, (dict, list, tuple, set, deque)):
+        return False
+    members = value.values() if isinstance(value, dict) else value
+    return any(_holds_built(member, depth - 1) for member in members)
+
+
+def _is_position(part: Any) -> bool:
+    """Whether an iterator is one whose position Python or a framework keeps to itself."""
+    return is_library(type(part)) and not isinstance(part, io.IOBase)
+
+
+@functools.lru_cache(maxsize=1)
+def _tensor_kinds() -> tuple[type, ...]:
+    """The backend's own kinds of what holds values, beside Keras variables."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return (tf.Variable,)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.Tensor, torch.Generator
+    return ()
+
+
+class _Loose:
+    """Copies of values that are no Keras variables: tensors, arrays, random generators.
+
+    Args:
+        parts: `(path, part)` of each.
+        earlier: Copies that were made before; what has not changed since is not copied again.
+    """
+
+    def __init__(
+        self, model: Any, parts: list[tuple[str, Any]], earlier: _Loose | None = None
+    ) -> None:
+        self._model = model
+        self._copies: dict[int, tuple[Any, Any]] = {}
+        for path, part in parts:
+            copied = earlier._copies.get(id(part)) if earlier else None
+            if copied is None and _size(part) > _LARGEST:
+                if earlier is not None:
+                    _warn_of_size(path, _size(part))
+                continue
+            if copied is None or not _is_as(part, copied[1]):
+                copied = part, _read(part)
+            self._copies[id(part)] = copied
+
+    def put_back(self) -> None:
+        with _variable_scope(self._model):
+            for part, value in self._copies.values():
+                _write(part, value)
+
+
+def _size(part: Any) -> int:
+    """Bytes of what would have to be copied only because training might write to it."""
+    if isinstance(part, np.ndarray):
+        return int(part.nbytes)
+    if type(part).__name__ == "Parameter" or not hasattr(part, "dtype"):
+        return 0
+    return int(np.prod(part.shape)) * int(getattr(part.dtype, "itemsize", 0) or part.dtype.size)
+
+
+def _read(part: Any) -> Any:
+    if isinstance(part, np.ndarray):
+        return part.copy()
+    if isinstance(part, np.random.Generator):
+        return part.bit_generator.state
+    if isinstance(part, random.Random):
+        return part.getstate()
+    if hasattr(part, "get_state"):  # the generators of NumPy's old kind, and of torch
+        return part.get_state()
+    if hasattr(part, "detach"):
+        return part.detach().cpu().clone()
+    return [np.array(each) for each in replicas(part)]
+
+
+def _write(part: Any, value: Any) -> None:
+    if isinstance(part, np.ndarray):
+        np.copyto(part, value)
+    elif isinstance(part, np.random.Generator):
+        part.bit_generator.state = value
+    elif isinstance(part, random.Random):
+        part.setstate(value)
+    elif hasattr(part, "set_state"):
+        part.set_state(value)
+    elif hasattr(part, "detach"):
+        part.data.copy_(value)
+    else:
+        for each, array in zip(replicas(part), value, strict=True):
+            each.assign(array)
+
+
+def _is_as(part: Any, value: Any) -> bool:
+    """Whether an array or a tensor still has the value that was copied."""
+    if isinstance(part, np.ndarray):
+        return bool(part.tobytes() == value.tobytes())
+    if hasattr(part, "detach"):
+        import torch
+
+        return torch.equal(part.detach().cpu(), value)
+    return False
+
+
+def _copied_tensors(model: Any, variables: list[Any]) -> list[Callable[[], None]]:
+    """Copies of tensors that are no Keras variables, as functions that put them back."""
+    kinds = _tensor_kinds()
+    if not kinds:
+        return []
+    known = {id(variable.value) for variable in [*variables, *_listed_variables(model)]}
+    parts = [
+        (path, part)
+        for path, part in reachable(model)
+        if isinstance(part, kinds) and id(part) not in known
+    ]
+    return [_Loose(model, parts).put_back]
+
+
+def _warn_of_size(path: str, size: int) -> None:
+    warnings.warn(
+        f"The model holds an array of {size / 2**30:.1f} GiB, {path}, which is not copied: if "
+        "training writes to it, that cannot be taken back. Make it read-only, or a variable.",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def _torch_gradients(model: Any, tensors: list[Any]) -> Callable[[], None]:
+    """Training leaves `.grad` on parameters that had none, and may add to those that had.
+
+    Keras's own step drops them before it begins; another step may accumulate them.
+    """
+    own = type(model).train_step is keras.Model.train_step
+    leaves = [tensor for tensor in tensors if getattr(tensor, "is_leaf", False)]
+    kept = [
+        (leaf, None if leaf.grad is None or own else leaf.grad.detach().cpu().clone())
+        for leaf in leaves
+        if leaf.grad is None or not own
+    ]
+
+    def put_back() -> None:
+        for leaf, gradient in kept:
+            if gradient is None:
+                leaf.grad = None
+            else:
+                leaf.grad = gradient.to(leaf.device, copy=True)
+
+    return put_back
+
+
+def _listed_variables(model: Any) -> list[Any]:
+    """The variables that Keras lists, and its generator of seeds, which no model holds."""
     generator = global_state.get_global_attribute(_GLOBAL_SEED_GENERATOR)
-    candidates = [
+    return [
         *model.variables,
         *model.metrics_variables,
-        *(variable for part in optimizers_of(model) for variable in part.variables),
+        *(model.optimizer.variables if getattr(model, "optimizer", None) is not None else []),
         *([generator.state] if generator is not None else []),
     ]
-    return list({id(variable): variable for variable in candidates}.values())
-
-
-def _unbuilt(model: Any) -> list[Any]:
-    """The layers that training would build, the model itself among them."""
-    layers = (part for _, part in reachable(model) if isinstance(part, keras.layers.Layer))
-    return [layer for layer in layers if not layer.built]
 
 
 def trained_variables(model: Any, apart: list[Any]) -> list[Any]:
-    """Weights, statistics and the whole state of the optimizers, those in `apart` left out.
+    """Weights, statistics, states of layers and of the optimizers, those in `apart` left out.
 
-    The scale of a loss-scale optimizer is not among them: what it has learnt about overflows
-    holds for earlier weights too.
+    Metrics and seeds go on. So does the scale of a loss-scale optimizer: what it has learnt about
+    overflows holds for earlier weights too.
     """
-    optimizers = optimizers_of(model)
     names = ("dynamic_scale", "step_counter")
-    kept = [*apart, *(getattr(part, name, None) for part in optimizers for name in names)]
-    candidates = [*model.weights, *(each for part in optimizers for each in part.variables)]
+    kept, found = list(apart), {}
+    for _, part in reachable(model):
+        if isinstance(part, keras.Variable):
+            found[id(part)] = part
+        elif isinstance(part, keras.metrics.Metric):
+            kept += part.variables
+        elif isinstance(part, keras.random.SeedGenerator):
+            kept.append(part.state)
+        elif isinstance(part, keras.optimizers.Optimizer):
+            kept += [getattr(part, name, None) for name in names]
     left_out = {id(variable) for variable in kept}
-    return list({id(v): v for v in candidates if id(v) not in left_out}.values())
+    return [variable for each, variable in found.items() if each not in left_out]
 
 
 def build_optimizer(model: Any) -> None:
@@ -229,18 +705,35 @@ def replicas(value: Any) -> tuple[Any, ...]:
 
 
 def _assign_on_jax(
-    variables: list[Any], values: list[np.ndarray], shardings: list[Any] | None
+    variables: list[Any],
+    values: list[np.ndarray],
+    shardings: list[Any] | None,
+    last: bool,
 ) -> None:
-    """One transfer for all variables; `assign` takes longer than a training step for each.
+    """A few transfers for all variables; `assign` takes longer than a training step for each.
 
     Of copies: JAX may use the memory of a NumPy array as its own, and the training step is
-    given its buffers to overwrite.
+    given its buffers to overwrite. The last time each copy is dropped as soon as it is on the
+    device, so that a large model is never there once more.
     """
     import jax
 
-    arrays = jax.device_put([value.copy() for value in values], shardings)
-    for variable, array in zip(variables, arrays, strict=True):
-        variable._value = array
+    for variable in variables:
+        variable._value = None
+    start = 0
+    while start < len(values):
+        end, size = start, 0
+        while end < len(values) and (end == start or size + values[end].nbytes <= _GROUP):
+            size += values[end].nbytes
+            end += 1
+        group = values[start:end] if last else [value.copy() for value in values[start:end]]
+        arrays = jax.device_put(group, shardings[start:end] if shardings else None)
+        if last:
+            jax.block_until_ready(arrays)
+            values[start:end] = [_GIVEN_AWAY] * (end - start)
+        for variable, array in zip(variables[start:end], arrays, strict=True):
+            variable._value = array
+        start = end
 
 
 @contextmanager
@@ -253,121 +746,10 @@ def _variable_scope(model: Any) -> Iterator[None]:
         yield
 
 
-def _torch_buffers(model: Any) -> list[Callable[[], None]]:
-    """Parameters and buffers of plain torch modules, which are no Keras variables."""
-    known = {id(variable.value) for variable in _variables(model)}
-    modules = _torch_modules(model)
-    tensors = {
-        id(tensor): tensor
-        for module in modules
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
-        if id(tensor) not in known
-    }
-
-    def put_back(tensor: Any, value: Any) -> Callable[[], None]:
-        return lambda: tensor.data.copy_(value)
-
-    return [put_back(t, t.detach().cpu().clone()) for t in tensors.values()]
-
-
-def _torch_modes(model: Any) -> list[Callable[[], None]]:
-    modes = [(module, module.training) for module in _torch_modules(model)]
-
-    def put_back() -> None:
-        for module, training in modes:
-            module.training = training
-
-    return [put_back]
-
-
-def _torch_modules(model: Any) -> list[Any]:
-    """Every torch module in a model; Keras does not register the layers of a model as such."""
-    parts = [module for layer in model._flatten_layers() for module in layer.modules()]
-    return list({id(part): part for part in parts}.values())
-
-
-def _torch_gradients(model: Any) -> list[Callable[[], None]]:
-    """Training leaves `.grad` on parameters that had none; drop those again."""
-    parameters = [p for module in _torch_modules(model) for p in module.parameters(recurse=False)]
-    without = [parameter for parameter in parameters if parameter.grad is None]
-
-    def drop() -> None:
-        for parameter in without:
-            parameter.grad = None
-
-    return [drop]
-
-
-class _Attributes:
-    """The attributes of one object, with the contents of the containers among them."""
-
-    def __init__(self, part: Any) -> None:
-        self._part = part
-        self._saved = {name: (value, _contents(value)) for name, value in vars(part).items()}
-
-    def restore(self) -> None:
-        attributes = vars(self._part)
-        # What keras_lr has put there or taken away since is not the model's own.
-        ours = {name: value for name, value in attributes.items() if _is_ours(name)}
-        attributes.clear()
-        for name, (value, contents) in self._saved.items():
-            if not _is_ours(name):
-                _refill(value, contents)
-                attributes[name] = value
-        attributes.update(ours)
-
-
-def _is_ours(name: str) -> bool:
-    return name.startswith("_keras_lr_") or name in ("save_own_variables", "make_train_function")
-
-
-def _contents(value: Any) -> Any:
-    """A copy of what a container holds, nested containers included; None for anything else."""
-    value = _unwrapped(value)
-    if isinstance(value, Tracker):
-        return _contents(value.stored_ids), value.locked
-    if isinstance(value, dict):
-        return {key: (item, _contents(item)) for key, item in value.items()}
-    if isinstance(value, list):
-        return [(item, _contents(item)) for item in value]
-    if isinstance(value, set):
-        return set(value)
-    return None
-
-
-def _unwrapped(value: Any) -> Any:
-    """The plain container inside those that TensorFlow puts around lists and dictionaries."""
-    for name in ("__wrapped__", "_storage"):
-        if isinstance(value, (dict, list)) and hasattr(value, name):
-            value = getattr(value, name)
-    return value
-
-
-def _refill(value: Any, contents: Any) -> None:
-    """Make a container hold again what `_contents` found in it.
-
-    Base-class methods are called on purpose: Keras's tracked containers would register what is
-    put into them.
-    """
-    if contents is None:
-        return
-    value = _unwrapped(value)
-    if isinstance(value, Tracker):
-        _refill(value.stored_ids, contents[0])
-        value.locked = contents[1]
-    elif isinstance(value, dict):
-        dict.clear(value)
-        for key, (item, inner) in contents.items():
-            dict.__setitem__(value, key, item)
-            _refill(item, inner)
-    elif isinstance(value, list):
-        list.clear(value)
-        for item, inner in contents:
-            list.append(value, item)
-            _refill(item, inner)
-    else:
-        set.clear(value)
-        set.update(value, contents)
+def _copied_counters() -> Any:
+    """Keras's counters for the names of new objects."""
+    counters = global_state.get_global_attribute(_NAME_COUNTERS)
+    return None if counters is None else counters.copy()
 
 
 class _RandomState:
@@ -377,7 +759,7 @@ class _RandomState:
         self._python = random.getstate()
         self._numpy = np.random.get_state()
         self._generator = global_state.get_global_attribute(_GLOBAL_SEED_GENERATOR)
-        self._names = dict(global_state.get_global_attribute(_NAMES) or {})
+        self._counters = _copied_counters()
         self._restores: list[Callable[[], Any]] = []
         if keras.backend.backend() == "tensorflow":
             self._restores.append(_tensorflow_random())
@@ -387,15 +769,14 @@ class _RandomState:
     def restore_seeds(self) -> None:
         """What decides the initial weights and the names of layers that are made from now on."""
         random.setstate(self._python)
-        names = global_state.get_global_attribute(_NAMES)
-        if names is not None:
-            names.clear()
-            names.update(self._names)
+        counters = None if self._counters is None else self._counters.copy()
+        global_state.set_global_attribute(_NAME_COUNTERS, counters)
 
     def restore(self) -> None:
-        self.restore_seeds()
+        random.setstate(self._python)
         np.random.set_state(self._numpy)
         global_state.set_global_attribute(_GLOBAL_SEED_GENERATOR, self._generator)
+        global_state.set_global_attribute(_NAME_COUNTERS, self._counters)
         for restore in self._restores:
             restore()
 

@@ -226,7 +226,7 @@ class HalveOnDivergence(Policy):
         model = self.model  # on JAX this brings the state home
         return _Copy(
             Values(model, self._variables),
-            Values(model, model.metrics_variables),
+            Values(model, model.metrics_variables, loose=False),
             self._epoch,
             self._stretch.mark,
             self._fit.updates_done(),

@@ -45,6 +45,9 @@ class Loop(Protocol):
     def evaluate(self, batches: list[Any]) -> dict[str, float]:
         """Loss and metrics over the batches, without training."""
 
+    def release(self) -> None:
+        """Give up the state that was trained: the model is put back, or keeps the loop."""
+
     def read(self, variable: Any) -> np.ndarray | None:
         """The value of a variable after the last step; None if a step cannot change it.
 
@@ -80,6 +83,7 @@ def keep_loop(model: Any, loop: Loop, needs: list[Any], now: list[Any]) -> None:
         needs: What `loop_needs` gave before the loop was made.
         now: What it gives after the loop has trained.
     """
+    loop.release()
     if _same(needs, now):
         object.__setattr__(model, _KEPT, (needs, loop))
 

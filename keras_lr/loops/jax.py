@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -42,9 +43,8 @@ class JaxLoop:
 
     def start(self) -> None:
         model = self._model
-        if self._metrics is None:
-            model.reset_metrics()
-            self._metrics = [jnp.array(v.value, copy=True) for v in model.metrics_variables]
+        model.reset_metrics()
+        self._metrics = [jnp.array(v.value, copy=True) for v in model.metrics_variables]
         # Keras 3.8 looks these up while it traces a step; its `fit` records them first.
         if record := getattr(model, "_record_training_state_sharding_spec", None):
             record()
@@ -59,9 +59,15 @@ class JaxLoop:
             seen.add(id(value))
             return value
 
-        self._state = tuple(
-            [own(variable) for variable in variables] for variables in self._variables()
-        )
+        groups = self._variables()
+        self._state = tuple([own(variable) for variable in variables] for variables in groups)
+        # As `fit` does: a model that kept its values would hold a second copy, because a step
+        # whose buffers are in use elsewhere cannot overwrite them.
+        for variable in itertools.chain(*groups):
+            variable._value = None
+
+    def release(self) -> None:
+        self._state = self._metrics = None
 
     def _variables(self) -> tuple[list[Any], ...]:
         model = self._model

@@ -46,6 +46,9 @@ class TensorFlowLoop:
     def start(self) -> None:
         self._model.reset_metrics()
 
+    def release(self) -> None:
+        """Nothing: the variables of the model are the state."""
+
     def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
         fused = isinstance(stream.iterator(), _ITERATORS) and not self._model.run_eagerly
         # A Ctrl-C that hits TensorFlow's own Python code while it traces can stop all recording of

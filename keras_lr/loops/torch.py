@@ -34,6 +34,9 @@ class TorchLoop:
         self._model.reset_metrics()
         self._reset = _resetter(self._model)
 
+    def release(self) -> None:
+        self._reset = lambda: None  # holds a copy of the metrics
+
     def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
         model = self._model
         columns: dict[str, list[Any]] = {}

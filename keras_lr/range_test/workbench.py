@@ -168,6 +168,7 @@ class Workbench:
 
     def _rewind(self) -> None:
         if not self._fresh:
+            self.loop.release()
             self._grows = self._grows or self._snapshot.has_grown()
             if self._grows:
                 # The first step created variables whose initial values nobody has seen. It
@@ -321,8 +322,11 @@ def borrow(
                 bench = Workbench(model, stream, rate, snapshot, optimizer, monitor)
                 build(model, stream, bench.loop)
                 snapshot.copy_values()
-                yield bench
-                bench.keep_loop()
+                try:
+                    yield bench
+                    bench.keep_loop()
+                finally:
+                    bench.loop.release()
         finally:
             stream.close()
 

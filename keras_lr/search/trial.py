@@ -130,7 +130,6 @@ class Runner:
         self._callbacks = callbacks
         self._snapshot = snapshot
         self._part: tuple[float, Any] = (1.0, None)
-        self._fresh = True
 
     @staticmethod
     @contextmanager
@@ -173,7 +172,7 @@ class Runner:
 
     def range_test(self, batch_size: int | None, seed: int) -> RangeTest:
         """A range test with its defaults, on the training data."""
-        self._rewind()
+        self._snapshot.rewind()
         data, options = self.data, dict(self.data.fit_options)
         if data.rows is not None:
             options.update(batch_size=batch_size, sample_weight=data.sample_weight)
@@ -204,14 +203,9 @@ class Runner:
     def _start(self, seed: int) -> Any:
         if self._make is not None:
             return _made(self._make, seed)
-        self._rewind()
+        self._snapshot.rewind()
         _reseed(self.model, seed)
         return self.model
-
-    def _rewind(self) -> None:
-        if not self._fresh:
-            self._snapshot.rewind()
-        self._fresh = False
 
     def _data_of(self, job: Job) -> dict[str, Any]:
         data = self.data

@@ -1,0 +1,127 @@
+"""How much memory `lr_find` needs beside `fit`, in copies of the weights and the optimizer's slots.
+
+    KERAS_BACKEND=jax python benchmarks/memory/range_test.py              # 100 million weights
+    KERAS_BACKEND=torch python benchmarks/memory/range_test.py --weights 1e6
+
+Four square Dense layers under Adam: weights and slots are three times the weights. `fit` and
+`lr_find` run in a fresh process each. The peak is that of the process's resident memory, less what
+it held before the model was made; on JAX also that of the live arrays, sampled whenever a batch is
+drawn. The last rows are the live arrays of one process that does both, which must not grow.
+The host's memory is measured, so that the numbers mean something where the model is on the CPU.
+
+Prints a Markdown table. Needs about 5 times the memory of weights and slots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+
+STEPS, ROWS = 4, 16
+
+
+def resident():
+    """Largest resident memory of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def live():
+    """Bytes of all arrays on JAX; None elsewhere."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        return None
+    import jax
+
+    gc.collect()
+    return sum(array.nbytes for array in jax.live_arrays())
+
+
+def measured(what, weights):
+    """Runs in a process of its own: `what` is "fit", "lr_find" or "both"."""
+    import keras
+    import numpy as np
+
+    import keras_lr
+
+    width = max(1, round((weights / 4) ** 0.5))
+    peak = [0]
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return STEPS
+
+        def __getitem__(self, index):
+            peak[0] = max(peak[0], live() or 0)
+            return np.ones((ROWS, width), "float32"), np.ones((ROWS, width), "float32")
+
+    before = resident()
+    keras.utils.set_random_seed(0)
+    dense = [keras.layers.Dense(width, use_bias=False) for _ in range(4)]
+    model = keras.Sequential([keras.Input((width,)), *dense])
+    model.compile(keras.optimizers.Adam(1e-4), "mse")
+    data = Batches()
+
+    def fit():
+        model.fit(data, verbose=0, shuffle=False)
+        return live()
+
+    def find():
+        keras_lr.lr_find(model, data, steps=STEPS, end_lr=1e-6, shuffle=False, verbose=0)
+        return live()
+
+    found = {"state": 3 * 4 * width**2 * 4}
+    if what == "both":
+        found["live"] = [fit(), find(), fit(), find()]
+    else:
+        (fit if what == "fit" else find)()
+        found["resident"] = resident() - before
+        found["arrays"] = peak[0]
+    return found
+
+
+def in_a_process(what, weights):
+    command = [sys.executable, __file__, "--weights", str(weights), "--only", what]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(result.stderr[-4000:])
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=float, default=1e8, help="default 1e8")
+    parser.add_argument("--only", choices=("fit", "lr_find", "both"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(measured(options.only, options.weights)))
+        return
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    fit, find = (in_a_process(what, options.weights) for what in ("fit", "lr_find"))
+    state = fit["state"]
+    print(f"<!-- begin memory-{backend} -->")
+    print(f"| {backend}, {options.weights:,.0f} weights | `fit` | `lr_find` | difference |")
+    print("| --- | --- | --- | --- |")
+    rows = [("peak of resident memory", "resident")]
+    if backend == "jax":
+        rows.append(("peak of live arrays", "arrays"))
+    for title, name in rows:
+        ours, theirs = find[name] / state, fit[name] / state
+        print(f"| {title} | {theirs:.2f} | {ours:.2f} | {ours - theirs:+.2f} |")
+    if backend == "jax":
+        first, found, again, last = (
+            each / state for each in in_a_process("both", options.weights)["live"]
+        )
+        print(f"| live arrays after each, in one process | {first:.3f} | {found:.3f} | |")
+        print(f"| and after each once more | {again:.3f} | {last:.3f} | |")
+    print(f"<!-- end memory-{backend} -->")
+
+
+if __name__ == "__main__":
+    main()
