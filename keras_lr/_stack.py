@@ -26,11 +26,21 @@ def caller_self(predicate: Callable[[Any], bool]) -> Any:
     return None
 
 
-def caller_locals(function: str, owner: type) -> dict[str, Any] | None:
-    """The arguments of the nearest caller that is the method `function` of an `owner`."""
-    frame = sys._getframe(1)
+def caller_locals(function: str, owner: type, *, outermost: Any = None) -> dict[str, Any] | None:
+    """The arguments of the nearest caller that is the method `function` of an `owner`.
+
+    Args:
+        outermost: An object; then those of its outermost such caller, of which the nearest one
+            is a `super()` call.
+    """
+    frame, found = sys._getframe(1), None
     while frame.f_back is not None:
         frame = frame.f_back
-        if frame.f_code.co_name == function and isinstance(frame.f_locals.get("self"), owner):
+        held = frame.f_locals.get("self")
+        if frame.f_code.co_name != function or not isinstance(held, owner):
+            continue
+        if outermost is None:
             return dict(frame.f_locals)
-    return None
+        if held is outermost:
+            found = dict(frame.f_locals)
+    return found

@@ -71,7 +71,8 @@ class Ramp(NamedTuple):
             finite = np.isfinite(self.losses[:until])
             if not finite.all():
                 return int(np.argmin(finite)) + 1
-            if first_divergence(self.losses[:until], STOP_FACTOR) is not None:
+            more = until < total
+            if first_divergence(self.losses[:until], STOP_FACTOR, more_follow=more) is not None:
                 return until
             done = until
         return done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -13,12 +14,20 @@ from keras_lr._checks import count, flag
 from keras_lr._interrupts import uninterrupted
 from keras_lr._stack import caller_locals
 from keras_lr.callbacks.base import Policy
-from keras_lr.loops.data import Replay, is_array_data, of_one_replica
-from keras_lr.range_test.find import Options, TrainingData, check_model, run_range_test
+from keras_lr.loops.data import Replay, is_array_data
+from keras_lr.range_test.find import (
+    Options,
+    TrainingData,
+    as_fit_sends,
+    check_model,
+    run_range_test,
+    validation_as_fit_sends,
+)
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
 from keras_lr.snapshot import Snapshot, optimizers_of
 from keras_lr.steering import driven_optimizers, updates_every
+from keras_lr.steering.optimizers import number, rate_ratios
 
 
 class LRFinder(Policy):
@@ -48,9 +57,9 @@ class LRFinder(Policy):
             after the `fit`. The groups of a `MultiOptimizer` keep their ratios, and `WarmUp` and
             the plateau callbacks scale what was set. Where a curve supports no suggestion, the
             rate stays, and a warning says why.
-        start_lr, end_lr, steps, ramp, repeats, stop_factor, validation_data, validation_every,
-        validation_samples, confirm, seed, verbose: As in `lr_find`. Without `validation_data`,
-            `confirm` judges by batches that it leaves out.
+        start_lr, end_lr, steps, ramp, repeats, stop_factor, optimizer, monitor, validation_data,
+        validation_every, validation_samples, confirm, seed, verbose: As in `lr_find`. Without
+            `validation_data`, `confirm` judges by batches that it leaves out.
 
     Attributes:
         result: The last `RangeTest`; None before the first.
@@ -88,6 +97,8 @@ class LRFinder(Policy):
         ramp: str = "exponential",
         repeats: int = 1,
         stop_factor: float | None = 4.0,
+        optimizer: Any = None,
+        monitor: str = "loss",
         validation_data: Any = None,
         validation_every: int | None = None,
         validation_samples: int = 512,
@@ -118,12 +129,14 @@ class LRFinder(Policy):
             ramp=ramp,
             repeats=repeats,
             stop_factor=stop_factor,
+            monitor=monitor,
             validation_every=validation_every,
             validation_samples=validation_samples,
             confirm=confirm,
             seed=seed,
             verbose=verbose,
         )
+        self.optimizer = optimizer
         self.validation_data = validation_data
         self.every = every
         self.data = data
@@ -150,9 +163,9 @@ class LRFinder(Policy):
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self._model  # self.model would copy JAX's state back and forth
-        check_model(model)
+        self._chosen = check_model(model, self.optimizer, "LRFinder")
         if self.apply:
-            _check_settable(model)
+            _check_settable(self._chosen)
         if self.every is not None:
             self._training_data = _data_of(model, self.data)
         if not self._looks_on:
@@ -163,7 +176,7 @@ class LRFinder(Policy):
 
     def _prepare(self, model: Any) -> None:
         self._batches: list[Any] = []
-        self._needed = self.options.steps * self.options.repeats * updates_every(model.optimizer)
+        self._needed = self.options.steps * self.options.repeats * updates_every(self._chosen)
         self._snapshot = Snapshot(model)
         self._armed = False
         if any(optimizer.use_ema for optimizer in optimizers_of(model)):
@@ -230,11 +243,9 @@ class LRFinder(Policy):
         if not batches:
             raise StopIteration
         self._batches.extend(batches)
-        metrics = self._model._compile_metrics
-        if metrics is not None and not metrics.built:
-            # On TensorFlow the first training step builds them, and `fit` asks for their
-            # results at the end of the epoch; on_train_end takes this back.
-            self._model._symbolic_build(data_batch=of_one_replica(batches[0]))
+        # At the end of the epoch `fit` asks for the results of metrics that the first training
+        # step builds on TensorFlow, and that nobody has built here.
+        object.__setattr__(self._model, "get_metrics_result", dict)
         return ({}, *state) if state else {}
 
     def _run(self) -> None:
@@ -242,32 +253,45 @@ class LRFinder(Policy):
         self._give_back(model)
         collected = Replay(self._batches)
         self._batches = []
-        self.result = run_range_test(
-            model,
-            lambda: collected,
-            self.options,
-            self.validation_data,
-            batch_size=None,
-            hold_out=lambda samples, bench: (collected, collected.set_aside(samples)),
-        )
+        sent = validation_as_fit_sends(model, self.validation_data, None)
+        with sent as (validation_data, batch_size):
+            self.result = run_range_test(
+                model,
+                self._chosen,
+                lambda: collected,
+                self.options,
+                validation_data,
+                batch_size,
+                hold_out=lambda samples, bench: (collected, collected.set_aside(samples)),
+            )
         model.stop_training = True
 
     def _give_back(self, model: Any) -> None:
         if model.train_function == self._collect:
             model.train_function = self._train_function
+        vars(model).pop("get_metrics_result", None)
 
     def _look(self, epoch: int) -> None:
         """A range test between two epochs of the `fit`."""
-        data = self._training_data
-        self.result = run_range_test(
-            self.model,  # on JAX this brings the state home
-            data.stream,
-            self.options,
-            self.validation_data,
-            data.fit_options["batch_size"],
-            data.hold_out,
-            training=True,
-        )
+        model, data = self.model, self._training_data  # on JAX this brings the state home
+        with ExitStack() as stack:
+            if self.data is not None:
+                sent = as_fit_sends(data, self.validation_data)
+                data, validation_data, size = stack.enter_context(sent)
+            else:
+                size = data.fit_options["batch_size"]
+                ready = validation_as_fit_sends(model, self.validation_data, size)
+                validation_data, size = stack.enter_context(ready)
+            self.result = run_range_test(
+                model,
+                self._chosen,
+                data.stream,
+                self.options,
+                validation_data,
+                size,
+                data.hold_out,
+                training=True,
+            )
         self.results.append((epoch, self.result))
         if self.apply:
             self._apply(epoch, self.result)
@@ -282,15 +306,26 @@ class LRFinder(Policy):
                 stacklevel=2,
             )
             return
-        change = self._fit.set_rate(suggestion.learning_rate)
+        old, new = self._set_rate(suggestion.learning_rate)
         self.applied.append((epoch, suggestion.learning_rate))
         if self.options.verbose in (1, 2):
-            print(f"\nEpoch {epoch + 1}: learning rate {change.old:.4g} -> {change.new:.4g}.")
+            print(f"\nEpoch {epoch + 1}: learning rate {old:.4g} -> {new:.4g}.")
+
+    def _set_rate(self, rate: float) -> tuple[float, float]:
+        """Set the rate of the chosen optimizer; the fastest group's rate before and after."""
+        if self._chosen is self._model.optimizer:
+            change = self._fit.set_rate(rate)
+            return change.old, change.new
+        leaves = driven_optimizers(self._chosen)
+        own = [number(leaf.learning_rate) for leaf in leaves]
+        for leaf, ratio in zip(leaves, rate_ratios(own), strict=True):
+            leaf.learning_rate = rate * ratio
+        return max(own), rate
 
 
-def _check_settable(model: Any) -> None:
-    """Refuse an optimizer whose rate is no number that can be set."""
-    for optimizer in driven_optimizers(model.optimizer):
+def _check_settable(chosen: Any) -> None:
+    """Refuse an optimizer whose rate is not a number that can be set."""
+    for optimizer in driven_optimizers(chosen):
         if not hasattr(optimizer._learning_rate, "assign"):
             raise ValueError(
                 "LRFinder(apply=True) sets the optimizer's learning rate, and this one was "
@@ -306,8 +341,9 @@ def _data_of(model: Any, given: Any) -> TrainingData:
         ValueError: If they cannot be read a second time without being moved on.
     """
     fit = caller_locals("fit", keras.Model) or {}
+    outer = fit if given is None else caller_locals("fit", keras.Model, outermost=model) or fit
     names = ("batch_size", "shuffle", "class_weight")
-    options = {"shuffle": True, **{name: fit.get(name) for name in names if name in fit}}
+    options = {"shuffle": True, **{n: held[n] for held in (fit, outer) for n in names if n in held}}
     options.setdefault("batch_size", None)
     arrays = (fit.get("x"), fit.get("y"), fit.get("sample_weight"))
     if given is not None:

@@ -22,9 +22,10 @@ _FUSED_BYTES = 2**26  # a stacked chunk
 
 
 class JaxLoop:
-    def __init__(self, model: Any, rate: BorrowedRate) -> None:
+    def __init__(self, model: Any, rate: BorrowedRate, monitor: str) -> None:
         self._model = model
         self.rate = rate
+        self._monitor = monitor
         self._names: list[str] = []
         self._compiled = bool(model.jit_compile) and not model.run_eagerly
         self._state: Any = None
@@ -36,6 +37,9 @@ class JaxLoop:
         self._chunk = self._jit(lambda *arguments: self._run_chunk(*arguments))
         self._test = jax.jit(self._run_test) if self._compiled else self._run_test
         self._fuses: bool | None = None if self._compiled else False
+
+    def build(self, stream: Any) -> None:
+        """Nothing: as in `fit`, everything must exist before a step is compiled."""
 
     def start(self) -> None:
         model = self._model
@@ -55,11 +59,7 @@ class JaxLoop:
             seen.add(id(value))
             return value
 
-        groups = (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-        )
+        groups = self._variables()
         self._state = tuple([own(variable) for variable in variables] for variables in groups)
         # As `fit` does: a model that kept its values would hold a second copy, because a step
         # whose buffers are in use elsewhere cannot overwrite them.
@@ -68,6 +68,21 @@ class JaxLoop:
 
     def release(self) -> None:
         self._state = self._metrics = None
+
+    def _variables(self) -> tuple[list[Any], ...]:
+        model = self._model
+        return (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+        )
+
+    def read(self, variable: Any) -> np.ndarray | None:
+        for variables, values in zip(self._variables(), self._state, strict=True):
+            for each, value in zip(variables, values, strict=True):
+                if each is variable:
+                    return np.asarray(value)
+        return None
 
     def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
         rates = np.asarray(rates, np.float32)
@@ -81,7 +96,7 @@ class JaxLoop:
                 break
             at = rates[len(rows) : len(rows) + len(batches)]
             rows.extend(self._train_alike(batches, at))
-            if not np.isfinite(rows[-1][self._names.index("loss")]):
+            if not np.isfinite(rows[-1][self._names.index(self._monitor)]):
                 break
         return dict(zip(self._names, np.array(rows, np.float64).T, strict=True))
 
@@ -90,7 +105,9 @@ class JaxLoop:
         metrics, logs = self._metrics, {}
         for batch in batches:
             logs, metrics = self._test(trainable, non_trainable, metrics, batch)
-        return {name: float(value) for name, value in scalar_logs(logs).items()}
+        return {
+            name: float(value) for name, value in scalar_logs(logs, self._monitor, "test").items()
+        }
 
     def _train_alike(self, batches: list[Any], rates: np.ndarray) -> list[np.ndarray]:
         """Train on batches of one shape; returns a row of numbers for each step that ran."""
@@ -107,7 +124,7 @@ class JaxLoop:
             self._state, row = self._step(self._state, batch, rate)
             rows.append(row)
         rows = [np.asarray(row) for row in rows]
-        finite = [np.isfinite(row[self._names.index("loss")]) for row in rows]
+        finite = [np.isfinite(row[self._names.index(self._monitor)]) for row in rows]
         return rows if all(finite) else rows[: finite.index(False) + 1]
 
     def _should_fuse(self, batch: Any, rate: Any) -> bool:
@@ -136,7 +153,7 @@ class JaxLoop:
         logs, (trainable, non_trainable, optimizer, _) = self._model.train_step(
             (*state, self._metrics), data
         )
-        scalars = scalar_logs(logs)
+        scalars = scalar_logs(logs, self._monitor)
         self._names = list(scalars)
         row = jnp.stack([jnp.asarray(value, jnp.float32) for value in scalars.values()])
         return (trainable, non_trainable, optimizer), row
@@ -154,7 +171,7 @@ class JaxLoop:
         def body(carry: Any) -> Any:
             index, _, state, rows = carry
             state, row = self._step(state, batch(index), rates[index])
-            finite = jnp.isfinite(row[self._names.index("loss")])
+            finite = jnp.isfinite(row[self._names.index(self._monitor)])
             return index + 1, finite, state, rows.at[index].set(row)
 
         start = (0, True, state, jnp.zeros((CHUNK, *row.shape), row.dtype))

@@ -11,6 +11,7 @@ from keras.src.backend.tensorflow.trainer import reduce_per_replica
 from keras_lr._interrupts import uninterrupted
 from keras_lr.loops import CHUNK, scalar_logs
 from keras_lr.loops.data import DataEnded
+from keras_lr.snapshot import replicas
 from keras_lr.steering import BorrowedRate
 
 # The loop's memory is laid out before the first step is traced, when nobody knows yet how many
@@ -20,14 +21,27 @@ _ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
 
 
 class TensorFlowLoop:
-    def __init__(self, model: Any, rate: BorrowedRate) -> None:
+    def __init__(self, model: Any, rate: BorrowedRate, monitor: str) -> None:
         self._model = model
         self.rate = rate
+        self._monitor = monitor
         self._names: list[str] = []
         self._step = self._make_step()
         self._chunk = self._make_chunk()
         self._open_chunk = self._make_open_chunk()
         self._test = self._make_test()
+
+    def build(self, stream: Any) -> None:
+        if self._model.run_eagerly:
+            return
+        iterator = stream.iterator()
+        batch = iterator.element_spec if isinstance(iterator, _ITERATORS) else stream.peek()
+        with uninterrupted(patience=1):
+            self._step.get_concrete_function(batch, tf.TensorSpec((), tf.float32))
+
+    def read(self, variable: Any) -> np.ndarray | None:
+        value = replicas(variable.value)[0]
+        return np.asarray(value)
 
     def start(self) -> None:
         self._model.reset_metrics()
@@ -47,7 +61,7 @@ class TensorFlowLoop:
         logs: dict[str, Any] = {}
         self._model.reset_metrics()
         for batch in batches:
-            logs = scalar_logs(self._test(batch))
+            logs = scalar_logs(self._test(batch), self._monitor, "test")
         result = {name: float(value) for name, value in logs.items()}
         self._model.reset_metrics()
         return result
@@ -68,7 +82,7 @@ class TensorFlowLoop:
             count = int(count)
             stream.took(count - done)
             rows = rows.numpy()[done:count, : len(self._names)]
-            ended = len(rows) > 0 and not np.isfinite(rows[-1, self._names.index("loss")])
+            ended = len(rows) > 0 and not np.isfinite(rows[-1, self._names.index(self._monitor)])
             parts.append(rows)
             empty, done = count == done and restarted, count
             if done < len(rates) and not ended:
@@ -107,7 +121,8 @@ class TensorFlowLoop:
             self.rate.value = rate
             strategy = model.distribute_strategy
             logs = strategy.run(train_step, args=(data,))
-            logs = scalar_logs(reduce_per_replica(logs, strategy, reduction="auto"))
+            logs = reduce_per_replica(logs, strategy, reduction="auto")
+            logs = scalar_logs(logs, self._monitor)
             self._names = list(logs)
             return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
 
@@ -158,7 +173,7 @@ class TensorFlowLoop:
 
     def _padded_step(self, batch: Any, rate: Any) -> tuple[Any, Any]:
         row = self._step(batch, rate)
-        finite = tf.math.is_finite(row[self._names.index("loss")])
+        finite = tf.math.is_finite(row[self._names.index(self._monitor)])
         return tf.pad(row, [[0, _WIDTH - len(self._names)]]), finite
 
     def _make_test(self) -> Any:

@@ -14,13 +14,20 @@ from keras_lr.steering import BorrowedRate
 
 
 class TorchLoop:
-    def __init__(self, model: Any, rate: BorrowedRate) -> None:
+    def __init__(self, model: Any, rate: BorrowedRate, monitor: str) -> None:
         self._model = model
         self.rate = rate
+        self._monitor = monitor
         # A tensor that is filled anew, not a number: torch.compile would specialise on each.
         self._value = ops.convert_to_tensor(0.0, dtype="float32")
         self._step = torch.compile(model.train_step) if _compiles(model) else model.train_step
         self._test_step = torch.compile(model.test_step) if _compiles(model) else model.test_step
+
+    def build(self, stream: Any) -> None:
+        """Nothing: the first step creates what is missing, when it runs."""
+
+    def read(self, variable: Any) -> np.ndarray | None:
+        return np.asarray(ops.convert_to_numpy(variable.value))
 
     def start(self) -> None:
         self.rate.value = self._value
@@ -36,7 +43,7 @@ class TorchLoop:
         model.train()
         for batch, rate in zip(stream.take(len(rates)), rates, strict=False):
             self._value.fill_(float(rate))
-            logs = scalar_logs(self._step(batch))
+            logs = scalar_logs(self._step(batch), self._monitor)
             self._reset()
             for name, value in logs.items():
                 columns.setdefault(name, []).append(_detached(value))
@@ -48,7 +55,7 @@ class TorchLoop:
         model.reset_metrics()
         with torch.no_grad():
             for batch in batches:
-                logs = scalar_logs(self._test_step(batch))
+                logs = scalar_logs(self._test_step(batch), self._monitor, "test")
         result = {name: float(_detached(value)) for name, value in logs.items()}
         model.reset_metrics()
         return result

@@ -24,11 +24,12 @@ from keras_lr.loops.data import (
     stream,
     take_rows,
 )
+from keras_lr.loops.sent import Sent, overrides_fit, sent_by_fit
 from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
 from keras_lr.range_test.workbench import Run, Workbench, borrow
-from keras_lr.steering import driven_optimizers
+from keras_lr.steering import choose_optimizer, driven_optimizers
 
 _MAX_COPIED_BYTES = 2**26
 
@@ -43,6 +44,7 @@ class Options:
     ramp: str = "exponential"
     repeats: int = 1
     stop_factor: float | None = 4.0
+    monitor: str = "loss"
     validation_every: int | None = None
     validation_samples: int = 512
     confirm: bool = False
@@ -67,6 +69,8 @@ class Options:
         if self.stop_factor is not None:
             way_out = "Pass None to run the ramp to its end."
             _checks.number("stop_factor", self.stop_factor, above=1.0, way_out=way_out)
+        if not isinstance(self.monitor, str):
+            raise TypeError(f"monitor must be the name of a log entry; got {self.monitor!r}.")
         _checks.flag("confirm", self.confirm)
         if self.verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"verbose must be 'auto', 0 or 1; got {self.verbose!r}.")
@@ -94,6 +98,8 @@ def lr_find(
     ramp: str = "exponential",
     repeats: int = 1,
     stop_factor: float | None = 4.0,
+    optimizer: Any = None,
+    monitor: str = "loss",
     validation_data: Any = None,
     validation_every: int | None = None,
     validation_samples: int = 512,
@@ -113,7 +119,9 @@ def lr_find(
     Args:
         model: A compiled Keras model.
         x, y, batch_size, sample_weight, class_weight, shuffle, steps_per_epoch: As in
-            `model.fit`. Data shorter than the ramp is repeated; where it cannot be (a generator
+            `model.fit`. A class that overrides `fit`, as KerasHub's tasks do to preprocess, has
+            its `fit` called with them; it trains nothing, and the test uses what it passes on to
+            Keras's `fit`. Data shorter than the ramp is repeated; where it cannot be (a generator
             that ends), the test ends there.
         start_lr: Rate of the first step, above 0.
         end_lr: Rate of the last step, above `start_lr`.
@@ -126,6 +134,11 @@ def lr_find(
             `stop_factor - 1` times the scale of the losses (`range_test.stopping` has the
             rule, which holds for losses below zero too); above 1, or None to run to the end. It
             always stops at a loss that is not finite.
+        optimizer: The optimizer that gets the rates, where the model holds several, as a GAN
+            does: its name (`"d_optimizer"`, `"optimizers[0]"`) or the optimizer itself. All
+            others train at their own rates. None takes the only one.
+        monitor: Name of the log entry that is the loss, for a training step that logs others
+            ("g_loss"). Nested logs are flattened, as `fit` does.
         validation_data: `(x, y)`, `(x, y, sample_weight)` or a data set. The loss on a fixed
             sample of it is measured along the ramp.
         validation_every: Steps between those measurements; a 25th of the ramp by default.
@@ -164,18 +177,22 @@ def lr_find(
         ramp=ramp,
         repeats=repeats,
         stop_factor=stop_factor,
+        monitor=monitor,
         validation_every=validation_every,
         validation_samples=validation_samples,
         confirm=confirm,
         seed=seed,
         verbose=verbose,
     )
-    check_model(model)
+    chosen = check_model(model, optimizer, "lr_find")
     if x is None:
         raise ValueError("lr_find needs data; got x=None. Pass x and y, or a data set as x.")
     fit_options = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
     data = TrainingData(model, x, y, sample_weight, steps_per_epoch, fit_options)
-    return run_range_test(model, data.stream, options, validation_data, batch_size, data.hold_out)
+    with as_fit_sends(data, validation_data) as (data, validation_data, batch_size):
+        return run_range_test(
+            model, chosen, data.stream, options, validation_data, batch_size, data.hold_out
+        )
 
 
 @dataclass(frozen=True)
@@ -237,8 +254,48 @@ class TrainingData:
         ), sample
 
 
+@contextmanager
+def as_fit_sends(
+    data: TrainingData, validation_data: Any
+) -> Iterator[tuple[TrainingData, Any, int | None]]:
+    """Data, validation data and its batch size as Keras's `fit` gets them from `model.fit`.
+
+    They are what was given, unless the model's class overrides `fit`.
+    """
+    names = {"sample_weight": data.sample_weight, "steps_per_epoch": data.steps_per_epoch}
+    size = data.fit_options.get("batch_size")
+    given = Sent(data.x, data.y, validation_data, size, {**names, **data.fit_options})
+    with sent_by_fit(data.model, given) as sent:
+        options = {name: value for name, value in sent.options.items() if name not in names}
+        sent_data = TrainingData(
+            data.model,
+            sent.x,
+            sent.y,
+            sent.options["sample_weight"],
+            sent.options["steps_per_epoch"],
+            options,
+        )
+        yield sent_data, sent.validation_data, sent.validation_batch_size
+
+
+@contextmanager
+def validation_as_fit_sends(
+    model: Any, validation_data: Any, batch_size: int | None
+) -> Iterator[tuple[Any, int | None]]:
+    """The same for validation data alone, where `fit` has sent the training data already."""
+    if validation_data is None or not overrides_fit(model):
+        yield validation_data, batch_size
+        return
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
+    options = {"batch_size": batch_size}
+    data = TrainingData(model, x, y, sample_weight, fit_options=options)
+    with as_fit_sends(data, validation_data) as (_, sent, size):
+        yield sent, size
+
+
 def run_range_test(
     model: Any,
+    optimizer: Any,
     training_data: Callable[[], Any],
     options: Options,
     validation_data: Any,
@@ -250,13 +307,21 @@ def run_range_test(
     """The test itself, for any source of batches.
 
     Args:
+        optimizer: The one of the model's optimizers that gets the rates.
         hold_out: Given a number of samples and the bench, a stream and what was taken out of it.
         training: Whether the model is in the middle of a `fit`, which goes on afterwards.
     """
     rates = options.learning_rates
     every = options.validation_every or max(1, options.steps // 25)
     confirmation: Confirmation | None = None
-    borrowed = borrow(model, training_data, options.seed, training=training)
+    borrowed = borrow(
+        model,
+        training_data,
+        options.seed,
+        optimizer=optimizer,
+        monitor=options.monitor,
+        training=training,
+    )
     with borrowed as bench, _progress(options) as report:
         sample = None
         if validation_data is not None:
@@ -280,29 +345,38 @@ def run_range_test(
                 bench, test, sample, lambda: hold_out(options.validation_samples, bench)
             )
         cost = bench.steps_trained
-        provenance = _provenance(model, options, bench)
+        provenance = _provenance(model, optimizer, options, bench)
     test.confirmation, test.training_steps, test.provenance = confirmation, cost, provenance
     return test
 
 
-def check_model(model: Any) -> None:
-    """Refuse what cannot be trained.
+def check_model(model: Any, optimizer: Any = None, whose: str = "lr_find") -> Any:
+    """Refuse what cannot be trained; returns the optimizer that is to be driven.
+
+    Args:
+        optimizer: Which one, as in `lr_find`.
+        whose: Who asks, for the messages.
 
     Raises:
-        TypeError: If it is no Keras model.
-        ValueError: If it is not compiled, has no optimizer, or Keras cannot train it.
+        TypeError: If it is no Keras model, or `optimizer` is neither a name nor an optimizer.
+        ValueError: If it is not compiled, has no such optimizer, or Keras cannot train it.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"model must be a Keras model; got {type(model).__name__}. "
             "Load a saved one with keras.saving.load_model."
         )
-    if not model.compiled or getattr(model, "optimizer", None) is None:
+    own = type(model).compile is not keras.Model.compile
+    needed = keras.backend.backend() == "jax"  # where `fit` reads its variables
+    if not model.compiled or needed and getattr(model, "optimizer", None) is None:
+        way_out = "Call model.compile(optimizer=..., loss=...) first."
+        if own:
+            way_out = "Call its compile() first, which must call super().compile()."
         raise ValueError(
-            f"The model {model.name!r} must be compiled with an optimizer and a loss. "
-            "Call model.compile(optimizer=..., loss=...) first."
+            f"The model {model.name!r} must be compiled with an optimizer and a loss. {way_out}"
         )
     check_distribution(model)
+    return choose_optimizer(model, optimizer, whose)
 
 
 def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) -> list[Any]:
@@ -369,18 +443,17 @@ def _assemble(rates: np.ndarray, runs: list[Run]) -> RangeTest:
     reasons = [run.stop_reason for run in runs]
     runs = [run for run in runs if len(run.losses)] or runs[:1]  # the data may end between two
     steps = max(len(run.losses) for run in runs)
-    names = runs[0].logs
 
-    def joined(name: str) -> np.ndarray:
+    def joined(columns: list[np.ndarray]) -> np.ndarray:
         rows = np.full((len(runs), steps), np.nan)
-        for row, run in zip(rows, runs, strict=True):
-            row[: len(run.logs[name])] = run.logs[name]
+        for row, column in zip(rows, columns, strict=True):
+            row[: len(column)] = column
         return rows[0] if len(runs) == 1 else rows
 
     return RangeTest(
         learning_rates=rates[:steps],
-        losses=joined("loss"),
-        metrics={name: joined(name) for name in names if name != "loss"},
+        losses=joined([run.losses for run in runs]),
+        metrics={name: joined([run.metrics[name] for run in runs]) for name in runs[0].metrics},
         validation=_mean_validation([run.validation for run in runs if run.validation]),
         stop_reason=next((reason for reason in reasons if reason != "completed"), "completed"),
     )
@@ -396,11 +469,11 @@ def _mean_validation(checks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarra
     }
 
 
-def _provenance(model: Any, options: Options, bench: Workbench) -> dict[str, Any]:
+def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) -> dict[str, Any]:
     return {
         **machinery(),
         "model": model.name,
-        "optimizer": type(driven_optimizers(model.optimizer)[0]).__name__,
+        "optimizer": type(driven_optimizers(optimizer)[0]).__name__,
         "group_ratios": bench.ratios,
         "snapshot_bytes": bench.snapshot_bytes,
         "options": asdict(options),

@@ -15,6 +15,7 @@ FEWEST_POINTS = 8
 BANDWIDTH = 0.7  # of the smoother, in decades to each side
 LAG = 3.0  # updates between a rate that is too high and the loss that shows it
 RISE_SHARE = 0.08  # of the rate at which a curve breaks that never fell
+SPIKES = 0.7  # weight of the spikes seen so far in the noise that a blow-up must exceed
 SURE = 6.0  # standard errors that a fall or a rise must exceed to be one
 SHARE = 0.6  # of the middle landmark that a whole training run can bear
 SPREAD = 2.0  # an interval reaches at least this factor up and down
@@ -61,7 +62,8 @@ class Curve(NamedTuple):
     slope: np.ndarray  # of the smoothed loss in ln lr
     start: float  # the loss before the rate mattered
     bottom: int  # index of the smoothed minimum
-    noise: float  # standard deviation of a batch loss around the curve
+    noise: float  # standard deviation of a batch loss around the curve, spikes left out
+    spread: float  # the same, spikes counted
     ended: bool  # the record ends in a loss that is not finite
 
     @property
@@ -103,16 +105,41 @@ def _blown_up(y: np.ndarray, start: float, noise: float) -> int | None:
     """First index of a rise above the first losses that more than one loss shows.
 
     A mean of five, each counted up to four times the fall above the start: one spike cannot
-    pass, two can. After such a rise a network may lie dead at a low loss, which is no minimum.
+    pass, two can, unless spikes came before. After such a rise a network may lie dead at a low
+    loss, which is not a minimum.
     """
     best = np.inf
     start = max(start, float(np.median(y[:5])))  # a curve may fall from its first step on
+    middles = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(y, 2, "edge"), 5), axis=1)
+    spikes = np.maximum(y - np.maximum(middles, start), 0.0)
+    seen_so_far = SPIKES * np.sqrt(np.cumsum(spikes**2) / np.arange(1, len(y) + 1))
     for i in range(2, len(y) - 2):
         best = min(best, float(np.median(y[i - 2 : i + 1])))
-        fall = max(start - best, 0.0) + noise
+        usual = max(noise, float(seen_so_far[i - 3])) if i >= 3 else noise
+        fall = max(start - best, 0.0) + usual
         seen = np.minimum(y[i - 2 : i + 3], start + 4.0 * fall)
-        if seen.mean() > start + 0.5 * fall + 2.0 * noise and not _comes_back(y[i - 2 :], start):
-            return i
+        if seen.mean() > start + 0.5 * fall + 2.0 * usual and not _comes_back(y[i - 2 :], start):
+            # Where nothing fell before, a loss that stays about its start afterwards was not
+            # blown up either. After a fall, it may be that of a network that died.
+            after = y[i + 3 :]
+            calm = len(after) >= 10 and float(np.median(after[:20])) < start + 2.0 * noise
+            if start - best > 2.0 * noise or not calm:
+                return i
+    return None
+
+
+def _died(y: np.ndarray, start: float, noise: float) -> int | None:
+    """Index of a spike after which the loss never again has half of the fall that it had before.
+
+    One step at too high a rate can end a network, which then stays at the loss of an untrained
+    one. A spike from a rare row leaves the loss where it was.
+    """
+    for i in range(3, len(y) - 2):
+        low = float(y[i - 3 : i].min())
+        fall = start - low
+        if fall > 4.0 * noise and y[i] > start + 4.0 * fall:
+            if y[i + 1 :].min() > low + 0.5 * fall and np.median(y[i + 1 :]) > start - 0.25 * fall:
+                return i
     return None
 
 
@@ -138,7 +165,9 @@ def _curve(learning_rates: np.ndarray, losses: np.ndarray, bandwidth: float = BA
     y = kept / unit
     start = float(np.median(y[: max(3, count // 8)]))
     least = 1e-6 * abs(start)  # a loss without noise still needs a scale
-    end = _blown_up(y, start, max(_noise(y[: max(3, count // 3)]), least))
+    early = max(_noise(y[: max(3, count // 3)]), least)
+    ends = [at for at in (_blown_up(y, start, early), _died(y, start, early)) if at is not None]
+    end = min(ends, default=None)
     whole = count if end is None else end + 1
     calm = np.array([np.median(y[max(0, i - 1) : i + 2]) for i in range(whole)])
     noise = max(_noise(y[: max(int(calm.argmin()) + 2, count // 3)]), least)
@@ -148,16 +177,24 @@ def _curve(learning_rates: np.ndarray, losses: np.ndarray, bandwidth: float = BA
     capped = np.minimum(y, ceiling)
     capped[whole:] = ceiling
     level, slope = _local_lines(np.log(rates), capped, bandwidth * np.log(10.0))
+    bottom = int(level[:whole].argmin())
     return Curve(
         rates,
         kept,
         level * unit,
         slope * unit,
         start * unit,
-        int(level[:whole].argmin()),
+        bottom,
         noise * unit,
+        max(noise, _spread((y - level)[: max(bottom + 1, min(whole, count // 3))])) * unit,
         bool(len(broken)) or end is not None,
     )
+
+
+def _spread(residuals: np.ndarray) -> float:
+    """Root mean square without the largest, since one batch is no evidence."""
+    squares = np.sort(residuals**2)[:-1]
+    return float(np.sqrt(squares.mean())) if len(squares) else 0.0
 
 
 def smooth(learning_rates: Any, losses: Any, *, bandwidth: float = BANDWIDTH) -> np.ndarray:
@@ -218,8 +255,8 @@ def _enough(losses: np.ndarray, fewest: int) -> None:
     count = int(broken[0]) if len(broken) else len(losses)
     if count == 0 and len(losses):
         raise NoSuggestion(
-            "The loss was not finite from the first step. Check the data and the loss for NaN, "
-            "or begin at a lower start_lr."
+            "The loss was not finite from the first step. Check the data and the loss for NaN "
+            "and for values of huge scale; a lower rate cannot help here."
         )
     if count < fewest:
         raise NoSuggestion(
@@ -264,16 +301,61 @@ def _curve_rule(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
     _enough(losses, FEWEST_POINTS)
     curve = _curve(rates, losses, BANDWIDTH)
     if _fell(curve):
-        return _from_landmarks(curve)
+        # Spikes say nothing about where the curve lies, but they are part of the loss. Where
+        # their standard error exceeds the fall, the curve misses most of what the model learns.
+        unevenness = _doubt(curve, curve.spread) / curve.fall
+        open_end = curve.bottom == len(curve.rates) - 1
+        if unevenness > 1.0 or (open_end and unevenness > 1.0 / 3.0):
+            raise _too_uneven(curve)
+        return _from_landmarks(curve, uneven=unevenness > 1.0 / 3.0)
+    if _more_batch(curve) > 1.0 and curve.spread > 2.0 * curve.noise:
+        raise _too_uneven(curve)
     if _rose(curve):
         return _from_rise(curve)
+    if _more_batch(curve) > 1.0 and curve.spread > 0.5 * abs(float(curve.losses.mean())):
+        raise _too_uneven(curve)
     raise NoSuggestion(
         "The curve is flat: the loss never left its start by more than its noise. Raise end_lr, "
         "take more steps, and check that the model can learn from this data."
     )
 
 
-def _from_landmarks(curve: Curve) -> Suggestion:
+class _TooUneven(NoSuggestion):
+    """Refused for the spread of the losses; `factor` times the batch size would do."""
+
+    def __init__(self, factor: float, batch_size: int | None = None) -> None:
+        self.factor = factor
+        super().__init__(
+            "The batch losses are too uneven for an answer: some lie so far above the others "
+            "(rare classes with large weights, or targets with a few huge values) that the "
+            f"curve cannot show what training gains. Use {_larger(factor, batch_size)}, lower "
+            "the weights or clip the targets, or take that many times as many steps."
+        )
+
+
+def _too_uneven(curve: Curve) -> NoSuggestion:
+    return _TooUneven(_more_batch(curve))
+
+
+def _larger(factor: float, batch_size: int | None) -> str:
+    """A batch size, in a power of two times the present one."""
+    times = 2 ** int(np.ceil(np.log2(min(max(factor, 2.0), 1024.0))))
+    if batch_size is None:
+        return f"about {times} times the batch size"
+    return f"a batch size of about {times * batch_size} (now {batch_size})"
+
+
+def _more_batch(curve: Curve) -> float:
+    """Times the batch size at which a fall as large as the loss would be beyond doubt.
+
+    The standard deviation of the mean over a batch falls with the square root of its size.
+    """
+    early = curve.losses[: max(FEWEST_POINTS, len(curve.losses) // 3)]
+    reach = max(curve.fall, abs(float(early.mean())), 1e-300)
+    return float(min(SURE * _doubt(curve, curve.spread) / reach, 1e6) ** 2)
+
+
+def _from_landmarks(curve: Curve, uneven: bool = False) -> Suggestion:
     places = _landmarks(curve)
     estimates = np.log([_rate_at(curve, place - LAG) for place in places])
     estimates -= np.log(_USUAL_PLACES)
@@ -287,6 +369,12 @@ def _from_landmarks(curve: Curve) -> Suggestion:
     elif not (_rose(curve) or curve.smoothed[-1] > curve.start - 0.5 * curve.fall):
         notes.append("The curve never diverged, so a higher rate may do better; raise end_lr.")
         high = max(high, float(curve.rates[-1]))
+    if uneven:
+        low, high = min(low, rate / 30.0), max(high, rate * 30.0)
+        notes.append(
+            "The batch losses are uneven, so the curve shows only part of what training gains. "
+            f"Use {_larger(_more_batch(curve), None)}, or confirm the rate with short runs."
+        )
     if np.ptp(estimates) > np.log(10.0):
         notes.append(
             "The landmarks of the curve disagree by more than a decade; take more steps, or "
@@ -297,7 +385,7 @@ def _from_landmarks(curve: Curve) -> Suggestion:
 
 def _from_rise(curve: Curve) -> Suggestion:
     """For a curve that shows where training breaks, but not where it works."""
-    above = np.flatnonzero(curve.smoothed > curve.start + SURE * _doubt(curve))
+    above = np.flatnonzero(curve.smoothed > curve.start + SURE * _doubt(curve, curve.noise))
     place = int(above[0]) if len(above) else len(curve.rates) - 1
     if place < len(curve.rates) / 4:
         raise NoSuggestion(
@@ -328,18 +416,18 @@ def _story(curve: Curve, places: np.ndarray) -> str:
     )
 
 
-def _doubt(curve: Curve) -> float:
-    """Standard error of the smoothed loss."""
+def _doubt(curve: Curve, noise: float) -> float:
+    """Standard error of the smoothed loss, from the standard deviation of a batch loss."""
     decades = float(np.log10(curve.rates[-1] / curve.rates[0]))
     count = len(curve.rates)
     averaged = min(max(3.0, BANDWIDTH * count / max(decades, BANDWIDTH)), count / 2)
     rounding = 1e-9 * float(np.abs(curve.losses[: curve.bottom + 1]).max())
-    return max(curve.noise / float(np.sqrt(averaged)), rounding)
+    return max(noise / float(np.sqrt(averaged)), rounding)
 
 
 def _rose(curve: Curve) -> bool:
     top = float(curve.smoothed[curve.bottom :].max())
-    return curve.ended or top > curve.start + SURE * _doubt(curve)
+    return curve.ended or top > curve.start + SURE * _doubt(curve, curve.noise)
 
 
 def _fell(curve: Curve) -> bool:
@@ -347,7 +435,7 @@ def _fell(curve: Curve) -> bool:
 
     A lowest point among the first losses, of which the start is the median, is none.
     """
-    return curve.fall > SURE * _doubt(curve) and curve.bottom >= len(curve.rates) // 8
+    return curve.fall > SURE * _doubt(curve, curve.noise) and curve.bottom >= len(curve.rates) // 8
 
 
 def _over_repeats(
@@ -564,6 +652,8 @@ def suggest(
     *,
     validation: Mapping[str, Any] | None = None,
     confirmation: Confirmation | None = None,
+    stop_reason: str = "",
+    batch_size: int | None = None,
 ) -> Suggestion:
     """A learning rate from a recorded range test.
 
@@ -585,9 +675,14 @@ def suggest(
         validation: "learning_rates" and "loss" of a held-out sample along the ramp; "auto" and
             "curve" then weigh that curve like the one of the batches.
         confirmation: Short runs at constant rates, from `confirm`.
+        stop_reason: Why the record ended, as in `RangeTest`; "" if that is unknown.
+        batch_size: Examples in a batch. Where the losses are too uneven, the message names the
+            batch size that would do; without this, as a multiple of the present one.
 
     Raises:
-        NoSuggestion: If the curve supports no answer. The message says why.
+        NoSuggestion: If the curve supports no answer. The message says why: no step recorded, a
+            loss that was never finite, data that ended too soon, too few steps, a constant loss,
+            a flat curve, losses that are too uneven.
         ValueError: If there is no such method, or shapes do not fit.
     """
     if method not in METHODS:
@@ -595,14 +690,52 @@ def suggest(
     rates, rows = _checked(learning_rates, losses)
     if method == "auto" and confirmation is not None:
         return _confirmed(confirmation)
-    if len(rates) == 0:
-        raise NoSuggestion("The range test recorded no step. Check that the data has batches.")
+    refusal = _ended_early(rows, stop_reason)
+    if refusal is not None:
+        raise refusal
     rule = METHODS[method]
-    with np.errstate(all="ignore"):
-        found = _over_repeats(method, rule, rates, rows)
-        if method in ("auto", "curve"):
-            found = replace(_with_validation(found, validation), method=method)
+    try:
+        with np.errstate(all="ignore"):
+            found = _over_repeats(method, rule, rates, rows)
+            if method in ("auto", "curve"):
+                found = replace(_with_validation(found, validation), method=method)
+    except _TooUneven as error:
+        raise _TooUneven(error.factor, batch_size) from None
     return found
+
+
+def _ended_early(rows: np.ndarray, stop_reason: str) -> NoSuggestion | None:
+    """Why a record is too short, or constant, for any rule; None if it is neither."""
+    finite = np.isfinite(rows)
+    counts = np.where(finite.all(axis=1), rows.shape[1], finite.argmin(axis=1))
+    steps = int(counts.max(initial=0)) if rows.shape[1] else 0
+    if steps == 0 and (rows.shape[1] or stop_reason == "non_finite"):
+        return NoSuggestion(
+            "The loss was not finite from the first step. Check the data and the loss for NaN "
+            "and for values of huge scale; a lower rate cannot help here."
+        )
+    if steps == 0:
+        return NoSuggestion("The range test recorded no step. Check that the data has batches.")
+    if stop_reason == "data_ended":
+        return NoSuggestion(
+            f"The data ended after {steps} steps, before the ramp did, so the rates above were "
+            "never tried. Pass data that can be repeated (arrays, a data set, a generator without "
+            "end), or fewer steps."
+        )
+    if stop_reason == "non_finite" and steps < FEWEST_POINTS:
+        return NoSuggestion(
+            f"The loss was no longer finite after {steps} steps, at rates that hardly change the "
+            "weights. Check the data for NaN or infinity and for values of huge scale, or begin "
+            "at a lower start_lr."
+        )
+    kept = rows[int(counts.argmax()), :steps]
+    if steps >= FEWEST_POINTS and np.ptp(kept) == 0.0:
+        return NoSuggestion(
+            f"The curve is flat: the loss is {kept[0]:.6g} at every step. Check that the loss "
+            "depends on the weights that are trained: that layers are trainable, that no "
+            "gradient is cut off, and that not all sample weights are zero."
+        )
+    return None
 
 
 def _with_validation(found: Suggestion, validation: Mapping[str, Any] | None) -> Suggestion:

@@ -6,9 +6,12 @@ import numpy as np
 
 MEMORY = 0.9  # of the moving average that the rule watches
 SETTLING = 10  # steps that show how noisy the losses are, before the rule applies
+WINDOW, HIGH = 5, 4  # a rise is confirmed by this many high losses of the next five
 
 
-def first_divergence(losses: np.ndarray, stop_factor: float) -> int | None:
+def first_divergence(
+    losses: np.ndarray, stop_factor: float, *, more_follow: bool = False
+) -> int | None:
     """Index of the first step at which the loss has diverged, or None.
 
     The rule watches an exponential moving average (0.9, bias-corrected) and stops where it is
@@ -23,9 +26,15 @@ def first_divergence(losses: np.ndarray, stop_factor: float) -> int | None:
     less than the best. The range of the noise is that of the losses up to the best one, and at
     least of the first ten; the rule applies after those.
 
+    One batch with a rare row can lift the average for many steps. So a rise counts only if four
+    of the five losses from there on are above `best + scale` themselves. Where the record ends
+    before those five, a rise that begins there counts.
+
     Args:
         losses: True batch losses, finite, shape (steps,).
         stop_factor: Above 1.
+        more_follow: Whether the run goes on, so that later losses will confirm a rise at the
+            end of the record or not.
     """
     losses = np.asarray(losses, dtype=np.float64)
     average = moving_average(losses)
@@ -34,9 +43,17 @@ def first_divergence(losses: np.ndarray, stop_factor: float) -> int | None:
     noise = np.maximum.accumulate(losses) - np.minimum.accumulate(losses)
     noise = noise[np.minimum(np.maximum(best_step, SETTLING - 1), len(losses) - 1)]
     scale = np.maximum.reduce([np.abs(best), average[:1] - best, noise])
-    diverged = average > best + (stop_factor - 1.0) * scale
-    diverged[:SETTLING] = False
-    return int(np.argmax(diverged)) if diverged.any() else None
+    above = average > best + (stop_factor - 1.0) * scale
+    above[:SETTLING] = False
+    for step in np.flatnonzero(above):
+        following = losses[step : step + WINDOW]
+        if len(following) == WINDOW:
+            found = np.count_nonzero(following > best[step] + scale[step]) >= HIGH
+        else:
+            found = not (more_follow or above[step - 1])
+        if found:
+            return int(step)
+    return None
 
 
 def moving_average(losses: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +11,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr.loops import CHUNK, Loop, keep_loop, make_loop
+from keras_lr.loops import CHUNK, Loop, keep_loop, loop_needs, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.snapshot import Snapshot, seed_everything
-from keras_lr.steering import BorrowedRate, SteeredFit, driven_optimizers, updates_every
+from keras_lr.steering import (
+    BorrowedRate,
+    SteeredFit,
+    all_optimizers,
+    driven_optimizers,
+    held_optimizers,
+    updates_every,
+)
+from keras_lr.steering.optimizers import number
 
 Report = Callable[[int, float, float], None]
+MOST_BATCHES = 100  # that a step may take for one update of the optimizer
 
 
 @dataclass(frozen=True)
@@ -24,34 +34,58 @@ class Run:
     """One pass over a list of rates: what each step that counts reported."""
 
     learning_rates: np.ndarray
-    logs: dict[str, np.ndarray]
+    losses: np.ndarray
+    metrics: dict[str, np.ndarray]
     validation: dict[str, np.ndarray] | None
     stop_reason: str
-
-    @property
-    def losses(self) -> np.ndarray:
-        return self.logs["loss"]
 
 
 class Workbench:
     """Runs a borrowed model at given rates. Made by `borrow`, which also gives the model back.
 
-    One step is one update of the weights: with gradient accumulation, several batches at one
-    rate, and the mean of what they reported.
+    One step is one update of the weights: with gradient accumulation, or a training step that
+    calls the optimizer only now and then, several batches at one rate, and the mean of what they
+    reported. A training step that calls it several times for a batch does so at one rate.
+
+    Args:
+        optimizer: The optimizer of the model that gets the rates; it reads `rate`.
+        monitor: The log entry that is the loss.
     """
 
-    def __init__(self, model: Any, stream: Any, rate: BorrowedRate, snapshot: Snapshot) -> None:
+    def __init__(
+        self,
+        model: Any,
+        stream: Any,
+        rate: BorrowedRate,
+        snapshot: Snapshot,
+        optimizer: Any,
+        monitor: str,
+    ) -> None:
         self.stream = stream
         self.ratios = rate.ratios
         self.steps_trained = 0
-        self.snapshot_bytes = snapshot.nbytes
+        self._model = model
+        self._optimizer = optimizer
+        self._monitor = monitor
         self._snapshot = snapshot
-        self.loop: Loop = make_loop(model, rate)
-        self._every = updates_every(model.optimizer)
+        self._needs = loop_needs(model, optimizer, monitor)
+        self.loop: Loop = make_loop(model, rate, monitor, self._needs)
+        self._leaves = driven_optimizers(optimizer)
+        self._borrowed = [leaf._learning_rate for leaf in self._leaves]
+        self._every = updates_every(optimizer)
         # An optimizer that stands between two updates needs fewer batches for its next one.
-        leaf = driven_optimizers(model.optimizer)[0]
-        self._pending = int(keras.ops.convert_to_numpy(leaf._iterations)) % self._every
+        self._pending = int(number(self._leaves[0]._iterations)) % self._every
+        # Whether batches make one update each, or each `_every`; found out by the first run.
+        self._steady: bool | None = None
+        self._counted: dict[str, list[float]] = {}
+        self._called: list[int] = []
+        self._random = random.getstate()  # decides the seeds of what the first step creates
         self._fresh = True
+        self._grows = False
+
+    @property
+    def snapshot_bytes(self) -> int:
+        return self._snapshot.nbytes
 
     def run(
         self,
@@ -70,36 +104,51 @@ class Workbench:
         """
         self._rewind()
         total = len(learning_rates)
-        batches = self._batches_of(total)
-        rates = np.repeat(learning_rates, batches)
-        ends = np.cumsum(batches)  # of each update, in batches
         stride = max(1, CHUNK // self._every) if validation is None else validation_every
         parts: list[dict[str, np.ndarray]] = []
         checks: list[tuple[int, dict[str, float]]] = []
-        trained, reason = 0, "completed"
-        while trained < len(rates):
-            until = ends[min(int(np.searchsorted(ends, trained, "right")) + stride, total) - 1]
-            until = min(until, trained + CHUNK)
+        ends = self._ends_of(total)  # of each update, in batches
+        trained, done, reason = 0, 0, "completed"
+        while done < total:
             try:
-                logs = self.loop.train(self.stream, rates[trained:until])
+                if self._steady is False:
+                    parts.append(self._until_update(learning_rates[done]))
+                    ends[done] = trained + len(parts[-1][self._monitor])
+                else:
+                    until = min(ends[min(done + stride, total) - 1], trained + CHUNK)
+                    steps = np.searchsorted(ends, np.arange(trained, until), "right")
+                    parts.append(self.loop.train(self.stream, learning_rates[steps]))
             except DataEnded:
                 reason = "data_ended"
                 break
-            parts.append(logs)
-            trained += len(logs["loss"])
+            trained += len(parts[-1][self._monitor])
             done = int(np.searchsorted(ends, trained, "right"))
-            losses = _by_update(parts, "loss", ends[:done])
-            if not np.all(np.isfinite(parts[-1]["loss"])):
+            losses = _by_update(parts, self._monitor, ends[:done])
+            if not np.all(np.isfinite(parts[-1][self._monitor])):
                 reason = "non_finite"
                 break
+            if self._steady is None and (trained >= CHUNK or done == total):
+                self._steady = self._is_steady(trained)
+                if not self._steady:
+                    return self.run(
+                        learning_rates,
+                        stop_factor=stop_factor,
+                        validation=validation,
+                        validation_every=validation_every,
+                        report=report,
+                    )
             if report is not None and done:
                 report(done, float(learning_rates[done - 1]), float(losses[-1]))
-            if stop_factor is not None and first_divergence(losses, stop_factor) is not None:
-                reason = "diverged"
-                break
+            if stop_factor is not None:
+                more = done < total
+                if first_divergence(losses, stop_factor, more_follow=more) is not None:
+                    reason = "diverged"
+                    break
             due = done % validation_every == 0 or done == total
             if validation is not None and due and done and trained == ends[done - 1]:
                 checks.append((done, self.loop.evaluate(validation)))
+        if self._steady is None and reason == "data_ended" and trained:
+            self._is_steady(trained)  # refuses an optimizer that was not called
         return self._record(learning_rates, ends, parts, checks, reason, stop_factor)
 
     def train(self, learning_rate: float, steps: int, held_out: list[Any]) -> float:
@@ -109,20 +158,100 @@ class Workbench:
             raise DataEnded
         if run.stop_reason == "non_finite":
             return float("inf")
-        loss = self.loop.evaluate(held_out)["loss"]
+        loss = self.loop.evaluate(held_out)[self._monitor]
         return loss if np.isfinite(loss) else float("inf")
+
+    def keep_loop(self) -> None:
+        """Leave the compiled loop with the model, for the next range test."""
+        now = loop_needs(self._model, self._optimizer, self._monitor)
+        keep_loop(self._model, self.loop, self._needs, now)
 
     def _rewind(self) -> None:
         if not self._fresh:
             self.loop.release()
+            self._grows = self._grows or self._snapshot.has_grown()
+            if self._grows:
+                # The first step created variables whose initial values nobody has seen. It
+                # creates them again.
+                self._snapshot.unbuild()
+                random.setstate(self._random)
+                for leaf, borrowed in zip(self._leaves, self._borrowed, strict=True):
+                    object.__setattr__(leaf, "_learning_rate", borrowed)
             self._snapshot.rewind()
         self._fresh = False
         self.loop.start()
+        if self.loop.read(self._leaves[0]._iterations) is None:
+            held = held_optimizers(self._model)
+            name = next(name for name, each in held.items() if each is self._optimizer)
+            raise ValueError(
+                f"On JAX, fit trains only with optimizers whose variables the model tracks; those "
+                f"of {name!r} are not among them. Build it, and assign its variables to an "
+                f"attribute of the model: self.optimizer_variables = self.{name}.variables."
+            )
+        if self._steady is None:
+            held = held_optimizers(self._model)
+            self._counted = {name: self._counts(each) for name, each in held.items()}
+            self._called = [int(self.loop.read(leaf._iterations)) for leaf in self._leaves]
 
-    def _batches_of(self, updates: int) -> np.ndarray:
+    def _ends_of(self, updates: int) -> np.ndarray:
+        if self._steady is False:
+            return np.full(updates, np.iinfo(np.int64).max)
         batches = np.full(updates, self._every)
         batches[0] -= self._pending
-        return batches
+        return np.cumsum(batches)
+
+    def _counts(self, optimizer: Any) -> list[int]:
+        """What moves when an optimizer is called, skipped updates of a loss scale included."""
+        names = ("_iterations", "step_counter", "dynamic_scale")
+        parts = all_optimizers(optimizer)
+        variables = [getattr(part, name, None) for part in parts for name in names]
+        read = [self.loop.read(each) for each in variables if each is not None]
+        return [float(value) for value in read if value is not None]
+
+    def _updates(self) -> int:
+        """Updates that the optimizer has made; accumulated batches make one together."""
+        every = updates_every(self._optimizer)
+        return sum(int(self.loop.read(leaf._iterations)) // every for leaf in self._leaves)
+
+    def _is_steady(self, trained: int) -> bool:
+        """Whether each batch called the optimizer at least once, so far as anyone can know.
+
+        Raises:
+            ValueError: If the optimizer was not called at all.
+        """
+        held = held_optimizers(self._model)
+        before, now = self._counted, {name: self._counts(each) for name, each in held.items()}
+        moved = [name for name in held if now[name] != before.get(name)]
+        name = next(name for name, each in held.items() if each is self._optimizer)
+        if name not in moved:
+            raise ValueError(_no_update(self._model, name, moved, trained))
+        if any(hasattr(part, "dynamic_scale") for part in all_optimizers(self._optimizer)):
+            return True  # what it skips are overflows
+        calls = [
+            int(self.loop.read(leaf._iterations)) - started
+            for leaf, started in zip(self._leaves, self._called, strict=True)
+        ]
+        return max(calls) >= trained
+
+    def _until_update(self, learning_rate: float) -> dict[str, np.ndarray]:
+        """Train batch by batch until the optimizer has made an update."""
+        before, parts = self._updates(), []
+        while self._updates() == before:
+            if len(parts) == MOST_BATCHES:
+                raise ValueError(
+                    "The training step must call the optimizer at least once in "
+                    f"{MOST_BATCHES} batches; it did not. Use a smaller batch_size or a step that "
+                    "updates more often."
+                )
+            try:
+                parts.append(self.loop.train(self.stream, np.array([learning_rate])))
+            except DataEnded:
+                if not parts:
+                    raise
+                break
+            if not np.isfinite(parts[-1][self._monitor]).all():
+                break
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _record(
         self,
@@ -133,18 +262,19 @@ class Workbench:
         reason: str,
         stop_factor: float | None,
     ) -> Run:
-        trained = sum(len(part["loss"]) for part in parts)
+        monitor = self._monitor
+        trained = sum(len(part[monitor]) for part in parts)
         done = int(np.searchsorted(ends, trained, "right"))
         self.steps_trained += done
-        names = list(parts[0]) if parts else ["loss"]
+        names = list(parts[0]) if parts else [monitor]
         logs = {name: _by_update(parts, name, ends[:done]) for name in names}
         kept = done
         if reason == "non_finite":
-            kept = int(np.argmin(np.isfinite(logs["loss"]))) if done else 0
-            if done and np.all(np.isfinite(logs["loss"])):
+            kept = int(np.argmin(np.isfinite(logs[monitor]))) if done else 0
+            if done and np.all(np.isfinite(logs[monitor])):
                 kept = done  # the update that broke off in the middle was not counted
         if stop_factor is not None:
-            stop = first_divergence(logs["loss"][:kept], stop_factor)
+            stop = first_divergence(logs[monitor][:kept], stop_factor)
             if stop is not None:
                 kept, reason = stop + 1, "diverged"
         validation = None
@@ -152,10 +282,13 @@ class Workbench:
         if checks:
             at = np.array([step - 1 for step, _ in checks])
             validation = {"learning_rates": learning_rates[at]}
-            for name in checks[0][1]:
-                validation[name] = np.array([values[name] for _, values in checks])
+            names = [name for name in checks[0][1] if name not in ("loss", monitor)]
+            for key, name in {"loss": monitor, **{name: name for name in names}}.items():
+                validation[key] = np.array([values[name] for _, values in checks])
+        losses = logs.pop(monitor)
         return Run(
             learning_rates[:kept],
+            losses[:kept],
             {name: values[:kept] for name, values in logs.items()},
             validation,
             reason,
@@ -164,11 +297,19 @@ class Workbench:
 
 @contextmanager
 def borrow(
-    model: Any, make_stream: Callable[[], Any], seed: int | None, *, training: bool = False
+    model: Any,
+    make_stream: Callable[[], Any],
+    seed: int | None,
+    *,
+    optimizer: Any,
+    monitor: str = "loss",
+    training: bool = False,
 ) -> Iterator[Workbench]:
     """Lend `model` to the block; afterwards it is as it was, to the last bit.
 
     Args:
+        optimizer: The optimizer of the model that is driven. All others stay at their own rate.
+        monitor: The log entry that is the loss.
         training: Whether the model is in the middle of a `fit`, whose steering goes on after the
             block. Otherwise a steering that is still there is that of an interrupted `fit`.
     """
@@ -177,13 +318,13 @@ def borrow(
             seed_everything(seed)
         stream = make_stream()
         try:
-            build(model, stream)
-            snapshot.copy_values()
-            with BorrowedRate(model.optimizer).installed() as rate:
-                bench = Workbench(model, stream, rate, snapshot)
+            with BorrowedRate(optimizer).installed() as rate:
+                bench = Workbench(model, stream, rate, snapshot, optimizer, monitor)
+                build(model, stream, bench.loop)
+                snapshot.copy_values()
                 try:
                     yield bench
-                    keep_loop(model, bench.loop)
+                    bench.keep_loop()
                 finally:
                     bench.loop.release()
                     bench.stream.close()
@@ -191,22 +332,45 @@ def borrow(
             stream.close()
 
 
-def build(model: Any, stream: Any) -> None:
-    """Create what `fit` would create: variables of the model, the optimizer and the metrics."""
+def build(model: Any, stream: Any, loop: Loop | None = None) -> None:
+    """Create what `fit` would create: variables of the model, the optimizers and the metrics.
+
+    On TensorFlow, `fit` leaves that to the first training step, which may call the model's parts
+    in ways that nobody else knows; `loop` traces that step. Without a loop, nothing but the
+    optimizer is built there.
+    """
     layers_built = all(layer.built for layer in model._flatten_layers())
     compiled = [part for part in (model._compile_metrics, model._compile_loss) if part is not None]
-    if keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() != "tensorflow":
+        if layers_built and all(part.built for part in compiled):
+            model._symbolic_build()
+        else:
+            model._symbolic_build(data_batch=stream.peek())
+        return
+    if model._distribute_strategy is not None:
         # Variables that are distributed cannot be made by the first step, as others can.
-        early = compiled if model._distribute_strategy is not None else []
         with model.distribute_strategy.scope():
-            if not (layers_built and all(part.built for part in early)):
+            if not (layers_built and all(part.built for part in compiled)):
                 model._symbolic_build(data_batch=stream.peek())
-            elif not model.optimizer.built:
+            elif model.optimizer is not None and not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
-    elif not (layers_built and all(part.built for part in compiled)):
-        model._symbolic_build(data_batch=stream.peek())
-    else:
-        model._symbolic_build()
+        return
+    others = [each for name, each in held_optimizers(model).items() if name != "optimizer"]
+    if loop is not None and not (layers_built and all(each.built for each in others)):
+        loop.build(stream)
+    elif layers_built and model.optimizer is not None and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def _no_update(model: Any, name: str, moved: list[str], batches: int) -> str:
+    """Why the optimizer `name` was never called, as far as the model shows it."""
+    said = f"The optimizer {name!r} made no update in {batches} batches, so its learning rate "
+    said += "changes nothing."
+    if moved:
+        return f"{said} Pass the one that trains: optimizer={moved[0]!r}."
+    if not model.trainable_variables:
+        return f"{said} The model has nothing to train: set trainable=True for one of its layers."
+    return f"{said} Its training step must call apply() of an optimizer that the model holds."
 
 
 def _by_update(parts: list[dict[str, np.ndarray]], name: str, ends: np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ import numpy as np
 from keras_lr._distribution import check_alone, check_shares, sharing_devices
 from keras_lr._divergence import Level, Stretch
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
-from keras_lr.loops.data import is_array_data, stream, take_rows
+from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.range_test import RangeTest, lr_find
-from keras_lr.range_test.find import check_model
+from keras_lr.range_test.find import TrainingData, as_fit_sends, check_model
 from keras_lr.range_test.workbench import build
 from keras_lr.schedules import ConstantSchedule
 from keras_lr.schedules.base import as_schedule
@@ -26,7 +26,7 @@ from keras_lr.search.plan import Job, Outcome, Setting
 from keras_lr.search.result import cycled
 from keras_lr.search.split import held_out, part
 from keras_lr.snapshot import Snapshot, random_generators_kept, seed_everything
-from keras_lr.steering import driven_optimizers
+from keras_lr.steering import driven_optimizers, held_optimizers
 from keras_lr.steering.optimizers import current_rate, momentum_names, number, rate_ratios
 
 CHECK_EVERY = 10  # batches between two looks at the loss of a run that may diverge
@@ -157,16 +157,19 @@ class Runner:
         with random_generators_kept(), contextlib.ExitStack() as stack:
             if make is not None:
                 model = _made(make, split_seed)
-            check_model(model)
+            _check_optimizer(model)
             snapshot = stack.enter_context(Snapshot(model).guarding())
-            source = stream(model, data.x, data.y, batch_size=batch_size)
+            given = TrainingData(model, data.x, data.y, fit_options={"batch_size": batch_size})
+            with as_fit_sends(given, data.validation) as (sent, held, size):
+                pass
+            source = sent.stream()
             try:
                 build(model, source)
             finally:
                 source.close()
             snapshot.copy_values()
             runner = Runner(model, make, data, objective, split_seed, callbacks, snapshot)
-            runner._check_objective(batch_size)
+            runner._check_objective(batch_size, held, size)
             yield runner
 
     def range_test(self, batch_size: int | None, seed: int) -> RangeTest:
@@ -238,19 +241,28 @@ class Runner:
         if is_array_data(held):
             check_shares(len(keras.tree.flatten(held)[0]), batch_size, "validation_data")
 
-    def _check_objective(self, batch_size: int | None) -> None:
-        """What would the logs hold? Judge one batch, before hours are spent."""
-        held, size = self.data.validation, batch_size or 32
-        self.check_batches(size)
+    def _check_objective(self, batch_size: int | None, held: Any, size: int | None) -> None:
+        """What would the logs hold? Judge one batch, before hours are spent.
+
+        Args:
+            held: The validation data as Keras's `evaluate` gets it, and its batch size.
+        """
+        self.check_batches(batch_size or 32)
+        size = size or 32
         if is_array_data(held):
             rows = len(keras.tree.flatten(held)[0])
             first = take_rows(held, np.arange(min(size, rows)))
             parts = keras.utils.unpack_x_y_sample_weight(first)
-            logs = self.model.evaluate(
-                *parts[:2], sample_weight=parts[2], batch_size=size, verbose=0, return_dict=True
+            logs = keras.Model.evaluate(
+                self.model,
+                *parts[:2],
+                sample_weight=parts[2],
+                batch_size=size,
+                verbose=0,
+                return_dict=True,
             )
         else:
-            logs = self.model.evaluate(held, steps=1, verbose=0, return_dict=True)
+            logs = keras.Model.evaluate(self.model, held, steps=1, verbose=0, return_dict=True)
         names = [name for each in logs for name in (each, f"val_{each}")]
         if self._objective not in names:
             raise ValueError(
@@ -372,6 +384,20 @@ def current_momentum(optimizer: Any) -> float:
     leaf = driven_optimizers(optimizer)[0]
     names = momentum_names(leaf)
     return float(getattr(leaf, names[0])) if names else 0.0
+
+
+def _check_optimizer(model: Any) -> None:
+    """Refuse a model that a search cannot train at a rate of its own choice."""
+    compiled = getattr(model, "optimizer", None)
+    check_model(model, compiled, "search")
+    # Those of nested models that were compiled themselves train in a fit of theirs.
+    paths = [path for path in held_optimizers(model) if path.rpartition(".")[2] != "optimizer"]
+    if compiled is None or paths:
+        raise ValueError(
+            "search sets the rate of model.optimizer, which must be the only optimizer of the "
+            f"model; {model.name!r} holds {', '.join(paths)}. Compile it with that one alone, or "
+            "use lr_find(optimizer=...)."
+        )
 
 
 def _made(make: Callable[[], Any], seed: int) -> Any:
