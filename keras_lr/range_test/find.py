@@ -13,9 +13,11 @@ import keras
 import numpy as np
 
 from keras_lr import _checks
+from keras_lr._direction import directions_of
 from keras_lr._distribution import check_distribution, evenly_shared
 from keras_lr._machinery import machinery
 from keras_lr.loops.data import DataEnded, is_array_data, stream, take_rows
+from keras_lr.range_test.checks import check_kinds, first_not_finite, scale_hints
 from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
@@ -134,8 +136,10 @@ def lr_find(
         A `RangeTest`.
 
     Raises:
-        ValueError: If an argument is out of its range, the model is not compiled, or there is
-            no data.
+        ValueError: If an argument is out of its range, the model is not compiled or has nothing
+            to train, there is no data, arrays hold text or Python objects where numbers are
+            needed, or the loss was not finite and arrays hold NaN or infinity (the message
+            names the first row and column).
         TypeError: If an argument is of the wrong kind.
 
     >>> import keras, keras_lr, numpy as np
@@ -164,7 +168,24 @@ def lr_find(
         raise ValueError("lr_find needs data; got x=None. Pass x and y, or a data set as x.")
     fit_options = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
     data = TrainingData(model, x, y, sample_weight, steps_per_epoch, fit_options)
-    return run_range_test(model, data.stream, options, validation_data, batch_size, data.hold_out)
+    if not is_array_data(x, y, sample_weight):
+        check_kinds(model, None, y, sample_weight)
+        return run_range_test(
+            model, data.stream, options, validation_data, batch_size, data.hold_out
+        )
+    check_kinds(model, x, y, sample_weight)
+    test = run_range_test(model, data.stream, options, validation_data, batch_size, data.hold_out)
+    if test.stop_reason == "non_finite":
+        # Only then: a loss may well mask NaN in its targets.
+        found = first_not_finite(x, y, sample_weight)
+        if found is not None:
+            raise ValueError(
+                f"{found}, and the loss was not finite after {len(test.losses)} steps. Fill or "
+                "drop such rows."
+            )
+    test.provenance["batch_size"] = batch_size or 32
+    test.provenance["hints"] = scale_hints(model, x, y)
+    return test
 
 
 @dataclass(frozen=True)
@@ -188,7 +209,11 @@ class TrainingData:
         parts = (self.x, self.y, self.sample_weight)
         if not is_array_data(*parts):
             return bench.stream, bench.stream.hold_out(samples)
-        rows = np.random.permutation(len(keras.tree.flatten(self.x)[0]))
+        from keras_lr.search.split import ranked  # which imports this module
+
+        # A rare class must not be missing from the held-out rows.
+        total, seed = len(keras.tree.flatten(self.x)[0]), np.random.randint(2**31)
+        rows = ranked(self.y, total, seed)
         held = evenly_shared(min(samples, max(1, len(rows) // 5)))
         judged = take_rows(parts, rows[:held])
         size = sum(
@@ -198,7 +223,8 @@ class TrainingData:
         )
         rest = take_rows(parts, rows[held:]) if size <= _MAX_COPIED_BYTES else parts
         kept = stream(self.model, rest[0], rest[1], sample_weight=rest[2], **self.fit_options)
-        return kept, sample_batches(self.model, judged, held, self.fit_options.get("batch_size"))
+        size, weights = (self.fit_options.get(name) for name in ("batch_size", "class_weight"))
+        return kept, sample_batches(self.model, judged, held, size, weights)
 
 
 def run_range_test(
@@ -245,6 +271,7 @@ def run_range_test(
             )
         cost = bench.steps_trained
         provenance = _provenance(model, options, bench)
+        provenance["directions"] = directions_of(model, test.metrics)
     test.confirmation, test.training_steps, test.provenance = confirmation, cost, provenance
     return test
 
@@ -269,7 +296,13 @@ def check_model(model: Any) -> None:
     check_distribution(model)
 
 
-def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) -> list[Any]:
+def sample_batches(
+    model: Any,
+    data: Any,
+    samples: int,
+    batch_size: int | None,
+    class_weight: dict[int, float] | None = None,
+) -> list[Any]:
     """A fixed sample of validation data, as batches: rows spread evenly over arrays."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if is_array_data(x, y, sample_weight):
@@ -277,7 +310,8 @@ def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) 
         count = evenly_shared(min(samples, total))
         rows = np.unique(np.linspace(0, total - 1, count).astype(int))
         x, y, sample_weight = take_rows((x, y, sample_weight), rows)
-    batches = stream(model, x, y, sample_weight=sample_weight, batch_size=batch_size, shuffle=False)
+    options = {"batch_size": batch_size, "class_weight": class_weight, "shuffle": False}
+    batches = stream(model, x, y, sample_weight=sample_weight, **options)
     if is_array_data(x, y, sample_weight):
         return list(batches.iterator())
     return batches.hold_out(samples)
@@ -295,6 +329,9 @@ class _Lab:
             np.geomspace(start_lr, end_lr, steps), stop_factor=Options.stop_factor
         )
         return run.learning_rates, run.losses
+
+    def start(self) -> float:
+        return self._bench.start_loss(self._held_out)
 
     def train(self, learning_rate: float, steps: int) -> float:
         return self._bench.train(learning_rate, steps, self._held_out)

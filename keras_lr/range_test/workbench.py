@@ -114,6 +114,11 @@ class Workbench:
         loss = self.loop.evaluate(held_out)["loss"]
         return loss if np.isfinite(loss) else float("inf")
 
+    def start_loss(self, held_out: list[Any]) -> float:
+        """Held-out loss of the weights that every run starts from."""
+        self._rewind()
+        return float(self.loop.evaluate(held_out)["loss"])
+
     def _rewind(self) -> None:
         if not self._fresh:
             self._snapshot.rewind()
@@ -181,6 +186,7 @@ def borrow(
         stream = make_stream()
         try:
             build(model, stream)
+            check_trainable(model)
             snapshot.copy_values()
             with BorrowedRate(model.optimizer).installed() as rate:
                 bench = Workbench(model, stream, rate, snapshot)
@@ -188,6 +194,19 @@ def borrow(
                 keep_loop(model, bench.loop)
         finally:
             stream.close()
+
+
+def check_trainable(model: Any) -> None:
+    """Refuse a model that has weights, and none that training would change.
+
+    Raises:
+        ValueError: If every layer is frozen.
+    """
+    if model.weights and not model.trainable_variables:
+        raise ValueError(
+            f"The model {model.name!r} must have trainable weights; got {len(model.weights)} "
+            "weights, all frozen. Set trainable = True on the model or on a layer, and compile."
+        )
 
 
 def build(model: Any, stream: Any) -> None:
