@@ -128,8 +128,9 @@ def lr_find(
             rates, and answer with the one that did best on held-out data: within 500 steps in
             all, where the ramp alone takes 100. The held-out data are those of
             `validation_data`, and else a part of the training data that these runs leave out.
-        seed: Seeds data order and noise for this test alone; None goes on from the current
-            state of the random generators (which is put back either way).
+        seed: Seeds data order and noise for this test alone, the dropout of the model included:
+            with one seed, equal models give equal curves. None goes on from the current state
+            of the random generators (which is put back either way).
         verbose: 1 shows a progress bar on stderr, 0 does not, "auto" does in a terminal.
 
     Returns:

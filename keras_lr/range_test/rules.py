@@ -111,8 +111,7 @@ def _blown_up(y: np.ndarray, start: float, noise: float) -> int | None:
     """
     best = np.inf
     start = max(start, float(np.median(y[:5])))  # a curve may fall from its first step on
-    middles = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(y, 2, "edge"), 5), axis=1)
-    spikes = np.maximum(y - np.maximum(middles, start), 0.0)
+    spikes = np.maximum(y - np.maximum(_middles(y), start), 0.0)
     seen_so_far = SPIKES * np.sqrt(np.cumsum(spikes**2) / np.arange(1, len(y) + 1))
     for i in range(2, len(y) - 2):
         best = min(best, float(np.median(y[i - 2 : i + 1])))
@@ -127,6 +126,11 @@ def _blown_up(y: np.ndarray, start: float, noise: float) -> int | None:
             if start - best > 2.0 * noise or not calm:
                 return i
     return None
+
+
+def _middles(y: np.ndarray) -> np.ndarray:
+    """Median of five around each loss."""
+    return np.median(np.lib.stride_tricks.sliding_window_view(np.pad(y, 2, "edge"), 5), axis=1)
 
 
 def _died(y: np.ndarray, start: float, noise: float) -> int | None:
@@ -179,6 +183,11 @@ def _curve(learning_rates: np.ndarray, losses: np.ndarray, bandwidth: float = BA
     capped[whole:] = ceiling
     level, slope = _local_lines(np.log(rates), capped, bandwidth * np.log(10.0))
     bottom = int(level[:whole].argmin())
+    # Up to the minimum, and as long as most losses are as low as there.
+    low = float(level[bottom])
+    steady = _middles(y) < low + 0.25 * max(start - low, 0.0)
+    steady[whole:] = False
+    steady[: max(bottom + 1, min(whole, count // 3))] = True
     return Curve(
         rates,
         kept,
@@ -187,7 +196,7 @@ def _curve(learning_rates: np.ndarray, losses: np.ndarray, bandwidth: float = BA
         start * unit,
         bottom,
         noise * unit,
-        max(noise, _spread((y - level)[: max(bottom + 1, min(whole, count // 3))])) * unit,
+        max(noise, _spread((y - level)[steady])) * unit,
         bool(len(broken)) or end is not None,
     )
 
@@ -311,7 +320,8 @@ def _curve_rule(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
         open_end = curve.bottom == len(curve.rates) - 1
         if unevenness > 1.0 or (open_end and unevenness > UNEVEN):
             raise _too_uneven(curve)
-        return _from_landmarks(curve, uneven=unevenness > UNEVEN)
+        spiky = curve.spread > 4.0 * curve.noise and unevenness > UNEVEN / 3.0
+        return _from_landmarks(curve, uneven=spiky or unevenness > UNEVEN)
     if _more_batch(curve) > 1.0 and curve.spread > 2.0 * curve.noise:
         raise _too_uneven(curve)
     if _rose(curve):

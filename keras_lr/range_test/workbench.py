@@ -13,7 +13,7 @@ import numpy as np
 from keras_lr.loops import CHUNK, Loop, keep_loop, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.range_test.stopping import first_divergence
-from keras_lr.snapshot import Snapshot, seed_everything
+from keras_lr.snapshot import Snapshot, reseed, seed_everything
 from keras_lr.steering import BorrowedRate, SteeredFit, driven_optimizers, updates_every
 
 Report = Callable[[int, float, float], None]
@@ -40,8 +40,16 @@ class Workbench:
     rate, and the mean of what they reported.
     """
 
-    def __init__(self, model: Any, stream: Any, rate: BorrowedRate, snapshot: Snapshot) -> None:
+    def __init__(
+        self,
+        model: Any,
+        stream: Any,
+        rate: BorrowedRate,
+        snapshot: Snapshot,
+        seed: int | None = None,
+    ) -> None:
         self.stream = stream
+        self._model, self._seed = model, seed
         self.ratios = rate.ratios
         self.steps_trained = 0
         self.snapshot_bytes = snapshot.nbytes
@@ -123,6 +131,8 @@ class Workbench:
         if not self._fresh:
             self._snapshot.rewind()
         self._fresh = False
+        if self._seed is not None:
+            reseed(self._model, self._seed)
         self.loop.start()
 
     def _batches_of(self, updates: int) -> np.ndarray:
@@ -189,7 +199,7 @@ def borrow(
             check_trainable(model)
             snapshot.copy_values()
             with BorrowedRate(model.optimizer).installed() as rate:
-                bench = Workbench(model, stream, rate, snapshot)
+                bench = Workbench(model, stream, rate, snapshot, seed)
                 yield bench
                 keep_loop(model, bench.loop)
         finally:

@@ -24,7 +24,7 @@ from keras_lr.schedules.base import as_schedule
 from keras_lr.search.plan import Job, Outcome, Setting
 from keras_lr.search.result import cycled
 from keras_lr.search.split import held_out, part
-from keras_lr.snapshot import Snapshot, seed_everything
+from keras_lr.snapshot import Snapshot, reseed, seed_everything
 from keras_lr.steering import driven_optimizers
 from keras_lr.steering.optimizers import current_rate, momentum_names, number, rate_ratios
 
@@ -202,7 +202,7 @@ class Runner:
         if self._make is not None:
             return _made(self._make, seed)
         self._rewind()
-        _reseed(self.model, seed)
+        reseed(self.model, seed)
         return self.model
 
     def _rewind(self) -> None:
@@ -381,15 +381,3 @@ def _made(make: Callable[[], Any], seed: int) -> Any:
             f"{type(model).__name__}."
         )
     return model
-
-
-def _reseed(model: Any, seed: int) -> None:
-    """Give dropout and the like the seed of the run; their generators are part of the model."""
-    for place, generator in enumerate(_generators(model)):
-        state = np.array(keras.ops.convert_to_numpy(generator.value))
-        state[0] = (int(state[0]) + 1_000_003 * seed + place) % 2**32
-        generator.assign(state)
-
-
-def _generators(model: Any) -> list[Any]:
-    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
