@@ -164,7 +164,7 @@ def _find(
         )
     asked = Asked.taken(spec, given)
     with stdout_to_stderr():
-        inputs = read_inputs(asked, {"--plot": plot, "--save": save})
+        inputs = read_inputs(asked, {"--plot": plot, "--save": save}, given["seed"])
         test = _run(inputs, quiet or as_json, given)
     warnings.simplefilter("ignore")  # the answer shows its own; undone with `short_warnings`
     outcome = _judge(test, method)

@@ -138,11 +138,13 @@ class Inputs:
             raise
 
 
-def read_inputs(asked: Asked, outputs: Mapping[str, str | None]) -> Inputs:
+def read_inputs(asked: Asked, outputs: Mapping[str, str | None], seed: int | None = None) -> Inputs:
     """Import Keras and read the model and the data: the quick checks first, the slow ones last.
 
     Args:
         outputs: The files that the command will write, by the options that name them.
+        seed: Seeds every generator before the model and the data are made: layers choose the
+            seed of their noise when they are made.
 
     Raises:
         BadInput: If something is missing, damaged, does not fit or cannot be written.
@@ -159,6 +161,10 @@ def read_inputs(asked: Asked, outputs: Mapping[str, str | None]) -> Inputs:
     backend = start(asked.backend, cache=asked.cache, lean=not own_code)
     if asked.distribute:
         click.get_current_context().with_resource(distributed(asked.distribute, backend))
+    if seed is not None:
+        import keras
+
+        keras.utils.set_random_seed(seed % 2**32)
     model, multipliers = asked.load_model(lean=not own_code)
     from .checks import check_data, describe_inputs
 

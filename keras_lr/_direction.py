@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-__all__ = ["direction_of"]
+__all__ = ["direction_by_name", "direction_of", "directions_of"]
 
 
 def direction_of(model: Any, monitor: str) -> str:
@@ -31,3 +32,24 @@ def direction_of(model: Any, monitor: str) -> str:
             "mode='auto'. Pass mode='min' or mode='max'."
         )
     return "max" if directions[0] == "up" else "min"
+
+
+_RISING = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "similarity")
+_FALLING = ("loss", "error", "crossentropy", "mse", "mae", "rmse", "mape", "msle", "divergence")
+
+
+def direction_by_name(name: str) -> str | None:
+    """ "min" or "max" where the name of a usual metric says so, for values without a metric."""
+    name = name.lower()
+    if any(part in name for part in _FALLING):
+        return "min"
+    return "max" if any(part in name for part in _RISING) else None
+
+
+def directions_of(model: Any, names: Any) -> dict[str, str]:
+    """The directions of those entries of which the model's metrics know them."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(ValueError):
+            found[name] = direction_of(model, name)
+    return found

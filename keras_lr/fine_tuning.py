@@ -42,9 +42,9 @@ def fine_tune(
     Phase 1 trains the head alone for `head_epochs`, one cycle up to `base_lr`. Phase 2 trains
     everything for `epochs`, one cycle up to `base_lr / 2` at the head and `lr_mult` times less at
     the first layers, in equal ratios between the groups of `layer_groups`. Both cycle the momentum
-    where the optimizer has one. The optimizer is not made anew in between: its averages of the body's gradients,
-    collected during phase 1, are ready for phase 2. Batch normalisation outside of the head
-    keeps its statistics in phase 1 (fastai trains it) and moves them in phase 2.
+    where the optimizer has one. The optimizer is not made anew in between: its averages of the
+    body's gradients, collected during phase 1, are ready for phase 2. Batch normalisation outside
+    of the head keeps its statistics in phase 1 (fastai trains it) and moves them in phase 2.
 
     Afterwards the model has the optimizer that it was compiled with, with all its state and the
     rate that it had.

@@ -832,3 +832,19 @@ def seed_everything(seed: int) -> None:
         import torch
 
         torch.manual_seed(seed)
+
+
+def reseed(model: Any, seed: int) -> None:
+    """Give every seed generator that a model holds (of dropout, say) a state made from `seed`.
+
+    Keras seeds those generators when a layer is made. With this, equal models draw equal noise.
+    """
+    held = [part for _, part in reachable(model) if isinstance(part, keras.random.SeedGenerator)]
+    shared = global_state.get_global_attribute(_GLOBAL_SEED_GENERATOR)
+    with _variable_scope(model):
+        for place, generator in enumerate([shared, *held]):
+            if generator is not None:
+                first = np.random.SeedSequence([seed, place]).generate_state(1)[0]
+                state = np.zeros(generator.state.shape, generator.state.dtype)
+                state[0] = first % 2**31  # what every backend's integer holds
+                generator.state.assign(state)

@@ -418,3 +418,27 @@ def test_whole_process_keeps_stderr_clean(files, encoding):
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     assert "Learning rate" in done.stdout.decode(encoding)
+
+
+@pytest.mark.once
+def test_a_seed_repeats_in_fresh_processes_with_a_model_that_has_dropout(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(16, "relu"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile("adam", "mse")
+    model.save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
+    np.savez(tmp_path / "model.npz", x=x, y=x.sum(axis=1))
+    command = [sys.executable, "-m", "keras_lr_cli", "find", str(tmp_path / "model.keras")]
+    losses = []
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, "--seed", "5", "--steps", "20", "--json"], capture_output=True, text=True
+        )
+        losses.append(json.loads(done.stdout)["losses"])
+    assert len(losses[0]) > 5 and losses[0] == losses[1]

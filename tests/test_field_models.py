@@ -204,7 +204,6 @@ def test_fit_trains_the_model(name):
 
 @each_model
 def test_a_range_test_uses_its_rates_and_the_fit_after_it_is_that_of_a_twin(name):
-    entry = MODELS[name]
     model = spied(name, made(name))
     test = find(name, model, **choice(name), **monitor(name))
     assert len(test.losses) >= 6 and np.all(np.isfinite(test.losses[:6]))
@@ -269,7 +268,8 @@ def test_callbacks_steer_the_optimizer_that_they_name_and_give_it_back(name, tmp
     kind = model.__class__
     steered, *others = optimizers(name, model)
     own, own_rate = steered._learning_rate, float(steered.learning_rate)
-    momenta = {each: vars(steered)[each] for each in ("momentum", "beta_1") if each in vars(steered)}
+    names = [each for each in ("momentum", "beta_1") if each in vars(steered)]
+    momenta = {each: vars(steered)[each] for each in names}
     recorder, logger = Recorder(), keras_lr.LRLogger(**choice(name))
     cycle = keras_lr.OneCycle(MAX_LR, cycle_momentum=entry.momentum, **choice(name))
     fit(name, model, cycle, logger, recorder)

@@ -451,3 +451,90 @@ def test_every_rule_is_public_under_its_name():
         *("lightning", "torch_lr_finder", "ignite", "ktrain"),
     }
     assert rules.FEWEST_POINTS == 8
+
+
+# Spikes and uneven losses
+
+
+def rare_batches(seed, share, height, steps=100, fall_at=1e-2):
+    """Losses that fall around `fall_at`, with the spikes of a rare class with a large weight."""
+    rng = np.random.default_rng(seed)
+    rates = np.geomspace(1e-7, 10, steps)
+    left = 1 - 0.9 / (1 + np.exp(-3 * (np.log10(rates / fall_at))))
+    spikes = height * rng.poisson(share, steps)
+    return rates, left * (0.7 + rng.normal(0, 0.02, steps) + spikes)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_spikes_of_a_rare_class_give_no_rate_far_below_the_fall(seed):
+    rates, losses = rare_batches(seed, 0.064, 10.8)
+    try:
+        found = suggest(rates, losses)
+    except NoSuggestion as error:
+        assert "uneven" in str(error) and "times the batch size" in str(error)
+    else:
+        assert 1e-3 < found.learning_rate < 1.0 or (found.high / found.low > 99 and found.warnings)
+
+
+def test_uneven_losses_name_a_batch_size_that_would_do():
+    # Mean of 1.4 and deviation of 2.7 (a Poisson count of .064 spikes of 10.8): the mean of the
+    # roughly nine losses that one point of the curve averages has a standard error of .9. For a
+    # sixth of the mean, .23, the batch must be some (.9 / .23) ** 2 = 15 times as large.
+    factors = []
+    for seed in range(20):
+        rates, losses = rare_batches(seed, 0.064, 10.8)
+        losses[50:] = losses[:50]  # nothing falls
+        try:
+            suggest(rates, losses, batch_size=32)
+        except NoSuggestion as error:
+            if "uneven" in str(error):
+                factors.append(int(str(error).split("a batch size of about ")[1].split()[0]) / 32)
+    assert len(factors) > 10
+    assert 4 <= np.median(factors) <= 64
+
+
+def test_one_huge_spike_early_is_no_break():
+    rates, losses = noisy(0, 0.02)
+    plain = suggest(rates, losses).learning_rate
+    for place in (12, 25, 40):
+        spiked = losses.copy()
+        spiked[place] += 5000.0
+        assert 1 / 3 < suggest(rates, spiked).learning_rate / plain < 3
+
+
+def test_a_network_that_one_step_ends_is_read_up_to_that_step():
+    rng = np.random.default_rng(0)
+    rates = np.geomspace(1e-7, 10, 30)
+    losses = 28.0 + rng.normal(0, 2.0, 30)
+    losses[20:23] = [24.0, 18.0, 7.0]
+    losses[23] = 1280.0
+    found = suggest(rates, losses)
+    assert 1e-4 < found.learning_rate < rates[23]
+
+
+# Why there is no answer
+
+
+@pytest.mark.parametrize(
+    ("losses", "reason", "words"),
+    [
+        (np.full((1, 0), 0.0), "non_finite", "not finite from the first step"),
+        (np.full((1, 0), 0.0), "data_ended", "recorded no step"),
+        (np.linspace(1.0, 0.99, 10), "data_ended", "data ended after 10 steps"),
+        (np.full(10, 1.0), "data_ended", "is 1 at every step"),
+        (np.linspace(1.0, 0.5, 5), "non_finite", "no longer finite after 5 steps"),
+        (np.linspace(1.0, 0.5, 5), "completed", "At least 8 finite losses"),
+        (np.full(40, 0.5), "completed", "is 0.5 at every step"),
+    ],
+)
+def test_each_early_end_has_its_own_sentence(losses, reason, words):
+    rates = np.geomspace(1e-7, 10, 100)[: losses.shape[-1]]
+    with pytest.raises(NoSuggestion, match=words):
+        suggest(rates, losses, stop_reason=reason)
+
+
+def test_data_that_ended_late_give_an_answer_that_says_so():
+    rates, losses = golden()
+    found = suggest(rates[:85], losses[:85], stop_reason="data_ended")
+    assert any("data ended after 85 steps" in note for note in found.warnings)
+    assert not any("raise end_lr" in note for note in found.warnings)

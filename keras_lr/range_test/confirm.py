@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from keras_lr.range_test.rules import NoSuggestion, suggest
+from keras_lr.range_test.rules import UNEVEN_NOTE, NoSuggestion, TooUneven, suggest
 
 CANDIDATES = 4
 STRIDE = 6.0  # factor between neighbouring candidates
@@ -16,6 +16,7 @@ HEADROOM = 2.0  # the curve's suggestion keeps this margin for a whole run; shor
 NEAR = 0.05  # share of the best candidate's fall within which another one counts as well
 LEARNT = 0.25  # share of the ramp's fall below which a run has learnt nothing
 LEAST_BUDGET = 40
+UNEVEN_START = UNEVEN_NOTE.partition(",")[0]
 LONGER = 1e3  # factor by which a curve that is flat to its end is followed further up
 
 
@@ -24,6 +25,9 @@ class Lab(Protocol):
 
     def ramp(self, start_lr: float, end_lr: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Rates and true batch losses of an exponential ramp, until it diverges."""
+
+    def start(self) -> float:
+        """Held-out loss of the weights that every run starts from."""
 
     def train(self, learning_rate: float, steps: int) -> float:
         """Held-out loss after `steps` updates at a constant rate; inf if it diverged."""
@@ -95,21 +99,25 @@ def confirm(
     rates, rows = np.asarray(learning_rates, float), np.atleast_2d(np.asarray(losses, float))
     cost = 0
     try:
-        first = suggest(rates, rows, "curve", validation=validation).learning_rate
+        guess = suggest(rates, rows, "curve", validation=validation)
+    except TooUneven:
+        raise  # a held-out sample would be as uneven, and a longer ramp as well
     except NoSuggestion:
         if rows.shape[1] < 3 or not np.isfinite(rows).all():
             raise
         cost = budget // 4
         more_rates, more = lab.ramp(float(rates[-1]), float(rates[-1]) * LONGER, cost)
-        first = suggest(
+        guess = suggest(
             np.concatenate([rates, np.asarray(more_rates, float)[1:]]),
             np.concatenate([rows[0], np.asarray(more, float)[1:]]),
             "curve",
-        ).learning_rate
+        )
+    first = guess.learning_rate
     count = CANDIDATES if cost == 0 else CANDIDATES - 1
     each = (budget - cost) // count
-    start = float(np.nanmedian(rows[:, :3]))
-    learnt = start - LEARNT * max(start - _lowest(rows), 0.0)
+    early = float(np.nanmedian(rows[:, : max(3, rows.shape[1] // 8)]))
+    start = float(lab.start()) if hasattr(lab, "start") else early
+    learnt = start - LEARNT * max(early - _lowest(rows), 0.0)
     tried: list[float] = []
     found: list[float] = []
     while len(tried) < count:
@@ -117,7 +125,13 @@ def confirm(
         loss = float(lab.train(rate, each))
         tried.append(rate)
         found.append(loss if np.isfinite(loss) else float("inf"))
-    return _judge(tried, found, [each] * count, start, cost + each * count)
+    seen = _judge(tried, found, [each] * count, start, cost + each * count)
+    notes = [note for note in guess.warnings if note.startswith(UNEVEN_START)]
+    if not notes or not np.isfinite(seen.learning_rate):
+        return seen
+    # Short runs and a held-out sample meet as few of the rare rows as the ramp did.
+    low, high = min(seen.low, guess.low), max(seen.high, guess.high)
+    return replace(seen, low=low, high=high, warnings=[*seen.warnings, *notes])
 
 
 def _lowest(rows: np.ndarray) -> float:

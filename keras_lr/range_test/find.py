@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_lr import _checks
+from keras_lr._direction import directions_of
 from keras_lr._distribution import check_distribution, evenly_shared
 from keras_lr._machinery import machinery
 from keras_lr.loops.data import (
@@ -25,6 +26,7 @@ from keras_lr.loops.data import (
     take_rows,
 )
 from keras_lr.loops.sent import Sent, overrides_fit, sent_by_fit
+from keras_lr.range_test.checks import check_kinds, first_not_finite, scale_hints
 from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
@@ -150,16 +152,19 @@ def lr_find(
             of arrays, batches of a `PyDataset`, the first batches of any other data set. A data
             set that shuffles anew each time (`tf.data.Dataset.shuffle`, a shuffling
             `DataLoader`) may bring those back in later epochs; give `validation_data` with it.
-        seed: Seeds data order and noise for this test alone; None goes on from the current
-            state of the random generators (which is put back either way).
+        seed: Seeds data order and noise for this test alone, the dropout of the model included:
+            with one seed, equal models give equal curves. None goes on from the current state
+            of the random generators (which is put back either way).
         verbose: 1 shows a progress bar on stderr, 0 does not, "auto" does in a terminal.
 
     Returns:
         A `RangeTest`.
 
     Raises:
-        ValueError: If an argument is out of its range, the model is not compiled, or there is
-            no data.
+        ValueError: If an argument is out of its range, the model is not compiled or has nothing
+            to train, there is no data, arrays hold text or Python objects where numbers are
+            needed, or the loss was not finite and arrays hold NaN or infinity (the message
+            names the first row and column).
         TypeError: If an argument is of the wrong kind.
 
     >>> import keras, keras_lr, numpy as np
@@ -190,9 +195,24 @@ def lr_find(
     fit_options = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
     data = TrainingData(model, x, y, sample_weight, steps_per_epoch, fit_options)
     with as_fit_sends(data, validation_data) as (data, validation_data, batch_size):
-        return run_range_test(
+        arrays = is_array_data(data.x, data.y, data.sample_weight)
+        check_kinds(model, data.x if arrays else None, data.y, data.sample_weight)
+        test = run_range_test(
             model, chosen, data.stream, options, validation_data, batch_size, data.hold_out
         )
+        if not arrays:
+            return test
+        if test.stop_reason == "non_finite":
+            # Only then: a loss may well mask NaN in its targets.
+            found = first_not_finite(data.x, data.y, data.sample_weight)
+            if found is not None:
+                raise ValueError(
+                    f"{found}, and the loss was not finite after {len(test.losses)} steps. Fill "
+                    "or drop such rows."
+                )
+        test.provenance["batch_size"] = batch_size or 32
+        test.provenance["hints"] = scale_hints(model, data.x, data.y)
+        return test
 
 
 @dataclass(frozen=True)
@@ -216,9 +236,14 @@ class TrainingData:
         parts, size = (self.x, self.y, self.sample_weight), self.fit_options.get("batch_size")
         if not is_array_data(*parts):
             return self._hold_out_batches(samples, bench)
-        rows = np.random.permutation(len(keras.tree.flatten(self.x)[0]))
+        from keras_lr.search.split import ranked  # which imports this module
+
+        # A rare class must not be missing from the held-out rows.
+        total, seed = len(keras.tree.flatten(self.x)[0]), np.random.randint(2**31)
+        rows = ranked(self.y, total, seed)
         held = evenly_shared(min(samples, max(1, len(rows) // 5)))
-        sample = sample_batches(self.model, take_rows(parts, rows[:held]), held, size)
+        judged, weights = take_rows(parts, rows[:held]), self.fit_options.get("class_weight")
+        sample = sample_batches(self.model, judged, held, size, weights)
         row_bytes = sum(
             take_rows(leaf, rows[:1]).nbytes
             for leaf in keras.tree.flatten(parts)
@@ -346,6 +371,7 @@ def run_range_test(
             )
         cost = bench.steps_trained
         provenance = _provenance(model, optimizer, options, bench)
+        provenance["directions"] = directions_of(model, test.metrics)
     test.confirmation, test.training_steps, test.provenance = confirmation, cost, provenance
     return test
 
@@ -379,7 +405,13 @@ def check_model(model: Any, optimizer: Any = None, whose: str = "lr_find") -> An
     return choose_optimizer(model, optimizer, whose)
 
 
-def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) -> list[Any]:
+def sample_batches(
+    model: Any,
+    data: Any,
+    samples: int,
+    batch_size: int | None,
+    class_weight: dict[int, float] | None = None,
+) -> list[Any]:
     """A fixed sample of validation data, as batches: rows spread evenly over arrays."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if is_array_data(x, y, sample_weight):
@@ -387,7 +419,8 @@ def sample_batches(model: Any, data: Any, samples: int, batch_size: int | None) 
         count = evenly_shared(min(samples, total))
         rows = np.unique(np.linspace(0, total - 1, count).astype(int))
         x, y, sample_weight = take_rows((x, y, sample_weight), rows)
-    batches = stream(model, x, y, sample_weight=sample_weight, batch_size=batch_size, shuffle=False)
+    options = {"batch_size": batch_size, "class_weight": class_weight, "shuffle": False}
+    batches = stream(model, x, y, sample_weight=sample_weight, **options)
     if is_array_data(x, y, sample_weight):
         return list(batches.iterator())
     sample = batches.hold_out(samples, share=1)
@@ -407,6 +440,9 @@ class _Lab:
             np.geomspace(start_lr, end_lr, steps), stop_factor=Options.stop_factor
         )
         return run.learning_rates, run.losses
+
+    def start(self) -> float:
+        return self._bench.start_loss(self._held_out)
 
     def train(self, learning_rate: float, steps: int) -> float:
         return self._bench.train(learning_rate, steps, self._held_out)

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_lr._direction import direction_by_name
 from keras_lr._files import atomic_write
 from keras_lr.range_test import rules
 from keras_lr.range_test.confirm import Confirmation
-from keras_lr.range_test.rules import Suggestion, SuggestionWarning
+from keras_lr.range_test.rules import NoSuggestion, Suggestion, SuggestionWarning
 
 _FORMAT = "keras-lr range test"
 _FORMAT_VERSION = 1
@@ -81,7 +82,7 @@ class RangeTest:
             _check_rising("learning_rates of validation", rates)
             _check_shapes(self.validation, rates, " of validation")
 
-    def suggest(self, method: str = "auto") -> Suggestion:
+    def suggest(self, method: str = "auto", *, monitor: str = "loss") -> Suggestion:
         """A learning rate to train with, its interval and the reason for it.
 
         Args:
@@ -89,25 +90,70 @@ class RangeTest:
                 curve; "curve" always answers from the curve. The rules of other libraries go by
                 their names: "valley", "slide", "steep", "minimum" (fastai), "lightning",
                 "torch_lr_finder", "ignite", "ktrain".
+            monitor: What to read: "loss", or a name in `metrics`: the loss of one output
+                ("head_loss") or a compiled metric. A metric that should rise, such as an accuracy
+                or an AUC, is read upside down. The confirmation judged by the loss and has no
+                say in another monitor.
 
         Raises:
-            NoSuggestion: If the curve supports no answer. The message says why.
-            ValueError: If there is no such method.
+            NoSuggestion: If the curve supports no answer. The message gives the reason and a way
+                out: the loss was not finite from the first step, the data ended too soon, there
+                are too few steps, the loss is the same at every step, the curve is flat, the
+                loss only rises, or the batch losses are too uneven (rare classes with large
+                weights, heavy-tailed targets); for the last, it names a batch size that would do.
+            ValueError: If there is no such method or monitor, or if nothing says whether the
+                monitored metric should fall or rise.
 
         Warns:
             SuggestionWarning: Once for each of the suggestion's `warnings`: a curve that never
-                diverged, say. The interval is wide then.
+                diverged, data that ended before the ramp, uneven losses. The interval is wide
+                then. Inputs or targets of a large scale are among them.
         """
-        found = rules.suggest(
-            self.learning_rates,
-            self.losses,
-            method,
-            validation=self.validation,
-            confirmation=self.confirmation,
-        )
+        hints = tuple(str(hint) for hint in self.provenance.get("hints") or ())
+        try:
+            found = rules.suggest(
+                self.learning_rates,
+                self._read(monitor, self.metrics, self.losses),
+                method,
+                validation=self._validation_of(monitor),
+                confirmation=self.confirmation if monitor == "loss" else None,
+                stop_reason="" if self._ran_to_its_end() else self.stop_reason,
+                batch_size=self.provenance.get("batch_size"),
+            )
+        except NoSuggestion as error:
+            raise NoSuggestion(" ".join([str(error), *hints])) from None
+        found = dataclasses.replace(found, warnings=(*found.warnings, *hints))
         for note in found.warnings:
             warnings.warn(note, SuggestionWarning, stacklevel=2)
         return found
+
+    def _ran_to_its_end(self) -> bool:
+        """Whether a ramp was recorded whole, as when the data ended in a later repeat."""
+        options = self.provenance.get("options") or {}
+        return len(self.learning_rates) == options.get("steps")
+
+    def _read(self, monitor: str, metrics: dict[str, np.ndarray], losses: Any) -> np.ndarray:
+        """The values of a monitor, turned so that lower is better."""
+        if monitor == "loss":
+            return np.asarray(losses)
+        if monitor not in metrics:
+            names = ", ".join(["loss", *(name for name in metrics if name != "learning_rates")])
+            raise ValueError(f"monitor must be one of {names}; got {monitor!r}.")
+        recorded = self.provenance.get("directions", {})
+        rises = recorded.get(monitor) or direction_by_name(monitor)
+        if rises is None:
+            raise ValueError(
+                f"Whether {monitor!r} should fall or rise is not recorded, and its name does not "
+                "say. Make a RangeTest from the values themselves, turned so that they fall: "
+                "RangeTest(test.learning_rates, -test.metrics[name])."
+            )
+        return -metrics[monitor] if rises == "max" else metrics[monitor]
+
+    def _validation_of(self, monitor: str) -> dict[str, np.ndarray] | None:
+        if self.validation is None or monitor not in self.validation:
+            return None
+        values = self._read(monitor, self.validation, self.validation["loss"])
+        return {"learning_rates": self.validation["learning_rates"], "loss": values}
 
     def bounds(self) -> tuple[float, float]:
         """Smith's `(base_lr, max_lr)`, for a cyclic or one-cycle schedule.

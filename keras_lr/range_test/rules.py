@@ -17,6 +17,7 @@ LAG = 3.0  # updates between a rate that is too high and the loss that shows it
 RISE_SHARE = 0.08  # of the rate at which a curve breaks that never fell
 SPIKES = 0.7  # weight of the spikes seen so far in the noise that a blow-up must exceed
 SURE = 6.0  # standard errors that a fall or a rise must exceed to be one
+UNEVEN = 1 / 3  # of the fall, standard error with spikes counted from which an answer is unsure
 SHARE = 0.6  # of the middle landmark that a whole training run can bear
 SPREAD = 2.0  # an interval reaches at least this factor up and down
 
@@ -110,8 +111,7 @@ def _blown_up(y: np.ndarray, start: float, noise: float) -> int | None:
     """
     best = np.inf
     start = max(start, float(np.median(y[:5])))  # a curve may fall from its first step on
-    middles = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(y, 2, "edge"), 5), axis=1)
-    spikes = np.maximum(y - np.maximum(middles, start), 0.0)
+    spikes = np.maximum(y - np.maximum(_middles(y), start), 0.0)
     seen_so_far = SPIKES * np.sqrt(np.cumsum(spikes**2) / np.arange(1, len(y) + 1))
     for i in range(2, len(y) - 2):
         best = min(best, float(np.median(y[i - 2 : i + 1])))
@@ -126,6 +126,11 @@ def _blown_up(y: np.ndarray, start: float, noise: float) -> int | None:
             if start - best > 2.0 * noise or not calm:
                 return i
     return None
+
+
+def _middles(y: np.ndarray) -> np.ndarray:
+    """Median of five around each loss."""
+    return np.median(np.lib.stride_tricks.sliding_window_view(np.pad(y, 2, "edge"), 5), axis=1)
 
 
 def _died(y: np.ndarray, start: float, noise: float) -> int | None:
@@ -178,6 +183,11 @@ def _curve(learning_rates: np.ndarray, losses: np.ndarray, bandwidth: float = BA
     capped[whole:] = ceiling
     level, slope = _local_lines(np.log(rates), capped, bandwidth * np.log(10.0))
     bottom = int(level[:whole].argmin())
+    # Up to the minimum, and as long as most losses are as low as there.
+    low = float(level[bottom])
+    steady = _middles(y) < low + 0.25 * max(start - low, 0.0)
+    steady[whole:] = False
+    steady[: max(bottom + 1, min(whole, count // 3))] = True
     return Curve(
         rates,
         kept,
@@ -186,7 +196,7 @@ def _curve(learning_rates: np.ndarray, losses: np.ndarray, bandwidth: float = BA
         start * unit,
         bottom,
         noise * unit,
-        max(noise, _spread((y - level)[: max(bottom + 1, min(whole, count // 3))])) * unit,
+        max(noise, _spread((y - level)[steady])) * unit,
         bool(len(broken)) or end is not None,
     )
 
@@ -267,6 +277,9 @@ def _enough(losses: np.ndarray, fewest: int) -> None:
 
 # Our rule
 
+_RAISE_END = "; raise end_lr."
+_STILL_FALLING = "The loss was still at its lowest at the end of the ramp" + _RAISE_END
+
 
 def _rate_at(curve: Curve, position: float) -> float:
     """The learning rate at a fractional index, also before the first step."""
@@ -303,11 +316,12 @@ def _curve_rule(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
     if _fell(curve):
         # Spikes say nothing about where the curve lies, but they are part of the loss. Where
         # their standard error exceeds the fall, the curve misses most of what the model learns.
-        unevenness = _doubt(curve, curve.spread) / curve.fall
+        unevenness = _unevenness(curve)
         open_end = curve.bottom == len(curve.rates) - 1
-        if unevenness > 1.0 or (open_end and unevenness > 1.0 / 3.0):
+        if unevenness > 1.0 or (open_end and unevenness > UNEVEN):
             raise _too_uneven(curve)
-        return _from_landmarks(curve, uneven=unevenness > 1.0 / 3.0)
+        spiky = curve.spread > 4.0 * curve.noise and unevenness > UNEVEN / 3.0
+        return _from_landmarks(curve, uneven=spiky or unevenness > UNEVEN)
     if _more_batch(curve) > 1.0 and curve.spread > 2.0 * curve.noise:
         raise _too_uneven(curve)
     if _rose(curve):
@@ -320,7 +334,11 @@ def _curve_rule(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
     )
 
 
-class _TooUneven(NoSuggestion):
+def _unevenness(curve: Curve) -> float:
+    return _doubt(curve, curve.spread) / curve.fall
+
+
+class TooUneven(NoSuggestion):
     """Refused for the spread of the losses; `factor` times the batch size would do."""
 
     def __init__(self, factor: float, batch_size: int | None = None) -> None:
@@ -329,12 +347,25 @@ class _TooUneven(NoSuggestion):
             "The batch losses are too uneven for an answer: some lie so far above the others "
             "(rare classes with large weights, or targets with a few huge values) that the "
             f"curve cannot show what training gains. Use {_larger(factor, batch_size)}, lower "
-            "the weights or clip the targets, or take that many times as many steps."
+            "the weights or clip the targets, or take more steps."
         )
 
 
 def _too_uneven(curve: Curve) -> NoSuggestion:
-    return _TooUneven(_more_batch(curve))
+    return TooUneven(_enough_batch(curve))
+
+
+def _enough_batch(curve: Curve) -> float:
+    """As `_more_batch`, from the first half, where the rate has hardly changed the loss."""
+    early = curve.losses[: max(FEWEST_POINTS, len(curve.losses) // 2)]
+    level = max(abs(float(early.mean())), 1e-300)
+    return float(min(SURE * _doubt(curve, float(early.std())) / level, 1e6) ** 2)
+
+
+UNEVEN_NOTE = (
+    "The batch losses are uneven, so the curve shows only part of what training gains, and the "
+    "best rate may lie far from this one. Use {}."
+)
 
 
 def _larger(factor: float, batch_size: int | None) -> str:
@@ -364,17 +395,14 @@ def _from_landmarks(curve: Curve, uneven: bool = False) -> Suggestion:
     high = max(SHARE * float(np.exp(estimates.max())), rate * SPREAD)
     notes = []
     if curve.bottom == len(curve.rates) - 1:
-        notes.append("The loss was still at its lowest at the end of the ramp; raise end_lr.")
+        notes.append(_STILL_FALLING)
         high = max(high, float(curve.rates[-1]))
     elif not (_rose(curve) or curve.smoothed[-1] > curve.start - 0.5 * curve.fall):
-        notes.append("The curve never diverged, so a higher rate may do better; raise end_lr.")
+        notes.append("The curve never diverged, so a higher rate may do better" + _RAISE_END)
         high = max(high, float(curve.rates[-1]))
     if uneven:
         low, high = min(low, rate / 30.0), max(high, rate * 30.0)
-        notes.append(
-            "The batch losses are uneven, so the curve shows only part of what training gains. "
-            f"Use {_larger(_more_batch(curve), None)}, or confirm the rate with short runs."
-        )
+        notes.append(UNEVEN_NOTE.format(_larger(_enough_batch(curve), None)))
     if np.ptp(estimates) > np.log(10.0):
         notes.append(
             "The landmarks of the curve disagree by more than a decade; take more steps, or "
@@ -699,16 +727,30 @@ def suggest(
             found = _over_repeats(method, rule, rates, rows)
             if method in ("auto", "curve"):
                 found = replace(_with_validation(found, validation), method=method)
-    except _TooUneven as error:
-        raise _TooUneven(error.factor, batch_size) from None
+    except TooUneven as error:
+        raise TooUneven(error.factor, batch_size) from None
+    except NoSuggestion as error:
+        raise (_data_ended(rates) if stop_reason == "data_ended" else error) from None
+    if stop_reason == "data_ended":
+        if _STILL_FALLING in found.warnings:
+            raise _data_ended(rates)
+        notes = [note for note in found.warnings if not note.endswith(_RAISE_END)]
+        return replace(found, warnings=(str(_data_ended(rates)), *notes))
     return found
+
+
+def _data_ended(rates: np.ndarray) -> NoSuggestion:
+    return NoSuggestion(
+        f"The data ended after {len(rates)} steps, at a learning rate of {rates[-1]:.2g}, so "
+        "higher rates were never tried. Pass data that can be repeated (arrays, a data set, a "
+        "generator without end), or take fewer steps."
+    )
 
 
 def _ended_early(rows: np.ndarray, stop_reason: str) -> NoSuggestion | None:
     """Why a record is too short, or constant, for any rule; None if it is neither."""
-    finite = np.isfinite(rows)
-    counts = np.where(finite.all(axis=1), rows.shape[1], finite.argmin(axis=1))
-    steps = int(counts.max(initial=0)) if rows.shape[1] else 0
+    counts = np.cumprod(np.isfinite(rows), axis=1).sum(axis=1).astype(int)  # up to the first NaN
+    steps = int(counts.max(initial=0))
     if steps == 0 and (rows.shape[1] or stop_reason == "non_finite"):
         return NoSuggestion(
             "The loss was not finite from the first step. Check the data and the loss for NaN "
@@ -716,12 +758,6 @@ def _ended_early(rows: np.ndarray, stop_reason: str) -> NoSuggestion | None:
         )
     if steps == 0:
         return NoSuggestion("The range test recorded no step. Check that the data has batches.")
-    if stop_reason == "data_ended":
-        return NoSuggestion(
-            f"The data ended after {steps} steps, before the ramp did, so the rates above were "
-            "never tried. Pass data that can be repeated (arrays, a data set, a generator without "
-            "end), or fewer steps."
-        )
     if stop_reason == "non_finite" and steps < FEWEST_POINTS:
         return NoSuggestion(
             f"The loss was no longer finite after {steps} steps, at rates that hardly change the "

@@ -48,9 +48,9 @@ def first_divergence(
     for step in np.flatnonzero(above):
         following = losses[step : step + WINDOW]
         if len(following) == WINDOW:
-            found = np.count_nonzero(following > best[step] + scale[step]) >= HIGH
+            found = bool(np.sum(following > best[step] + scale[step]) >= HIGH)
         else:
-            found = not (more_follow or above[step - 1])
+            found = not (more_follow or bool(above[step - 1]))
         if found:
             return int(step)
     return None

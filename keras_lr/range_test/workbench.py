@@ -14,7 +14,7 @@ import numpy as np
 from keras_lr.loops import CHUNK, Loop, keep_loop, loop_needs, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.range_test.stopping import first_divergence
-from keras_lr.snapshot import Snapshot, seed_everything
+from keras_lr.snapshot import Snapshot, reseed, seed_everything
 from keras_lr.steering import (
     BorrowedRate,
     SteeredFit,
@@ -60,8 +60,10 @@ class Workbench:
         snapshot: Snapshot,
         optimizer: Any,
         monitor: str,
+        seed: int | None = None,
     ) -> None:
         self.stream = stream
+        self._seed = seed
         self.ratios = rate.ratios
         self.steps_trained = 0
         self._model = model
@@ -166,6 +168,11 @@ class Workbench:
         now = loop_needs(self._model, self._optimizer, self._monitor)
         keep_loop(self._model, self.loop, self._needs, now)
 
+    def start_loss(self, held_out: list[Any]) -> float:
+        """Held-out loss of the weights that every run starts from."""
+        self._rewind()
+        return float(self.loop.evaluate(held_out)[self._monitor])
+
     def _rewind(self) -> None:
         if not self._fresh:
             self.loop.release()
@@ -179,6 +186,8 @@ class Workbench:
                     object.__setattr__(leaf, "_learning_rate", borrowed)
             self._snapshot.rewind()
         self._fresh = False
+        if self._seed is not None:
+            reseed(self._model, self._seed)
         self.loop.start()
         if self.loop.read(self._leaves[0]._iterations) is None:
             held = held_optimizers(self._model)
@@ -319,8 +328,9 @@ def borrow(
         stream = make_stream()
         try:
             with BorrowedRate(optimizer).installed() as rate:
-                bench = Workbench(model, stream, rate, snapshot, optimizer, monitor)
+                bench = Workbench(model, stream, rate, snapshot, optimizer, monitor, seed)
                 build(model, stream, bench.loop)
+                check_trainable(model)
                 snapshot.copy_values()
                 try:
                     yield bench
@@ -330,6 +340,19 @@ def borrow(
                     bench.stream.close()
         finally:
             stream.close()
+
+
+def check_trainable(model: Any) -> None:
+    """Refuse a model that has weights, and none that training would change.
+
+    Raises:
+        ValueError: If every layer is frozen.
+    """
+    if model.weights and not model.trainable_variables:
+        raise ValueError(
+            f"The model {model.name!r} must have trainable weights; got {len(model.weights)} "
+            "weights, all frozen. Set trainable = True on the model or on a layer, and compile."
+        )
 
 
 def build(model: Any, stream: Any, loop: Loop | None = None) -> None:

@@ -25,7 +25,7 @@ from keras_lr.schedules.base import as_schedule
 from keras_lr.search.plan import Job, Outcome, Setting
 from keras_lr.search.result import cycled
 from keras_lr.search.split import held_out, part
-from keras_lr.snapshot import Snapshot, random_generators_kept, seed_everything
+from keras_lr.snapshot import Snapshot, random_generators_kept, reseed, seed_everything
 from keras_lr.steering import driven_optimizers, held_optimizers
 from keras_lr.steering.optimizers import current_rate, momentum_names, number, rate_ratios
 
@@ -206,7 +206,7 @@ class Runner:
         if self._make is not None:
             return _made(self._make, seed)
         self._snapshot.rewind()
-        _reseed(self.model, seed)
+        reseed(self.model, seed)
         return self.model
 
     def _data_of(self, job: Job) -> dict[str, Any]:
@@ -409,15 +409,3 @@ def _made(make: Callable[[], Any], seed: int) -> Any:
             f"{type(model).__name__}."
         )
     return model
-
-
-def _reseed(model: Any, seed: int) -> None:
-    """Give dropout and the like the seed of the run; their generators are part of the model."""
-    for place, generator in enumerate(_generators(model)):
-        state = np.array(keras.ops.convert_to_numpy(generator.value))
-        state[0] = (int(state[0]) + 1_000_003 * seed + place) % 2**32
-        generator.assign(state)
-
-
-def _generators(model: Any) -> list[Any]:
-    return [v for v in model.variables if v.path.endswith("seed_generator_state")]

@@ -1,0 +1,100 @@
+"""What is wrong with arrays that a model cannot train on, and what makes training hard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+CHUNK = 2**20  # values that are looked at in one piece
+SAMPLE = 256  # rows that show the scale of an array
+LARGE_INPUT, LARGE_TARGET = 30.0, 1e3  # standard deviations from which a hint is due
+TEXT = {"O": "Python objects", "S": "bytes", "U": "text", "T": "text"}
+SCALING = ("Rescaling", "Normalization", "BatchNormalization", "LayerNormalization", "Embedding")
+
+
+def check_kinds(model: Any, x: Any, y: Any, sample_weight: Any = None) -> None:
+    """Refuse text and Python objects where numbers are needed.
+
+    Raises:
+        ValueError: If targets or weights hold something else than numbers, or if inputs do and
+            the model's inputs are not of text.
+    """
+    takes_text = any(str(part.dtype) == "string" for part in getattr(model, "inputs", None) or [])
+    may_be_text = takes_text or not getattr(model, "inputs", None)
+    for name, part in _arrays(x, y, sample_weight):
+        kind = TEXT.get(np.dtype(part.dtype).kind)
+        if kind and not (name.startswith("x") and may_be_text):
+            raise ValueError(
+                f"{name} must hold numbers; it holds {kind}. Encode it as numbers first: labels "
+                "as the whole numbers 0 to classes - 1, say."
+            )
+
+
+def first_not_finite(x: Any, y: Any, sample_weight: Any = None) -> str | None:
+    """Where the first NaN or infinity is, as "x has NaN in row 17, column 3"; None if nowhere.
+
+    Arrays are read in pieces, so one on disk is never in memory as a whole.
+    """
+    for name, part in _arrays(x, y, sample_weight):
+        if np.dtype(part.dtype).kind != "f" or not len(part):
+            continue
+        rows = max(1, CHUNK // max(1, int(np.prod(part.shape[1:]))))
+        for start in range(0, len(part), rows):
+            piece = np.asarray(part[start : start + rows])
+            bad = np.argwhere(~np.isfinite(piece))
+            if len(bad):
+                what = "NaN" if np.isnan(piece[tuple(bad[0])]) else "infinity"
+                row, *place = (int(index) for index in bad[0])
+                where = f"row {start + row}"
+                if len(place) == 1:
+                    where += f", column {place[0]}"
+                elif place:
+                    where += f", at {tuple(place)}"
+                return f"{name} has {what} in {where}"
+    return None
+
+
+def scale_hints(model: Any, x: Any, y: Any) -> list[str]:
+    """Sentences on inputs and targets of a large scale, from a sample of rows."""
+    hints = []
+    scaled_inside = any(type(layer).__name__ in SCALING for layer in model._flatten_layers())
+    for name, part in _arrays(x, y, None):
+        kind = np.dtype(part.dtype)
+        # Whole numbers of other types are labels and tokens.
+        if not (kind.kind == "f" or kind == np.uint8) or (name[0] == "x" and scaled_inside):
+            continue
+        rows = np.unique(np.linspace(0, len(part) - 1, min(SAMPLE, len(part))).astype(int))
+        with np.errstate(all="ignore"):
+            sample = np.stack([np.asarray(part[row]) for row in rows]).astype("float64")
+            spread, size = float(np.nanstd(sample)), float(np.nanmax(np.abs(sample)))
+        if name[0] == "x" and spread > LARGE_INPUT:
+            advice = "Divide it by 255" if 100 < size <= 255 else "Standardize its columns"
+            hints.append(
+                f"{name} has values of up to {size:.3g}, not scaled to about 1. {advice}, or add "
+                "a Rescaling or Normalization layer; the best rate will change."
+            )
+        elif name[0] == "y" and kind.kind == "f" and spread > LARGE_TARGET:
+            hints.append(
+                f"{name} has values of up to {size:.3g} (standard deviation {spread:.3g}). Scale "
+                "the targets to about 1; the best rate will change."
+            )
+    return hints
+
+
+def _arrays(x: Any, y: Any, sample_weight: Any) -> Iterator[tuple[str, Any]]:
+    """The arrays among the data with names to call them by; other data have none."""
+    for name, value in (("x", x), ("y", y), ("sample_weight", sample_weight)):
+        leaves = keras.tree.flatten_with_path(value) if value is not None else []
+        for path, leaf in leaves:
+            if hasattr(leaf, "detach"):  # a tensor of torch, perhaps on a GPU
+                leaf = leaf.detach().cpu().numpy()
+            if not hasattr(leaf, "dtype") or not getattr(leaf, "shape", ()):
+                continue
+            if not isinstance(leaf, np.ndarray):
+                if not hasattr(leaf, "__array__"):
+                    continue
+                leaf = np.asarray(leaf)
+            yield name + "".join(f"[{key!r}]" for key in path), leaf
