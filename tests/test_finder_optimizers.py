@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from command_line import refused, run
 from keras import ops
 from models import same, values
 
@@ -270,6 +271,21 @@ def test_the_callback_looks_on_and_applies_to_the_named_optimizer():
 def test_the_callback_refuses_what_the_function_refuses():
     with pytest.raises(ValueError, match="several optimizers"):
         pair().fit(X, callbacks=[keras_lr.LRFinder(monitor="g_loss")], verbose=0)
+
+
+def test_the_command_line_names_the_optimizer_and_the_loss(tmp_path, monkeypatch):
+    lines = "from test_finder_optimizers import X, pair\nmake = lambda: pair()\n"
+    (tmp_path / "pairs.py").write_text(lines + "data = lambda: (X, X)\n")
+    monkeypatch.chdir(tmp_path)
+    saved = tmp_path / "test.json"
+    names = ["--optimizer-name", "g_optimizer", "--monitor", "g_loss"]
+    arguments = ["--data", "pairs:data", "--batch-size", 4, "--save", saved, "--steps", 30]
+    arguments += ["--start-lr", 1e-3, "--end-lr", 1.0, "--stop-factor", "inf"]
+    result = run("find", "pairs:make", *arguments, *names)
+    assert "model.g_optimizer.learning_rate = " in result.stdout
+    losses = keras_lr.RangeTest.load(saved).losses
+    np.testing.assert_allclose(losses, falls(np.geomspace(1e-3, 1.0, 30)), rtol=1e-5, atol=0)
+    assert "several optimizers" in refused("find", "pairs:make", *arguments)
 
 
 @pytest.mark.once
