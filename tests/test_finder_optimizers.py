@@ -1,5 +1,7 @@
 """Range tests of models that train with optimizers of their own, or log other names than loss."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -216,6 +218,24 @@ def test_a_short_ramp_refuses_an_optimizer_that_trains_nothing_too():
         keras_lr.lr_find(
             pair(), X, batch_size=4, optimizer="optimizer", monitor="g_loss", **options
         )
+
+
+def test_updates_that_a_loss_scale_skips_count_as_calls():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    # Gradients of this scale overflow in the first steps, which update nothing.
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2.0**127)
+    model.compile(scaled, "mse")
+    options = {**RAMP, "steps": 5}
+    test = keras_lr.lr_find(model, X, 100.0 * X[:, 0], batch_size=4, shuffle=False, **options)
+    assert len(test.losses) == 5
+
+
+def test_a_model_with_nothing_to_train_is_refused():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, trainable=False)])
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning) if BACKEND != "jax" else contextlib.nullcontext():
+        with pytest.raises(ValueError, match="nothing to train: set trainable=True"):
+            keras_lr.lr_find(model, X, X[:, 0], batch_size=4, **RAMP)
 
 
 def test_logs_without_the_loss_are_refused_with_the_names_that_are_there():
