@@ -166,7 +166,7 @@ class Workbench:
 
     def _rewind(self) -> None:
         if not self._fresh:
-            self._grows = self._grows or self._snapshot.has_grown()
+            self._grows = self._grows or self.loop.eager and self._snapshot.has_grown()
             if self._grows:
                 # The first step created variables whose initial values nobody has seen. It
                 # creates them again.
