@@ -73,6 +73,18 @@ ramp_options = options(
         help="How far the loss may rise; inf never stops.",
     ),
     click.option(
+        "--optimizer-name",
+        metavar="NAME",
+        help="Optimizer of MODEL to test, if it holds several: d_optimizer.",
+    ),
+    click.option(
+        "--monitor",
+        metavar="NAME",
+        default="loss",
+        show_default=True,
+        help="Entry of the logs that is the loss.",
+    ),
+    click.option(
         "--confirm/--no-confirm",
         default=False,
         show_default=True,
@@ -165,15 +177,17 @@ def _find(
     asked = Asked.taken(spec, given)
     with stdout_to_stderr():
         inputs = read_inputs(asked, {"--plot": plot, "--save": save}, given["seed"])
+        name = given["optimizer_name"]
         test = _run(inputs, quiet or as_json, given)
     warnings.simplefilter("ignore")  # the answer shows its own; undone with `short_warnings`
     outcome = _judge(test, method)
     outcome.update(model_spec=spec, data_spec=inputs.data_spec, backend=inputs.backend)
-    outcome["optimizer"] = type(inputs.model.optimizer).__name__
+    used = type(getattr(inputs.model, "optimizer", None)).__name__
+    outcome["optimizer"] = test.provenance.get("optimizer", used)
     if asked.multipliers:
         outcome["multipliers"] = test.provenance["multipliers"] = asked.factors
         outcome["multipliers_spec"] = asked.multipliers
-    return _answer(outcome, inputs, plot, save, as_json, quiet, method, started)
+    return _answer(outcome, inputs, name, plot, save, as_json, quiet, method, started)
 
 
 def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
@@ -181,6 +195,7 @@ def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
 
     if ramp["stop_factor"] == float("inf"):
         ramp["stop_factor"] = None
+    ramp["optimizer"] = ramp.pop("optimizer_name")
     ramp.update(inputs.arguments(), verbose=0 if silent else "auto")
     with inputs.telling():
         return keras_lr.lr_find(inputs.model, **ramp)
@@ -209,6 +224,7 @@ def _judge(test: Any, method: str) -> dict[str, Any]:
 def _answer(
     outcome: dict[str, Any],
     inputs: Inputs,
+    name: str | None,
     plot: str | None,
     save: str | None,
     as_json: bool,
@@ -228,7 +244,9 @@ def _answer(
 
     written, problem = write_all({"save": (save, test.save), "plot": (plot, draw)})
     paste = ""
-    if found and inputs.multipliers:
+    if found and name and name != "optimizer":
+        paste = f"model.{name}.learning_rate = {found.learning_rate:.3g}"
+    elif found and inputs.multipliers:
         rate = float(f"{found.learning_rate:.3g}")
         paste = in_python(inputs.model, inputs.multipliers, rate)
     elif found:

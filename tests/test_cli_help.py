@@ -82,6 +82,7 @@ def test_defaults_equal_those_of_lr_find():
 
     expected = inspect.signature(keras_lr.lr_find).parameters
     options = main.commands["find"].make_context("find", ["model.keras"]).params
+    assert options.pop("optimizer_name") == expected["optimizer"].default
     shared = set(options) - OF_THE_COMMAND
     assert shared >= {"start_lr", "end_lr", "steps", "ramp", "repeats", "stop_factor", "confirm"}
     for name in shared:

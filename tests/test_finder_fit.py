@@ -158,6 +158,7 @@ def test_search_trains_on_what_fit_passes_on(kind):
     np.testing.assert_allclose(found.answer.mean, expected.answer.mean, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:`build.*` was called on layer")  # KerasHub's own
 def test_a_task_of_keras_hub_is_tested_on_preprocessed_data():
     hub = pytest.importorskip("keras_hub")
     pytest.importorskip("tensorflow")

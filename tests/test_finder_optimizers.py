@@ -1,8 +1,11 @@
 """Range tests of models that train with optimizers of their own, or log other names than loss."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
+from command_line import refused, run
 from keras import ops
 from models import same, values
 
@@ -217,6 +220,24 @@ def test_a_short_ramp_refuses_an_optimizer_that_trains_nothing_too():
         )
 
 
+def test_updates_that_a_loss_scale_skips_count_as_calls():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    # Gradients of this scale overflow in the first steps, which update nothing.
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2.0**127)
+    model.compile(scaled, "mse")
+    options = {**RAMP, "steps": 5}
+    test = keras_lr.lr_find(model, X, 100.0 * X[:, 0], batch_size=4, shuffle=False, **options)
+    assert len(test.losses) == 5
+
+
+def test_a_model_with_nothing_to_train_is_refused():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, trainable=False)])
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning) if BACKEND != "jax" else contextlib.nullcontext():
+        with pytest.raises(ValueError, match="nothing to train: set trainable=True"):
+            keras_lr.lr_find(model, X, X[:, 0], batch_size=4, **RAMP)
+
+
 def test_logs_without_the_loss_are_refused_with_the_names_that_are_there():
     with pytest.raises(ValueError, match=r"no scalar 'loss'; it logs d_loss, g_loss.*monitor="):
         keras_lr.lr_find(pair(), X, batch_size=4, optimizer="g_optimizer", **RAMP)
@@ -270,6 +291,21 @@ def test_the_callback_looks_on_and_applies_to_the_named_optimizer():
 def test_the_callback_refuses_what_the_function_refuses():
     with pytest.raises(ValueError, match="several optimizers"):
         pair().fit(X, callbacks=[keras_lr.LRFinder(monitor="g_loss")], verbose=0)
+
+
+def test_the_command_line_names_the_optimizer_and_the_loss(tmp_path, monkeypatch):
+    lines = "from test_finder_optimizers import X, pair\nmake = lambda: pair()\n"
+    (tmp_path / "pairs.py").write_text(lines + "data = lambda: (X, X)\n")
+    monkeypatch.chdir(tmp_path)
+    saved = tmp_path / "test.json"
+    names = ["--optimizer-name", "g_optimizer", "--monitor", "g_loss"]
+    arguments = ["--data", "pairs:data", "--batch-size", 4, "--save", saved, "--steps", 30]
+    arguments += ["--start-lr", 1e-3, "--end-lr", 1.0, "--stop-factor", "inf"]
+    result = run("find", "pairs:make", *arguments, *names)
+    assert "model.g_optimizer.learning_rate = " in result.stdout
+    losses = keras_lr.RangeTest.load(saved).losses
+    np.testing.assert_allclose(losses, falls(np.geomspace(1e-3, 1.0, 30)), rtol=1e-5, atol=0)
+    assert "several optimizers" in refused("find", "pairs:make", *arguments)
 
 
 @pytest.mark.once

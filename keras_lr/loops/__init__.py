@@ -22,6 +22,8 @@ _KEPT = "_keras_lr_loop"
 
 class Loop(Protocol):
     rate: BorrowedRate
+    # Whether each step runs the model's Python code, and would create variables again.
+    eager: bool
 
     def build(self, stream: Any) -> None:
         """Create the variables that the first training step of `fit` would create.

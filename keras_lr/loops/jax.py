@@ -26,6 +26,7 @@ class JaxLoop:
         self._model = model
         self.rate = rate
         self._monitor = monitor
+        self.eager = False
         self._names: list[str] = []
         self._compiled = bool(model.jit_compile) and not model.run_eagerly
         self._state: Any = None

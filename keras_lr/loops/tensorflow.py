@@ -25,6 +25,7 @@ class TensorFlowLoop:
         self._model = model
         self.rate = rate
         self._monitor = monitor
+        self.eager = bool(model.run_eagerly)
         self._names: list[str] = []
         self._step = self._make_step()
         self._chunk = self._make_chunk()
@@ -32,7 +33,7 @@ class TensorFlowLoop:
         self._test = self._make_test()
 
     def build(self, stream: Any) -> None:
-        if self._model.run_eagerly:
+        if self.eager:
             return
         iterator = stream.iterator()
         batch = iterator.element_spec if isinstance(iterator, _ITERATORS) else stream.peek()

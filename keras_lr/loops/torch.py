@@ -18,6 +18,7 @@ class TorchLoop:
         self._model = model
         self.rate = rate
         self._monitor = monitor
+        self.eager = True
         # A tensor that is filled anew, not a number: torch.compile would specialise on each.
         self._value = ops.convert_to_tensor(0.0, dtype="float32")
         self._step = torch.compile(model.train_step) if _compiles(model) else model.train_step

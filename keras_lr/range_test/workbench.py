@@ -176,7 +176,7 @@ class Workbench:
     def _rewind(self) -> None:
         if not self._fresh:
             self.loop.release()
-            self._grows = self._grows or self._snapshot.has_grown()
+            self._grows = self._grows or (self.loop.eager and self._snapshot.has_grown())
             if self._grows:
                 # The first step created variables whose initial values nobody has seen. It
                 # creates them again.
@@ -200,7 +200,7 @@ class Workbench:
         if self._steady is None:
             held = held_optimizers(self._model)
             self._counted = {name: self._counts(each) for name, each in held.items()}
-            self._called = [int(self.loop.read(leaf._iterations)) for leaf in self._leaves]
+            self._called = self._calls()
 
     def _ends_of(self, updates: int) -> np.ndarray:
         if self._steady is False:
@@ -209,7 +209,11 @@ class Workbench:
         batches[0] -= self._pending
         return np.cumsum(batches)
 
-    def _counts(self, optimizer: Any) -> list[int]:
+    def _calls(self) -> list[int]:
+        """How often each driven optimizer was called, in its whole life."""
+        return [int(np.asarray(self.loop.read(leaf._iterations))) for leaf in self._leaves]
+
+    def _counts(self, optimizer: Any) -> list[float]:
         """What moves when an optimizer is called, skipped updates of a loss scale included."""
         names = ("_iterations", "step_counter", "dynamic_scale")
         parts = all_optimizers(optimizer)
@@ -220,7 +224,7 @@ class Workbench:
     def _updates(self) -> int:
         """Updates that the optimizer has made; accumulated batches make one together."""
         every = updates_every(self._optimizer)
-        return sum(int(self.loop.read(leaf._iterations)) // every for leaf in self._leaves)
+        return sum(calls // every for calls in self._calls())
 
     def _is_steady(self, trained: int) -> bool:
         """Whether each batch called the optimizer at least once, so far as anyone can know.
@@ -236,15 +240,13 @@ class Workbench:
             raise ValueError(_no_update(self._model, name, moved, trained))
         if any(hasattr(part, "dynamic_scale") for part in all_optimizers(self._optimizer)):
             return True  # what it skips are overflows
-        calls = [
-            int(self.loop.read(leaf._iterations)) - started
-            for leaf, started in zip(self._leaves, self._called, strict=True)
-        ]
-        return max(calls) >= trained
+        pairs = zip(self._calls(), self._called, strict=True)
+        return max(calls - earlier for calls, earlier in pairs) >= trained
 
     def _until_update(self, learning_rate: float) -> dict[str, np.ndarray]:
         """Train batch by batch until the optimizer has made an update."""
-        before, parts = self._updates(), []
+        before = self._updates()
+        parts: list[dict[str, np.ndarray]] = []
         while self._updates() == before:
             if len(parts) == MOST_BATCHES:
                 raise ValueError(
