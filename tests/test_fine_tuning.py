@@ -55,11 +55,8 @@ def test_the_whole_equals_the_phases_written_out():
     twin.fit(x, y, callbacks=[keras_lr.ScheduleLR(cycle)], **OPTIONS)
     for layer in twin.layers[0].layers:
         layer.trainable = True
-    # Four layers with weights, the normalisation among them: 1/16, 1/6.35, 1/2.52 and 1.
-    ratios = {
-        name: 16.0 ** ((place - 3) / 3)
-        for place, name in enumerate(("block1", "block2", "norm2", "head"))
-    }
+    # Three groups, the normalisation with the layer before it: 1/16, 1/4 and 1.
+    ratios = {"block1": 1 / 16, "block2": 1 / 4, "norm2": 1 / 4, "head": 1.0}
     optimizer = LayerwiseLR(keras.optimizers.SGD(0.3), ratios)
     twin.compile(optimizer, "sparse_categorical_crossentropy")
     cycle = keras_lr.schedules.OneCycleSchedule(0.05, 12, 0.3, div_factor=5.0)
