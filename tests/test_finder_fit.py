@@ -188,3 +188,17 @@ def test_a_task_of_keras_hub_is_tested_on_preprocessed_data():
         by_hand, images / 255.0, labels, **{**RAMP, "seed": 0, "batch_size": 8, "shuffle": False}
     )
     np.testing.assert_allclose(test.losses, expected.losses, rtol=1e-3)
+
+
+def test_a_train_function_of_the_models_own_is_refused():
+    class Own(keras.Sequential):
+        def make_train_function(self, force=False):
+            super().make_train_function(force)
+
+    model = Own([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.ones((32, 2), "float32")
+    with pytest.raises(ValueError, match="Own overrides make_train_function"):
+        keras_lr.lr_find(model, x, x[:, 0], verbose=0)
+    with pytest.raises(ValueError, match="Own overrides make_train_function"):
+        model.fit(x, x[:, 0], verbose=0, callbacks=[keras_lr.LRFinder()])

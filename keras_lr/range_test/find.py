@@ -401,6 +401,11 @@ def check_model(model: Any, optimizer: Any = None, whose: str = "lr_find") -> An
         raise ValueError(
             f"The model {model.name!r} must be compiled with an optimizer and a loss. {way_out}"
         )
+    if type(model).make_train_function is not keras.Model.make_train_function:
+        raise ValueError(
+            f"{whose} trains with train_step; {type(model).__name__} overrides make_train_function, "
+            "which may train in another way. Override train_step in its place."
+        )
     check_distribution(model)
     return choose_optimizer(model, optimizer, whose)
 
