@@ -64,9 +64,7 @@ def jax_gradients(
         mapping = [*held.values(), *zip(variables, values, strict=True)]
         with keras.StatelessScope(state_mapping=mapping) as scope:
             loss = loss_of()
-        return loss, {
-            key: scope.get_current_value(variable) for key, (variable, _) in held.items()
-        }
+        return loss, {key: scope.get_current_value(variable) for key, (variable, _) in held.items()}
 
     (loss, after), gradients = jax.value_and_grad(loss_and_state, has_aux=True)(values)
     for key, value in after.items():
