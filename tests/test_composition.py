@@ -244,3 +244,25 @@ def test_a_warm_up_in_epochs_that_stays_as_long_is_not_warned_of(tmp_path):
 def test_a_warm_up_that_is_a_share_of_the_run_is_warned_of(tmp_path):
     with pytest.warns(UserWarning, match="pass steps=12 to WarmUp"):
         resumed(tmp_path, keras_lr.WarmUp(fraction=0.5), keras_lr.WarmUp(fraction=0.5))
+
+
+def test_a_training_step_reads_the_rate_that_its_update_uses():
+    class Reads(keras.Model):
+        def train_step(self, *arguments):
+            logs = super().train_step(*arguments)
+            rate = ops.convert_to_tensor(self.optimizer.learning_rate)
+            if isinstance(logs, tuple):
+                return {**logs[0], "rate": rate}, logs[1]
+            return {**logs, "rate": rate}
+
+    inputs = keras.Input((3,))
+    model = Reads(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    read = []
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: read.append(float(logs["rate"]))
+    )
+    fit(model, keras_lr.WarmUp(steps=8), note)
+    np.testing.assert_allclose(
+        read, 0.01 * np.minimum(np.arange(4 * STEPS) / 8, 1.0), rtol=1e-5, atol=0
+    )

@@ -317,3 +317,22 @@ def test_a_model_without_weights_is_refused():
 def test_bad_arguments_are_refused_at_once(error, arguments, message):
     with pytest.raises(error, match=message):
         keras_lr.HalveOnDivergence(**arguments)
+
+
+def test_a_loss_of_another_name_is_watched_and_one_that_is_missing_refused():
+    class Named(keras.Sequential):
+        def train_step(self, *arguments):
+            logs = super().train_step(*arguments)
+            if isinstance(logs, tuple):
+                return {"n_loss": logs[0]["loss"]}, logs[1]
+            return {"n_loss": logs["loss"]}
+
+    x = np.ones((64, 1), "float32")  # loss = weight ** 2: stable below a rate of 1
+    model = Named([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(3.0), "mse")
+    options = {"batch_size": 4, "epochs": 3, "verbose": 0}
+    with pytest.raises(ValueError, match="watches 'loss', which is not in the logs; .* n_loss"):
+        model.fit(x, 0 * x, callbacks=[keras_lr.HalveOnDivergence(check_every=4)], **options)
+    halve = keras_lr.HalveOnDivergence(check_every=4, monitor="n_loss")
+    model.fit(x, 0 * x, callbacks=[halve], **options)
+    assert [(event.old, event.new) for event in halve.events] == [(3.0, 1.5), (1.5, 0.75)]

@@ -80,6 +80,7 @@ class HalveOnDivergence(Policy):
             and copies weights and optimizer state to host memory, which holds two such copies.
             A bad one is noticed at the end of the execution that it falls into.
         verbose: 1 prints each halving and the reason; 0 is quiet.
+        monitor: Name of the loss in the logs of a batch.
         optimizer: Which optimizer of the model it is for, where the model trains with several: the
             optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
 
@@ -88,7 +89,8 @@ class HalveOnDivergence(Policy):
 
     Raises:
         ValueError, TypeError: If an argument is out of its range or of the wrong kind; when
-            `fit` begins, if the model has no weights yet.
+            `fit` begins, if the model has no weights yet; after the first batch, if the logs have
+            no such loss.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.ones((64, 1), "float32")  # loss = weight ** 2: stable below a rate of 1
@@ -110,9 +112,11 @@ class HalveOnDivergence(Policy):
         check_every: int = 50,
         verbose: int = 0,
         *,
+        monitor: str = "loss",
         optimizer: Any = None,
     ) -> None:
         super().__init__()
+        self.monitor = monitor
         self.optimizer = optimizer
         self.factor = _checks.number("factor", factor, above=0.0, below=1.0)
         self.threshold = _checks.number("threshold", threshold, above=1.0)
@@ -124,8 +128,8 @@ class HalveOnDivergence(Policy):
         self.events: list[HalvingEvent] = []
 
     def get_config(self) -> dict[str, Any]:
-        names = ("factor", "threshold", "max_halvings", "check_every", "verbose", "optimizer")
-        return {name: getattr(self, name) for name in names}
+        names = ["factor", "threshold", "max_halvings", "check_every", "verbose"]
+        return {name: getattr(self, name) for name in [*names, "monitor", "optimizer"]}
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.events = []
@@ -160,9 +164,15 @@ class HalveOnDivergence(Policy):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # With several steps an execution, Keras's index of the last batch overshoots.
         done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
-        if self._stopped or "loss" not in (logs or {}):
+        if self._stopped:
             return
-        self._stretch.advance(done, number(logs["loss"]))
+        if self.monitor not in (logs or {}):
+            names = ", ".join(sorted(logs or {})) or "nothing"
+            raise ValueError(
+                f"HalveOnDivergence watches {self.monitor!r}, which is not in the logs; they have "
+                f"{names}. Pass the name of the loss as monitor."
+            )
+        self._stretch.advance(done, number(logs[self.monitor]))
         if self._stretch.length >= (1 if self._fresh else self.check_every):
             self._check()
 
@@ -173,10 +183,10 @@ class HalveOnDivergence(Policy):
             # All batches of the epoch were undone, and Keras's metrics say 0 of none.
             logs.update(dict.fromkeys(self._model.get_metrics_result(), math.nan))
             return
-        value = logs.get("val_loss")
+        value = logs.get(f"val_{self.monitor}")
         last = self._model.stop_training or epoch + 1 >= self._epochs
         if value is not None and not math.isfinite(number(value)):
-            self._go_back("val_loss is not finite")
+            self._go_back(f"val_{self.monitor} is not finite")
         elif self._stretch.length or (last and self._candidate is None):
             self._stretch.widen(max(1, self.check_every // 2))
             self._check(last)

@@ -403,8 +403,8 @@ def check_model(model: Any, optimizer: Any = None, whose: str = "lr_find") -> An
         )
     if type(model).make_train_function is not keras.Model.make_train_function:
         raise ValueError(
-            f"{whose} trains with train_step; {type(model).__name__} overrides make_train_function, "
-            "which may train in another way. Override train_step in its place."
+            f"{whose} trains with train_step; {type(model).__name__} overrides "
+            "make_train_function, which may train in another way. Override train_step in its place."
         )
     check_distribution(model)
     return choose_optimizer(model, optimizer, whose)

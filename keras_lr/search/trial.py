@@ -13,10 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr import _checks
 from keras_lr._distribution import check_alone, check_shares, sharing_devices
 from keras_lr._divergence import Level, Stretch
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
 from keras_lr.loops.data import is_array_data, take_rows
+from keras_lr.loops.sent import overrides_fit
 from keras_lr.range_test import RangeTest, lr_find
 from keras_lr.range_test.find import TrainingData, as_fit_sends, check_model
 from keras_lr.range_test.workbench import build
@@ -225,7 +227,8 @@ class Runner:
             )
         x, y, weight = self._part[1]
         size = job.setting.batch_size
-        if is_array_data(data.validation):
+        if is_array_data(data.validation) and not overrides_fit(self.model):
+            # A fit of the model's own may batch them itself.
             options["validation_batch_size"] = size
         return {"x": x, "y": y, "sample_weight": weight, "batch_size": size, **options}
 
@@ -253,16 +256,18 @@ class Runner:
             rows = len(keras.tree.flatten(held)[0])
             first = take_rows(held, np.arange(min(size, rows)))
             parts = keras.utils.unpack_x_y_sample_weight(first)
-            logs = keras.Model.evaluate(
-                self.model,
-                *parts[:2],
-                sample_weight=parts[2],
-                batch_size=size,
-                verbose=0,
-                return_dict=True,
-            )
+            asked: dict[str, Any] = {"x": parts[0], "y": parts[1], "sample_weight": parts[2]}
+            asked["batch_size"] = size
         else:
-            logs = keras.Model.evaluate(self.model, held, steps=1, verbose=0, return_dict=True)
+            asked = {"x": held, "steps": 1}
+        try:
+            logs = keras.Model.evaluate(self.model, **asked, verbose=0, return_dict=True)
+        except Exception as error:
+            raise ValueError(
+                f"A search judges by model.evaluate, which fails for {type(self.model).__name__}: "
+                f"{_first_line(error)} Give the model a call() or a test_step that can judge "
+                "held-out data, or use lr_find."
+            ) from error
         names = [name for each in logs for name in (each, f"val_{each}")]
         if self._objective not in names:
             raise ValueError(
@@ -293,7 +298,7 @@ class _Watch(keras.callbacks.Callback):
         # With several steps an execution, Keras's index of the last batch overshoots.
         self._done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
         if self._fresh or self._done - self._stretch.done >= CHECK_EVERY:
-            self._judge(number(logs["loss"]))
+            self._judge(logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         entries = {name: number(value) for name, value in (logs or {}).items()}
@@ -301,7 +306,7 @@ class _Watch(keras.callbacks.Callback):
             self.history.setdefault(name, []).append(value)
         self.value = entries.get(self._objective, math.nan)
         if self._done > self._stretch.done and self.ended != "diverged":
-            self._judge(entries["loss"])
+            self._judge(entries)
         if self.ended == "diverged" or not math.isfinite(self.value):
             self._end("diverged")
         elif self._report is not None and self._report(epoch + 1, self.value):
@@ -309,9 +314,17 @@ class _Watch(keras.callbacks.Callback):
             if epoch + 1 < (self.params or {}).get("epochs", 0):
                 self._end("behind")
 
-    def _judge(self, mean: float) -> None:
-        """Judge the batches since the last look, from the mean loss of the epoch so far."""
-        self._stretch.advance(self._done, mean)
+    def _judge(self, logs: Any) -> None:
+        """Judge the batches since the last look, from the mean loss of the epoch so far.
+
+        A training step may call its loss otherwise: then the objective is judged, on the training
+        data if it is a loss, and else at the end of the epoch alone.
+        """
+        names = ("loss", self._objective.removeprefix("val_"))
+        known = [each for each in names if each in logs and "loss" in each]
+        if not known:
+            return
+        self._stretch.advance(self._done, number(logs[known[0]]))
         losses = self._stretch.close()
         if self._fresh and np.isfinite(losses).all():
             self._level.anchor(float(losses.mean()))
@@ -324,6 +337,11 @@ class _Watch(keras.callbacks.Callback):
         if why == "diverged":
             self.value = math.nan
         self._model.stop_training = True
+
+
+def _first_line(error: BaseException) -> str:
+    line = str(error).strip().partition("\n")[0].rstrip(".")
+    return _checks.shortened(line or type(error).__name__, 200) + "."
 
 
 def steering_of(model: Any, setting: Setting) -> list[Any]:

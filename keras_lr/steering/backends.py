@@ -12,7 +12,8 @@ TensorFlow, and beside the batch on JAX.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -145,6 +146,13 @@ class TrainFunctionPatch:
         self._done += self.model.steps_per_execution
         return logs
 
+    @contextmanager
+    def _in_step(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for binding in self.bindings:
+                stack.enter_context(binding.steered.in_step())
+            yield
+
     def _note(self) -> tuple[list[Any], list[int]]:
         rates = [_copied(b.own_rate()) if b.own_counts else 1.0 for b in self.bindings]
         return rates, [b.counter() if _follows_counter(b) else 0 for b in self.bindings]
@@ -243,7 +251,8 @@ class TensorFlowPatch(TrainFunctionPatch):
         own, count = self.model.train_step, self._count
 
         def step(data: Any) -> Any:
-            logs = own(data)
+            with self._in_step():
+                logs = own(data)
             count.assign_add(1)
             return logs
 
@@ -291,7 +300,8 @@ class JaxPatch(TrainFunctionPatch):
         def step(state: Any, data: Any) -> Any:
             self._traced, batch = data
             try:
-                return own(state, batch)
+                with self._in_step():
+                    return own(state, batch)
             finally:
                 self._traced = None
 
@@ -381,7 +391,8 @@ class TorchPatch(TrainFunctionPatch):
                     value = table.number_at(binding.update_of(self.batches), 0)
                     for name in momentum_names(binding.optimizer):
                         binding.steered.put(name, value)
-        return super()._train(data)
+        with self._in_step():
+            return super()._train(data)
 
     def _steer(self, index: int, binding: Binding) -> None:
         super()._steer(index, binding)

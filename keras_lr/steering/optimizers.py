@@ -298,8 +298,17 @@ class Steered:
         self._updates = 0  # running now; several replicas may be in theirs
 
     def updating(self) -> bool:
-        """Whether the optimizer is in the middle of an update."""
+        """Whether the optimizer is in the middle of an update, or its model of a training step."""
         return self._updates > 0
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Within the block a training step runs, which may read what its update uses."""
+        self._updates += 1
+        try:
+            yield
+        finally:
+            self._updates -= 1
 
     def put(self, name: str, value: Any) -> None:
         if not self._own:
@@ -337,8 +346,5 @@ class Steered:
         return config
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._updates += 1
-        try:
+        with self.in_step():
             return type(self.optimizer).apply(self.optimizer, *args, **kwargs)
-        finally:
-            self._updates -= 1
