@@ -166,7 +166,7 @@ STEERING = [
     lambda **options: keras_lr.WarmUp(steps=4, **options),
     lambda **options: keras_lr.ReduceLROnPlateau("a_loss", **options),
     lambda **options: keras_lr.LRLogger(**options),
-    lambda **options: keras_lr.HalveOnDivergence(**options),
+    lambda **options: keras_lr.HalveOnDivergence(monitor="a_loss", **options),
 ]
 
 
@@ -178,6 +178,14 @@ def test_without_a_choice_several_optimizers_are_refused(make):
         fit(model, make())
     fit(model, epochs=1)
     assert_weights(model.a, descended([0.01] * STEPS))
+
+
+@eager_or_graph
+def test_gradual_unfreezing_is_for_models_with_one_optimizer():
+    with pytest.raises(
+        ValueError, match="GradualUnfreeze needs a model with one optimizer; .* a_o"
+    ):
+        fit(pair(), keras_lr.GradualUnfreeze([["dense.*"]]))
 
 
 @eager_or_graph

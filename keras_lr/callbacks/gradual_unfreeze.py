@@ -15,7 +15,7 @@ from keras_lr.optimizers.lent import LentMultipliers
 from keras_lr.optimizers.multipliers import check_groups, covered, key_name
 from keras_lr.optimizers.paths import path_of, paths_in
 from keras_lr.statistics import FrozenStatistics, owning_layers
-from keras_lr.steering import Length, Plan
+from keras_lr.steering import Length, Plan, held_optimizers, own_optimizers
 
 
 class GradualUnfreeze(Policy):
@@ -80,6 +80,13 @@ class GradualUnfreeze(Policy):
         return {name: getattr(self, name) for name in names}
 
     def on_train_begin(self, logs: Any = None) -> None:
+        held = own_optimizers(held_optimizers(self._model))
+        others = [name for name in held if name != "optimizer"]
+        if others:
+            raise ValueError(
+                f"GradualUnfreeze needs a model with one optimizer; {self._model.name!r} holds "
+                f"{', '.join(others)} as well. Set trainable of its layers between two fits."
+            )
         if getattr(self._model, "optimizer", None) is not None:
             self._lent = LentMultipliers(self._model, type(self).__name__)
             try:

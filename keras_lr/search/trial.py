@@ -28,7 +28,7 @@ from keras_lr.search.plan import Job, Outcome, Setting
 from keras_lr.search.result import cycled
 from keras_lr.search.split import held_out, part
 from keras_lr.snapshot import Snapshot, random_generators_kept, reseed, seed_everything
-from keras_lr.steering import driven_optimizers, held_optimizers
+from keras_lr.steering import driven_optimizers, held_optimizers, own_optimizers
 from keras_lr.steering.optimizers import current_rate, momentum_names, number, rate_ratios
 
 CHECK_EVERY = 10  # batches between two looks at the loss of a run that may diverge
@@ -408,8 +408,7 @@ def _check_optimizer(model: Any) -> None:
     """Refuse a model that a search cannot train at a rate of its own choice."""
     compiled = getattr(model, "optimizer", None)
     check_model(model, compiled, "search")
-    # Those of nested models that were compiled themselves train in a fit of theirs.
-    paths = [path for path in held_optimizers(model) if path.rpartition(".")[2] != "optimizer"]
+    paths = [path for path in own_optimizers(held_optimizers(model)) if path != "optimizer"]
     if compiled is None or paths:
         raise ValueError(
             "search sets the rate of model.optimizer, which must be the only optimizer of the "

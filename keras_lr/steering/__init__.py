@@ -15,6 +15,7 @@ from keras_lr.steering.optimizers import (
     current_rate,
     driven_optimizers,
     held_optimizers,
+    own_optimizers,
     updates_every,
 )
 from keras_lr.steering.rule import Claims, Length, Plan
@@ -34,5 +35,6 @@ __all__ = [
     "current_rate",
     "driven_optimizers",
     "held_optimizers",
+    "own_optimizers",
     "updates_every",
 ]

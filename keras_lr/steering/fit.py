@@ -98,6 +98,7 @@ class SteeredFit:
         self.params: dict[str, Any] = {}
         self.patch: TrainFunctionPatch | None = None
         self.backup = Backup(self)
+        self._held = held_optimizers(model)  # before multipliers are lent to one of them
         self._first_batches = 0
         self._of: dict[int, SteeredOptimizer] = {}
         self._settled: int | None = None
@@ -162,9 +163,9 @@ class SteeredFit:
             ValueError: If it does what another one already does, or cannot do what it should.
         """
         whose = type(member).__name__
-        name, _ = named_optimizer(self.model, member.optimizer, whose)
+        name, optimizer = named_optimizer(self.model, member.optimizer, whose, self._held)
         if name not in self.optimizers:
-            self.optimizers[name] = SteeredOptimizer(self, name)
+            self.optimizers[name] = SteeredOptimizer(self, name, optimizer)
         steered = self.optimizers[name]
         self.params = params
         self.by_hand = fits_running(self.model) == 0

@@ -62,12 +62,26 @@ def held_optimizers(model: Any) -> dict[str, Any]:
     return {path: each for path, each in found.items() if id(each) not in inner}
 
 
+def own_optimizers(held: dict[str, Any]) -> dict[str, Any]:
+    """Those of `held_optimizers` that a `fit` of the model may train with.
+
+    A nested model that was compiled itself (a teacher, say) trains in a fit of its own.
+    """
+    return {
+        path: each
+        for path, each in held.items()
+        if path == "optimizer" or path.rpartition(".")[2] != "optimizer"
+    }
+
+
 def choose_optimizer(model: Any, choice: Any, whose: str) -> Any:
     """The optimizer of a model that `choice` names; see `named_optimizer`."""
     return named_optimizer(model, choice, whose)[1]
 
 
-def named_optimizer(model: Any, choice: Any, whose: str) -> tuple[str, Any]:
+def named_optimizer(
+    model: Any, choice: Any, whose: str, held: dict[str, Any] | None = None
+) -> tuple[str, Any]:
     """The optimizer of a model that `choice` names, or the only one that could be meant.
 
     Returns its path in `held_optimizers`, and the optimizer.
@@ -75,12 +89,13 @@ def named_optimizer(model: Any, choice: Any, whose: str) -> tuple[str, Any]:
     Args:
         choice: A path of `held_optimizers`, the optimizer itself, or None.
         whose: Who asks, for the messages: `"OneCycle"`, `"lr_find"`.
+        held: What `held_optimizers` gives, for a caller that knows.
 
     Raises:
         ValueError: If the model holds no such optimizer; or several, and `choice` is None.
         TypeError: If `choice` is neither a name nor an optimizer.
     """
-    held = held_optimizers(model)
+    held = held_optimizers(model) if held is None else held
     names = ", ".join(held)
     if isinstance(choice, str):
         if choice not in held:
@@ -102,9 +117,7 @@ def named_optimizer(model: Any, choice: Any, whose: str) -> tuple[str, Any]:
             f"optimizer must be one that the model {model.name!r} holds; got another "
             f"{type(choice).__name__}. It holds: {names or 'none'}."
         )
-    # A nested model that was compiled itself (a teacher, say) trains in a fit of its own.
-    own = {path: each for path, each in held.items() if path.rpartition(".")[2] != "optimizer"}
-    own = {"optimizer": held["optimizer"], **own} if "optimizer" in held else own
+    own = own_optimizers(held)
     if not own:
         raise ValueError(
             f"{whose} needs an optimizer; the model {model.name!r} has none. Compile it first."

@@ -16,7 +16,6 @@ from keras_lr.steering.optimizers import (
     check_momentum,
     current_rate,
     driven_optimizers,
-    held_optimizers,
     momentum_names,
     number,
     rate_ratios,
@@ -76,9 +75,10 @@ class SteeredOptimizer:
         begun_at: What the optimizer's counter of batches showed when the run began.
     """
 
-    def __init__(self, fit: SteeredFit, name: str) -> None:
+    def __init__(self, fit: SteeredFit, name: str, optimizer: Any) -> None:
         self.fit = fit
         self.name = name
+        self._optimizer = optimizer
         self.members: list[Member] = []
         self.claims = Claims()
         self.bindings: list[Binding] = []
@@ -95,9 +95,7 @@ class SteeredOptimizer:
     @property
     def optimizer(self) -> Any:
         """The optimizer; another one while multipliers are lent to the model."""
-        if self.name == "optimizer":
-            return self.fit.model.optimizer
-        return held_optimizers(self.fit.model)[self.name]
+        return self.fit.model.optimizer if self.name == "optimizer" else self._optimizer
 
     @property
     def first_epoch(self) -> int:
