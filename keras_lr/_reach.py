@@ -36,6 +36,7 @@ SKIPPED = frozenset(
         "train_function",
         "test_function",
         "predict_function",
+        "_eval_epoch_iterator",
         "_jax_state",
         "_keras_lr_fit",
         "_keras_lr_fits",
@@ -52,6 +53,8 @@ _FOREIGN = frozenset(
 )
 # Python's own classes are not entered, apart from those that hold what a program puts there.
 _OPEN = frozenset({"builtins", "collections", "functools", "types", "queue", "__main__"})
+# What steers, tests or searches has state of its own, which is not the model's.
+_OURS = ("keras_lr.callbacks", "keras_lr.steering", "keras_lr.range_test", "keras_lr.search")
 _TORCH_PARTS = ("torch.optim", "torch.amp", "torch.cuda.amp")
 _THREADS = frozenset({"_thread", "threading", "multiprocessing", "socket", "_queue", "queue"})
 # Their functions are not searched for the global variables that they use.
@@ -213,6 +216,8 @@ def _is_foreign_kind(kind: Any) -> bool:
     package = kind.__module__.partition(".")[0]
     if package == "torch":
         return not (hasattr(kind, "named_parameters") or kind.__module__.startswith(_TORCH_PARTS))
+    if kind.__module__.startswith(_OURS):
+        return True
     if package == "tensorflow":
         return kind.__name__ != "Generator"  # of random numbers
     return package in _FOREIGN or (package in sys.stdlib_module_names and package not in _OPEN)

@@ -286,6 +286,7 @@ def fitted(model):
 
 def find(model, **options):
     options = {"steps": 12, "end_lr": 1e3, "batch_size": 16, "verbose": 0, **options}
+    options["optimizer"] = "optimizer"  # of several, that of `compile`
     return keras_lr.lr_find(model, SEQUENCES, TARGETS, **options)
 
 
@@ -306,7 +307,10 @@ def test_repeats_of_a_test_start_alike(make):
     np.testing.assert_array_equal(test.losses[0], test.losses[1])
 
 
-@pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
+SEARCHED = {name: make for name, make in CASES.items() if name != "optimizer in a dictionary"}
+
+
+@pytest.mark.parametrize("make", SEARCHED.values(), ids=SEARCHED.keys())
 def test_runs_of_a_search_from_one_start_agree_whatever_ran_between(make):
     held = (SEQUENCES[:32], TARGETS[:32])
     data = Data.of(SEQUENCES, TARGETS, None, held, 0.2, 0, {"shuffle": False})

@@ -59,7 +59,13 @@ def held_optimizers(model: Any) -> dict[str, Any]:
     if own is not None:
         found = {"optimizer": own} | {path: o for path, o in found.items() if o is not own}
     inner = {id(part) for each in found.values() for part in all_optimizers(each)[1:]}
-    return {path: each for path, each in found.items() if id(each) not in inner}
+    # A wrapper may hold more of them than it drives: one for weights that the model has not.
+    within = tuple(f"{path}." for path in found)
+    return {
+        path: each
+        for path, each in found.items()
+        if id(each) not in inner and not path.startswith(within)
+    }
 
 
 def own_optimizers(held: dict[str, Any]) -> dict[str, Any]:
