@@ -181,7 +181,7 @@ class SteeredFit:
         if self.begun:
             return
         self.begun = True
-        self._synchronise()
+        self.synchronise()
         self.first_epoch = epoch
         batches = self.backup.batches
         if batches is None:
@@ -303,7 +303,8 @@ class SteeredFit:
                     self.model.train_function = steered
                 self._put_attributes()
 
-    def _synchronise(self) -> None:
+    def synchronise(self) -> None:
+        """Bring JAX's state home: in the middle of an epoch the variables hold no values."""
         synchronise = getattr(self.model, "jax_state_sync", None)
         if synchronise is not None:
             synchronise()

@@ -184,7 +184,8 @@ class SteeredOptimizer:
         self.fit.retrace()
 
     def batches_done(self) -> int:
-        """Batches of this run so far."""
+        """Batches of this run so far; the optimizer's variables can be read after it."""
+        self.fit.synchronise()
         if self.fit.by_hand:
             return self.counter() - self.begun_at
         return self.fit.batches()
@@ -232,6 +233,7 @@ class SteeredOptimizer:
 
         For a member that claims the "rate". The change is that of the fastest group.
         """
+        self.fit.synchronise()
         own = [number(binding.own) for binding in self.bindings]
         for binding, ratio in zip(self.bindings, rate_ratios(own), strict=True):
             binding.own.assign(rate * ratio)
