@@ -318,10 +318,11 @@ def _curve_rule(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
         # their standard error exceeds the fall, the curve misses most of what the model learns.
         unevenness = _unevenness(curve)
         open_end = curve.bottom == len(curve.rates) - 1
-        if unevenness > 1.0 or (open_end and unevenness > UNEVEN):
+        spiky = curve.spread > 4.0 * curve.noise
+        if unevenness > 1.0 or ((open_end or spiky) and unevenness > UNEVEN):
             raise _too_uneven(curve)
-        spiky = curve.spread > 4.0 * curve.noise and unevenness > UNEVEN / 3.0
-        return _from_landmarks(curve, uneven=spiky or unevenness > UNEVEN)
+        unsure = unevenness > (UNEVEN / 3.0 if spiky else UNEVEN)
+        return _from_landmarks(curve, uneven=unsure)
     if _more_batch(curve) > 1.0 and curve.spread > 2.0 * curve.noise:
         raise _too_uneven(curve)
     if _rose(curve):
@@ -732,7 +733,9 @@ def suggest(
     except NoSuggestion as error:
         raise (_data_ended(rates) if stop_reason == "data_ended" else error) from None
     if stop_reason == "data_ended":
-        if _STILL_FALLING in found.warnings:
+        # The smoother sees no shape in a record that is narrower than its neighbourhood.
+        narrow = np.log10(rates[-1] / rates[0]) < 2.0 * BANDWIDTH
+        if narrow or _STILL_FALLING in found.warnings:
             raise _data_ended(rates)
         notes = [note for note in found.warnings if not note.endswith(_RAISE_END)]
         return replace(found, warnings=(str(_data_ended(rates)), *notes))
