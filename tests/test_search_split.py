@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_lr.search.split import classes, held_out, part, ranked, usual_fraction
+from keras_lr._classes import classes, ranked
+from keras_lr.search.split import held_out, part, usual_fraction
 
 pytestmark = pytest.mark.once
 

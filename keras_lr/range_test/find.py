@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_lr import _checks
+from keras_lr._classes import ranked
 from keras_lr._direction import directions_of
 from keras_lr._distribution import check_distribution, evenly_shared
 from keras_lr._machinery import machinery
@@ -236,8 +237,6 @@ class TrainingData:
         parts, size = (self.x, self.y, self.sample_weight), self.fit_options.get("batch_size")
         if not is_array_data(*parts):
             return self._hold_out_batches(samples, bench)
-        from keras_lr.search.split import ranked  # which imports this module
-
         # A rare class must not be missing from the held-out rows.
         total, seed = len(keras.tree.flatten(self.x)[0]), np.random.randint(2**31)
         rows = ranked(self.y, total, seed)
