@@ -208,7 +208,7 @@ class LRFinder(Policy):
 
     def leave(self) -> None:
         if self.every is None:
-            self._give_back(self._model)
+            self._let_go(self._model)
 
     def on_train_end(self, logs: Any = None) -> None:
         if not self._looks_on:
@@ -218,7 +218,7 @@ class LRFinder(Policy):
             return
         with uninterrupted():
             model = self.model  # brings JAX's state home before it is overwritten
-            self._give_back(model)
+            self._let_go(model)
             stop, history = model.stop_training, model.history
             self._snapshot.restore()
             model.stop_training, model.history = stop, history
@@ -231,7 +231,7 @@ class LRFinder(Policy):
         unarmed, and gets the train function that was there before.
         """
         if not self._armed:
-            self._give_back(self._model)
+            self._let_go(self._model)
             self._model.make_train_function()
             return self._model.train_function(*arguments)
         self._armed = False
@@ -243,14 +243,12 @@ class LRFinder(Policy):
         if not batches:
             raise StopIteration
         self._batches.extend(batches)
-        # At the end of the epoch `fit` asks for the results of metrics that the first training
-        # step builds on TensorFlow, and that nobody has built here.
-        object.__setattr__(self._model, "get_metrics_result", dict)
+        self._stand_in(self._model)
         return ({}, *state) if state else {}
 
     def _run(self) -> None:
         model = self.model
-        self._give_back(model)
+        self._let_go(model)
         collected = Replay(self._batches)
         self._batches = []
         sent = validation_as_fit_sends(model, self.validation_data, None)
@@ -264,12 +262,28 @@ class LRFinder(Policy):
                 batch_size,
                 hold_out=lambda samples, bench: (collected, collected.set_aside(samples)),
             )
+        self._stand_in(model)
         model.stop_training = True
+
+    def _stand_in(self, model: Any) -> None:
+        """Answer for metrics and averages at the end of the `fit`.
+
+        `fit` asks for them then. On TensorFlow the first training step makes them, and none runs.
+        """
+        object.__setattr__(model, "get_metrics_result", dict)
+        if model.optimizer is not None:
+            object.__setattr__(model.optimizer, "finalize_variable_values", _nothing)
 
     def _give_back(self, model: Any) -> None:
         if model.train_function == self._collect:
             model.train_function = self._train_function
+
+    def _let_go(self, model: Any) -> None:
+        """Leave nothing of this callback's in the model."""
+        self._give_back(model)
         vars(model).pop("get_metrics_result", None)
+        if model.optimizer is not None:
+            vars(model.optimizer).pop("finalize_variable_values", None)
 
     def _look(self, epoch: int) -> None:
         """A range test between two epochs of the `fit`."""
@@ -321,6 +335,10 @@ class LRFinder(Policy):
         for leaf, ratio in zip(leaves, rate_ratios(own), strict=True):
             leaf.learning_rate = rate * ratio
         return max(own), rate
+
+
+def _nothing(variables: Any) -> None:
+    """Stands in for a method of an optimizer that has trained nothing."""
 
 
 def _check_settable(chosen: Any) -> None:

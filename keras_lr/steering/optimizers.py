@@ -19,7 +19,8 @@ from keras import ops
 
 from keras_lr._reach import reachable
 
-_RECORD = "_compile_config"  # what `compile` was called with, not what trains
+# What `compile` was called with, and what TensorFlow noted of earlier assignments.
+_RECORDS = ("_compile_config", "_self_")
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 
 
@@ -53,7 +54,8 @@ def held_optimizers(model: Any) -> dict[str, Any]:
     found = {
         path: part
         for path, part in reachable(model)
-        if isinstance(part, keras.optimizers.Optimizer) and not path.startswith(_RECORD)
+        if isinstance(part, keras.optimizers.Optimizer)
+        and not any(record in path for record in _RECORDS)
     }
     own = getattr(model, "optimizer", None)
     if own is not None:
