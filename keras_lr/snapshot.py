@@ -758,12 +758,6 @@ class _RandomState:
         elif keras.backend.backend() == "torch":
             self._restores.append(_torch_random())
 
-    def restore_seeds(self) -> None:
-        """What decides the initial weights and the names of layers that are made from now on."""
-        random.setstate(self._python)
-        counters = None if self._counters is None else self._counters.copy()
-        global_state.set_global_attribute(_NAME_COUNTERS, counters)
-
     def restore(self) -> None:
         random.setstate(self._python)
         np.random.set_state(self._numpy)

@@ -304,7 +304,6 @@ class LRFinder(Policy):
                 validation_data,
                 size,
                 data.hold_out,
-                training=True,
             )
         self.results.append((epoch, self.result))
         if self.apply:

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras.src.trainers.data_adapters.array_slicing import train_validation_split
 
+from keras_lr._replaced import replaced
 from keras_lr.snapshot import Snapshot
 from keras_lr.steering import held_optimizers
 
@@ -134,7 +135,7 @@ def _reached(model: Any, method: str, call: Callable[[], Any]) -> dict[str, Any]
                 stack.enter_context(_ending_in(model, name))
             # Every other training comes here, one step at the latest.
             for optimizer in held_optimizers(model).values():
-                stack.enter_context(_replaced(optimizer, "apply", refuse))
+                stack.enter_context(replaced(optimizer, "apply", refuse))
             call()
     except _Reached as reached:
         if reached.method == method:
@@ -170,19 +171,6 @@ def _ending_in(model: Any, name: str) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, method)
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    had, before = name in vars(owner), vars(owner).get(name)
-    object.__setattr__(owner, name, value)
-    try:
-        yield
-    finally:
-        if had:
-            object.__setattr__(owner, name, before)
-        else:
-            object.__delattr__(owner, name)
 
 
 def _overrides(model: Any, method: str) -> bool:

@@ -325,26 +325,18 @@ def run_range_test(
     validation_data: Any,
     batch_size: int | None,
     hold_out: Callable[[int, Workbench], tuple[Any, list[Any]]],
-    *,
-    training: bool = False,
 ) -> RangeTest:
     """The test itself, for any source of batches.
 
     Args:
         optimizer: The one of the model's optimizers that gets the rates.
         hold_out: Given a number of samples and the bench, a stream and what was taken out of it.
-        training: Whether the model is in the middle of a `fit`, which goes on afterwards.
     """
     rates = options.learning_rates
     every = options.validation_every or max(1, options.steps // 25)
     confirmation: Confirmation | None = None
     borrowed = borrow(
-        model,
-        training_data,
-        options.seed,
-        optimizer=optimizer,
-        monitor=options.monitor,
-        training=training,
+        model, training_data, options.seed, optimizer=optimizer, monitor=options.monitor
     )
     with borrowed as bench, _progress(options) as report:
         sample = None

@@ -314,15 +314,12 @@ def borrow(
     *,
     optimizer: Any,
     monitor: str = "loss",
-    training: bool = False,
 ) -> Iterator[Workbench]:
     """Lend `model` to the block; afterwards it is as it was, to the last bit.
 
     Args:
         optimizer: The optimizer of the model that is driven. All others stay at their own rate.
         monitor: The log entry that is the loss.
-        training: Whether the model is in the middle of a `fit`, whose steering goes on after the
-            block. Otherwise a steering that is still there is that of an interrupted `fit`.
     """
     with SteeredFit.set_aside(model), Snapshot(model).guarding() as snapshot:
         if seed is not None:

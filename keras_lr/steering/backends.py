@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lr._replaced import replaced
 from keras_lr.steering.binding import Binding
 from keras_lr.steering.optimizers import SteeredMomentum, SteeredRate, momentum_names, number
 
@@ -256,7 +257,7 @@ class TensorFlowPatch(TrainFunctionPatch):
             count.assign_add(1)
             return logs
 
-        with _instead_of_train_step(self.model, step):
+        with replaced(self.model, "train_step", step):
             _make_anew(self.model)
 
     def _clock(self) -> Any:
@@ -305,7 +306,7 @@ class JaxPatch(TrainFunctionPatch):
             finally:
                 self._traced = None
 
-        with _instead_of_train_step(self.model, step):
+        with replaced(self.model, "train_step", step):
             _make_anew(self.model)
         if self.scales is not None:
             self.set_scales(self.scales)
@@ -483,22 +484,6 @@ def _follows_counter(binding: Binding) -> bool:
     """
     schedule = binding.rule.schedule
     return schedule is not None and schedule.own
-
-
-class _instead_of_train_step:
-    """Within the block the model has another `train_step`."""
-
-    def __init__(self, model: Any, step: Callable[..., Any]) -> None:
-        self._model, self._step = model, step
-        self._instance = vars(model).get("train_step")
-
-    def __enter__(self) -> None:
-        object.__setattr__(self._model, "train_step", self._step)
-
-    def __exit__(self, *error: Any) -> None:
-        object.__delattr__(self._model, "train_step")
-        if self._instance is not None:
-            object.__setattr__(self._model, "train_step", self._instance)
 
 
 def _make_anew(model: Any) -> None:

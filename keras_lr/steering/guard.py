@@ -9,11 +9,12 @@ once, in the class of Keras that defines it: what a callback of ours did to a mo
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import keras
+
+from keras_lr._replaced import replaced
 
 _DEPTH = "_keras_lr_fits"
 _MARK = "_keras_lr_guarded"
@@ -33,7 +34,7 @@ def guard_fit(unwinding: Callable[[Any], Any]) -> None:
 
     @functools.wraps(original)
     def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with unwinding(self), _counted(self):
+        with unwinding(self), replaced(self, _DEPTH, fits_running(self) + 1):
             return original(self, *args, **kwargs)
 
     setattr(fit, _MARK, True)
@@ -43,16 +44,3 @@ def guard_fit(unwinding: Callable[[Any], Any]) -> None:
 def fits_running(model: Any) -> int:
     """How many fits of a model are under way: one, or more where one runs inside another."""
     return vars(model).get(_DEPTH, 0)
-
-
-@contextmanager
-def _counted(model: Any) -> Iterator[None]:
-    depth = fits_running(model)
-    object.__setattr__(model, _DEPTH, depth + 1)
-    try:
-        yield
-    finally:
-        if depth:
-            object.__setattr__(model, _DEPTH, depth)
-        else:
-            object.__delattr__(model, _DEPTH)
