@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from .carried_code import carried_code
 from .errors import BadInput, one_line
 from .functions import call, is_function
 from .startup import hidden
@@ -135,6 +136,8 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool) -> Any:
     import keras
 
     check_model_file(spec)
+    if not trust and (code := carried_code(spec)):
+        raise _untrusted(spec, code)
     unused = ["tensorflow"] if lean and keras.backend.backend() != "tensorflow" else []
     try:
         with hidden(*unused), _weights_within(None if trust else _stored_bytes(spec)):
@@ -156,10 +159,7 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool) -> Any:
     except Exception as error:
         text = one_line(error, 100_000)
         if not trust and any(word in text for word in ("safe_mode", "unsafe", "Lambda")):
-            raise BadInput(
-                f"{spec} carries Python code (a Lambda layer), which runs when it is loaded; "
-                "pass --trust if you trust whoever made it."
-            ) from error
+            raise _untrusted(spec, "a Lambda layer") from error
         if unknown := re.search(r"(?:Could not locate|Unknown layer)[^.]*", text):
             raise BadInput(
                 f"{spec} uses a class that Keras does not know; make the model in a function and "
@@ -173,6 +173,13 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool) -> Any:
     if model is None:
         raise BadInput(f"{spec} holds no model.")
     return model
+
+
+def _untrusted(spec: str, code: str) -> BadInput:
+    return BadInput(
+        f"{spec} carries Python code ({code}), which runs when it is loaded; "
+        "pass --trust if you trust whoever made it."
+    )
 
 
 def _optimizers_of_any_backend() -> dict[str, Any]:

@@ -149,18 +149,26 @@ def _keep_compiled_programs() -> None:
         return
     folder = _cache_home() / "keras-lr" / f"jax-{_fingerprint()}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for place in (folder, folder.parent):
-            status = place.lstat()
-            open_to_others = stat.S_IMODE(status.st_mode) & 0o022
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or open_to_others:
-                return
+        folder.parent.parent.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        if not _is_own(folder.parent):
+            return
+        folder.parent.chmod(0o700)  # older versions left it to the umask
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not _is_own(folder) or stat.S_IMODE(folder.stat().st_mode) & 0o022:
+            return
         _prune(folder.parent)
     except OSError:
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether `folder` is a folder of this user, and no link to one."""
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
 
 
 def _cache_home() -> Path:

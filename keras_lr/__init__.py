@@ -3,7 +3,7 @@
 Functions that draw are in `keras_lr.plotting`, which imports matplotlib when it draws.
 """
 
-from keras_lr import optimizers, schedules
+from keras_lr import optimizers, plotting, schedules
 from keras_lr.callbacks import (
     CyclicLR,
     GradualUnfreeze,
@@ -65,6 +65,7 @@ __all__ = [
     "fine_tune",
     "lr_find",
     "optimizers",
+    "plotting",
     "preview",
     "scale_lr",
     "schedules",

@@ -41,7 +41,8 @@ def atomic_write(
     if callable(write):
         memory = io.BytesIO()
         write(memory)
-        content: bytes | memoryview = memory.getbuffer()
+        # Not getbuffer: a buffer that is still lent when `memory` goes crashes Python 3.12.1.
+        content = memory.getvalue()
     else:
         content = write.encode("utf-8") if isinstance(write, str) else write
     with _replacing(place) as file:

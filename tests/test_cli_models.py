@@ -1,7 +1,10 @@
 """Models as users have them: saved, not compiled, damaged, hostile, or made by a function."""
 
+import base64
 import io
 import json
+import marshal
+import shutil
 import zipfile
 
 import command_line
@@ -12,6 +15,7 @@ import pytest
 from command_line import refused
 
 from keras_lr_cli import models
+from keras_lr_cli.carried_code import carried_code
 from keras_lr_cli.errors import BadInput
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
@@ -111,6 +115,73 @@ def test_lambda_runs_only_when_trusted(tmp_path, ending):
     with pytest.raises(BadInput, match="--trust"):
         models.load_model(str(path))
     assert models.load_model(str(path), trust=True).count_params() == 9
+
+
+def _lambda_of_keras_2(layer):
+    """As Keras 2 wrote it: the marshalled code, its defaults and its closure in a list."""
+    code = marshal.dumps((lambda x: x * 2.0).__code__)
+    layer["config"].update(function=[base64.b64encode(code).decode(), None, None])
+    layer["config"].update(function_type="lambda", output_shape=None)
+
+
+def _lambda_inside_another_layer(layer):
+    inner = {"class_name": "Lambda", "config": json.loads(json.dumps(layer["config"]))}
+    layer.update(class_name="TimeDistributed", config={"name": "t", "layer": inner})
+
+
+def _wrapped_torch_module(layer):
+    layer.update(
+        class_name="TorchModuleWrapper", config={"name": "t", "module": {"class_name": ""}}
+    )
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda layer: None, _lambda_of_keras_2, _lambda_inside_another_layer, _wrapped_torch_module],
+)
+def test_code_in_a_file_is_found_whether_or_not_keras_would_refuse_it(
+    tmp_path, ending, change, monkeypatch
+):
+    """Keras 3.11.2 and older load the Lambda of an `.h5` file in their safe mode too."""
+    layers = [keras.Input((8,)), keras.layers.Lambda(lambda x: x * 2.0), keras.layers.Dense(1)]
+    saved, path = tmp_path / f"saved.{ending}", tmp_path / f"lambda.{ending}"
+    keras.Sequential(layers).save(saved)
+    if ending == "h5":
+        shutil.copy(saved, path)
+        with h5py.File(path, "r+") as file:
+            config = json.loads(file.attrs["model_config"])
+            change(config["config"]["layers"][1])
+            file.attrs["model_config"] = json.dumps(config)
+    else:
+        rewrite(saved, path, lambda config: change(config["config"]["layers"][1]))
+    monkeypatch.setattr(keras.saving, "load_model", lambda *_, **__: pytest.fail("Keras was asked"))
+    with pytest.raises(BadInput, match="--trust"):
+        models.load_model(str(path))
+
+
+@pytest.mark.once
+def test_a_named_function_in_a_lambda_carries_no_code(tmp_path):
+    layers = [keras.Input((8,)), keras.layers.Lambda(keras.ops.relu), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    for ending in ("keras", "h5"):
+        model.save(tmp_path / f"named.{ending}")
+        assert carried_code(str(tmp_path / f"named.{ending}")) is None
+
+
+@pytest.mark.once
+def test_a_file_that_is_both_kinds_is_read_as_keras_reads_it(tmp_path):
+    """An `.h5` file with a harmless `.keras` archive behind it."""
+    harmless = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+    harmless.save(tmp_path / "harmless.keras")
+    layers = [keras.Input((8,)), keras.layers.Lambda(lambda x: x * 2.0), keras.layers.Dense(1)]
+    keras.Sequential(layers).save(tmp_path / "both.h5")
+    with open(tmp_path / "both.h5", "ab") as file:
+        file.write((tmp_path / "harmless.keras").read_bytes())
+    assert zipfile.is_zipfile(tmp_path / "both.h5")
+    assert "Lambda" in carried_code(str(tmp_path / "both.h5"))
 
 
 def test_model_without_compile_state_says_which_options_it_takes(files):

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -104,10 +105,45 @@ def test_compiled_programs_go_to_a_folder_that_only_the_user_can_write(cache_hom
 
 
 @linux
-def test_a_cache_that_others_can_write_to_is_not_used(cache_home):
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077, 0o000])
+def test_the_cache_is_used_under_every_umask(cache_home, mask):
+    previous = os.umask(mask)
+    try:
+        startup._keep_compiled_programs()
+    finally:
+        os.umask(previous)
+    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    for place in (folder, folder.parent):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+
+
+@linux
+def test_a_cache_folder_that_an_older_version_left_open_is_closed_and_used(cache_home):
     folder = cache_home / "keras-lr"
     folder.mkdir()
-    folder.chmod(0o777)
+    folder.chmod(0o775)
+    startup._keep_compiled_programs()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert "JAX_COMPILATION_CACHE_DIR" in os.environ
+
+
+@linux
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_compiled_programs_that_others_can_write_to_are_not_used(cache_home, mode):
+    folder = cache_home / "keras-lr" / f"jax-{startup._fingerprint()}"
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    startup._keep_compiled_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+@linux
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root")
+@pytest.mark.parametrize("whose", ["keras-lr", "jax"])
+def test_a_cache_of_another_user_is_not_used(cache_home, whose):
+    folder = cache_home / "keras-lr" / f"jax-{startup._fingerprint()}"
+    folder.mkdir(parents=True, mode=0o700)
+    os.chown(folder if whose == "jax" else folder.parent, 65534, 65534)
     startup._keep_compiled_programs()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 

@@ -44,6 +44,23 @@ def test_a_picture_is_drawn_before_its_file_is_begun(tmp_path):
     assert seen == []
 
 
+def test_nothing_of_the_picture_in_memory_is_lent_while_its_file_is_written(tmp_path, monkeypatch):
+    """Python 3.12.1 crashes where a BytesIO goes before the buffer that it lent."""
+    drawn = []
+
+    def draw(file):
+        drawn.append(file)
+        file.write(b"picture")
+
+    def replace(source, target, move=os.replace):
+        drawn[0].close()  # a BufferError while a buffer is lent
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    assert atomic_write(tmp_path / "p.png", draw).read_bytes() == b"picture"
+    assert drawn[0].closed
+
+
 @pytest.mark.parametrize("full", ["curve.json", "curve.png"], indirect=True)
 def test_find_prints_its_answer_though_the_disk_is_full(full, tmp_path, monkeypatch):
     command_line.write_files(tmp_path)

@@ -13,6 +13,8 @@ from pathlib import Path
 import keras
 import pytest
 
+import keras_lr
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -67,6 +69,15 @@ def test_readme_command_runs_as_it_stands(command, demo):
     for option, file in zip(arguments, arguments[1:], strict=False):
         if option in ("--plot", "--save", "--report"):
             assert (demo / file).stat().st_size > 1000
+
+
+@pytest.mark.once
+def test_every_name_in_the_readme_is_there_after_importing_keras_lr():
+    names = set(re.findall(r"keras_lr\.([A-Za-z_]\w*)(?:\.(\w+))?", README))
+    assert ("plotting", "save_range_test_plot") in names
+    for name, inner in names:
+        assert name in keras_lr.__all__, name
+        assert not inner or hasattr(getattr(keras_lr, name), inner), f"{name}.{inner}"
 
 
 @pytest.mark.once
