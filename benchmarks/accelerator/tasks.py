@@ -66,7 +66,7 @@ def transformer(toy: bool) -> Any:
 
 def resnet(toy: bool) -> Any:
     """The 50 layers of He et al., 2015 (arXiv 1512.03385), at 224 pixels; 23.5 million weights."""
-    pixels, width, stages = (16, 4, (1, 1)) if toy else (224, 64, (3, 4, 6, 3))
+    pixels, width, stages = (16, 4, (1,)) if toy else (224, 64, (3, 4, 6, 3))
 
     def convolution(x: Any, filters: int, kernel: int, strides: int = 1) -> Any:
         conv = layers.Conv2D(filters, kernel, strides, padding="same", use_bias=False)
