@@ -139,17 +139,17 @@ def run(job: Job, seconds: float, logs: Path, scratch: Path) -> tuple[list[Any],
     begin = time.monotonic()
     running = []
     for process in job.processes:
-        log = (logs / f"{process.name}.log").open("w+")
-        running.append(
-            subprocess.Popen(
-                command(process),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment(process, scratch),
-                cwd=ROOT,
-                start_new_session=True,
+        with (logs / f"{process.name}.log").open("w") as log:
+            running.append(
+                subprocess.Popen(
+                    command(process),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment(process, scratch),
+                    cwd=ROOT,
+                    start_new_session=True,
+                )
             )
-        )
     rows, failures = [], []
     for process, child in zip(job.processes, running, strict=True):
         stopped = ""
