@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 SCRIPTS = {
+    "accelerator": "benchmarks/accelerator/run.py",
     "diagnosis": "benchmarks/diagnosis/run.py",
     "faults": "benchmarks/faults/run.py",
     "search": "benchmarks/search/run.py",

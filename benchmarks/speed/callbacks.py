@@ -29,8 +29,6 @@ import argparse
 import gc
 import math
 import os
-import threading
-import time
 import warnings
 from collections import Counter
 from typing import NamedTuple
@@ -42,6 +40,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from figures import row, tell
+from turns import Contender
 
 import keras_lr
 
@@ -186,64 +185,14 @@ def batches(x, y):
     return {"x": made.with_options(options).apply(count)}
 
 
-class Turns(keras.callbacks.Callback):
-    """Waits before each epoch for its turn, and notes what the one before has taken."""
-
-    def __init__(self):
-        super().__init__()
-        self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.hand_over()
-
-    def on_train_end(self, logs=None):
-        self.hand_over()
-
-    def hand_over(self):
-        # Seconds of the process, in which nothing else runs meanwhile.
-        self.ended = np.array([time.process_time(), time.perf_counter()])
-        self.done.release()
-        self.go.acquire()
-        self.begun = np.array([time.process_time(), time.perf_counter()])
-
-
-class Contender:
+def contender(make, size, x, y, epochs):
     """A `fit` that goes on for an epoch at a time."""
-
-    def __init__(self, make, size, x, y, epochs):
-        rate, callbacks = make(size)
-        self.turns = Turns()
-        model = compiled(size.variables, rate)
-        self.failed = None
-        # First of the callbacks, so that what the others do at an epoch's end is counted.
-        options = {"epochs": epochs, "verbose": 0, "callbacks": [self.turns, *callbacks]}
-
-        def fit():
-            try:
-                model.fit(**batches(x, y), **options)
-            except BaseException as error:
-                self.failed = error
-            self.turns.done.release()
-
-        # If one fails, the others that wait do not keep the process.
-        self.thread = threading.Thread(target=fit, daemon=True)
-        self.thread.start()
-        self._wait()
-
-    def _wait(self):
-        self.turns.done.acquire()
-        if self.failed:
-            raise self.failed
-
-    def epoch(self):
-        """CPU and wall seconds of the next epoch."""
-        self.turns.go.release()
-        self._wait()
-        return self.turns.ended - self.turns.begun
-
-    def finish(self):
-        self.turns.go.release()
-        self.thread.join()
+    rate, callbacks = make(size)
+    model = compiled(size.variables, rate)
+    options = {"epochs": epochs, "verbose": 0}
+    return Contender(
+        lambda turns: model.fit(**batches(x, y), callbacks=[turns, *callbacks], **options)
+    )
 
 
 def in_turn(running, steps, repeats):
@@ -278,7 +227,7 @@ def measure(names, size, repeats):
     # takes long to compile, and a step takes longer than that matters, one.
     twice = names[::-1] if size.variables < 200 else []
     running = [
-        (name, Contender(CONTENDERS[name], size, x, y, epochs=2 + repeats))
+        (name, contender(CONTENDERS[name], size, x, y, epochs=2 + repeats))
         for name in names + twice
     ]
     seconds = in_turn(running, size.steps, repeats)

@@ -18,7 +18,7 @@ import time
 import callbacks
 import keras
 import numpy as np
-from callbacks import FLOOR, RATE, Contender, Size, compiled, data, floor_of, in_turn, layer_names
+from callbacks import FLOOR, RATE, Size, compiled, contender, data, floor_of, in_turn, layer_names
 from figures import row, tell
 
 import keras_lr
@@ -87,7 +87,7 @@ def measure(size, repeats, names, table, column):
             name,
             RangeTests(size, x, y)
             if name == LR_FIND
-            else Contender(makers[name], size, x, y, epochs=2 + repeats),
+            else contender(makers[name], size, x, y, epochs=2 + repeats),
         )
         for name in names
     ]
