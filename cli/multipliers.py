@@ -52,8 +52,8 @@ def read_multipliers(path: str) -> dict[str, float]:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [key for key, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise BadInput(f"names {one_line(twice, 60)!r} twice.")
     return found
 
