@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from .errors import BadInput, RunFailed, one_line
+from .errors import BadInput, RunFailed, one_line, show_traceback_of, visible
 from .text import can_draw, table_box, table_text
 
 __all__ = ["layers"]
@@ -59,7 +58,7 @@ def layers(
             _layers(model, preset, as_json, trust, backend)
     except Exception as error:
         if show:
-            click.echo("".join(traceback.format_exception(error)), err=True)
+            show_traceback_of(error)
         if isinstance(error, (click.ClickException, BrokenPipeError)):
             raise
         text = f"{type(error).__name__}: {one_line(error)}"
@@ -234,7 +233,6 @@ def _text(rows: list[Row], groups: int | None, rate: float | None, python: str) 
 
 def _table(rows: list[Row], total: int) -> str:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(**table_box(can_draw()))
     table.add_column("Layer", overflow="fold")
@@ -242,7 +240,7 @@ def _table(rows: list[Row], total: int) -> str:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            Text(row.label),
+            visible(row.label),
             f"{row.parameters:,}",
             f"{row.parameters / total:.1%}",
             "yes" if row.trained else "no",

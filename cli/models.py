@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import math
 import os
 import re
 import warnings
@@ -212,33 +213,59 @@ def _stored_bytes(spec: str) -> int:
 
 @contextlib.contextmanager
 def _weights_within(stored: int | None) -> Iterator[None]:
-    """Refuse to make more weights than the file can hold: a tiny file may ask for terabytes."""
+    """Refuse to make more weights than the file can hold: a tiny file may ask for terabytes.
+
+    The states of a stateful RNN count too: they are as large as the batch that the file names.
+    """
     import keras
 
     if stored is None:
         yield
         return
-    add_weight = keras.layers.Layer.add_weight
+    layer, rnn = keras.layers.Layer, keras.layers.RNN
+    add_weight = layer.add_weight
+    kinds = [each for each in vars(keras.layers).values() if isinstance(each, type)]
+    recurrent: dict[Any, Any] = {
+        kind: vars(kind)["get_initial_state"]
+        for kind in kinds
+        if issubclass(kind, rnn) and "get_initial_state" in vars(kind)
+    }
     left = 4 * stored + 2**20
 
     def counted(self: Any, shape: Any = None, *args: Any, **kwargs: Any) -> Any:
+        sizes = shape if isinstance(shape, (tuple, list)) else (shape or 1,)
+        elements = math.prod(int(size or 1) for size in sizes)
+        take(elements, f"{self.name} asks for a weight of shape", shape)
+        return add_weight(self, shape, *args, **kwargs)
+
+    def take(elements: int, who: str, what: Any) -> None:
         nonlocal left
-        elements = 1
-        for size in shape if isinstance(shape, (tuple, list)) else (shape or 1,):
-            elements *= int(size or 1)
         left -= elements
         if left < 0:
             raise BadInput(
-                f"The layer {self.name} asks for a weight of shape {shape}, far more than the file "
-                "holds; the file is damaged, or pass --trust if it is right."
+                f"The layer {who} {what}, far more than the file holds; the file is damaged, or "
+                "pass --trust if it is right."
             )
-        return add_weight(self, shape, *args, **kwargs)
 
-    keras.layers.Layer.add_weight = counted
+    def counting(get_initial_state: Any) -> Any:
+        def counted(self: Any, batch_size: Any = None) -> Any:
+            if self.stateful and isinstance(batch_size, int) and batch_size > 1:
+                one = keras.tree.flatten(get_initial_state(self, 1))
+                elements = batch_size * sum(math.prod(map(int, each.shape)) for each in one)
+                take(elements, f"{self.name} asks for states for a batch of", batch_size)
+            return get_initial_state(self, batch_size)
+
+        return counted
+
+    layer.add_weight = counted
+    for kind, method in recurrent.items():
+        kind.get_initial_state = counting(method)
     try:
         yield
     finally:
-        keras.layers.Layer.add_weight = add_weight
+        layer.add_weight = add_weight
+        for kind, method in recurrent.items():
+            kind.get_initial_state = method
 
 
 def _choose_compiler(model: Any) -> None:

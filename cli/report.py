@@ -147,7 +147,6 @@ def _picture(outcome: Outcome, unicode: bool) -> str:
 def _table(outcome: Outcome, method: str, unicode: bool) -> str:
     """The rules side by side, each with its distance from the answer."""
     from rich.table import Table
-    from rich.text import Text
 
     found = outcome.suggestion
     table = Table(**table_box(unicode))
@@ -158,7 +157,7 @@ def _table(outcome: Outcome, method: str, unicode: bool) -> str:
     for name, answer in outcome.rules.items():
         mark = "the answer" if name == method and found else ""
         if isinstance(answer, str):
-            table.add_row(name, "-", "", Text(textwrap.shorten(answer, 42, placeholder=" ...")))
+            table.add_row(name, "-", "", textwrap.shorten(answer, 42, placeholder=" ..."))
             continue
         ratio = _ratio(answer.learning_rate / found.learning_rate) if found else ""
         table.add_row(name, rate_text(answer.learning_rate), ratio, mark)

@@ -7,6 +7,8 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from .errors import visible
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -26,7 +28,7 @@ LABEL = 15
 
 def labelled(label: str, text: str) -> str:
     return textwrap.fill(
-        " ".join(text.split()) if label not in ("Bounds",) else text,
+        visible(" ".join(text.split()) if label not in ("Bounds",) else text),
         WIDTH,
         initial_indent=f"{label:<{LABEL}}",
         subsequent_indent=" " * LABEL,
@@ -48,12 +50,15 @@ def table_box(unicode: bool) -> dict[str, Any]:
 
 
 def table_text(table: Table) -> str:
-    """A table as lines without colours and without blanks at their ends."""
+    """A table as lines without colours and without blanks at their ends.
+
+    Cells and headings are taken as they are: a name with brackets is no markup.
+    """
     from rich.console import Console
 
     file = io.StringIO()
-    Console(file=file, width=WIDTH, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").splitlines())
+    Console(file=file, width=WIDTH, color_system=None, markup=False, emoji=False).print(table)
+    return "\n".join(visible(line.rstrip()) for line in file.getvalue().rstrip("\n").split("\n"))
 
 
 def can_draw(encoding: str | None = None) -> bool:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from command_line import refused
 
-from keras_lr_cli import models
+import keras_lr
+from keras_lr_cli import errors, models
 from keras_lr_cli.errors import BadInput
+from keras_lr_cli.text import labelled, table_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 
@@ -305,3 +307,86 @@ def test_a_model_that_was_saved_on_torch_has_the_optimizer_of_this_backend(files
     loaded = models.load_model(str(tmp_path / "torch.keras"))
     assert type(loaded.optimizer) is type(keras.optimizers.Adam())
     loaded.fit(*command_line.arrays(), verbose=0)
+
+
+# Names, keys and sizes out of a file
+
+
+HOSTILE = "conv\x1b[2J\x9b31m\u202e\u200b[red]"
+
+
+def test_names_reach_the_terminal_as_escapes(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name=HOSTILE)])
+    model.compile("sgd", "mse")
+    model.save(tmp_path / "m.keras")
+    shown = command_line.run("layers", tmp_path / "m.keras", "--preset", "head:10").stdout
+    assert r"conv\x1b[2J\x9b31m\u202e\u200b[red]" in "".join(shown.split("\n"))
+    assert all(c.isprintable() or c == "\n" for c in shown)
+    (tmp_path / "m.json").write_text(json.dumps({"nothing" + HOSTILE: 2.0}))
+    options = ("--data", tmp_path / "d.npz", "--multipliers", tmp_path / "m.json")
+    np.savez(tmp_path / "d.npz", x=np.zeros((8, 8)), y=np.zeros((8, 4)))
+    message = refused("find", tmp_path / "m.keras", *options)
+    assert r"nothingconv\x1b[2J" in message and message.isprintable()
+    as_json = json.loads(command_line.run("layers", tmp_path / "m.keras", "--json").stdout)
+    assert as_json["layers"][0]["path"] == HOSTILE
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("c", ["\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\u200b", "\ud800"])
+def test_what_does_not_print_is_shown_as_an_escape(c):
+    for text in (errors.visible(f"a{c}b"), errors.one_line(f"a{c}b"), labelled("Why", f"a{c}b")):
+        assert text.endswith("a" + ascii(c)[1:-1] + "b"), text
+    assert errors.visible("é文") == "é文"
+
+
+@pytest.mark.once
+def test_brackets_in_a_table_are_no_markup():
+    from rich.table import Table
+
+    table = Table("[red]name[/red]")
+    table.add_row("[bold]x :smile:")
+    assert "[red]name[/red]" in table_text(table) and "[bold]x :smile:" in table_text(table)
+
+
+def test_key_in_a_file_that_no_engine_would_finish_is_answered_at_once(tmp_path):
+    layers = [keras.Input((8,)), keras.layers.Dense(4, name="a" * 60)]
+    model = keras.Sequential(layers)
+    optimizer = keras_lr.optimizers.LayerwiseLR(keras.optimizers.SGD(), {"a" * 60: 2.0})
+    model.compile(optimizer, "mse")
+    model.save(tmp_path / "m.keras")
+
+    def change(config):
+        (entry,) = config["compile_config"]["optimizer"]["config"]["multipliers"]
+        entry.clear()
+        entry.update(key="(a+)+b", multiplier=2.0)
+
+    rewrite(tmp_path / "m.keras", tmp_path / "bad.keras", change)
+    message = refused("layers", tmp_path / "bad.keras")
+    assert "(a+)+b" in message
+    (tmp_path / "m.json").write_text('{"(a|a)*b": 2.0}')
+    np.savez(tmp_path / "d.npz", x=np.zeros((8, 8)), y=np.zeros((8, 4)))
+    options = ("--data", tmp_path / "d.npz", "--optimizer", "sgd", "--loss", "mse")
+    message = refused("find", tmp_path / "m.keras", *options, "--multipliers", tmp_path / "m.json")
+    assert "matches '(a|a)*b'" in message
+
+
+@pytest.mark.parametrize("kind", ["lstm", "bidirectional", "convolution", "cells"])
+def test_states_larger_than_the_file_are_refused_before_they_are_made(tmp_path, kind):
+    layers = keras.layers
+    shape, layer = {
+        "lstm": ((2, 3), layers.LSTM(8, stateful=True)),
+        "bidirectional": ((2, 3), layers.Bidirectional(layers.GRU(8, stateful=True))),
+        "convolution": ((2, 5, 1), layers.ConvLSTM1D(2, 3, stateful=True)),
+        "cells": ((2, 3), layers.RNN([layers.LSTMCell(4), layers.GRUCell(3)], stateful=True)),
+    }[kind]
+    model = keras.Sequential([keras.Input(shape, batch_size=2), layer])
+    model.save(tmp_path / "m.keras")
+    assert command_line.run("layers", tmp_path / "m.keras").exit_code == 0
+
+    def change(config):
+        text = json.dumps(config).replace("[2, ", "[20000000, ")
+        config.update(json.loads(text))
+
+    rewrite(tmp_path / "m.keras", tmp_path / "bad.keras", change)
+    message = refused("layers", tmp_path / "bad.keras")
+    assert "asks for states for a batch of 20000000, far more than the file holds" in message
