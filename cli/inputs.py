@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from . import data as sources
-from .distribution import distributed
+from .distribution import distributed, shared_equally
 from .errors import BadInput, RunFailed, one_line
 from .functions import is_function
 from .models import check_model_file, load_model
@@ -183,4 +183,7 @@ def read_inputs(asked: Asked, outputs: Mapping[str, str | None], seed: int | Non
             validation, model, batch_size=size, target=asked.target, validation=True
         )
         check_data(held_out, model, validation)
+    if asked.distribute:
+        given = shared_equally(given, asked.distribute)
+        held_out = held_out and shared_equally(held_out, asked.distribute)
     return Inputs(asked, model, multipliers, given, held_out, data, backend, own_code)
