@@ -65,7 +65,7 @@ def shared_equally(data: Data, name: str) -> Data:
     )
     kept = total - rest
     weight = None if data.sample_weight is None else first(data.sample_weight, kept)
-    return Data(first(data.x, kept), first(data.y, kept), weight)
+    return Data(first(data.x, kept), first(data.y, kept), weight, data.classes)
 
 
 def _devices(backend: str) -> list[str]:

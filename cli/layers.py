@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from .errors import BadInput, RunFailed, one_line, show_traceback_of, visible
+from .options import import_option
 from .text import can_draw, table_box, table_text
 
 __all__ = ["layers"]
@@ -31,11 +32,18 @@ FORMS = "decay:FACTOR[:MIN_SCALE], head:FACTOR or discriminative:LOW:HIGH"
 @click.argument("model", metavar="MODEL")
 @click.option("--preset", metavar="RECIPE", help="Make multipliers; see above.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and no more.")
+@import_option
 @click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda).")
 @click.option("--backend", metavar="NAME", help="tensorflow, jax or torch.")
 @click.option("--traceback", "show", is_flag=True, help="Show the traceback of an error.")
 def layers(
-    model: str, preset: str | None, as_json: bool, trust: bool, backend: str | None, show: bool
+    model: str,
+    preset: str | None,
+    as_json: bool,
+    imports: tuple[str, ...],
+    trust: bool,
+    backend: str | None,
+    show: bool,
 ) -> None:
     """Show the layers of MODEL, and a multiplier of the learning rate for each.
 
@@ -55,7 +63,7 @@ def layers(
 
     try:
         with short_warnings():
-            _layers(model, preset, as_json, trust, backend)
+            _layers(model, preset, as_json, imports, trust, backend)
     except Exception as error:
         if show:
             show_traceback_of(error)
@@ -76,8 +84,15 @@ class Row:
     multiplier: float | None
 
 
-def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: str | None) -> None:
-    from .functions import is_function
+def _layers(
+    spec: str,
+    preset: str | None,
+    as_json: bool,
+    imports: tuple[str, ...],
+    trust: bool,
+    backend: str | None,
+) -> None:
+    from .functions import import_modules, is_function
     from .models import check_model_file, load_model
     from .multipliers import in_python, labels_of
     from .quiet import stdout_to_stderr
@@ -85,9 +100,10 @@ def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: 
 
     recipe = None if preset is None else _recipe(preset)
     check_model_file(spec)
-    lean = not is_function(spec)
+    lean = not imports and not is_function(spec)
     with stdout_to_stderr():
         backend = start(backend, lean=lean)
+        import_modules(imports)
         model = load_model(spec, trust=trust, compiled=False, lean=lean)
         from keras_lr.blocks import groups_of, parts_of
         from keras_lr.presets import keys_of

@@ -53,6 +53,7 @@ class Outcome:
     written: dict[str, str]  # "plot", "save": path
     multipliers: dict[str, float] | None = None  # as in the file, if there is one
     multipliers_spec: str = ""
+    classes: list[str] | None = None  # of a target that held text
 
 
 def to_json(outcome: Outcome) -> str:
@@ -74,6 +75,7 @@ def to_json(outcome: Outcome) -> str:
         },
         "model": outcome.model_spec,
         "data": outcome.data_spec,
+        "classes": outcome.classes,
         "backend": outcome.backend,
         "optimizer": outcome.optimizer,
         "multipliers": outcome.multipliers,

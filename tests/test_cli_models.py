@@ -1,7 +1,9 @@
 """Models as users have them: saved, not compiled, damaged, hostile, or made by a function."""
 
+import importlib
 import io
 import json
+import sys
 import zipfile
 
 import command_line
@@ -361,8 +363,8 @@ def test_key_in_a_file_that_no_engine_would_finish_is_answered_at_once(tmp_path)
         entry.update(key="(a+)+b", multiplier=2.0)
 
     rewrite(tmp_path / "m.keras", tmp_path / "bad.keras", change)
-    message = refused("layers", tmp_path / "bad.keras")
-    assert "(a+)+b" in message
+    shown = command_line.run("layers", tmp_path / "bad.keras")
+    assert shown.exit_code == 0 and "No trainable variable matches '(a+)+b'" in shown.stderr
     (tmp_path / "m.json").write_text('{"(a|a)*b": 2.0}')
     np.savez(tmp_path / "d.npz", x=np.zeros((8, 8)), y=np.zeros((8, 4)))
     options = ("--data", tmp_path / "d.npz", "--optimizer", "sgd", "--loss", "mse")
@@ -390,3 +392,94 @@ def test_states_larger_than_the_file_are_refused_before_they_are_made(tmp_path, 
     rewrite(tmp_path / "m.keras", tmp_path / "bad.keras", change)
     message = refused("layers", tmp_path / "bad.keras")
     assert "asks for states for a batch of 20000000, far more than the file holds" in message
+
+
+# What another Keras saved, and classes of the user's own
+
+
+def test_file_of_a_newer_keras_names_both_versions(files, tmp_path):
+    with zipfile.ZipFile(files / "model.keras") as old:
+        with zipfile.ZipFile(tmp_path / "new.keras", "w") as new:
+            for name in old.namelist():
+                content = old.read(name)
+                if name == "metadata.json":
+                    content = json.dumps({"keras_version": "9.2.1"}).encode()
+                if name == "config.json":
+                    content = content.replace(b'"Dense"', b'"FutureDense"')
+                new.writestr(name, content)
+    message = refused("find", tmp_path / "new.keras", "--data", files / "model.npz")
+    assert f"was saved by Keras 9.2.1, and Keras {keras.__version__} cannot load it" in message
+    assert "pip install -U keras" in message
+
+
+def test_file_of_keras_2_with_metrics_takes_options(files, tmp_path):
+    with h5py.File(tmp_path / "old.h5", "w") as new, h5py.File(files / "model.h5") as file:
+        for name in file:
+            file.copy(name, new)
+        new.attrs.update(file.attrs)
+        training = json.loads(file.attrs["training_config"])
+        config = {"name": "accuracy", "dtype": "float32", "fn": "sparse_categorical_accuracy"}
+        training["metrics"] = [[{"class_name": "OldMeanMetric", "config": config}]]
+        new.attrs["training_config"] = json.dumps(training)
+        new.attrs["keras_version"] = "2.15.0"
+    message = refused("find", tmp_path / "old.h5", "--data", files / "model.npz")
+    assert "old.h5, which Keras 2.15.0 saved, cannot be read" in message
+    assert "--optimizer adam --loss mse" in message
+    loss = "sparse_categorical_crossentropy"
+    model = models.load_model(str(tmp_path / "old.h5"), optimizer="adam", loss=loss)
+    assert model.compiled
+    shown = command_line.run("layers", tmp_path / "old.h5")
+    assert shown.exit_code == 0 and "dense" in shown.stdout
+
+
+@pytest.mark.once
+def test_saved_model_is_refused_with_a_way_out(tmp_path):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"x")
+    with pytest.raises(BadInput, match=r"is a SavedModel, .* model.save\('model.keras'\)"):
+        models.check_model_file(str(tmp_path / "saved"))
+
+
+OWN = """
+import keras
+@keras.saving.register_keras_serializable("own")
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+"""
+
+
+def test_import_registers_the_classes_of_a_module(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = f"own_{keras.backend.backend()}"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    own = importlib.import_module(name)
+    model = keras.Sequential([keras.Input((8,)), own.Doubled(), keras.layers.Dense(4)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save("m.keras")
+    sys.path.pop()
+    del sys.modules[name]
+    keras.saving.get_custom_objects().clear()
+    message = refused("layers", "m.keras")
+    assert "a class that Keras does not know; pass --import" in message
+    before = list(sys.path)
+    for command in (["layers", "m.keras"], ["find", "m.keras", "--steps", 12]):
+        data = ["--data", files / "model.npz"] if command[0] == "find" else []
+        result = command_line.run(*command, *data, "--import", name)
+        assert ("36 parameters" if command[0] == "layers" else "It cost") in result.stdout
+    assert sys.path == before
+    assert "No module not_there" in refused("layers", "m.keras", "--import", "not_there")
+    assert "the name of a module" in refused("layers", "m.keras", "--import", "own.py/x")
+
+
+def test_layers_need_no_compile_state(files, tmp_path):
+    def change(config):
+        unknown = {"class_name": "Adamantine", "registered_name": "Adamantine"}
+        config["compile_config"]["optimizer"].update(unknown)
+
+    rewrite(files / "model.keras", tmp_path / "m.keras", change)
+    message = refused("find", tmp_path / "m.keras", "--data", files / "model.npz")
+    assert "cannot be read; name them, as in --optimizer adam --loss mse" in message
+    shown = command_line.run("layers", tmp_path / "m.keras")
+    assert shown.exit_code == 0 and "cannot be read" in shown.stderr
