@@ -13,7 +13,7 @@ import click
 
 from .errors import BadInput, RunFailed, one_line, show_traceback_of, visible
 from .options import import_option
-from .text import can_draw, table_box, table_text
+from .text import can_draw, is_narrow, table_box, table_text, width
 
 __all__ = ["layers"]
 
@@ -22,6 +22,7 @@ PRESETS = {  # what follows the name, separated by colons; the last may be left 
     "head": ("FACTOR",),
     "discriminative": ("LOW", "HIGH"),
 }
+COLUMNS = ("Parameters", "Share", "Trains", "Multiplier")
 FORMS = "decay:FACTOR[:MIN_SCALE], head:FACTOR or discriminative:LOW:HIGH"
 
 
@@ -233,18 +234,24 @@ def _text(rows: list[Row], groups: int | None, rate: float | None, python: str) 
     summary = f"{total:,} parameters, {sum(row.trained for row in rows):,} of them train."
     if without:
         summary += f" {without} {'layer' if without == 1 else 'layers'} without weights left out."
-    blocks = [_table([row for row in rows if row.parameters], total), summary]
+    blocks = [_table([row for row in rows if row.parameters], total), _filled(summary)]
     if groups is not None:
         smallest = min(row.multiplier for row in rows if row.multiplier is not None)
         number = f"{groups} group" if groups == 1 else f"{groups} groups"
-        blocks.append(f"{number} of layers; the smallest multiplier is {smallest:.3g}.")
+        blocks.append(_filled(f"{number} of layers; the smallest multiplier is {smallest:.3g}."))
     if rate is not None:
-        blocks.append(f"The optimizer's learning rate has to be {rate:g}: that of the head.")
+        blocks.append(
+            _filled(f"The optimizer's learning rate has to be {rate:g}: that of the head.")
+        )
     if any(row.trained and row.multiplier is None for row in rows):
-        blocks.append("A multiplier that varies changes with time, or within the layer.")
+        blocks.append(_filled("A multiplier that varies changes with time, or within the layer."))
     if python:
         blocks.append("In Python:\n" + textwrap.indent(python, "  "))
     return "\n\n".join(block for block in blocks if block)
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, width())
 
 
 def _table(rows: list[Row], total: int) -> str:
@@ -252,16 +259,17 @@ def _table(rows: list[Row], total: int) -> str:
 
     table = Table(**table_box(can_draw()))
     table.add_column("Layer", overflow="fold")
-    for name in ("Parameters", "Share", "Trains", "Multiplier"):
+    names = ("Parameters", "Multiplier") if is_narrow() else COLUMNS
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            visible(row.label),
-            f"{row.parameters:,}",
-            f"{row.parameters / total:.1%}",
-            "yes" if row.trained else "no",
-            "-" if not row.trained else _multiplier(row.multiplier),
-        )
+        cells = {
+            "Parameters": f"{row.parameters:,}",
+            "Share": f"{row.parameters / total:.1%}",
+            "Trains": "yes" if row.trained else "no",
+            "Multiplier": "-" if not row.trained else _multiplier(row.multiplier),
+        }
+        table.add_row(visible(row.label), *(cells[name] for name in names))
     return table_text(table)
 
 
