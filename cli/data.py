@@ -18,6 +18,7 @@ KINDS = (
     "an .npz file, x.npy,y.npy, a .csv, .tsv or .parquet file with --target, a folder, or "
     "module:function"
 )
+SAVED_DATASET = "dataset_spec.pb"  # in a folder that tf.data.Dataset.save wrote
 TRAINING = (("x", "y"), ("x_train", "y_train"))
 VALIDATION = (("x_val", "y_val"), ("x_valid", "y_valid"), ("x_test", "y_test"))
 
@@ -110,6 +111,8 @@ def load_data(
     try:
         if is_function(source):
             return _made(call(source), source)
+        if os.path.isfile(os.path.join(source, SAVED_DATASET)):
+            return Data(_saved_dataset(source, model, batch_size or 32))
         if os.path.isdir(source):
             from .folders import load_folder
 
@@ -150,6 +153,23 @@ def _made(made: Any, spec: str) -> Data:
     if isinstance(made, (str, dict)) or (hasattr(made, "shape") and hasattr(made, "dtype")):
         raise BadInput(f"{spec} returned a {type(made).__name__} without targets; return (x, y).")
     return Data(made)
+
+
+def _saved_dataset(path: str, model: Any, batch_size: int) -> Any:
+    """What `tf.data.Dataset.save` wrote, in batches if it was saved example by example."""
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise BadInput(f"Reading {path} needs TensorFlow; pip install tensorflow.") from error
+    dataset = tf.data.Dataset.load(path)
+    parts = dataset.element_spec
+    if not isinstance(parts, tuple) or len(parts) not in (2, 3):
+        raise BadInput(f"{path} must hold pairs (x, y); its elements have another form.")
+    inputs = getattr(model, "inputs", None) or []
+    ranks = [part.shape.rank for part in tf.nest.flatten(parts[0])]
+    if len(ranks) == len(inputs) and ranks == [len(tensor.shape) - 1 for tensor in inputs]:
+        dataset = dataset.batch(batch_size)
+    return dataset
 
 
 def _array(path: str) -> Any:

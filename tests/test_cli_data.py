@@ -557,3 +557,18 @@ def test_without_data_the_file_beside_the_model_is_looked_for(files, tmp_path):
     (tmp_path / "alone.keras").write_bytes((files / "model.keras").read_bytes())
     message = refused("find", tmp_path / "alone.keras")
     assert "alone.npz" in message and "(None, 8)" in message and "(None, 4)" in message
+
+
+@pytest.mark.parametrize("batch", [None, 16])
+def test_saved_data_set_is_read_in_batches(files, tmp_path, batch):
+    tf = pytest.importorskip("tensorflow")
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
+    (dataset if batch is None else dataset.batch(batch)).save(str(tmp_path / "saved"))
+    data = load_data(str(tmp_path / "saved"), command_line.compiled(), batch_size=8)
+    first = next(iter(data.x))
+    assert first[0].shape == (batch or 8, 8) and len(data.x) == 64 // (batch or 8)
+    options = ("--data", tmp_path / "saved", "--steps", 12)
+    assert "It cost" in command_line.run("find", files / "model.keras", *options).stdout
+    tf.data.Dataset.from_tensor_slices(X).save(str(tmp_path / "alone"))
+    message = refused("find", files / "model.keras", "--data", tmp_path / "alone")
+    assert "must hold pairs (x, y)" in message
