@@ -16,6 +16,7 @@ from .find import find
 from .layers import layers
 from .preview import preview
 from .search import search
+from .shell import fit_to_terminal
 
 __all__ = ["main"]
 
@@ -85,3 +86,4 @@ main.add_command(find)
 main.add_command(layers)
 main.add_command(preview)
 main.add_command(search)
+fit_to_terminal(main)

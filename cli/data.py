@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
 from .errors import BadInput, one_line
 from .functions import call, is_function
+from .tables import TABLES, Columns, columns_of, load_table
 
 __all__ = ["Data", "check_source", "load_data", "source_beside"]
 
 KINDS = (
-    "an .npz file, x.npy,y.npy, a .csv or .parquet file with --target, a folder, or module:function"
+    "an .npz file, x.npy,y.npy, a .csv, .tsv or .parquet file with --target, a folder, or "
+    "module:function"
 )
+SAVED_DATASET = "dataset_spec.pb"  # in a folder that tf.data.Dataset.save wrote
 TRAINING = (("x", "y"), ("x_train", "y_train"))
 VALIDATION = (("x_val", "y_val"), ("x_valid", "y_valid"), ("x_test", "y_test"))
-TABLES = (".csv", ".parquet")
 
 
 @dataclass
@@ -30,14 +30,26 @@ class Data:
     x: Any
     y: Any = None
     sample_weight: Any = None
+    classes: list[str] | None = None  # the names of the labels, if text was encoded
 
     @property
     def is_arrays(self) -> bool:
         return self.y is not None
 
 
-def check_source(source: str, option: str = "--data", target: str | None = None) -> None:
+def check_source(
+    source: str,
+    option: str = "--data",
+    target: str | None = None,
+    features: str | None = None,
+    drop: str | None = None,
+) -> None:
     """What can be said without reading it: does it exist, and is it of a kind that we read?"""
+    for_tables = {"--features": features, "--drop": drop}
+    for name, given in for_tables.items():
+        columns_of(given, name)
+        if given is not None and (os.path.isdir(source) or not source.endswith(TABLES)):
+            raise BadInput(f"{name} chooses columns of a table; {option} {source} is none.")
     if is_function(source):
         return
     paths = _pair(source) or [source]
@@ -73,6 +85,9 @@ def load_data(
     *,
     batch_size: int | None = None,
     target: str | None = None,
+    features: str | None = None,
+    drop: str | None = None,
+    classes: Sequence[str] | None = None,
     validation: bool = False,
 ) -> Data:
     """Read the data that `source` names.
@@ -84,15 +99,20 @@ def load_data(
             several inputs.
         batch_size: Examples per batch of a folder of images; `None` means 32.
         target: Column of a table that holds the targets.
+        features: Columns of a table for the model, with commas between them; `None` means all.
+        drop: Columns of a table to leave out.
+        classes: Names of the labels of the training data, for a table with text as targets.
         validation: Prefer the arrays `x_val` and `y_val` of an `.npz` file.
 
     Raises:
         BadInput: If the source is missing, damaged, empty or without the expected names.
     """
-    check_source(source, "--validation" if validation else "--data", target)
+    check_source(source, "--validation" if validation else "--data", target, features, drop)
     try:
         if is_function(source):
             return _made(call(source), source)
+        if os.path.isfile(os.path.join(source, SAVED_DATASET)):
+            return Data(_saved_dataset(source, model, batch_size or 32))
         if os.path.isdir(source):
             from .folders import load_folder
 
@@ -101,7 +121,14 @@ def load_data(
         if source.endswith(".npz"):
             return _npz(source, model, VALIDATION + TRAINING if validation else TRAINING)
         if source.endswith(TABLES):
-            return _table(source, str(target), model)
+            asked = Columns(
+                str(target),
+                columns_of(features, "--features"),
+                columns_of(drop, "--drop") or (),
+                classes,
+            )
+            x, y, classes = load_table(source, asked, model)
+            return Data(x, y, classes=classes and list(classes))
         return Data(*(_array(path) for path in _pair(source)))
     except (BadInput, KeyboardInterrupt):
         raise
@@ -126,6 +153,23 @@ def _made(made: Any, spec: str) -> Data:
     if isinstance(made, (str, dict)) or (hasattr(made, "shape") and hasattr(made, "dtype")):
         raise BadInput(f"{spec} returned a {type(made).__name__} without targets; return (x, y).")
     return Data(made)
+
+
+def _saved_dataset(path: str, model: Any, batch_size: int) -> Any:
+    """What `tf.data.Dataset.save` wrote, in batches if it was saved example by example."""
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise BadInput(f"Reading {path} needs TensorFlow; pip install tensorflow.") from error
+    dataset = tf.data.Dataset.load(path)
+    parts = dataset.element_spec
+    if not isinstance(parts, tuple) or len(parts) not in (2, 3):
+        raise BadInput(f"{path} must hold pairs (x, y); its elements have another form.")
+    inputs = getattr(model, "inputs", None) or []
+    ranks = [part.shape.rank for part in tf.nest.flatten(parts[0])]
+    if len(ranks) == len(inputs) and ranks == [len(tensor.shape) - 1 for tensor in inputs]:
+        dataset = dataset.batch(batch_size)
+    return dataset
 
 
 def _array(path: str) -> Any:
@@ -201,53 +245,3 @@ def _believable(file: Any, size: int, label: str) -> None:
         claimed *= length
     if claimed > size or min(shape, default=0) < 0:
         raise BadInput(f"{label} claims the shape {shape} but its file is shorter; it is damaged.")
-
-
-def _table(path: str, target: str, model: Any) -> Data:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise BadInput(f"Reading {path} needs pandas; pip install pandas.") from error
-    if path.endswith(".csv"):
-        table = pd.read_csv(path)
-    else:
-        try:
-            table = pd.read_parquet(path)
-        except ImportError as error:
-            raise BadInput(f"Reading {path} needs pyarrow; pip install pyarrow.") from error
-    columns = [str(name) for name in table.columns]
-    table.columns = columns
-    if target not in columns:
-        shown = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
-        raise BadInput(f"{path} has no column {target!r}; its columns are: {shown}.")
-    if columns.count(target) > 1:
-        raise BadInput(f"{path} has several columns named {target!r}.")
-    not_numbers = [
-        name
-        for name, kind in zip(columns, table.dtypes, strict=True)
-        if not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind))
-    ]
-    if not_numbers:
-        raise BadInput(
-            f"{path} has columns that are not numbers: {', '.join(not_numbers[:8])}; encode them "
-            "as numbers or drop them."
-        )
-    y = table.pop(target).to_numpy()
-    if not len(table.columns):
-        raise BadInput(f"{path} has no columns but the target {target!r}.")
-    return Data(_as_model_wants(table.to_numpy(dtype="float32"), model), y)
-
-
-def _as_model_wants(x: Any, model: Any) -> Any:
-    """A row of a table may be an image written out: shape it as the model's only input."""
-    inputs = getattr(model, "inputs", None) or []
-    if len(inputs) != 1 or len(inputs[0].shape) <= 2 or None in inputs[0].shape[1:]:
-        return x
-    shape = tuple(inputs[0].shape[1:])
-    size = 1
-    for length in shape:
-        size *= length
-    if x.shape[1] != size:
-        return x
-    click.echo(f"Each row of {size} numbers is taken as an example of shape {shape}.", err=True)
-    return x.reshape(-1, *shape)

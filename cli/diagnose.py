@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .errors import BadInput, ending, one_line
+from .errors import BadInput, ending, one_line, visible
+from .text import width
 
 __all__ = ["diagnose"]
 
@@ -66,7 +67,7 @@ def diagnose(
         for name in found.names:
             click.echo(name)
     else:
-        click.echo(found.to_text())
+        click.echo("\n".join(map(visible, found.to_text(width=width()).split("\n"))))
     if strict and any(finding.severity != "hint" for finding in found):
         click.get_current_context().exit(1)
 

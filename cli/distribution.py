@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
+import click
+
+from .data import Data
 from .errors import BadInput
 
-__all__ = ["STRATEGIES", "distributed"]
+__all__ = ["STRATEGIES", "distributed", "shared_equally"]
 
 # What each needs.
 STRATEGIES = {"mirrored": "tensorflow", "data-parallel": "jax"}
@@ -34,6 +38,34 @@ def distributed(name: str, backend: str) -> contextlib.AbstractContextManager[No
             f"({', '.join(devices)}). Leave --distribute out."
         )
     return _mirrored(devices) if name == "mirrored" else _data_parallel()
+
+
+def shared_equally(data: Data, name: str) -> Data:
+    """The data without the last rows that the devices cannot share equally, and a line about them.
+
+    Mirrored devices share any batch. Of a data set that brings its own batches, the library
+    refuses what cannot be shared.
+    """
+    if name != "data-parallel" or not data.is_arrays:
+        return data
+    import keras
+
+    def first(value: Any, rows: int) -> Any:
+        return keras.tree.map_structure(lambda part: part[:rows], value)
+
+    devices = len(_devices(STRATEGIES[name]))
+    total = len(keras.tree.flatten(data.x)[0])
+    rest = total % devices
+    if not rest or total < devices:
+        return data
+    told = "The last row is" if rest == 1 else f"The last {rest} rows are"
+    click.echo(
+        f"{told} left out of {total}, so that {devices} devices share every batch equally.",
+        err=True,
+    )
+    kept = total - rest
+    weight = None if data.sample_weight is None else first(data.sample_weight, kept)
+    return Data(first(data.x, kept), first(data.y, kept), weight, data.classes)
 
 
 def _devices(backend: str) -> list[str]:

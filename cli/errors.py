@@ -9,7 +9,15 @@ from contextlib import contextmanager
 
 import click
 
-__all__ = ["BadInput", "Interrupted", "RunFailed", "ending", "one_line"]
+__all__ = [
+    "BadInput",
+    "Interrupted",
+    "RunFailed",
+    "ending",
+    "one_line",
+    "show_traceback_of",
+    "visible",
+]
 
 
 class BadInput(click.ClickException):
@@ -33,6 +41,17 @@ class Interrupted(click.ClickException):
         super().__init__(message or "Interrupted; the model file was not touched.")
 
 
+def visible(text: str) -> str:
+    """Text out of a file, safe for a terminal: what does not print is shown as an escape.
+
+    A name may hold an escape sequence, a line end, or a mark that turns the direction of writing.
+
+    >>> visible("conv\\x1b[2J")
+    'conv\\\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(error: BaseException | str, limit: int = 400) -> str:
     """The message on one line, without the configurations that Keras likes to append."""
     text = str(error) or type(error).__name__
@@ -40,9 +59,14 @@ def one_line(error: BaseException | str, limit: int = 400) -> str:
         text = f"{error} is missing"
     text = re.sub(r"Object file traceback:.*|Traceback \(most recent.*", "", text, flags=re.DOTALL)
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    text = "".join(c if c.isprintable() else " " for c in text)
-    text = " ".join(text.split()).strip()
+    text = visible(" ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 4].rsplit(" ", 1)[0] + " ..."
+
+
+def show_traceback_of(error: BaseException) -> None:
+    """The traceback on stderr; its messages may quote names out of a file."""
+    text = "".join(traceback.format_exception(error))
+    click.echo("\n".join(map(visible, text.split("\n"))), err=True)
 
 
 @contextmanager
@@ -58,7 +82,7 @@ def ending(failed: str, show_traceback: bool, interrupted: str | None = None) ->
         yield
     except (Exception, KeyboardInterrupt) as error:
         if show_traceback:
-            click.echo("".join(traceback.format_exception(error)), err=True)
+            show_traceback_of(error)
         if isinstance(error, (click.ClickException, BrokenPipeError)):
             raise
         if isinstance(error, KeyboardInterrupt):

@@ -140,7 +140,7 @@ def find(model: str, **given: Any) -> None:
     SRC is one of
       train.npz           arrays x and y, or x_train and y_train
       x.npy,y.npy         two arrays, with a comma between the files
-      train.csv           or .parquet, with --target COL
+      train.csv           .tsv or .parquet, with --target COL
       folder/             one sub-folder a class, of images or of .txt files
       module:function     returns (x, y) or any data set that fit takes
     """
@@ -182,6 +182,7 @@ def _find(
     warnings.simplefilter("ignore")  # the answer shows its own; undone with `short_warnings`
     outcome = _judge(test, method)
     outcome.update(model_spec=spec, data_spec=inputs.data_spec, backend=inputs.backend)
+    outcome["classes"] = inputs.given.classes
     used = type(getattr(inputs.model, "optimizer", None)).__name__
     outcome["optimizer"] = test.provenance.get("optimizer", used)
     if asked.multipliers:

@@ -10,7 +10,7 @@ import click
 from .errors import BadInput, one_line
 from .models import loss_name
 
-__all__ = ["load_folder"]
+__all__ = ["labels_for", "load_folder"]
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 DEFAULT_SIZE = 224
@@ -37,13 +37,24 @@ def load_folder(folder: str, model: Any, batch_size: int) -> tuple[Any, Any]:
             f"{folder} must hold one folder a class, with images or .txt files in them; "
             f"it has {len(classes)} folders and none of these files."
         )
-    labels = _labels([label for _, label in (images or texts)], len(classes), folder, model)
+    labels = labels_for([label for _, label in (images or texts)], len(classes), folder, model)
     if images:
         return _images([path for path, _ in images], labels, model, batch_size), None
     return _texts([path for path, _ in texts], folder, model), labels
 
 
-def _labels(codes: list[int], classes: int, folder: str, model: Any) -> Any:
+def labels_for(codes: list[int], classes: int, source: str, model: Any) -> Any:
+    """Numbers of classes as the model's loss takes them.
+
+    Args:
+        codes: The class of each example.
+        classes: How many there are.
+        source: Where they come from, for messages.
+        model: The compiled model.
+
+    Raises:
+        BadInput: If the model tells fewer classes apart.
+    """
     import numpy as np
 
     outputs = getattr(model, "outputs", None) or []
@@ -52,10 +63,10 @@ def _labels(codes: list[int], classes: int, folder: str, model: Any) -> Any:
     array = np.asarray(codes, dtype="int32")
     if loss.startswith("binary") and width in (1, None):
         if classes != 2:
-            raise BadInput(f"{folder} has {classes} classes; a model with {loss} tells two apart.")
+            raise BadInput(f"{source} has {classes} classes; a model with {loss} tells two apart.")
         return array.astype("float32")[:, None]
     if width is not None and classes > width:
-        raise BadInput(f"{folder} has {classes} classes but the model has only {width} outputs.")
+        raise BadInput(f"{source} has {classes} classes but the model has only {width} outputs.")
     if loss.startswith("sparse"):
         return array
     return np.eye(width or classes, dtype="float32")[array]

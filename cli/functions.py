@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .errors import BadInput, one_line
 
-__all__ = ["call", "is_function"]
+__all__ = ["call", "import_modules", "is_function"]
 
 
 def is_function(spec: str) -> bool:
@@ -25,19 +27,8 @@ def call(spec: str) -> Any:
         BadInput: If there is no such module or function, or it raises.
     """
     module_name, _, path = spec.partition(":")
-    folder = os.getcwd()
-    sys.path.insert(0, folder)
-    try:
-        try:
-            made: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name and (module_name + ".").startswith(error.name + "."):
-                raise BadInput(
-                    f"No module {error.name} in the current folder or among the installed packages."
-                ) from error
-            raise BadInput(f"{module_name} imports {error.name}, which is missing.") from error
-        except Exception as error:
-            raise BadInput(_raised(module_name, error)) from error
+    with _current_folder_first():
+        made = _imported(module_name)
         for name in path.split("."):
             if not hasattr(made, name):
                 raise BadInput(f"The module {module_name} has no {path}.")
@@ -48,9 +39,45 @@ def call(spec: str) -> Any:
             return made()
         except Exception as error:
             raise BadInput(_raised(spec, error)) from error
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import modules, the current folder first, for what they register with Keras.
+
+    Raises:
+        BadInput: If there is no such module, or it raises.
+    """
+    with _current_folder_first():
+        for name in names:
+            if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
+                raise BadInput(
+                    f"--import takes the name of a module, as in package.layers; got {name!r}."
+                )
+            _imported(name)
+
+
+@contextlib.contextmanager
+def _current_folder_first() -> Iterator[None]:
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
     finally:
         if folder in sys.path:
             sys.path.remove(folder)
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name + ".").startswith(error.name + "."):
+            raise BadInput(
+                f"No module {error.name} in the current folder or among the installed packages."
+            ) from error
+        raise BadInput(f"{name} imports {error.name}, which is missing.") from error
+    except Exception as error:
+        raise BadInput(_raised(name, error)) from error
 
 
 def _raised(spec: str, error: Exception) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from . import data as sources
-from .distribution import distributed
+from .distribution import distributed, shared_equally
 from .errors import BadInput, RunFailed, one_line
-from .functions import is_function
+from .functions import import_modules, is_function
 from .models import check_model_file, load_model
 from .multipliers import put_multipliers, read_multipliers
 from .outputs import check_outputs, try_outputs
@@ -33,6 +33,8 @@ class Asked:
     spec: str
     data: str | None
     target: str | None
+    features: str | None
+    drop: str | None
     validation: str | None
     batch_size: int | None
     optimizer: str | None
@@ -42,6 +44,7 @@ class Asked:
     trust: bool
     backend: str | None
     cache: bool
+    imports: tuple[str, ...] = ()
     distribute: str | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
 
@@ -154,10 +157,10 @@ def read_inputs(asked: Asked, outputs: Mapping[str, str | None], seed: int | Non
     data = asked.data or sources.source_beside(spec)
     for source, option in ((data, "--data"), (validation, "--validation")):
         if source:
-            sources.check_source(source, option, asked.target)
+            sources.check_source(source, option, asked.target, asked.features, asked.drop)
     read = [spec, *(source for source in (data, validation) if source)]
     check_outputs(outputs, [*read, *([asked.multipliers] if asked.multipliers else [])])
-    own_code = any(is_function(each) for each in read)
+    own_code = bool(asked.imports) or any(is_function(each) for each in read)
     backend = start(asked.backend, cache=asked.cache, lean=not own_code)
     if asked.distribute:
         click.get_current_context().with_resource(distributed(asked.distribute, backend))
@@ -165,6 +168,7 @@ def read_inputs(asked: Asked, outputs: Mapping[str, str | None], seed: int | Non
         import keras
 
         keras.utils.set_random_seed(seed % 2**32)
+    import_modules(asked.imports)
     model, multipliers = asked.load_model(lean=not own_code)
     from .checks import check_data, describe_inputs
 
@@ -175,12 +179,20 @@ def read_inputs(asked: Asked, outputs: Mapping[str, str | None], seed: int | Non
             f"No --data was given and there is no {beside}; the model wants "
             f"{describe_inputs(model)}."
         )
-    given = sources.load_data(data, model, batch_size=size, target=asked.target)
+    columns: dict[str, Any] = {
+        "target": asked.target,
+        "features": asked.features,
+        "drop": asked.drop,
+    }
+    given = sources.load_data(data, model, batch_size=size, **columns)
     check_data(given, model, data)
     held_out = None
     if validation:
         held_out = sources.load_data(
-            validation, model, batch_size=size, target=asked.target, validation=True
+            validation, model, batch_size=size, classes=given.classes, validation=True, **columns
         )
         check_data(held_out, model, validation)
+    if asked.distribute:
+        given = shared_equally(given, asked.distribute)
+        held_out = held_out and shared_equally(held_out, asked.distribute)
     return Inputs(asked, model, multipliers, given, held_out, data, backend, own_code)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from .errors import BadInput, RunFailed, one_line
-from .text import can_draw, table_box, table_text
+from .errors import BadInput, RunFailed, one_line, show_traceback_of, visible
+from .options import import_option
+from .text import can_draw, is_narrow, table_box, table_text, width
 
 __all__ = ["layers"]
 
@@ -22,6 +22,7 @@ PRESETS = {  # what follows the name, separated by colons; the last may be left 
     "head": ("FACTOR",),
     "discriminative": ("LOW", "HIGH"),
 }
+COLUMNS = ("Parameters", "Share", "Trains", "Multiplier")
 FORMS = "decay:FACTOR[:MIN_SCALE], head:FACTOR or discriminative:LOW:HIGH"
 
 
@@ -32,11 +33,18 @@ FORMS = "decay:FACTOR[:MIN_SCALE], head:FACTOR or discriminative:LOW:HIGH"
 @click.argument("model", metavar="MODEL")
 @click.option("--preset", metavar="RECIPE", help="Make multipliers; see above.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and no more.")
+@import_option
 @click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda).")
 @click.option("--backend", metavar="NAME", help="tensorflow, jax or torch.")
 @click.option("--traceback", "show", is_flag=True, help="Show the traceback of an error.")
 def layers(
-    model: str, preset: str | None, as_json: bool, trust: bool, backend: str | None, show: bool
+    model: str,
+    preset: str | None,
+    as_json: bool,
+    imports: tuple[str, ...],
+    trust: bool,
+    backend: str | None,
+    show: bool,
 ) -> None:
     """Show the layers of MODEL, and a multiplier of the learning rate for each.
 
@@ -56,10 +64,10 @@ def layers(
 
     try:
         with short_warnings():
-            _layers(model, preset, as_json, trust, backend)
+            _layers(model, preset, as_json, imports, trust, backend)
     except Exception as error:
         if show:
-            click.echo("".join(traceback.format_exception(error)), err=True)
+            show_traceback_of(error)
         if isinstance(error, (click.ClickException, BrokenPipeError)):
             raise
         text = f"{type(error).__name__}: {one_line(error)}"
@@ -77,8 +85,15 @@ class Row:
     multiplier: float | None
 
 
-def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: str | None) -> None:
-    from .functions import is_function
+def _layers(
+    spec: str,
+    preset: str | None,
+    as_json: bool,
+    imports: tuple[str, ...],
+    trust: bool,
+    backend: str | None,
+) -> None:
+    from .functions import import_modules, is_function
     from .models import check_model_file, load_model
     from .multipliers import in_python, labels_of
     from .quiet import stdout_to_stderr
@@ -86,9 +101,10 @@ def _layers(spec: str, preset: str | None, as_json: bool, trust: bool, backend: 
 
     recipe = None if preset is None else _recipe(preset)
     check_model_file(spec)
-    lean = not is_function(spec)
+    lean = not imports and not is_function(spec)
     with stdout_to_stderr():
         backend = start(backend, lean=lean)
+        import_modules(imports)
         model = load_model(spec, trust=trust, compiled=False, lean=lean)
         from keras_lr.blocks import groups_of, parts_of
         from keras_lr.presets import keys_of
@@ -218,36 +234,42 @@ def _text(rows: list[Row], groups: int | None, rate: float | None, python: str) 
     summary = f"{total:,} parameters, {sum(row.trained for row in rows):,} of them train."
     if without:
         summary += f" {without} {'layer' if without == 1 else 'layers'} without weights left out."
-    blocks = [_table([row for row in rows if row.parameters], total), summary]
+    blocks = [_table([row for row in rows if row.parameters], total), _filled(summary)]
     if groups is not None:
         smallest = min(row.multiplier for row in rows if row.multiplier is not None)
         number = f"{groups} group" if groups == 1 else f"{groups} groups"
-        blocks.append(f"{number} of layers; the smallest multiplier is {smallest:.3g}.")
+        blocks.append(_filled(f"{number} of layers; the smallest multiplier is {smallest:.3g}."))
     if rate is not None:
-        blocks.append(f"The optimizer's learning rate has to be {rate:g}: that of the head.")
+        blocks.append(
+            _filled(f"The optimizer's learning rate has to be {rate:g}: that of the head.")
+        )
     if any(row.trained and row.multiplier is None for row in rows):
-        blocks.append("A multiplier that varies changes with time, or within the layer.")
+        blocks.append(_filled("A multiplier that varies changes with time, or within the layer."))
     if python:
         blocks.append("In Python:\n" + textwrap.indent(python, "  "))
     return "\n\n".join(block for block in blocks if block)
 
 
+def _filled(text: str) -> str:
+    return textwrap.fill(text, width())
+
+
 def _table(rows: list[Row], total: int) -> str:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(**table_box(can_draw()))
     table.add_column("Layer", overflow="fold")
-    for name in ("Parameters", "Share", "Trains", "Multiplier"):
+    names = ("Parameters", "Multiplier") if is_narrow() else COLUMNS
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            Text(row.label),
-            f"{row.parameters:,}",
-            f"{row.parameters / total:.1%}",
-            "yes" if row.trained else "no",
-            "-" if not row.trained else _multiplier(row.multiplier),
-        )
+        cells = {
+            "Parameters": f"{row.parameters:,}",
+            "Share": f"{row.parameters / total:.1%}",
+            "Trains": "yes" if row.trained else "no",
+            "Multiplier": "-" if not row.trained else _multiplier(row.multiplier),
+        }
+        table.add_row(visible(row.label), *(cells[name] for name in names))
     return table_text(table)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import json
+import math
 import os
 import re
 import warnings
@@ -15,7 +17,7 @@ from typing import Any
 import click
 
 from .carried_code import carried_code
-from .errors import BadInput, one_line
+from .errors import BadInput, one_line, visible
 from .functions import call, is_function
 from .startup import hidden
 
@@ -40,6 +42,11 @@ def check_model_file(spec: str) -> None:
         raise BadInput(f"{spec} holds weights only; save the whole model with model.save(...).")
     if not os.path.exists(spec):
         raise BadInput(f"The model {spec} does not exist.")
+    if os.path.isfile(os.path.join(spec, "saved_model.pb")):
+        raise BadInput(
+            f"{spec} is a SavedModel, a program without layers to train (keras.layers.TFSMLayer "
+            "runs it). Where the model is made, save it with model.save('model.keras')."
+        )
     if os.path.isdir(spec):
         raise BadInput(
             f"{spec} is a folder; a model is a .keras file, an .h5 file or module:function."
@@ -91,7 +98,7 @@ def load_model(
                 f"{spec} returned a {type(model).__name__}; it must return a Keras model."
             )
     else:
-        model = _read(spec, trust, lean, recompiled=bool(optimizer and loss))
+        model = _read(spec, trust, lean, bool(optimizer and loss), compiled)
     if optimizer or loss or metrics:
         _compile(model, optimizer, loss, metrics)
     elif compiled and (not getattr(model, "compiled", False) or model.optimizer is None):
@@ -132,7 +139,7 @@ def _check_archive(spec: str) -> None:
         raise BadInput(f"{spec} unpacks to {_gigabytes(needs)}, more than this machine's memory.")
 
 
-def _read(spec: str, trust: bool, lean: bool, recompiled: bool) -> Any:
+def _read(spec: str, trust: bool, lean: bool, recompiled: bool, compiled: bool) -> Any:
     import keras
 
     check_model_file(spec)
@@ -152,6 +159,8 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool) -> Any:
             )
             if spec.endswith(H5):
                 _repair_optimizer(model, spec)
+                if compiled and not recompiled:
+                    _check_metrics(spec)
             if not recompiled:
                 _choose_compiler(model)
     except BadInput:
@@ -160,10 +169,28 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool) -> Any:
         text = one_line(error, 100_000)
         if not trust and any(word in text for word in ("safe_mode", "unsafe", "Lambda")):
             raise _untrusted(spec, "a Lambda layer") from error
+        saved, here = _saved_by(spec), keras.__version__
+        if _release(saved) > _release(here):
+            raise BadInput(
+                f"{spec} was saved by Keras {saved}, and Keras {here} cannot load it; "
+                f"pip install -U keras. ({one_line(text, 200)})"
+            ) from error
+        bare = None if recompiled else _loaded_uncompiled(spec, trust, unused)
+        if bare is not None and not compiled:
+            told = f"The optimizer, loss or metrics of {spec} cannot be read and are left out."
+            click.echo(visible(f"{told} ({one_line(text, 200)})"), err=True)
+            return bare
+        if bare is not None:
+            by = f", which Keras {saved} saved," if saved else ""
+            raise BadInput(
+                f"The optimizer, loss or metrics of {spec}{by} cannot be read; name them, as in "
+                f"--optimizer adam --loss mse. ({one_line(text, 200)})"
+            ) from error
         if unknown := re.search(r"(?:Could not locate|Unknown layer)[^.]*", text):
             raise BadInput(
-                f"{spec} uses a class that Keras does not know; make the model in a function and "
-                f"pass module:function. ({unknown[0]})"
+                f"{spec} uses a class that Keras does not know; pass --import with the module that "
+                f"registers it, or make the model in a function and pass module:function. "
+                f"({unknown[0]})"
             ) from error
         if isinstance(error, ValueError) and "File not found" in text:
             text = "it is cut short, or not of the kind that its name says."
@@ -180,6 +207,38 @@ def _untrusted(spec: str, code: str) -> BadInput:
         f"{spec} carries Python code ({code}), which runs when it is loaded; "
         "pass --trust if you trust whoever made it."
     )
+
+
+def _saved_by(spec: str) -> str:
+    """The version of Keras that wrote the file; "" if it does not say."""
+    try:
+        if spec.endswith(H5):
+            import h5py
+
+            with h5py.File(spec, "r") as file:
+                version = file.attrs.get("keras_version", "")
+        else:
+            with zipfile.ZipFile(spec) as archive:
+                version = json.loads(archive.read("metadata.json")).get("keras_version", "")
+    except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile):
+        return ""
+    version = version.decode() if isinstance(version, bytes) else str(version)
+    return version if re.fullmatch(r"\d+(\.\d+)*\S{0,20}", version) else ""
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _loaded_uncompiled(spec: str, trust: bool, unused: Sequence[str]) -> Any:
+    """The model, if nothing but the compile state keeps the file from being loaded; else None."""
+    import keras
+
+    try:
+        with hidden(*unused), _weights_within(None if trust else _stored_bytes(spec)):
+            return keras.saving.load_model(spec, safe_mode=not trust, compile=False)
+    except Exception:
+        return None
 
 
 def _optimizers_of_any_backend() -> dict[str, Any]:
@@ -219,33 +278,59 @@ def _stored_bytes(spec: str) -> int:
 
 @contextlib.contextmanager
 def _weights_within(stored: int | None) -> Iterator[None]:
-    """Refuse to make more weights than the file can hold: a tiny file may ask for terabytes."""
+    """Refuse to make more weights than the file can hold: a tiny file may ask for terabytes.
+
+    The states of a stateful RNN count too: they are as large as the batch that the file names.
+    """
     import keras
 
     if stored is None:
         yield
         return
-    add_weight = keras.layers.Layer.add_weight
+    layer, rnn = keras.layers.Layer, keras.layers.RNN
+    add_weight = layer.add_weight
+    kinds = [each for each in vars(keras.layers).values() if isinstance(each, type)]
+    recurrent: dict[Any, Any] = {
+        kind: vars(kind)["get_initial_state"]
+        for kind in kinds
+        if issubclass(kind, rnn) and "get_initial_state" in vars(kind)
+    }
     left = 4 * stored + 2**20
 
     def counted(self: Any, shape: Any = None, *args: Any, **kwargs: Any) -> Any:
+        sizes = shape if isinstance(shape, (tuple, list)) else (shape or 1,)
+        elements = math.prod(int(size or 1) for size in sizes)
+        take(elements, f"{self.name} asks for a weight of shape", shape)
+        return add_weight(self, shape, *args, **kwargs)
+
+    def take(elements: int, who: str, what: Any) -> None:
         nonlocal left
-        elements = 1
-        for size in shape if isinstance(shape, (tuple, list)) else (shape or 1,):
-            elements *= int(size or 1)
         left -= elements
         if left < 0:
             raise BadInput(
-                f"The layer {self.name} asks for a weight of shape {shape}, far more than the file "
-                "holds; the file is damaged, or pass --trust if it is right."
+                f"The layer {who} {what}, far more than the file holds; the file is damaged, or "
+                "pass --trust if it is right."
             )
-        return add_weight(self, shape, *args, **kwargs)
 
-    keras.layers.Layer.add_weight = counted
+    def counting(get_initial_state: Any) -> Any:
+        def counted(self: Any, batch_size: Any = None) -> Any:
+            if self.stateful and isinstance(batch_size, int) and batch_size > 1:
+                one = keras.tree.flatten(get_initial_state(self, 1))
+                elements = batch_size * sum(math.prod(map(int, each.shape)) for each in one)
+                take(elements, f"{self.name} asks for states for a batch of", batch_size)
+            return get_initial_state(self, batch_size)
+
+        return counted
+
+    layer.add_weight = counted
+    for kind, method in recurrent.items():
+        kind.get_initial_state = counting(method)
     try:
         yield
     finally:
-        keras.layers.Layer.add_weight = add_weight
+        layer.add_weight = add_weight
+        for kind, method in recurrent.items():
+            kind.get_initial_state = method
 
 
 def _choose_compiler(model: Any) -> None:
@@ -260,6 +345,38 @@ def _choose_compiler(model: Any) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a layer that cannot be compiled stays as it is
             model.jit_compile = keras.backend.backend() == "jax"
+
+
+def _check_metrics(spec: str) -> None:
+    """Keras looks at the metrics of an `.h5` file no sooner than when it trains.
+
+    Raises:
+        BadInput: If it knows one of them no longer.
+    """
+    import h5py
+    import keras
+
+    with h5py.File(spec, "r") as file:
+        training = json.loads(file.attrs.get("training_config", "{}"))
+
+    def check(metrics: Any) -> None:
+        if isinstance(metrics, dict) and "class_name" not in metrics:
+            metrics = list(metrics.values())
+        if isinstance(metrics, list):
+            for each in metrics:
+                check(each)
+        elif metrics not in ("accuracy", "acc", "crossentropy", "ce", None):
+            keras.metrics.get(metrics)
+
+    for kind in ("metrics", "weighted_metrics"):
+        try:
+            check(training.get(kind))
+        except Exception as error:
+            raise BadInput(
+                f"The metrics of {spec}, which Keras {_saved_by(spec) or '2'} saved, cannot be "
+                "read; name the rest, as in --optimizer adam --loss mse. "
+                f"({one_line(error, 200)})"
+            ) from error
 
 
 def _repair_optimizer(model: Any, spec: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-__all__ = ["data_options", "model_options", "options", "process_options"]
+__all__ = ["data_options", "import_option", "model_options", "options", "process_options"]
 
 
 def options(*groups: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -21,9 +21,18 @@ def options(*groups: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+import_option = click.option(
+    "--import",
+    "imports",
+    metavar="MODULE",
+    multiple=True,
+    help="Import it for the classes that it registers; repeatable.",
+)
 data_options = options(
     click.option("--data", metavar="SRC", help="Training data; by default MODEL's .npz."),
     click.option("--target", metavar="COL", help="Column of a table to predict."),
+    click.option("--features", metavar="COLS", help="Columns of it for MODEL, as in a,b,c."),
+    click.option("--drop", metavar="COLS", help="Columns of a table to leave out."),
     click.option("--validation", metavar="SRC", help="Held-out data, measured along the way."),
     click.option(
         "--batch-size",
@@ -40,6 +49,7 @@ model_options = options(
     click.option("--loss", metavar="NAME", help="Compile with this loss."),
     click.option("--metric", metavar="NAME", multiple=True, help="Compile with it; repeatable."),
     click.option("--multipliers", metavar="FILE", help="JSON with a multiplier for each layer."),
+    import_option,
     click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda)."),
 )
 process_options = options(

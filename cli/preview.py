@@ -389,9 +389,9 @@ def _preview(
         answer = {"policy": name, "python": python, "backend": backend, "written": written}
         click.echo(json.dumps({**answer, **shown.to_dict()}, allow_nan=False))
         return
-    from .text import can_draw
+    from .text import can_draw, width
 
-    click.echo(shown.to_text(log=log, unicode=can_draw()))
+    click.echo(shown.to_text(width=width(), log=log, unicode=can_draw()))
     if written:
         click.echo(f"\nWrote {', '.join(written.values())}")
     click.echo("\nIn Python:")

@@ -12,7 +12,7 @@ import click
 
 from .multipliers import summary
 from .terminal_plot import draw_curve
-from .text import LABEL, WIDTH, labelled, rate_text, table_box, table_text
+from .text import LABEL, is_narrow, labelled, rate_text, table_box, table_text, width
 
 __all__ = ["RULES", "Outcome", "to_json", "to_text"]
 
@@ -53,6 +53,7 @@ class Outcome:
     written: dict[str, str]  # "plot", "save": path
     multipliers: dict[str, float] | None = None  # as in the file, if there is one
     multipliers_spec: str = ""
+    classes: list[str] | None = None  # of a target that held text
 
 
 def to_json(outcome: Outcome) -> str:
@@ -74,6 +75,7 @@ def to_json(outcome: Outcome) -> str:
         },
         "model": outcome.model_spec,
         "data": outcome.data_spec,
+        "classes": outcome.classes,
         "backend": outcome.backend,
         "optimizer": outcome.optimizer,
         "multipliers": outcome.multipliers,
@@ -86,7 +88,7 @@ def to_json(outcome: Outcome) -> str:
 
 
 def to_text(outcome: Outcome, *, method: str, unicode: bool) -> str:
-    """What a person reads, at most 80 columns wide."""
+    """What a person reads, as wide as the terminal up to 80 columns."""
     found = outcome.suggestion
     blocks = [_answer(outcome), _picture(outcome, unicode), _table(outcome, method, unicode)]
     cost = labelled("It cost", _cost(outcome))
@@ -103,9 +105,10 @@ def _answer(outcome: Outcome) -> str:
     if not found:
         return labelled("Learning rate", "none")
     rate = click.style(rate_text(found.learning_rate), bold=True)
-    interval = f"between {rate_text(found.low)} and {rate_text(found.high)}"
+    interval = f"(between {rate_text(found.low)} and {rate_text(found.high)})"
     lines = [
-        f"{'Learning rate':<{LABEL}}{rate}   ({interval})",
+        f"{'Learning rate':<{LABEL}}{rate}" + ("" if is_narrow() else f"   {interval}"),
+        *([labelled("", interval)] if is_narrow() else []),
         labelled("Why", found.reason),
     ]
     lines += [labelled("Warning", warning) for warning in found.warnings]
@@ -138,7 +141,7 @@ def _picture(outcome: Outcome, unicode: bool) -> str:
         middle.tolist(),
         np.asarray(rules.smooth(rates, middle)).tolist(),
         suggestion=(found.low, found.learning_rate, found.high) if found else None,
-        width=WIDTH - 2,
+        width=width() - 2,
         unicode=unicode,
     )
     return "\n".join([" Loss against learning rate", *lines]) if lines else ""
@@ -147,21 +150,25 @@ def _picture(outcome: Outcome, unicode: bool) -> str:
 def _table(outcome: Outcome, method: str, unicode: bool) -> str:
     """The rules side by side, each with its distance from the answer."""
     from rich.table import Table
-    from rich.text import Text
 
     found = outcome.suggestion
     table = Table(**table_box(unicode))
     table.add_column("Rule", no_wrap=True)
-    table.add_column("Learning rate", justify="right", no_wrap=True)
-    table.add_column("x the answer" if found else "", justify="right", no_wrap=True)
-    table.add_column("")
+    narrow = is_narrow()
+    table.add_column("Rate" if narrow else "Learning rate", justify="right", no_wrap=True)
+    ratio = "x answer" if narrow else "x the answer"
+    table.add_column(ratio if found else "", justify="right", no_wrap=True)
+    if not narrow:
+        table.add_column("")
     for name, answer in outcome.rules.items():
         mark = "the answer" if name == method and found else ""
         if isinstance(answer, str):
-            table.add_row(name, "-", "", Text(textwrap.shorten(answer, 42, placeholder=" ...")))
+            reason = textwrap.shorten(answer, 42, placeholder=" ...")
+            table.add_row(name, "-", "", *([] if narrow else [reason]))
             continue
         ratio = _ratio(answer.learning_rate / found.learning_rate) if found else ""
-        table.add_row(name, rate_text(answer.learning_rate), ratio, mark)
+        rate = rate_text(answer.learning_rate)
+        table.add_row(name, rate, ratio, *([] if narrow else [mark]))
     return table_text(table)
 
 

@@ -65,7 +65,11 @@ def start(
     if backend == "jax" and cache:
         _keep_compiled_programs()
     try:
-        with filtered_stderr(), hidden("sklearn", "pandas", "matplotlib") if lean else _nothing():
+        with (
+            _told(f"Loading Keras on {backend} ..."),
+            filtered_stderr(),
+            hidden("sklearn", "pandas", "matplotlib") if lean else _nothing(),
+        ):
             tame_loggers()
             import keras
     except ImportError as error:
@@ -119,6 +123,19 @@ def _backend_of_settings() -> str:
         if name in BACKENDS:
             return str(name)
     return "tensorflow"
+
+
+@contextlib.contextmanager
+def _told(text: str) -> Iterator[None]:
+    """In the block, which takes seconds, a terminal shows the text."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    click.echo(text, nl=False, err=True)
+    try:
+        yield
+    finally:
+        click.echo(f"\r{' ' * len(text)}\r", nl=False, err=True)
 
 
 @contextlib.contextmanager

@@ -1,33 +1,49 @@
-"""Text for people, 80 columns wide."""
+"""Text for people, as wide as the terminal up to 80 columns."""
 
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
+
+from .errors import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
     "LABEL",
-    "WIDTH",
     "can_draw",
+    "is_narrow",
     "labelled",
     "rate_text",
     "table_box",
     "table_text",
+    "width",
 ]
 
 WIDTH = 80
+NARROWEST = 40
+FULL = 64  # columns from which tables have all of theirs
 LABEL = 15
+
+
+def width() -> int:
+    """The columns of the terminal, at least 40 and at most 80; 80 where there is none."""
+    return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROWEST), WIDTH)
+
+
+def is_narrow() -> bool:
+    """Whether tables have to leave columns out."""
+    return width() < FULL
 
 
 def labelled(label: str, text: str) -> str:
     return textwrap.fill(
-        " ".join(text.split()) if label not in ("Bounds",) else text,
-        WIDTH,
+        visible(" ".join(text.split()) if label not in ("Bounds",) else text),
+        width(),
         initial_indent=f"{label:<{LABEL}}",
         subsequent_indent=" " * LABEL,
         break_on_hyphens=False,
@@ -48,12 +64,15 @@ def table_box(unicode: bool) -> dict[str, Any]:
 
 
 def table_text(table: Table) -> str:
-    """A table as lines without colours and without blanks at their ends."""
+    """A table as lines without colours and without blanks at their ends.
+
+    Cells and headings are taken as they are: a name with brackets is no markup.
+    """
     from rich.console import Console
 
     file = io.StringIO()
-    Console(file=file, width=WIDTH, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").splitlines())
+    Console(file=file, width=width(), color_system=None, markup=False, emoji=False).print(table)
+    return "\n".join(visible(line.rstrip()) for line in file.getvalue().rstrip("\n").split("\n"))
 
 
 def can_draw(encoding: str | None = None) -> bool:

@@ -158,12 +158,13 @@ class Preview:
             lines += sparkline(self.momenta, (width - 1, 2), base=base, unicode=unicode)
         ends = ("step 0", str(self.steps - 1))
         lines.append(" " * 9 + ends[0] + ends[1].rjust(width - 10 - len(ends[0])))
-        return "\n".join([*lines, "", *self._table()])
+        return "\n".join([*lines, "", *self._table(width)])
 
-    def _table(self) -> list[str]:
+    def _table(self, width: int) -> list[str]:
+        rate = "Learning rate" if width >= 50 else "Rate"
         columns = {
             "Step": lambda point: str(point.step),
-            "Learning rate": lambda point: f"{point.learning_rate:.4g}",
+            rate: lambda point: f"{point.learning_rate:.4g}",
             "Momentum": lambda point: f"{point.momentum:.4g}",
         }
         if self.momenta is None:
@@ -173,7 +174,7 @@ class Preview:
         if len(rows) > _ROWS:
             more = f"{len(rows) - _ROWS + 1} more"
             rows[_ROWS - 4 : -3] = [["...", *[""] * (len(columns) - 1), more]]
-        widths = [9, *(len(name) for name in [*columns][1:]), 0]
+        widths = [9 if width >= 50 else 6, *(max(len(name), 8) for name in [*columns][1:]), 0]
         lines = []
         for row in [[*columns, ""], *rows]:
             cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]

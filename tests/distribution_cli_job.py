@@ -25,6 +25,12 @@ def main():
         if HOW == "data-parallel":
             text = refused(*find[:3], 15, "--distribute", HOW)
             assert "multiple of the 2 devices; got 15" in text, text
+            data = np.load("model.npz")  # 63 rows: of batches of 16, the last has 15
+            np.savez("odd.npz", x=data["x"][:63], y=data["y"][:63])
+            odd = ["--data", "odd.npz", "--validation", "odd.npz"]
+            result = run(*find, *odd, "--distribute", HOW)
+            assert result.exit_code == 0, result.stderr
+            assert result.stderr.count("The last row is left out of 63, so that 2 devices") == 2
         tests = []
         for options in ([], ["--distribute", HOW]):
             result = run(*find, *options, "--seed", 1, "--save", "test.json")

@@ -1,6 +1,7 @@
 """Data as users have it: files, folders, functions, and what is wrong with them."""
 
 import io
+import json
 import sys
 import zipfile
 
@@ -104,9 +105,23 @@ def test_rows_of_a_table_take_the_shape_of_the_input(files, capsys):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,b\n1,2\n", "no column 'label'; its columns are: a, b"),
+        ("a,b\n1,2\n", "no column 'label', which --target names; its columns are: a, b."),
         ("a,label\nred,2\n", "columns that are not numbers: a"),
-        ("a,label\n1,red\n", "columns that are not numbers: label"),
+        (
+            "a,b,label\nred,x,2\n",
+            "a, b; encode them as numbers, or leave them out with --drop a,b",
+        ),
+        ("a,label\n1,2\n,3\n5,6\n", "the column 'a' has no value in line 3; fill it"),
+        ("a,label\n\n1,2\n\n,3\n,6\n", "no value in line 5, and so 1 more"),
+        ('a,label\n"1\n",2\n,3\n', "the column 'a' has no value in line 4"),
+        ("a,label\n1,2\ninf,3\n", "the column 'a' has infinity in line 3"),
+        ("a,label\n1,2\n4,\n", "the column 'label' has no value in line 3"),
+        ("a,label\n1,x\n4,NA\n", "the column 'label' has no value in line 3"),
+        ("a,a,label\n1,2,3\n", "several columns named 'a'"),
+        ("a,label\n", "a header and no rows"),
+        ("1,2\n3,4\n", "has no header"),
+        ("a,label\n1,2,3\n", "could not be read"),
+        ("a;label\n1,5;2\n1.5;3\n", "columns that are not numbers: a"),
         ("label\n1\n", "no columns but the target"),
         ('a,label\n"1,2\n', "could not be read"),
     ],
@@ -115,6 +130,143 @@ def test_table_that_does_not_do_is_explained(files, tmp_path, text, words):
     (tmp_path / "d.csv").write_text(text)
     arguments = (files / "model.keras", "--data", tmp_path / "d.csv", "--target", "label")
     assert words in refused("find", *arguments)
+
+
+NAMES = [f"f{i}" for i in range(X.shape[1])]
+KINDS = np.array(["virginica", "setosa", "versicolor", "wild, other"])[Y]
+
+
+def table(path, separator=",", decimal=".", **options):
+    frame = pd.DataFrame(X, columns=NAMES).assign(species=KINDS)
+    frame.to_csv(path, sep=separator, decimal=decimal, index=False, **options)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "separator", "decimal", "encoding"),
+    [
+        ("csv", ",", ".", "utf-8"),
+        ("csv", ";", ".", "utf-8-sig"),
+        ("csv", ";", ",", "utf-8"),
+        ("csv", "\t", ".", "utf-8"),
+        ("csv", "\t", ",", "utf-8"),
+        ("tsv", "\t", ".", "utf-8-sig"),
+    ],
+)
+def test_text_to_predict_becomes_classes_in_order(
+    tmp_path, model, capsys, ending, separator, decimal, encoding
+):
+    path = table(tmp_path / f"d.{ending}", separator, decimal, encoding=encoding)
+    data = load_data(path, model, target="species")
+    same(data, y=np.array([2, 0, 1, 3])[Y])
+    assert data.classes == ["setosa", "versicolor", "virginica", "wild, other"]
+    told = capsys.readouterr().err
+    assert "Target 'species': 4 classes setosa=0, versicolor=1, virginica=2" in told
+    assert ("decimal commas" in told) == (decimal == ",")
+
+
+@pytest.mark.parametrize("header", ['"a;b";"c,d,e,f";label', "\ufeffa;b,c;label"])
+def test_separator_is_that_of_the_header_outside_of_quotes(tmp_path, header):
+    (tmp_path / "d.csv").write_text(f"{header}\n1;2;0\n3;4;1\n", encoding="utf-8")
+    same(load_data(str(tmp_path / "d.csv"), None, target="label"), [[1, 2], [3, 4]], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("units", "loss", "shape"),
+    [
+        (4, "categorical_crossentropy", (64, 4)),
+        (5, "categorical_crossentropy", (64, 5)),
+        (4, "sparse_categorical_crossentropy", (64,)),
+        (1, "binary_crossentropy", (64, 1)),
+    ],
+)
+def test_classes_suit_the_loss(tmp_path, units, loss, shape):
+    model = command_line.compiled(loss, units=units)
+    path = tmp_path / "d.csv"
+    frame = pd.DataFrame(X, columns=NAMES)
+    frame.assign(species=np.where(Y > 1, "yes", "no") if units == 1 else KINDS).to_csv(path)
+    data = load_data(str(path), model, target="species", drop="Unnamed: 0")
+    assert data.y.shape == shape
+    np.testing.assert_array_equal(
+        data.y[:, 0] if units == 1 else data.y.argmax(1) if data.y.ndim > 1 else data.y,
+        Y > 1 if units == 1 else np.array([2, 0, 1, 3])[Y],
+    )
+    checks.check_data(data, model, "it")
+
+
+def test_more_classes_than_outputs_are_refused(tmp_path):
+    path = table(tmp_path / "d.csv")
+    with pytest.raises(BadInput, match="'species' has 4 classes but the model has only 3 outputs"):
+        load_data(path, command_line.compiled(units=3), target="species")
+    with pytest.raises(BadInput, match="4 classes; a model with binary_crossentropy tells two"):
+        load_data(path, command_line.compiled("binary_crossentropy", units=1), target="species")
+
+
+def test_held_out_table_has_the_classes_of_the_training_data(tmp_path, model):
+    path = table(tmp_path / "d.csv")
+    classes = load_data(path, model, target="species").classes
+    held_out = tmp_path / "v.csv"
+    frame = pd.DataFrame(X[:2], columns=NAMES).assign(species=["versicolor", "setosa"])
+    frame.to_csv(held_out, index=False)
+    data = load_data(str(held_out), model, target="species", classes=classes, validation=True)
+    assert data.y.tolist() == [1, 0]
+    frame.assign(species="fern").to_csv(held_out, index=False)
+    with pytest.raises(BadInput, match="has 'fern', which is no class of the training data"):
+        load_data(str(held_out), model, target="species", classes=classes, validation=True)
+
+
+def test_columns_are_chosen_in_the_order_that_is_asked_for(tmp_path, model):
+    path = table(tmp_path / "d.csv")
+    labels = np.array([2, 0, 1, 3])[Y]
+    same(load_data(path, model, target="species", drop="f0,f5"), X[:, [1, 2, 3, 4, 6, 7]], labels)
+    same(load_data(path, model, target="species", features="f3, f1"), X[:, [3, 1]], labels)
+    pd.DataFrame({"a,b": [1.0], "c d": [2.0], "y": [3]}).to_csv(tmp_path / "q.csv", index=False)
+    same(load_data(str(tmp_path / "q.csv"), None, target="y", features='c d,"a,b"'), [[2, 1]], [3])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"features": "f0,f9"}, "no column 'f9', which --features names; its columns are: f0, f1"),
+        ({"drop": "f9"}, "no column 'f9', which --drop names"),
+        ({"features": "f0,species"}, "--features names 'species', which is the target"),
+        ({"drop": "species"}, "--drop names 'species', which is the target"),
+        ({"features": "f0,f1", "drop": "f1"}, "--features and --drop both name 'f1'"),
+        ({"features": "f0,,f1"}, "--features takes names with commas between them; got 'f0,,f1'"),
+        ({"features": "f0,f0"}, "--features names 'f0' twice"),
+        ({"drop": ",".join(NAMES)}, "no columns but the target 'species'"),
+    ],
+)
+def test_columns_that_cannot_be_chosen_are_refused(tmp_path, model, options, words):
+    with pytest.raises(BadInput, match=words):
+        load_data(table(tmp_path / "d.csv"), model, target="species", **options)
+
+
+def test_columns_belong_to_tables(files, model):
+    with pytest.raises(BadInput, match="--drop chooses columns of a table; --data .*npz is none"):
+        load_data(str(files / "model.npz"), model, drop="f0")
+
+
+def test_columns_go_to_the_inputs_of_their_names(tmp_path):
+    inputs = [keras.Input((1,), name=name) for name in ("f3", "f1")]
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.concatenate(inputs)))
+    path = table(tmp_path / "d.csv")
+    with pytest.raises(BadInput, match="no inputs of the model; leave them out with --drop f0,f2"):
+        load_data(path, model, target="species")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    data = load_data(path, model, target="species", features="f1,f3")
+    np.testing.assert_allclose(data.x["f3"], X[:, 3:4], rtol=1e-5)
+    assert list(data.x) == ["f3", "f1"]
+
+
+def test_find_takes_a_table_with_text_and_says_so_in_its_json(files, tmp_path):
+    path = table(tmp_path / "d.csv")
+    options = ("--data", path, "--target", "species", "--validation", path, "--steps", 12)
+    result = command_line.run("find", files / "model.keras", *options, "--json")
+    assert result.exit_code in (0, 1), result.stderr
+    assert "Target 'species': 4 classes" in result.stderr
+    classes = json.loads(result.stdout)["classes"]
+    assert classes == ["setosa", "versicolor", "virginica", "wild, other"]
 
 
 def test_table_without_target_asks_for_it(files):
@@ -405,3 +557,18 @@ def test_without_data_the_file_beside_the_model_is_looked_for(files, tmp_path):
     (tmp_path / "alone.keras").write_bytes((files / "model.keras").read_bytes())
     message = refused("find", tmp_path / "alone.keras")
     assert "alone.npz" in message and "(None, 8)" in message and "(None, 4)" in message
+
+
+@pytest.mark.parametrize("batch", [None, 16])
+def test_saved_data_set_is_read_in_batches(files, tmp_path, batch):
+    tf = pytest.importorskip("tensorflow")
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
+    (dataset if batch is None else dataset.batch(batch)).save(str(tmp_path / "saved"))
+    data = load_data(str(tmp_path / "saved"), command_line.compiled(), batch_size=8)
+    first = next(iter(data.x))
+    assert first[0].shape == (batch or 8, 8) and len(data.x) == 64 // (batch or 8)
+    options = ("--data", tmp_path / "saved", "--steps", 12)
+    assert "It cost" in command_line.run("find", files / "model.keras", *options).stdout
+    tf.data.Dataset.from_tensor_slices(X).save(str(tmp_path / "alone"))
+    message = refused("find", files / "model.keras", "--data", tmp_path / "alone")
+    assert "must hold pairs (x, y)" in message

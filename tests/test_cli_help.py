@@ -15,8 +15,8 @@ from keras_lr_cli.find import METHODS
 ROOT = Path(__file__).parent.parent
 # Options that belong to the command, not to `lr_find`.
 OF_THE_COMMAND = set(
-    "model data target validation optimizer loss metric multipliers trust plot save as_json "
-    "quiet backend cache traceback method distribute".split()
+    "model data target features drop validation optimizer loss metric multipliers imports "
+    "trust plot save as_json quiet backend cache traceback method distribute".split()
 )
 
 

@@ -1,10 +1,12 @@
 """Models as users have them: saved, not compiled, damaged, hostile, or made by a function."""
 
 import base64
+import importlib
 import io
 import json
 import marshal
 import shutil
+import sys
 import zipfile
 
 import command_line
@@ -14,9 +16,11 @@ import numpy as np
 import pytest
 from command_line import refused
 
-from keras_lr_cli import models
+import keras_lr
+from keras_lr_cli import errors, models
 from keras_lr_cli.carried_code import carried_code
 from keras_lr_cli.errors import BadInput
+from keras_lr_cli.text import labelled, table_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 
@@ -376,3 +380,177 @@ def test_a_model_that_was_saved_on_torch_has_the_optimizer_of_this_backend(files
     loaded = models.load_model(str(tmp_path / "torch.keras"))
     assert type(loaded.optimizer) is type(keras.optimizers.Adam())
     loaded.fit(*command_line.arrays(), verbose=0)
+
+
+# Names, keys and sizes out of a file
+
+
+HOSTILE = "conv\x1b[2J\x9b31m\u202e\u200b[red]"
+
+
+def test_names_reach_the_terminal_as_escapes(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name=HOSTILE)])
+    model.compile("sgd", "mse")
+    model.save(tmp_path / "m.keras")
+    shown = command_line.run("layers", tmp_path / "m.keras", "--preset", "head:10").stdout
+    assert r"conv\x1b[2J\x9b31m\u202e\u200b[red]" in "".join(shown.split("\n"))
+    assert all(c.isprintable() or c == "\n" for c in shown)
+    (tmp_path / "m.json").write_text(json.dumps({"nothing" + HOSTILE: 2.0}))
+    options = ("--data", tmp_path / "d.npz", "--multipliers", tmp_path / "m.json")
+    np.savez(tmp_path / "d.npz", x=np.zeros((8, 8)), y=np.zeros((8, 4)))
+    message = refused("find", tmp_path / "m.keras", *options)
+    assert r"nothingconv\x1b[2J" in message and message.isprintable()
+    as_json = json.loads(command_line.run("layers", tmp_path / "m.keras", "--json").stdout)
+    assert as_json["layers"][0]["path"] == HOSTILE
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("c", ["\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\u200b", "\ud800"])
+def test_what_does_not_print_is_shown_as_an_escape(c):
+    for text in (errors.visible(f"a{c}b"), errors.one_line(f"a{c}b"), labelled("Why", f"a{c}b")):
+        assert text.endswith("a" + ascii(c)[1:-1] + "b"), text
+    assert errors.visible("é文") == "é文"
+
+
+@pytest.mark.once
+def test_brackets_in_a_table_are_no_markup():
+    from rich.table import Table
+
+    table = Table("[red]name[/red]")
+    table.add_row("[bold]x :smile:")
+    assert "[red]name[/red]" in table_text(table) and "[bold]x :smile:" in table_text(table)
+
+
+def test_key_in_a_file_that_no_engine_would_finish_is_answered_at_once(tmp_path):
+    layers = [keras.Input((8,)), keras.layers.Dense(4, name="a" * 60)]
+    model = keras.Sequential(layers)
+    optimizer = keras_lr.optimizers.LayerwiseLR(keras.optimizers.SGD(), {"a" * 60: 2.0})
+    model.compile(optimizer, "mse")
+    model.save(tmp_path / "m.keras")
+
+    def change(config):
+        (entry,) = config["compile_config"]["optimizer"]["config"]["multipliers"]
+        entry.clear()
+        entry.update(key="(a+)+b", multiplier=2.0)
+
+    rewrite(tmp_path / "m.keras", tmp_path / "bad.keras", change)
+    shown = command_line.run("layers", tmp_path / "bad.keras")
+    assert shown.exit_code == 0 and "No trainable variable matches '(a+)+b'" in shown.stderr
+    (tmp_path / "m.json").write_text('{"(a|a)*b": 2.0}')
+    np.savez(tmp_path / "d.npz", x=np.zeros((8, 8)), y=np.zeros((8, 4)))
+    options = ("--data", tmp_path / "d.npz", "--optimizer", "sgd", "--loss", "mse")
+    message = refused("find", tmp_path / "m.keras", *options, "--multipliers", tmp_path / "m.json")
+    assert "matches '(a|a)*b'" in message
+
+
+@pytest.mark.parametrize("kind", ["lstm", "bidirectional", "convolution", "cells"])
+def test_states_larger_than_the_file_are_refused_before_they_are_made(tmp_path, kind):
+    layers = keras.layers
+    shape, layer = {
+        "lstm": ((2, 3), layers.LSTM(8, stateful=True)),
+        "bidirectional": ((2, 3), layers.Bidirectional(layers.GRU(8, stateful=True))),
+        "convolution": ((2, 5, 1), layers.ConvLSTM1D(2, 3, stateful=True)),
+        "cells": ((2, 3), layers.RNN([layers.LSTMCell(4), layers.GRUCell(3)], stateful=True)),
+    }[kind]
+    model = keras.Sequential([keras.Input(shape, batch_size=2), layer])
+    model.save(tmp_path / "m.keras")
+    assert command_line.run("layers", tmp_path / "m.keras").exit_code == 0
+
+    def change(config):
+        text = json.dumps(config).replace("[2, ", "[20000000, ")
+        config.update(json.loads(text))
+
+    rewrite(tmp_path / "m.keras", tmp_path / "bad.keras", change)
+    message = refused("layers", tmp_path / "bad.keras")
+    assert "asks for states for a batch of 20000000, far more than the file holds" in message
+
+
+# What another Keras saved, and classes of the user's own
+
+
+def test_file_of_a_newer_keras_names_both_versions(files, tmp_path):
+    with zipfile.ZipFile(files / "model.keras") as old:
+        with zipfile.ZipFile(tmp_path / "new.keras", "w") as new:
+            for name in old.namelist():
+                content = old.read(name)
+                if name == "metadata.json":
+                    content = json.dumps({"keras_version": "9.2.1"}).encode()
+                if name == "config.json":
+                    content = content.replace(b'"Dense"', b'"FutureDense"')
+                new.writestr(name, content)
+    message = refused("find", tmp_path / "new.keras", "--data", files / "model.npz")
+    assert f"was saved by Keras 9.2.1, and Keras {keras.__version__} cannot load it" in message
+    assert "pip install -U keras" in message
+
+
+def test_file_of_keras_2_with_metrics_takes_options(files, tmp_path):
+    with h5py.File(tmp_path / "old.h5", "w") as new, h5py.File(files / "model.h5") as file:
+        for name in file:
+            file.copy(name, new)
+        new.attrs.update(file.attrs)
+        training = json.loads(file.attrs["training_config"])
+        config = {"name": "accuracy", "dtype": "float32", "fn": "sparse_categorical_accuracy"}
+        training["metrics"] = [[{"class_name": "OldMeanMetric", "config": config}]]
+        new.attrs["training_config"] = json.dumps(training)
+        new.attrs["keras_version"] = "2.15.0"
+    message = refused("find", tmp_path / "old.h5", "--data", files / "model.npz")
+    assert "old.h5, which Keras 2.15.0 saved, cannot be read" in message
+    assert "--optimizer adam --loss mse" in message
+    loss = "sparse_categorical_crossentropy"
+    model = models.load_model(str(tmp_path / "old.h5"), optimizer="adam", loss=loss)
+    assert model.compiled
+    shown = command_line.run("layers", tmp_path / "old.h5")
+    assert shown.exit_code == 0 and "dense" in shown.stdout
+
+
+@pytest.mark.once
+def test_saved_model_is_refused_with_a_way_out(tmp_path):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"x")
+    with pytest.raises(BadInput, match=r"is a SavedModel, .* model.save\('model.keras'\)"):
+        models.check_model_file(str(tmp_path / "saved"))
+
+
+OWN = """
+import keras
+@keras.saving.register_keras_serializable("own")
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+"""
+
+
+def test_import_registers_the_classes_of_a_module(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = f"own_{keras.backend.backend()}"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    own = importlib.import_module(name)
+    model = keras.Sequential([keras.Input((8,)), own.Doubled(), keras.layers.Dense(4)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save("m.keras")
+    sys.path.pop()
+    del sys.modules[name]
+    keras.saving.get_custom_objects().clear()
+    message = refused("layers", "m.keras")
+    assert "a class that Keras does not know; pass --import" in message
+    before = list(sys.path)
+    for command in (["layers", "m.keras"], ["find", "m.keras", "--steps", 12]):
+        data = ["--data", files / "model.npz"] if command[0] == "find" else []
+        result = command_line.run(*command, *data, "--import", name)
+        assert ("36 parameters" if command[0] == "layers" else "It cost") in result.stdout
+    assert sys.path == before
+    assert "No module not_there" in refused("layers", "m.keras", "--import", "not_there")
+    assert "the name of a module" in refused("layers", "m.keras", "--import", "own.py/x")
+
+
+def test_layers_need_no_compile_state(files, tmp_path):
+    def change(config):
+        unknown = {"class_name": "Adamantine", "registered_name": "Adamantine"}
+        config["compile_config"]["optimizer"].update(unknown)
+
+    rewrite(files / "model.keras", tmp_path / "m.keras", change)
+    message = refused("find", tmp_path / "m.keras", "--data", files / "model.npz")
+    assert "cannot be read; name them, as in --optimizer adam --loss mse" in message
+    shown = command_line.run("layers", tmp_path / "m.keras")
+    assert shown.exit_code == 0 and "cannot be read" in shown.stderr

@@ -22,8 +22,8 @@ QUICK = ("--epochs", 1, "--fine-rounds", 1, "--points", 3, "--repeats", 2, "--hi
 QUICK = (*QUICK, "--low", 0.01)
 # Options that belong to the command, not to the library's search.
 OF_THE_COMMAND = set(
-    "model data target validation optimizer loss metric multipliers trust plot report save "
-    "as_json quiet backend cache traceback workers storage study".split()
+    "model data target features drop imports validation optimizer loss metric multipliers trust "
+    "plot report save as_json quiet backend cache traceback workers storage study".split()
 )
 
 

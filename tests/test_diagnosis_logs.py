@@ -6,6 +6,7 @@ import math
 import random
 import struct
 import sys
+import time
 
 import keras
 import numpy as np
@@ -409,3 +410,38 @@ def test_damaged_files_are_read_or_refused_in_one_line(tmp_path):
         except ValueError as error:
             assert "\n" not in str(error) and len(str(error)) < 600
         assert path.read_bytes() == content
+
+
+# Time
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("rows", "least"),
+    [
+        (lambda n: "0;1" + "," * n + "(\n", 25_000),
+        (lambda n: "0;" + "1" * n + "x\n", 25_000),
+        (lambda n: "0;1." + "1" * n + "x\n", 25_000),
+        (lambda n: "0;1," + "a" * n + "()" + "a" * n + "(\n", 12_000),
+        (lambda n: "0;1" + " " * n + "(\n", 25_000),
+        (lambda n: "0;1\nepoch;loss\n" * n + "0;1\n", 500),
+        (lambda n: "1;1\n0;1\n" * n, 500),
+    ],
+)
+def test_reading_takes_a_time_linear_in_the_file(tmp_path, rows, least):
+    """Four times the text takes less than eight times as long."""
+
+    def seconds(count):
+        path = tmp_path / f"{count}.csv"
+        path.write_text("epoch;loss\n" + rows(count))
+        took = []
+        for _ in range(3):
+            start = time.perf_counter()
+            try:
+                read(path)
+            except ValueError:
+                pass
+            took.append(time.perf_counter() - start)
+        return min(took)
+
+    assert seconds(4 * least) < 8 * seconds(least) + 0.05

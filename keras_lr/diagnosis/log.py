@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -173,16 +175,18 @@ def _without_superseded(
     grid: list[tuple[int, float]],
 ) -> tuple[list[tuple[int, float]], int]:
     """Drop what a later run trained again, unless that run began from the very start."""
-    kept = list(grid)
     firsts: dict[int, float] = {}
     for run, place in grid:
         firsts.setdefault(run, place)
-    for run, first in firsts.items():
-        kept = [
-            (other, place)
-            for other, place in kept
-            if other >= run or place < first or first <= firsts[other]
-        ]
+    # The nearest place after its own first one at which a later run begins, for each run.
+    ends: dict[int, float] = {}
+    later: list[float] = []
+    for run, first in sorted(firsts.items(), reverse=True):
+        after = bisect.bisect_right(later, first)
+        ends[run] = later[after] if after < len(later) else math.inf
+        if not after or later[after - 1] < first:
+            later.insert(after, first)
+    kept = [(run, place) for run, place in grid if place < ends[run]]
     return kept, len(grid) - len(kept)
 
 

@@ -21,10 +21,11 @@ __all__ = ["read"]
 
 LARGEST_FILE = 256 * 2**20
 _MISSING = {"", "na", "n/a", "none", "null", "-"}
-# A number as it is printed alone, in brackets, by NumPy, or as a tensor.
+# A number as it is printed alone, in brackets, by NumPy, or as a tensor. No two repeats that follow
+# each other match the same text, so the time is linear in a cell.
 _NUMBER = re.compile(
-    r"(?:[\w.]+\()?\[?\s*([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|nan|inf(?:inity)?))"
-    r"\s*\]?(?:,[^()]*(?:\([^()]*\))?[^()]*)?\)?",
+    r"(?:[\w.]+\()?\[?\s*([-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?))"
+    r"\s*\]?(?:,[^()]*(?:\([^()]*\)[^()]*)?)?\)?",
     re.IGNORECASE,
 )
 
@@ -163,6 +164,7 @@ def _from_rows(
         table.append(cells)
     key, unit = _key_of(table, names, len(restarts))
     run, before, series = 0, -math.inf, {name: Series([], []) for name in names}
+    began = set(restarts)
     losses = {name for name in names if (role_of(name) or ("",))[0] == "loss"}
     seen = False  # a loss at the place of the row before
     for place, cells in enumerate(table):
@@ -170,7 +172,7 @@ def _from_rows(
         if not math.isfinite(at):
             at = before if place else 0.0
         again = at < before or (at == before and seen and not losses.isdisjoint(cells))
-        if (place in restarts or again) and place:
+        if (place in began or again) and place:
             run += 1
         seen = (seen and at == before) or not losses.isdisjoint(cells)
         before = at

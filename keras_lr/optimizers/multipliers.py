@@ -11,6 +11,7 @@ import keras
 
 from keras_lr import _checks
 from keras_lr.optimizers.paths import Paths, path_of
+from keras_lr.optimizers.patterns import Pattern
 from keras_lr.schedules.base import as_schedule, deserialized
 
 _LISTED = 40
@@ -142,8 +143,8 @@ def _checked_key(key: Any) -> Any:
             f"the paths of variables; got {key!r}."
         )
     try:
-        re.compile(key)
-    except re.error as error:
+        Pattern(key)
+    except ValueError as error:
         raise ValueError(
             f"A key of multipliers must be a regular expression; got {key!r} ({error}). "
             "Use re.escape for a name with special characters."
@@ -208,8 +209,8 @@ def covered(key: Any, variables: Sequence[Any], paths: Paths | None = None) -> l
     """
     paths = [(path_of(variable),) for variable in variables] if paths is None else paths
     if isinstance(key, str):
-        pattern = re.compile(rf"(?:^|/)(?:{key})(?:/|$)")
-        found = [i for i, names in enumerate(paths) if any(map(pattern.search, names))]
+        pattern = Pattern(key)
+        found = [i for i, names in enumerate(paths) if any(map(pattern.covers, names))]
     else:
         members = {id(variable) for variable in key.variables}
         found = [i for i, variable in enumerate(variables) if id(variable) in members]

@@ -156,7 +156,8 @@ def lr_find(
         seed: Seeds data order and noise for this test alone, the dropout of the model included:
             with one seed, equal models give equal curves. None goes on from the current state
             of the random generators (which is put back either way).
-        verbose: 1 shows a progress bar on stderr, 0 does not, "auto" does in a terminal.
+        verbose: 1 shows a progress bar on stderr, 0 does not, "auto" does in a
+            terminal and in a notebook.
 
     Returns:
         A `RangeTest`.
@@ -515,19 +516,48 @@ def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) 
 @contextmanager
 def _progress(options: Options) -> Iterator[Callable[[int, float, float], None] | None]:
     """A bar on stderr with step, rate and loss; nothing when it would not be seen."""
-    shown = sys.stderr.isatty() if options.verbose == "auto" else bool(options.verbose)
-    if not shown:
+    notebook = type(sys.stderr).__module__.startswith("ipykernel")
+    seen = notebook or sys.stderr.isatty()
+    if not (seen if options.verbose == "auto" else options.verbose):
         yield None
+        return
+    if notebook:  # where rich wants another package to draw in
+        with _notebook_progress(options) as report:
+            yield report
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    console = Console(stderr=True)
     columns = (
         TextColumn("Range test"),
-        BarColumn(),
+        BarColumn(max(4, min(40, console.width - 50))),
         MofNCompleteColumn(),
-        TextColumn("lr {task.fields[rate]:.2e}  loss {task.fields[loss]:.4g}"),
+        TextColumn("{task.fields[now]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=options.steps, rate=options.start_lr, loss=np.nan)
-        yield lambda step, rate, loss: progress.update(task, completed=step, rate=rate, loss=loss)
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=options.steps, now=_now(options.start_lr, None))
+        yield lambda step, rate, loss: progress.update(task, completed=step, now=_now(rate, loss))
+
+
+def _now(rate: float, loss: float | None) -> str:
+    """The rate, and the loss once a step is done."""
+    return f"lr {rate:.2e}" + ("" if loss is None else f"  loss {loss:.4g}")
+
+
+@contextmanager
+def _notebook_progress(options: Options) -> Iterator[Callable[[int, float, float], None]]:
+    """A line that writes over itself."""
+    width = 30
+
+    def show(step: int, rate: float, loss: float | None) -> None:
+        done = width * step // options.steps
+        bar = "━" * done + "─" * (width - done)
+        line = f"Range test {bar} {step}/{options.steps} {_now(rate, loss)}"
+        print(f"\r{line:<78}", end="", file=sys.stderr, flush=True)
+
+    show(0, options.start_lr, None)
+    try:
+        yield show
+    finally:
+        print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)

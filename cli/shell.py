@@ -1,0 +1,81 @@
+"""How the commands fit the terminal: help of any width, and files for the shell's completion."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from .text import width
+
+__all__ = ["fit_to_terminal"]
+
+FILES = ("FILE", "SRC", "MODEL", "LOG")  # what the help calls an argument that may be a file
+
+
+class _File(click.ParamType):
+    """Text that the shell completes as a path; `module:function` and the like stay as typed."""
+
+    name = "text"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+class _Formatter(click.HelpFormatter):
+    """Click's, for terminals narrower than its 50 columns too, and folding lines that are kept."""
+
+    def __init__(
+        self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
+    ) -> None:
+        super().__init__(indent_increment, width or _columns(), max_width)
+
+    def write_text(self, text: str) -> None:
+        indent = " " * self.current_indent
+        wrapped = click.wrap_text(text, self.width, indent, indent, preserve_paragraphs=True)
+        for line in wrapped.split("\n"):
+            self.write("\n".join(self._folded(line)) + "\n")
+
+    def _folded(self, line: str) -> list[str]:
+        if len(line) <= self.width:
+            return [line]
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        return textwrap.wrap(
+            line,
+            self.width,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+    def write_dl(self, rows: Any, col_max: int = 30, col_spacing: int = 2) -> None:
+        super().write_dl(rows, min(col_max, max(12, self.width // 3 + 4)), col_spacing)
+
+
+def _columns() -> int:
+    return width() - 2
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+
+def fit_to_terminal(command: click.Command) -> None:
+    """Give a command and those below it such help and such completion."""
+    for each in _all(command):
+        each.context_class = _Context
+        for parameter in each.params:
+            if parameter.metavar in FILES and parameter.type is click.STRING:
+                parameter.type = _File()
+
+
+def _all(command: click.Command) -> Iterator[click.Command]:
+    yield command
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            yield from _all(each)

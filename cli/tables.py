@@ -1,0 +1,309 @@
+"""A table, as people export it, into numbers: features in columns, and one column to predict."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import click
+
+from .errors import BadInput, visible
+
+__all__ = ["TABLES", "Columns", "columns_of", "load_table"]
+
+TABLES = (".csv", ".tsv", ".parquet")
+LISTED = 12
+_DECIMAL_COMMA = r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?"
+_NUMBER = rf"{_DECIMAL_COMMA}|[-+]?\d+(?:[eE][-+]?\d+)?"
+
+
+class Columns:
+    """Which columns of a table a command was asked to use.
+
+    Args:
+        target: The column to predict.
+        features: The columns for the model, in its order; None for all but the target.
+        drop: Columns to leave out.
+        classes: The classes of a target that holds text, from the training data; None to take
+            them from this table.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        features: Sequence[str] | None = None,
+        drop: Sequence[str] = (),
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        self.target, self.features, self.drop = target, features, drop
+        self.classes = classes
+
+
+def columns_of(text: str | None, option: str) -> list[str] | None:
+    """The names in an option, with commas between them; quotes around a name with a comma in it.
+
+    Raises:
+        BadInput: If a name is missing or there twice.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if not names or not all(names):
+        raise BadInput(f"{option} takes names with commas between them; got {text!r}.")
+    if twice := _repeated(names):
+        raise BadInput(f"{option} names {twice!r} twice.")
+    return names
+
+
+def load_table(path: str, asked: Columns, model: Any) -> tuple[Any, Any, list[str] | None]:
+    """The features, the target, and the classes if the target holds text.
+
+    Raises:
+        BadInput: If pandas is missing, or the columns do not suit.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise BadInput(f"Reading {path} needs pandas; pip install pandas.") from error
+    table = _parquet(pd, path) if path.endswith(".parquet") else _text(pd, path)
+    table = _choose(table, path, asked)
+    features = [name for name in table.columns if name != asked.target]
+    if asked.features is not None:
+        features = list(asked.features)
+    if not features:
+        raise BadInput(f"{path} has no columns but the target {asked.target!r}.")
+    if not len(table):
+        raise BadInput(f"{path} has a header and no rows.")
+    _check_values(table[[*features, asked.target]], path)
+    x = _features(table[features], path, model)
+    y, classes = _target(table[asked.target], path, asked, model)
+    return x, y, classes
+
+
+# Reading
+
+
+def _parquet(pd: Any, path: str) -> Any:
+    try:
+        table = pd.read_parquet(path)
+    except ImportError as error:
+        raise BadInput(f"Reading {path} needs pyarrow; pip install pyarrow.") from error
+    table.columns = [str(name) for name in table.columns]
+    if twice := _repeated(list(table.columns)):
+        raise BadInput(f"{path} has several columns named {twice!r}.")
+    return table
+
+
+def _text(pd: Any, path: str) -> Any:
+    """A file with commas, semicolons or tabs between the cells; its first line decides."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        line = file.readline(2**20)
+        separator = "\t" if path.endswith(".tsv") else _separator(line)
+        file.seek(0)
+        header = next(csv.reader(file, delimiter=separator), [])
+    if not any(header):
+        raise BadInput(f"{path} must name the columns in its first line, which is empty.")
+    # As pandas calls a column without a name, such as the index that it writes itself.
+    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
+    if twice := _repeated(names):
+        raise BadInput(f"{path} has several columns named {twice!r}.")
+    if all(_is_number(name) for name in names):
+        raise BadInput(f"{path} has no header; its first line must name the columns.")
+    options = {"sep": separator, "encoding": "utf-8-sig", "index_col": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+        table = pd.read_csv(path, **options)
+    if separator != "," and any(_has_decimal_commas(pd, table[name]) for name in table.columns):
+        click.echo(f"{path} is read with decimal commas.", err=True)
+        table = pd.read_csv(path, decimal=",", **options)
+    table.columns = names
+    return table
+
+
+def _separator(header: str) -> str:
+    """What stands between the names, outside of quotes, most often."""
+    bare = "".join(header.split('"')[::2])
+    return max(",;\t", key=bare.count)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_decimal_commas(pd: Any, column: Any) -> bool:
+    if _is_numeric(pd, column):
+        return False
+    values = column.dropna().astype(str).str.strip()
+    numbers = values.str.fullmatch(_NUMBER)
+    return bool(len(values) and numbers.all() and values.str.contains(",").any())
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+# Columns
+
+
+def _choose(table: Any, path: str, asked: Columns) -> Any:
+    """The table without the columns to drop; names that do not suit are refused."""
+    columns = list(table.columns)
+    wanted = {"--target": [asked.target], "--features": asked.features or (), "--drop": asked.drop}
+    for option, names in wanted.items():
+        for name in names:
+            if name not in columns:
+                raise BadInput(
+                    f"{path} has no column {name!r}, which {option} names; its columns are: "
+                    f"{_listed(columns)}."
+                )
+            if option != "--target" and name == asked.target:
+                raise BadInput(f"{option} names {name!r}, which is the target.")
+    both = set(asked.drop).intersection(asked.features or ())
+    if both:
+        raise BadInput(f"--features and --drop both name {sorted(both)[0]!r}.")
+    return table.drop(columns=list(asked.drop))
+
+
+def _check_values(table: Any, path: str) -> None:
+    """Every cell that is used must hold a value, and a finite one."""
+    import numpy as np
+
+    for name in table.columns:
+        column = table[name]
+        if column.dtype.kind == "f":
+            missing = ~np.isfinite(column.to_numpy(dtype=float, na_value=np.nan))
+        else:
+            missing = column.isna().to_numpy()
+        if not missing.any():
+            continue
+        row, count = int(missing.argmax()), int(missing.sum())
+        value = "infinity" if column.notna().iloc[row] else "no value"
+        more = f", and so {count - 1} more" if count > 1 else ""
+        raise BadInput(
+            f"{path}: the column {name!r} has {value} in {_place(path, row)}{more}; fill it, or "
+            f"leave the column out with --drop {_quoted(name)}."
+        )
+
+
+def _place(path: str, row: int) -> str:
+    """The row in words, by its line in a file of text."""
+    if path.endswith(".parquet"):
+        return f"row {row}"
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        separator = "\t" if path.endswith(".tsv") else _separator(file.readline(2**20))
+        file.seek(0)
+        reader = csv.reader(file, delimiter=separator)
+        lines = (reader.line_num for cells in reader if cells)
+        return f"line {next(islice(lines, row + 1, None), row + 2)}"
+
+
+def _features(table: Any, path: str, model: Any) -> Any:
+    """The features as the model takes them: one array, or one for each named input."""
+    import pandas as pd
+
+    inputs = list(getattr(model, "inputs", None) or [])
+    names = [tensor.name for tensor in inputs]
+    if len(inputs) > 1 and set(names) <= set(table.columns):
+        unused = [name for name in table.columns if name not in names]
+        if unused:
+            raise BadInput(
+                f"{path} has columns that are no inputs of the model; leave them out with --drop "
+                f"{','.join(map(_quoted, unused))}."
+            )
+        return {
+            name: _column(pd, table[name], tensor, path)
+            for name, tensor in zip(names, inputs, strict=True)
+        }
+    if len(inputs) == 1 and inputs[0].dtype == "string" and len(table.columns) == 1:
+        return _column(pd, table[table.columns[0]], inputs[0], path)
+    _refuse_text(pd, table, path)
+    return _as_model_wants(table.to_numpy(dtype="float32"), inputs)
+
+
+def _column(pd: Any, column: Any, tensor: Any, path: str) -> Any:
+    """One column for one input."""
+    if tensor.dtype == "string":
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            raise BadInput("Only TensorFlow feeds text to a model; pass --backend tensorflow.")
+        values = column.astype(str).to_numpy(dtype=object)
+    else:
+        _refuse_text(pd, column.to_frame(), path)
+        values = column.to_numpy(dtype="float32")
+    return values.reshape(-1, 1) if len(tensor.shape) == 2 else values
+
+
+def _is_numeric(pd: Any, column: Any) -> bool:
+    return pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
+
+
+def _refuse_text(pd: Any, table: Any, path: str) -> None:
+    texts = [name for name in table.columns if not _is_numeric(pd, table[name])]
+    if texts:
+        names = ",".join(map(_quoted, texts[:LISTED]))
+        raise BadInput(
+            f"{path} has columns that are not numbers: {_listed(texts)}; encode them as numbers, "
+            f"or leave them out with --drop {names}{',...' if len(texts) > LISTED else ''}."
+        )
+
+
+def _target(column: Any, path: str, asked: Columns, model: Any) -> tuple[Any, list[str] | None]:
+    """The target; text as classes in sorted order."""
+    import pandas as pd
+
+    if _is_numeric(pd, column) and asked.classes is None:
+        return column.to_numpy(), None
+    if pd.api.types.is_datetime64_any_dtype(column):
+        raise BadInput(f"{path}: the target {asked.target!r} holds dates; it must hold numbers.")
+    from .folders import labels_for
+
+    values = column.astype(str)
+    classes = sorted(set(values)) if asked.classes is None else list(asked.classes)
+    codes: Mapping[str, int] = {name: code for code, name in enumerate(classes)}
+    unknown = [value for value in sorted(set(values)) if value not in codes]
+    if unknown:
+        raise BadInput(
+            f"{path}: the target {asked.target!r} has {unknown[0]!r}, which is no class of the "
+            f"training data: {_listed(classes)}."
+        )
+    source = f"{path}: the target {asked.target!r}"
+    y = labels_for([codes[value] for value in values], len(classes), source, model)
+    if asked.classes is None:
+        told = _listed([f"{visible(name)}={code}" for name, code in codes.items()])
+        click.echo(f"Target {asked.target!r}: {len(classes)} classes {told}", err=True)
+    return y, classes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if "," in name or " " in name else name
+
+
+def _as_model_wants(x: Any, inputs: Sequence[Any]) -> Any:
+    """A row of a table may be an image written out: shape it as the model's only input."""
+    if len(inputs) != 1 or len(inputs[0].shape) <= 2 or None in inputs[0].shape[1:]:
+        return x
+    shape = tuple(inputs[0].shape[1:])
+    size = 1
+    for length in shape:
+        size *= length
+    if x.shape[1] != size:
+        return x
+    click.echo(f"Each row of {size} numbers is taken as an example of shape {shape}.", err=True)
+    return x.reshape(-1, *shape)

@@ -1,0 +1,111 @@
+"""Terminals of any width, completion in the shell, and what is shown while one waits."""
+
+import io
+import sys
+
+import command_line
+import pytest
+from click.testing import CliRunner
+
+import keras_lr
+from keras_lr_cli import main, startup
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("terminal")
+    command_line.write_files(folder)
+    return folder
+
+
+def widest(text):
+    """The longest line of what is no Python to paste."""
+    return max(len(line) for line in text.partition("In Python:")[0].splitlines())
+
+
+COMMANDS = [[], *([name] for name in main.commands), ["preview", "one-cycle"]]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_the_terminal(monkeypatch, command, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = CliRunner().invoke(main, [*command, "--help"]).stdout
+    assert widest(text) <= min(columns, 80)
+    assert "…" not in text and " ".join(text.split()).count("Show this message and exit.") == 1
+
+
+@pytest.mark.parametrize("columns", [40, 60])
+def test_answers_fit_the_terminal(files, tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    (tmp_path / "log.csv").write_text("epoch,loss\n0,1\n1,0.5\n2,nan\n")
+    answers = [
+        ("layers", files / "model.keras", "--preset", "decay:0.75"),
+        ("preview", "one-cycle", "--max-lr", 0.1),
+        ("preview", "cyclic", "--base-lr", 0.01, "--max-lr", 0.1, "--step-size", 99),
+        ("diagnose", tmp_path / "log.csv"),
+        ("find", files / "model.keras", "--steps", 40, "--seed", 0),
+    ]
+    for arguments in answers:
+        result = command_line.run(*arguments)
+        assert result.exit_code == 0, result.stderr
+        assert widest(result.stdout) <= columns, result.stdout
+        assert "…" not in result.stdout  # where rich cuts a cell off
+    assert "torch_lr_finder" in result.stdout and "Rate" in result.stdout
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "words",
+    ["find mod", "layers mod", "search mod", "diagnose mod", "find model.keras --data mod"]
+    + ["find m.keras --validation mod", "find m.keras --multipliers mod", "find m.keras --plot mod"]
+    + ["search m.keras --report mod", "preview one-cycle --csv mod"],
+)
+def test_shell_completes_files(words):
+    environment = {
+        "_KERAS_LR_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"keras-lr {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+    result = CliRunner().invoke(main, [], prog_name="keras-lr", env=environment)
+    assert result.stdout == "file,mod\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.once
+def test_terminal_shows_that_keras_is_loaded_and_nothing_afterwards(monkeypatch):
+    for stream, expected in ((Terminal(), "Loading Keras ..."), (io.StringIO(), "")):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with startup._told("Loading Keras ..."):
+            assert stream.getvalue() == expected
+        assert stream.getvalue() == expected + (f"\r{' ' * 17}\r" if expected else "")
+
+
+def test_progress_shows_no_loss_before_there_is_one(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "100")
+    x, y = command_line.arrays()
+    keras_lr.lr_find(command_line.compiled(), x, y, steps=12)
+    shown = stream.getvalue()
+    assert "12/12" in shown and "loss" in shown
+    assert "nan" not in shown
+
+
+def test_progress_is_a_line_that_writes_over_itself_in_a_notebook(monkeypatch):
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(sys, "stderr", stream)
+    x, y = command_line.arrays()
+    keras_lr.lr_find(command_line.compiled(), x, y, steps=12)
+    lines = stream.getvalue().split("\r")
+    assert lines[1].startswith("Range test ─") and "0/12 lr 1.00e-07" in lines[1]
+    assert "12/12 lr 1.00e+01  loss" in lines[-3]
+    assert lines[-2].strip() == "" and "\x1b" not in stream.getvalue()
+    before = len(stream.getvalue())
+    keras_lr.lr_find(command_line.compiled(), x, y, steps=12, verbose=0)
+    assert len(stream.getvalue()) == before
