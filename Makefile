@@ -80,7 +80,7 @@ bench: $(VENV)/.bench
 docs: $(VENV)/.test
 	PDOC_ALLOW_EXEC=1 $(RUN) $(TEST_ENV) KERAS_BACKEND=jax $(BIN)/python -m pdoc --docformat google \
 		--no-show-source --no-include-undocumented --template-directory docs/reference \
-		-o build/docs keras_lr keras_lr.plotting '!keras_lr.preview' '!keras_lr.search'
+		-o build/docs keras_lr '!keras_lr.preview' '!keras_lr.search'
 
 # They write to demo/.
 examples: $(VENV)/.test

@@ -142,6 +142,8 @@ def _check_archive(spec: str) -> None:
 def _read(spec: str, trust: bool, lean: bool, recompiled: bool, compiled: bool) -> Any:
     import keras
 
+    from keras_lr.optimizers.modified import public_optimizers
+
     check_model_file(spec)
     if not trust and (code := carried_code(spec)):
         raise _untrusted(spec, code)
@@ -153,7 +155,7 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool, compiled: bool) 
                 safe_mode=not trust,
                 compile=not recompiled,
                 custom_objects={
-                    **_optimizers_of_any_backend(),
+                    **public_optimizers(),
                     **(_old_names() if spec.endswith(H5) else {}),
                 },
             )
@@ -239,18 +241,6 @@ def _loaded_uncompiled(spec: str, trust: bool, unused: Sequence[str]) -> Any:
             return keras.saving.load_model(spec, safe_mode=not trust, compile=False)
     except Exception:
         return None
-
-
-def _optimizers_of_any_backend() -> dict[str, Any]:
-    """Keras's optimizers by name: a file from torch names classes that work on torch alone."""
-    import keras
-
-    classes = vars(keras.optimizers).values()
-    return {
-        each.__name__: each
-        for each in classes
-        if isinstance(each, type) and issubclass(each, keras.optimizers.Optimizer)
-    }
 
 
 def _old_names() -> dict[str, Any]:

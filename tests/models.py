@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 
 ROWS = 96
 
@@ -12,6 +13,16 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """96 rows of 6 features and the class, 0 to 2, that two of them decide."""
     x = np.random.default_rng(seed).normal(size=(ROWS, 6)).astype("float32")
     return x, (x[:, 0] > 0).astype("int32") + (x[:, 1] > 0)
+
+
+def multi_optimizer(default, groups):
+    """Keras's optimizer of several, by patterns of paths; it came with Keras 3.15."""
+    if not hasattr(keras.optimizers, "MultiOptimizer"):
+        pytest.skip("this Keras has no MultiOptimizer")
+    table = keras.optimizers.OptimizerMap(default)
+    for pattern, optimizer in groups.items():
+        table[pattern] = optimizer
+    return keras.optimizers.MultiOptimizer(table)
 
 
 def classifier(

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from models import classifier, data, same, values
+from models import classifier, data, multi_optimizer, same, values
 
 import keras_lr
 
@@ -172,9 +172,8 @@ def test_halves_the_rate_of_other_callbacks(policy):
 
 
 def test_groups_keep_their_ratios():
-    table = keras.optimizers.OptimizerMap(keras.optimizers.SGD(3.0))
-    table[".*bias"] = keras.optimizers.SGD(0.3)
-    model, xy = parabola(keras.optimizers.MultiOptimizer(table))
+    groups = {".*bias": keras.optimizers.SGD(0.3)}
+    model, xy = parabola(multi_optimizer(keras.optimizers.SGD(3.0), groups))
     halve = halver()
     fit(model, xy, halve)
     np.testing.assert_allclose(sorted(rates_of(model.optimizer)), [0.075, 0.75], rtol=1e-6)

@@ -1,6 +1,7 @@
 """`LayerwiseLR`: each variable steps as it would under an optimizer of its own at its own rate."""
 
 import copy
+import inspect
 
 import keras
 import numpy as np
@@ -38,8 +39,10 @@ OPTIMIZERS = {
     "AdamW": make("AdamW", weight_decay=0.3),
     "Lion": make("Lion", weight_decay=0.3),
     "Adafactor": make("Adafactor"),
-    "Muon, with decay for Adam's weights": make("Muon", weight_decay=None, adam_weight_decay=0.3),
 }  # fmt: skip
+if "adam_weight_decay" in inspect.signature(optimizers.Muon).parameters:  # since Keras 3.13
+    options = {"weight_decay": None, "adam_weight_decay": 0.3}
+    OPTIMIZERS["Muon, with decay for Adam's weights"] = make("Muon", **options)
 
 
 def test_every_optimizer_of_keras_has_a_row():

@@ -169,6 +169,7 @@ def batch_losses(epochs):
     model, (x, y), losses = network(keras.optimizers.SGD(0.01)), rows(), []
     for index in range(epochs * STEPS):
         at = slice(index * 16 % 64, index * 16 % 64 + 16)
+        model.reset_metrics()
         losses.append(float(model.train_on_batch(x[at], y[at])))
     return np.array(losses)
 

@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from models import multi_optimizer
 
 import keras_lr
 from keras_lr import _distribution
@@ -536,9 +537,8 @@ def test_the_python_of_an_answer_runs(setting):
 
 
 def two_groups():
-    groups = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.01))
-    groups[".*bias"] = keras.optimizers.SGD(0.02)
-    return keras.optimizers.MultiOptimizer(groups)
+    groups = {".*bias": keras.optimizers.SGD(0.02)}
+    return multi_optimizer(keras.optimizers.SGD(0.01), groups)
 
 
 @pytest.mark.parametrize("policy", ["constant", "one-cycle", "cosine"])

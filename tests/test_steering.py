@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from models import same, values
+from models import multi_optimizer, same, values
 
 import keras_lr
 from keras_lr.steering.optimizers import momentum_names
@@ -37,9 +37,8 @@ def network(optimizer, jit_compile="auto", **compile_options):
 
 def groups(first=None, second=None):
     inner = keras.optimizers
-    table = inner.OptimizerMap(first or inner.SGD(0.1, momentum=0.9))
-    table[".*bias"] = second or inner.Adam(0.01)
-    return inner.MultiOptimizer(table)
+    default = first or inner.SGD(0.1, momentum=0.9)
+    return multi_optimizer(default, {".*bias": second or inner.Adam(0.01)})
 
 
 def leaves(optimizer):
@@ -72,9 +71,9 @@ def fit(model, *callbacks, epochs=3, batch_size=BATCH, **options):
     )  # fmt: skip
 
 
-def assert_close(weights, expected, rtol=2e-5):
+def assert_close(weights, expected, rtol=2e-5, atol=1e-6):
     for ours, theirs in zip(weights, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-6)
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
 
 
 def one_cycle(total=3 * STEPS, max_lr=0.05):
@@ -141,7 +140,9 @@ def test_one_cycle_moves_rate_and_momentum_of_every_optimizer(name, jit):
     if name == "average":  # `fit` ends with the averages in the place of the weights
         reference.optimizer.finalize_variable_values(reference.trainable_variables)
         expected = values(reference.trainable_variables)
-    assert_close(values(model.trainable_variables), expected)
+    # The iteration that makes a matrix orthogonal enlarges what is rounded.
+    atol = 2e-5 if name == "Muon" else 1e-6
+    assert_close(values(model.trainable_variables), expected, atol=atol)
 
 
 @compiled_or_not

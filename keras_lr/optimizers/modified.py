@@ -119,12 +119,26 @@ class Modified(_Optimizer):
         """Make the optimizer that `get_config` describes."""
         optimizer = config["optimizer"]
         if isinstance(optimizer, dict):
-            # By the name of the class: on torch the module is one that other backends lack.
-            optimizer = keras.optimizers.deserialize(dict(optimizer), custom_objects)
+            names = {**public_optimizers(), **(custom_objects or {})}
+            optimizer = keras.optimizers.deserialize(dict(optimizer), names)
         return _origin(cls)(**{**config, "optimizer": optimizer})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return type(self).from_config(self.get_config())
+
+
+def public_optimizers() -> dict[str, type]:
+    """Keras's optimizers by name, for what is saved.
+
+    The module in a file from torch is one that other backends lack, and Keras 3.12 does not find
+    Muon by its name.
+    """
+    base = keras.optimizers.Optimizer
+    return {
+        each.__name__: each
+        for each in vars(keras.optimizers).values()
+        if isinstance(each, type) and issubclass(each, base)
+    }
 
 
 def registered(cls: type) -> type:
