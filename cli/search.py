@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import math
+import operator
 import os
 import shlex
+import sys
 import textwrap
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +26,7 @@ from .text import LABEL, can_draw, labelled, rate_text, table_box, table_text
 from .workers import arguments, company
 
 if TYPE_CHECKING:
-    from .inputs import Inputs
+    from .inputs import Asked, Inputs
 
 __all__ = ["search"]
 
@@ -258,12 +262,23 @@ def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
     import keras_lr
 
     asked = inputs.asked
-    model = (lambda: asked.load_model()[0]) if is_function(asked.spec) else inputs.model
+    model = _maker(asked) if is_function(asked.spec) else inputs.model
     sweep.update(inputs.arguments(), verbose=0 if quiet else 1)
     # Keras looks for TensorFlow, which takes seconds, whenever it writes a config down.
     unused = [] if inputs.own_code or inputs.backend == "tensorflow" else ["tensorflow"]
     with inputs.telling(ImportError), hidden(*unused):
         return keras_lr.search(model, **sweep)
+
+
+def _maker(asked: Asked) -> Callable[[], Any]:
+    """Makes a model for each run; the record tells it by the code of the user's function."""
+    module, _, path = asked.spec.partition(":")
+
+    @functools.wraps(operator.attrgetter(path)(sys.modules[module]))
+    def make() -> Any:
+        return asked.load_model()[0]
+
+    return make
 
 
 def _dimension(text: str) -> tuple[str, list[Any] | None]:

@@ -132,6 +132,14 @@ def test_a_function_makes_a_model_for_each_run():
     assert content["finished"]
 
 
+def test_the_code_of_a_function_that_makes_the_model_is_a_part_of_the_record(monkeypatch):
+    spec = ("search", f"{__name__}:make", "--data", f"{__name__}:data", *QUICK)
+    quick = ("--study", "code", "--timeout", 1e-6)  # no run is begun
+    refused(*spec, *quick, exit_code=1)
+    monkeypatch.setitem(globals(), "make", lambda: (compiled(), compiled())[1])
+    assert "is of another model: code " in refused(*spec, *quick)
+
+
 def test_a_data_set_needs_held_out_data():
     spec = ("search", "model.keras", "--data", f"{__name__}:batches", *QUICK, "--study", "set")
     assert "validation_data must be given" in refused(*spec)
@@ -232,7 +240,7 @@ def test_a_study_of_another_model_or_other_data_is_refused(first, folder):
     x, y = arrays()
     np.savez("other.npz", x=x + 1, y=y)
     line = refused("search", "model.keras", "--data", "other.npz", *QUICK, *there)
-    assert "is of another data" in line
+    assert "is of other data" in line
 
 
 def test_nothing_is_lost_by_what_is_refused(first):

@@ -350,8 +350,9 @@ def test_a_job_that_was_written_down_twice_is_tidied_up(storage, join):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"model": {"layers": "b"}}, "is of another model: it was begun with layers a, and this"),
-        ({"data": {"rows": "9"}}, "is of another data: it was begun with rows 8, and this is rows"),
+        ({"model": {"layers": "b"}}, "is of another model: layers a and not b. Choose"),
+        ({"data": {"rows": "9"}}, "is of other data: rows 8 and not 9. Choose another name"),
+        ({"fit": {"shuffle": "True"}}, "other arguments of fit: shuffle None and not True. Take"),
         ({"settings": {"epochs": 4, "also": {"momentum": [0.9]}}}, "settings: epochs 3 and not 4."),
         ({"settings": {"epochs": 3, "also": {}}}, r"settings: also .* and not \{\}. Take those"),
     ],

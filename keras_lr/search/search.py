@@ -172,7 +172,10 @@ def search(
         storage: Where the record is kept: the path of a SQLite file, a URL such as
             `postgresql://user@host/database`, `journal:PATH`, or a storage of Optuna. Any number
             of processes, on any number of machines, that call `search` with the same arguments
-            work on it together. None keeps it in memory, so that an interrupted search is lost.
+            work on it together. A record made with another model, other data or other arguments
+            is refused; of a data set its class, constructor and element types are compared, not
+            the files that it reads. None keeps it in memory, so that an interrupted search is
+            lost.
         study: Name of the record in the storage.
         resume: Whether a study that exists already goes on; otherwise it is an error.
         timeout: Seconds after which no further run is begun; the answer is then that of the
@@ -188,7 +191,8 @@ def search(
     Raises:
         ImportError: If Optuna is not installed.
         ValueError, TypeError: If an argument is out of its range or of the wrong kind; if the
-            study is that of another model, other data or other settings.
+            study is that of another model, other data or other settings, or a part of the model
+            has neither a configuration nor code by which a record could tell it.
         NoSuggestion: If no run came to its end.
         SearchError: If the storage cannot be reached.
 
@@ -239,14 +243,9 @@ def search(
         record = Study(
             storage,
             study,
-            {
-                "version": keras_lr.__version__,
-                "model": identity.of_model(
-                    runner.model, made_anew=not isinstance(model, keras.Model)
-                ),
-                "data": identity.of_data((x, y, sample_weight), validation_data),
-                "settings": _settings(options, design),
-            },
+            _identity(model, runner, (x, y, sample_weight), validation_data, options, design)
+            if storage is not None
+            else {},
             pruner=pruner,
             maximize=design.maximize,
             objective=objective,
@@ -505,6 +504,25 @@ def _settings(options: Options, design: Design) -> dict[str, Any]:
         "batch_size": design.base.batch_size,
         "validation_split": options.validation_split,
         "seed": options.seed,
+    }
+
+
+def _identity(
+    model: Any,
+    runner: Runner,
+    training: tuple[Any, ...],
+    validation: Any,
+    options: Options,
+    design: Design,
+) -> dict[str, Any]:
+    """What has to be the same for all who take part: the model, the data, all that `fit` gets."""
+    make = None if isinstance(model, keras.Model) else model
+    return {
+        "version": keras_lr.__version__,
+        "model": identity.of_model(runner.model, make, options.objective),
+        "data": identity.of_data(training, validation),
+        "fit": identity.of_fit(runner.data.fit_options, runner.callbacks),
+        "settings": _settings(options, design),
     }
 
 

@@ -35,7 +35,7 @@ from keras_lr.search.storage import (
 if TYPE_CHECKING:
     import optuna
 
-FORMAT = 1
+FORMAT = 2
 MOST_DEATHS = 3  # processes that one job may take with it
 RANGE_TEST = "range test"
 ENDS = ("finished", "behind", "diverged")
@@ -148,28 +148,29 @@ class Study:
             known = self.study.user_attrs[_MARK]  # of two who began it at once one has written it
         if known.get("format") != FORMAT:
             raise places.Refused(
-                f"The study {self.name!r} in {self.where} has format {known.get('format')!r} of "
-                f"another version of keras-lr; this one reads {FORMAT}. Choose another name."
+                f"The study {self.name!r} in {self.where} has format {_cut(known.get('format'))} "
+                f"of another version of keras-lr; this one reads {FORMAT}, which tells more about "
+                "the model, the data and the arguments of fit. Choose another name."
             )
         # Through JSON a tuple has become a list, and so on.
         for part in dict.fromkeys([*known, *identity]):
             old, new = known.get(part), _plain(identity.get(part))
             if _plain(old) == new or part == "version":
                 continue
-            if part in ("model", "data"):
-                raise places.Refused(
-                    f"The study {self.name!r} in {self.where} is of another {part}: it was begun "
-                    f"with {_shown(old)}, and this is {_shown(new)}. Choose another name for this "
-                    "search."
-                )
             names = "; ".join(
                 f"{_cut(key)} {_cut(_value(old, key))} and not {_cut(_value(new, key))}"
                 for key in dict.fromkeys([*(old or {}), *(new or {})])
                 if _value(old, key) != _value(new, key)
             )
+            what = {
+                "model": "is of another model",
+                "data": "is of other data",
+                "fit": "was begun with other arguments of fit",
+            }.get(part, "was begun with other settings")
+            ending = "Choose" if part in ("model", "data") else "Take those, or choose"
             raise places.Refused(
-                f"The study {self.name!r} in {self.where} was begun with other settings: "
-                f"{_cut(names, 500)}. Take those, or choose another name for this search."
+                f"The study {self.name!r} in {self.where} {what}: {_cut(names, 500)}. {ending} "
+                "another name for this search."
             )
 
     # Jobs
@@ -510,12 +511,6 @@ def _plain(value: Any) -> Any:
 
 def _value(part: Any, key: str) -> Any:
     return part.get(key) if isinstance(part, dict) else part
-
-
-def _shown(part: Any) -> str:
-    if isinstance(part, dict):
-        return _cut(", ".join(f"{key} {_cut(value)}" for key, value in part.items()), 300)
-    return _cut(part)
 
 
 def _cut(value: Any, most: int = 80) -> str:

@@ -130,7 +130,7 @@ class Runner:
         self.data = data
         self._objective = objective
         self._split_seed = split_seed
-        self._callbacks = callbacks
+        self.callbacks = callbacks
         self._snapshot = snapshot
         self._part: tuple[float, Any] = (1.0, None)
 
@@ -198,7 +198,7 @@ class Runner:
             verbose=0,
             callbacks=[
                 *steering_of(model, job.setting),
-                *(self._callbacks() if self._callbacks else []),
+                *(self.callbacks() if self.callbacks else []),
                 watch,
             ],
         )
