@@ -21,9 +21,10 @@ from .errors import BadInput, ending, one_line
 from .functions import is_function
 from .options import data_options, model_options, options, process_options
 from .outputs import tell, write_all
+from .signals import polite
 from .startup import hidden
 from .text import LABEL, can_draw, labelled, rate_text, table_box, table_text
-from .workers import arguments, company
+from .workers import arguments, company, watch
 
 if TYPE_CHECKING:
     from .inputs import Asked, Inputs
@@ -229,9 +230,11 @@ def _search(
     storage = storage or f"{stem}.search.sqlite3"
     study = study or os.path.basename(stem)
     sweep = {**given, "also": dimensions, "storage": storage, "study": study}
-    with stdout_to_stderr():
+    with polite() as signals, stdout_to_stderr():
+        watch(signals)
         inputs = read_inputs(asked, {"--plot": plot, "--report": report, "--save": save})
-        with company(workers - 1, sweep):
+        with company(workers - 1, sweep, signals):
+            signals.check()
             found = _run(inputs, sweep, quiet)
     words = arguments(without=("workers", "quiet", "as_json"))
     shown = [found.storage if word == storage else word for word in words]  # without a password

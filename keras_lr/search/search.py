@@ -16,6 +16,7 @@ import keras
 import keras_lr
 from keras_lr import _checks
 from keras_lr._direction import direction_of
+from keras_lr._interrupts import check, noted
 from keras_lr._machinery import machinery
 from keras_lr.range_test import NoSuggestion, RangeTest
 from keras_lr.search import identity
@@ -238,7 +239,7 @@ def search(
     data = Data.of(x, y, sample_weight, validation_data, validation_split, seed, fit_options)
     size = (batch_size or 32) if data.rows is not None else None
     lent = Runner.lend(model, data, objective, size, seed, callbacks)
-    with _undisturbed(model), lent as runner:
+    with noted(), _undisturbed(model), lent as runner:
         design = _design(runner, options, size)
         record = Study(
             storage,
@@ -316,6 +317,7 @@ class _Campaign:
 
     def _step(self, plan: Plan) -> bool:
         """Do one run, or wait for others; False at the end."""
+        check()
         if time.monotonic() > self._deadline:
             return False
         missing = plan.missing(self._record.found())
@@ -359,7 +361,9 @@ class _Campaign:
         if not self._waiting:
             self._waiting = True
             self._say(f"Waiting for {self._record.running()} runs of other processes.")
+        check()
         time.sleep(min(PATIENCE, max(0.0, self._deadline - time.monotonic())))
+        check()
         return time.monotonic() <= self._deadline
 
     def _result(self, plan: Plan) -> Search:

@@ -13,12 +13,12 @@ import math
 import os
 import platform
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from keras_lr import _checks
-from keras_lr._interrupts import uninterrupted
+from keras_lr._interrupts import heard, uninterrupted
 from keras_lr.search import storage as places
 from keras_lr.search.plan import Job, Outcome, Setting
 from keras_lr.search.storage import (
@@ -259,10 +259,7 @@ class Study:
         return Trial(self, trial)
 
     def _drop(self, trial_id: int, why: str) -> None:
-        """End a trial without an answer and without a death, so that its job is done anew."""
-        with contextlib.suppress(Exception), silently():
-            self._storage.set_trial_user_attr(trial_id, "given_back", why)
-            self._storage.set_trial_state_values(trial_id, state=self._states.FAIL)
+        drop(self._storage, trial_id, why)
 
     def tidy(self) -> None:
         """Drop what waits to be done and was done: two processes had written it down at once."""
@@ -348,6 +345,15 @@ class Study:
         return Outcome(job, ended, value, history, seconds, trial.number)
 
 
+def drop(storage: Any, trial_id: int, why: str) -> None:
+    """End a trial without an answer and without a death, so that its job is done anew."""
+    import optuna
+
+    with contextlib.suppress(Exception), silently():
+        storage.set_trial_user_attr(trial_id, "given_back", why)
+        storage.set_trial_state_values(trial_id, state=optuna.trial.TrialState.FAIL)
+
+
 class Trial:
     """A job that this process has begun. Leave its `with` block with `end`, or it is given back."""
 
@@ -363,6 +369,8 @@ class Trial:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
+        if kind is KeyboardInterrupt:
+            heard()
         self._stop.set()
         self._thread.join(places.REACHED)  # which may hang on a server that has gone
         if not self._ended and kind is not Taken:
@@ -453,6 +461,26 @@ class _Rivals:
     def _kind(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
         setting = attributes.get("setting", {})
         return attributes.get("round"), setting.get("policy"), setting.get("warmup")
+
+
+def give_back(storage: Any, name: str, pids: Collection[int]) -> None:
+    """Give back what processes of this machine were at work on when they were killed."""
+    ours = {f"{platform.node()}:{pid}" for pid in pids}
+    where = described(storage)
+    optuna = import_optuna()
+    with contextlib.suppress(SearchError, KeyError), problems(where, is_file(storage)):
+        there = opened(storage, 1, where)
+        try:
+            number = there.get_study_id_from_name(name)
+            running = there.get_all_trials(
+                number, deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)
+            )
+            for trial in running:
+                if trial.user_attrs.get("worker") in ours:
+                    drop(there, trial._trial_id, "interrupted")
+        finally:
+            if there is not storage:
+                close(there)
 
 
 def check_new(storage: Any, name: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from keras_lr import _checks
 from keras_lr._distribution import check_alone, check_shares, sharing_devices
 from keras_lr._divergence import Level, Stretch
+from keras_lr._interrupts import check
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
 from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.loops.sent import overrides_fit
@@ -294,7 +295,11 @@ class _Watch(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._stretch, self._done = Stretch(), 0
 
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        check()
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        check()
         # With several steps an execution, Keras's index of the last batch overshoots.
         self._done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
         if self._fresh or self._done - self._stretch.done >= CHECK_EVERY:
