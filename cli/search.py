@@ -342,6 +342,7 @@ def _beside(found: Any) -> str:
 
 def _table(found: Any, unicode: bool) -> str:
     from rich.table import Table
+    from rich.text import Text
 
     searched = list(found.settings["also"])
     table = Table(**table_box(unicode))
@@ -349,7 +350,7 @@ def _table(found: Any, unicode: bool) -> str:
     table.add_column("Rate", justify="right", no_wrap=True)
     for name in searched:
         table.add_column({"batch_size": "batch", "warmup": "warm-up"}.get(name, name))
-    table.add_column(found.objective, justify="right", no_wrap=True)
+    table.add_column(Text(found.objective), justify="right", no_wrap=True)
     table.add_column("+-", justify="right", no_wrap=True)
     table.add_column("Runs", justify="right", no_wrap=True)
     table.add_column("")

@@ -134,6 +134,25 @@ def test_nothing_goes_beyond_firm_ends_and_the_answer_says_that_it_lies_there():
     assert any("a higher one may be better" in note for note in answer.warnings)
 
 
+def test_what_is_said_of_the_ends_is_true_of_all_rates_that_were_tried():
+    """The first round tries lower rates than the last one, which the interval reaches."""
+    plan = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3))
+    lower = 0  # searches whose table lists lower rates than the one that is named
+    for noise in (0.5, 1.0, 2.0):
+        found = run(plan, valley(1e-3, noise))
+        answer, last = plan.answer(found), plan.rounds(found)[-1]
+        reached = [note for note in answer.warnings if note.startswith("The interval reaches")]
+        for note in reached:
+            word = "lowest" if "lowest" in note else "highest"
+            assert f"the {word} rate that the {last.name} round tried; a " in note
+            end = min(rates(last)) if word == "lowest" else max(rates(last))
+            assert end in (answer.low, answer.high)
+        assert reached
+        tried = [outcome.job.setting.learning_rate for outcome in found.values()]
+        lower += min(tried) < min(rates(last))
+    assert lower
+
+
 def test_where_everything_diverges_the_search_goes_down():
     plan = Plan(DESIGN, Start(1e-2, 1.0, 0.1))
     answer = plan.answer(run(plan, valley(3e-6, blow_up=1e-5)))

@@ -593,4 +593,6 @@ def _told(job: Job) -> str:
 
 
 def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """A line for a terminal; what a name holds beside letters is spelled out."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    print(shown, file=sys.stderr, flush=True)

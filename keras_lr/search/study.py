@@ -96,6 +96,9 @@ class Study:
                 self.study.pruner = _pruner(optuna, pruner)
                 self._identify(identity, objective)
                 self.began_with = len(self.study.get_trials(deepcopy=False))
+                # Others take the runs of this process for dead after so long.
+                grace = places.GRACE * heartbeat
+                self._closing.enter_context(places.patience(self._storage, grace))
             except BaseException:
                 self.close()
                 raise
@@ -349,7 +352,7 @@ def drop(storage: Any, trial_id: int, why: str) -> None:
     """End a trial without an answer and without a death, so that its job is done anew."""
     import optuna
 
-    with contextlib.suppress(Exception), silently():
+    with contextlib.suppress(Exception), silently(), places.patience(storage, 0.0):
         storage.set_trial_user_attr(trial_id, "given_back", why)
         storage.set_trial_state_values(trial_id, state=optuna.trial.TrialState.FAIL)
 
