@@ -137,20 +137,29 @@ def test_nothing_goes_beyond_firm_ends_and_the_answer_says_that_it_lies_there():
 def test_what_is_said_of_the_ends_is_true_of_all_rates_that_were_tried():
     """The first round tries lower rates than the last one, which the interval reaches."""
     plan = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3))
-    lower = 0  # searches whose table lists lower rates than the one that is named
-    for noise in (0.5, 1.0, 2.0):
-        found = run(plan, valley(1e-3, noise))
-        answer, last = plan.answer(found), plan.rounds(found)[-1]
-        reached = [note for note in answer.warnings if note.startswith("The interval reaches")]
-        for note in reached:
-            word = "lowest" if "lowest" in note else "highest"
-            assert f"the {word} rate that the {last.name} round tried; a " in note
-            end = min(rates(last)) if word == "lowest" else max(rates(last))
-            assert end in (answer.low, answer.high)
-        assert reached
-        tried = [outcome.job.setting.learning_rate for outcome in found.values()]
-        lower += min(tried) < min(rates(last))
-    assert lower
+    found = run(plan, valley(1e-3))
+    last = plan.rounds(found)[-1]
+    lowest = "The interval reaches the lowest rate that the fine 2 round tried; a lower one may"
+    middle = sorted(rates(last))[len(set(rates(last))) // 2]
+
+    def loss(outcome):
+        """The middle is best for two seeds of three: the interval holds all rates."""
+        best = outcome.job.setting.learning_rate == middle
+        return 2.0 - 0.1 * best if outcome.job.seed else 2.0 + 0.1 * best
+
+    alike = replace_losses(found, last, loss)
+    answer = plan.answer(alike)
+    assert any(note.startswith(lowest) for note in answer.warnings)
+    assert answer.low == min(rates(last))
+    assert min(each.job.setting.learning_rate for each in found.values()) < answer.low
+
+
+def replace_losses(found, now, loss):
+    """The same results, but other losses in one round."""
+    return {
+        key: replace(each, value=loss(each)) if each.job.round == now.name else each
+        for key, each in found.items()
+    }
 
 
 def test_where_everything_diverges_the_search_goes_down():
