@@ -17,6 +17,7 @@ from .layers import layers
 from .preview import preview
 from .search import search
 from .shell import fit_to_terminal
+from .signals import leave
 
 __all__ = ["main"]
 
@@ -45,6 +46,8 @@ class Group(click.Group):
         except Interrupted as error:
             click.echo(error.format_message(), err=True)
             code = error.exit_code
+            if sys.stdout is sys.__stdout__:  # not in a test, or another program that calls it
+                leave(code)
         except click.ClickException as error:
             where = getattr(error, "ctx", None)
             hint = f" Try '{where.command_path} --help'." if where else ""

@@ -98,6 +98,9 @@ def write_all(
             written[name] = path
         except RunFailed as error:
             problem = problem or error
+        except Exception as error:  # a name that Matplotlib takes for a formula
+            told = f"{type(error).__name__}: {one_line(error)}"
+            problem = problem or RunFailed(f"{path} could not be written: {told}")
     return written, problem
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import math
+import operator
 import os
 import shlex
+import sys
 import textwrap
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,12 +21,13 @@ from .errors import BadInput, ending, one_line
 from .functions import is_function
 from .options import data_options, model_options, options, process_options
 from .outputs import tell, write_all
+from .signals import polite
 from .startup import hidden
 from .text import LABEL, can_draw, labelled, rate_text, table_box, table_text
-from .workers import arguments, company
+from .workers import arguments, company, watch
 
 if TYPE_CHECKING:
-    from .inputs import Inputs
+    from .inputs import Asked, Inputs
 
 __all__ = ["search"]
 
@@ -225,9 +230,11 @@ def _search(
     storage = storage or f"{stem}.search.sqlite3"
     study = study or os.path.basename(stem)
     sweep = {**given, "also": dimensions, "storage": storage, "study": study}
-    with stdout_to_stderr():
+    with polite() as signals, stdout_to_stderr():
+        watch(signals)
         inputs = read_inputs(asked, {"--plot": plot, "--report": report, "--save": save})
-        with company(workers - 1, sweep):
+        with company(workers - 1, sweep, signals):
+            signals.check()
             found = _run(inputs, sweep, quiet)
     words = arguments(without=("workers", "quiet", "as_json"))
     shown = [found.storage if word == storage else word for word in words]  # without a password
@@ -258,12 +265,23 @@ def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
     import keras_lr
 
     asked = inputs.asked
-    model = (lambda: asked.load_model()[0]) if is_function(asked.spec) else inputs.model
+    model = _maker(asked) if is_function(asked.spec) else inputs.model
     sweep.update(inputs.arguments(), verbose=0 if quiet else 1)
     # Keras looks for TensorFlow, which takes seconds, whenever it writes a config down.
     unused = [] if inputs.own_code or inputs.backend == "tensorflow" else ["tensorflow"]
     with inputs.telling(ImportError), hidden(*unused):
         return keras_lr.search(model, **sweep)
+
+
+def _maker(asked: Asked) -> Callable[[], Any]:
+    """Makes a model for each run; the record tells it by the code of the user's function."""
+    module, _, path = asked.spec.partition(":")
+
+    @functools.wraps(operator.attrgetter(path)(sys.modules[module]))
+    def make() -> Any:
+        return asked.load_model()[0]
+
+    return make
 
 
 def _dimension(text: str) -> tuple[str, list[Any] | None]:
@@ -324,6 +342,7 @@ def _beside(found: Any) -> str:
 
 def _table(found: Any, unicode: bool) -> str:
     from rich.table import Table
+    from rich.text import Text
 
     searched = list(found.settings["also"])
     table = Table(**table_box(unicode))
@@ -331,7 +350,7 @@ def _table(found: Any, unicode: bool) -> str:
     table.add_column("Rate", justify="right", no_wrap=True)
     for name in searched:
         table.add_column({"batch_size": "batch", "warmup": "warm-up"}.get(name, name))
-    table.add_column(found.objective, justify="right", no_wrap=True)
+    table.add_column(Text(found.objective), justify="right", no_wrap=True)
     table.add_column("+-", justify="right", no_wrap=True)
     table.add_column("Runs", justify="right", no_wrap=True)
     table.add_column("")

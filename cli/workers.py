@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,15 +14,51 @@ from typing import Any
 import click
 
 from .errors import BadInput, RunFailed, one_line
+from .signals import Asked, leave, watch_parent
 
-__all__ = ["arguments", "company"]
+__all__ = ["arguments", "company", "watch", "work"]
 
 LAST_WORDS = 30.0  # seconds that a worker has to end once there is nothing left to do
-HINT = 5.0  # seconds that it has to end after Ctrl-C, before it is told once more
+HASTE = 1.0  # seconds that it has after Ctrl-C; then it is killed, and its run given back for it
+ORPHANED = 10.0  # seconds that it has when its parent is gone
+# A file of the current folder must not take the place of a module: `-m` would look there first.
+BOOT = """\
+import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
+sys.path.append(sys.argv.pop(1))
+from keras_lr_cli.workers import work
+work()
+"""
+_working = False
+
+
+def work() -> None:
+    """The command of a worker, which ends when its parent does."""
+    global _working
+    _working = True
+    from .commands import main
+
+    try:
+        main(prog_name="keras-lr")
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 0)
+
+
+def watch(asked: Asked) -> None:
+    """Let this process end with the one that started it, if it is a worker."""
+    if _working:
+        watch_parent(asked, ORPHANED)
+
+
+def command() -> list[str]:
+    """How a worker is started, without its arguments."""
+    place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return [sys.executable, "-c", BOOT, place]
 
 
 @contextlib.contextmanager
-def company(count: int, sweep: dict[str, Any]) -> Iterator[None]:
+def company(count: int, sweep: dict[str, Any], asked: Asked) -> Iterator[None]:
     """Further processes that do the same command beside this one.
 
     They take part in one study, so that whoever comes second goes on with what the first began.
@@ -32,79 +66,69 @@ def company(count: int, sweep: dict[str, Any]) -> Iterator[None]:
     if count and not sweep["resume"]:
         _check_new(sweep["storage"], sweep["study"])
         sweep["resume"] = True
-    command = [sys.executable, "-m", "keras_lr_cli"]
     own = ("workers", "resume", "plot", "report", "save", "as_json", "quiet")
-    command += [*arguments(without=own), "--quiet"]
-    with _ended_politely(), contextlib.ExitStack() as stack:
-        workers = [_Worker(command, stack) for _ in range(count)]
+    words = [*command(), *arguments(without=own), "--quiet"]
+    with contextlib.ExitStack() as stack:
+        workers = [_Worker(words, stack) for _ in range(count)]
         patience = LAST_WORDS
         try:
             yield
-        except BaseException as error:
-            # Ctrl-C in a terminal has reached them too, and one is enough.
-            patience = HINT if isinstance(error, KeyboardInterrupt) else 0.0
+        except BaseException:
+            asked.heard()
+            patience = 0.0
             raise
         finally:
-            deadline = time.monotonic() + patience
-            for worker in workers:
-                worker.await_end(deadline)
+            _await_end(workers, patience)
             for worker in workers:
                 worker.interrupt()
-            deadline = time.monotonic() + LAST_WORDS
-            for worker in workers:
-                worker.await_end(deadline)
+            _await_end(workers, HASTE if patience == 0.0 else LAST_WORDS)
+            killed = [worker.kill() for worker in workers if worker.runs]
+            if killed:
+                from keras_lr.search.study import give_back
+
+                give_back(sweep["storage"], sweep["study"], killed)
         for worker in workers:
             worker.report()
 
 
-@contextlib.contextmanager
-def _ended_politely() -> Iterator[None]:
-    """In the block SIGTERM, which schedulers send before they kill, does what Ctrl-C does.
-
-    It goes through the handler of Ctrl-C, which is held back where something would be left half
-    done.
-    """
-
-    def interrupt(_: int, frame: Any) -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        if not callable(handler):
-            raise KeyboardInterrupt
-        handler(signal.SIGINT, frame)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+def _await_end(workers: list[_Worker], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    for worker in workers:
+        worker.await_end(deadline)
 
 
 class _Worker:
     """Another process; it is ended with the block of `stack`, whatever happens."""
 
-    def __init__(self, command: list[str], stack: contextlib.ExitStack) -> None:
+    def __init__(self, words: list[str], stack: contextlib.ExitStack) -> None:
         self._errors = stack.enter_context(tempfile.TemporaryFile())
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors
         )
         stack.callback(self._process.wait)
         stack.callback(self._process.kill)
         self._stopped = False
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
 
     def await_end(self, deadline: float) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.0, deadline - time.monotonic()))
 
     def interrupt(self) -> None:
-        """Let it give back what it is at work on."""
-        if self._process.poll() is None:
+        """Let it give back what it is at work on: it watches its stdin."""
+        if self.runs:
             self._stopped = True
-            if os.name == "nt":  # which has no such signal
-                self._process.terminate()
-            else:
-                self._process.send_signal(signal.SIGINT)
+        assert self._process.stdin is not None  # noqa: S101
+        self._process.stdin.close()
+
+    def kill(self) -> int:
+        """End it, and say which process it was."""
+        self._process.kill()
+        self._process.wait()
+        return self._process.pid
 
     def report(self) -> None:
         """Say so if it ended early, and its last words."""

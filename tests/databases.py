@@ -94,6 +94,14 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=path)
 
 
+def restarted(folder: Path, port: int) -> subprocess.Popen:
+    """The server of this folder, started again after it was stopped."""
+    process = _run(folder, port)
+    if not _answers(process, port):
+        raise RuntimeError(f"PostgreSQL did not come back:\n{(folder / 'log').read_text()[-2000:]}")
+    return process
+
+
 def _started(folder: Path) -> tuple[subprocess.Popen, int]:
     who = _somebody()
     secret, data, log = folder / "password", folder / "data", folder / "log"
@@ -108,6 +116,16 @@ def _started(folder: Path) -> tuple[subprocess.Popen, int]:
         **who,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
+    for _ in range(5):  # somebody else may take the port before PostgreSQL does
+        port = free_port()
+        process = _run(folder, port)
+        if _answers(process, port):
+            return process, port
+        _stopped(process)
+    raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()[-2000:]}")
+
+
+def _run(folder: Path, port: int) -> subprocess.Popen:
     settings = {
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": folder,
@@ -116,18 +134,12 @@ def _started(folder: Path) -> tuple[subprocess.Popen, int]:
         "shared_buffers": "16MB",
     }
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    for _ in range(5):  # somebody else may take the port before PostgreSQL does
-        port = free_port()
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                [_program("postgres"), "-D", data, "-p", str(port), *options],
-                cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                start_new_session=True, **who,
-            )  # fmt: skip
-        if _answers(process, port):
-            return process, port
-        _stopped(process)
-    raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()[-2000:]}")
+    with (folder / "log").open("ab") as file:
+        return subprocess.Popen(
+            [_program("postgres"), "-D", folder / "data", "-p", str(port), *options],
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            start_new_session=True, **_somebody(),
+        )  # fmt: skip
 
 
 def _somebody() -> dict[str, int | list[int]]:

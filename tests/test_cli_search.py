@@ -132,6 +132,50 @@ def test_a_function_makes_a_model_for_each_run():
     assert content["finished"]
 
 
+NAMES = ["acc[/all]", "a\x1b[31mb", "[link=x]\\[", "\u202eabc"]
+
+
+def named():
+    keras.utils.set_random_seed(0)
+    model = compiled()
+    measures = [keras.metrics.SparseCategoricalAccuracy(name) for name in NAMES]
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=measures)
+    return model
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_objective_of_any_name_loses_no_answer(name):
+    spec = ("search", f"{__name__}:named", "--data", f"{__name__}:data", *QUICK, "--repeats", 1)
+    spec += ("--objective", f"val_{name}", "--mode", "max", "--study", name, "--fine-rounds", 0)
+    shown = run(*spec)
+    assert shown.exit_code == 0 and shown.stdout.startswith("Learning rate")
+    runs = [line for line in shown.stderr.splitlines() if " lr " in line]
+    assert runs and all(line.isprintable() for line in runs)
+    lines = shown.stdout.splitlines()
+    if name.isprintable():
+        assert any(line.startswith("Round") and f"val_{name}" in line for line in lines)
+
+
+def test_a_picture_that_cannot_be_drawn_loses_no_answer(first, monkeypatch):
+    import keras_lr.plotting
+
+    def fails(*_):
+        raise ValueError("Expected end of text, found '$'")
+
+    monkeypatch.setattr(keras_lr.plotting, "save_search_plot", fails)
+    shown = run("search", "model.keras", *QUICK, "--plot", "never.png")
+    assert shown.exit_code == 1 and shown.stdout.startswith("Learning rate")
+    assert "never.png could not be written: ValueError: Expected end of text" in shown.stderr
+
+
+def test_the_code_of_a_function_that_makes_the_model_is_a_part_of_the_record(monkeypatch):
+    spec = ("search", f"{__name__}:make", "--data", f"{__name__}:data", *QUICK)
+    quick = ("--study", "code", "--timeout", 1e-6)  # no run is begun
+    refused(*spec, *quick, exit_code=1)
+    monkeypatch.setitem(globals(), "make", lambda: (compiled(), compiled())[1])
+    assert "is of another model: code " in refused(*spec, *quick)
+
+
 def test_a_data_set_needs_held_out_data():
     spec = ("search", "model.keras", "--data", f"{__name__}:batches", *QUICK, "--study", "set")
     assert "validation_data must be given" in refused(*spec)
@@ -232,7 +276,7 @@ def test_a_study_of_another_model_or_other_data_is_refused(first, folder):
     x, y = arrays()
     np.savez("other.npz", x=x + 1, y=y)
     line = refused("search", "model.keras", "--data", "other.npz", *QUICK, *there)
-    assert "is of another data" in line
+    assert "is of other data" in line
 
 
 def test_nothing_is_lost_by_what_is_refused(first):

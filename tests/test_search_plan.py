@@ -134,6 +134,34 @@ def test_nothing_goes_beyond_firm_ends_and_the_answer_says_that_it_lies_there():
     assert any("a higher one may be better" in note for note in answer.warnings)
 
 
+def test_what_is_said_of_the_ends_is_true_of_all_rates_that_were_tried():
+    """The first round tries lower rates than the last one, which the interval reaches."""
+    plan = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3))
+    found = run(plan, valley(1e-3))
+    last = plan.rounds(found)[-1]
+    lowest = "The interval reaches the lowest rate that the fine 2 round tried; a lower one may"
+    middle = sorted(rates(last))[len(set(rates(last))) // 2]
+
+    def loss(outcome):
+        """The middle is best for two seeds of three: the interval holds all rates."""
+        best = outcome.job.setting.learning_rate == middle
+        return 2.0 - 0.1 * best if outcome.job.seed else 2.0 + 0.1 * best
+
+    alike = replace_losses(found, last, loss)
+    answer = plan.answer(alike)
+    assert any(note.startswith(lowest) for note in answer.warnings)
+    assert answer.low == min(rates(last))
+    assert min(each.job.setting.learning_rate for each in found.values()) < answer.low
+
+
+def replace_losses(found, now, loss):
+    """The same results, but other losses in one round."""
+    return {
+        key: replace(each, value=loss(each)) if each.job.round == now.name else each
+        for key, each in found.items()
+    }
+
+
 def test_where_everything_diverges_the_search_goes_down():
     plan = Plan(DESIGN, Start(1e-2, 1.0, 0.1))
     answer = plan.answer(run(plan, valley(3e-6, blow_up=1e-5)))

@@ -6,17 +6,21 @@ import os
 import signal
 import socket
 import sqlite3
+import tempfile
 import threading
 import time
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import quote
 
+import databases
 import pytest
 from databases import free_port
 from study_job import Peer, job, opened, outcome
 
+from keras_lr import _interrupts
 from keras_lr.search import storage as places
 from keras_lr.search import study as study_module
 from keras_lr.search.storage import SearchError, described
@@ -350,8 +354,9 @@ def test_a_job_that_was_written_down_twice_is_tidied_up(storage, join):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"model": {"layers": "b"}}, "is of another model: it was begun with layers a, and this"),
-        ({"data": {"rows": "9"}}, "is of another data: it was begun with rows 8, and this is rows"),
+        ({"model": {"layers": "b"}}, "is of another model: layers a and not b. Choose"),
+        ({"data": {"rows": "9"}}, "is of other data: rows 8 and not 9. Choose another name"),
+        ({"fit": {"shuffle": "True"}}, "other arguments of fit: shuffle None and not True. Take"),
         ({"settings": {"epochs": 4, "also": {"momentum": [0.9]}}}, "settings: epochs 3 and not 4."),
         ({"settings": {"epochs": 3, "also": {}}}, r"settings: also .* and not \{\}. Take those"),
     ],
@@ -580,3 +585,97 @@ def test_a_file_may_have_any_name(tmp_path, join, name):
     with record.begin(job(1)) as trial:
         trial.end(outcome(job(1)))
     assert os.listdir(tmp_path) == [name] and join(str(tmp_path / name)).resumed
+
+
+# A server that is away for a while
+
+
+class Away:
+    """PostgreSQL of our own, that a test may stop and start."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.process, self.port = databases._started(folder)
+        self.database = databases.Server(self.port).database
+
+    def stop(self):
+        databases._stopped(self.process)
+
+    def start(self):
+        self.process = databases.restarted(self.folder, self.port)
+
+
+@pytest.fixture(scope="module")
+def server():
+    why = databases._missing()
+    if why:
+        pytest.skip(why)
+    with tempfile.TemporaryDirectory(prefix="keras-lr-postgres-") as place:
+        server = Away(Path(place))
+        yield server
+        server.stop()
+
+
+def test_a_server_that_restarts_costs_a_search_nothing(server, join):
+    record = join(server.database())
+    trial = None
+    steps = [
+        lambda: record.begin(job(1)).__enter__(),
+        lambda: trial.report(1, 0.7),
+        lambda: trial.end(outcome(job(1), value=0.25)),
+        lambda: record.found(),
+    ]
+    for place, step in enumerate(steps):
+        server.stop()
+        alarm = threading.Timer(1.0, server.start)
+        alarm.start()
+        with pytest.warns(UserWarning, match=r"record cannot be reached: .* tries for 6 s"):
+            found = step()
+        alarm.join()
+        trial = found if place == 0 else trial
+    assert found[job(1).key].value == 0.25
+    assert states(record) == {job(1).key: ["COMPLETE"]}
+    trial.__exit__(None, None, None)
+
+
+@pytest.mark.filterwarnings("ignore:The record cannot be reached")
+def test_a_server_that_stays_away_is_told_after_the_grace_period(server, join, short_grace):
+    record = join(server.database())
+    server.stop()
+    try:
+        began = time.monotonic()
+        with pytest.raises(SearchError, match="Is the server up and the address right"):
+            record.found()
+        assert 2.0 < time.monotonic() - began < 10.0
+        with pytest.raises(KeyboardInterrupt), _interrupts.noted():
+            threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+            record.found()
+    finally:
+        server.start()
+
+
+@pytest.mark.filterwarnings("ignore:The record cannot be reached")
+@pytest.mark.parametrize("moment", ["_create_new_trial", "set_trial_state_values"])
+def test_what_was_carried_out_before_the_connection_broke_is_not_done_twice(
+    postgres, join, monkeypatch, moment
+):
+    """The server has written it down, and its answer is lost."""
+    import optuna
+    import sqlalchemy.exc
+
+    real, broken = getattr(optuna.storages.RDBStorage, moment), []
+
+    def breaks(self, *arguments, **named):
+        found = real(self, *arguments, **named)
+        state = named.get("state", arguments[-1])
+        if not broken and (moment == "_create_new_trial" or state.name == "COMPLETE"):
+            broken.append(moment)
+            raise sqlalchemy.exc.OperationalError("commit", {}, Exception("connection lost"))
+        return found
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, moment, breaks)
+    record = join(postgres.database())
+    with record.begin(job(1)) as trial:
+        trial.end(outcome(job(1), value=0.25))
+    assert broken and states(record) == {job(1).key: ["COMPLETE"]}
+    assert record.found()[job(1).key].value == 0.25

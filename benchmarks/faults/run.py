@@ -21,6 +21,8 @@ PARTS = {
     "fuzz": ("Damaged files", ["--trials", "20"]),
     "disks": ("Full and read-only disks", []),
     "soak": ("Killed runs", ["--runs", "30"]),
+    "signals": ("Signals, and servers that go away", ["--runs", "3"]),
+    "names": ("Hostile names", []),
 }
 
 
@@ -53,6 +55,8 @@ def short(texts: dict[str, str]) -> str:
     bad_files = [f"{files[each]} {each}" for each in ("wrong", "too slow", "crashed")]
     bad_kills = [f"{kills[each]} {each}" for each in ("lost", "half files", "changed models")]
     backup = kills["Keras's backup"]
+    ends, names = rows(texts["signals"]), rows(texts["names"])["all"]
+    ended = {name: sum(int(each[name]) for each in ends.values()) for name in ("runs", "misses")}
     lines = [
         "| what went wrong | times | as it should be | otherwise |",
         "| --- | --- | --- | --- |",
@@ -64,6 +68,12 @@ def short(texts: dict[str, str]) -> str:
         f"{files['refused']} refused in a sentence | {', '.join(bad_files)} |",
         f"| the disk is full or read-only | {len(disks)} outputs | {len(disks) - len(failed)} said "
         f"so, and lost no answer | {len(failed)} |",
+        "| a search gets SIGTERM, SIGHUP or Ctrl-C, its parent dies, or its database restarts | "
+        f"{ended['runs']} searches | {ended['runs'] - ended['misses']} ended in time with all "
+        f"given back, or went on | {ended['misses']} missed |",
+        "| a layer, a metric, a column or a file has a hostile name | "
+        f"{names['outputs']} outputs | {int(names['outputs']) - int(names['raw'])} without a "
+        f"character that a terminal obeys | {names['raw']} raw, {names['lost']} without answer |",
     ]
     return "\n".join(lines) + "\n"
 

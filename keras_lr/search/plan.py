@@ -396,11 +396,19 @@ class Plan:
                 "Every rate ran once in this round, so how much of the difference is chance is "
                 "unknown; the interval reaches half way to the neighbours."
             )
+        tried = f"the {now.name} round tried"
+        if len(like) < len(now.scores):
+            tried += " with this setting"
         for end, is_open, word in ((low, open_below, "lower"), (high, open_above, "higher")):
             if is_open and best.setting.learning_rate == end:
-                notes.append(f"The best rate is the last one tried; a {word} one may be better.")
+                notes.append(
+                    f"The best rate is the {word[:-2]}est that {tried}; a {word} one may be better."
+                )
             elif is_open:
-                notes.append(f"The interval reaches the {word[:-2]}est rate that was tried.")
+                notes.append(
+                    f"The interval reaches the {word[:-2]}est rate that {tried}; a {word} one may "
+                    "do as well."
+                )
         rival = _rival(best, now.scores)
         if rival is not None:
             notes.append(f"{_told(rival, best.setting)} did as well within the noise of the seeds.")

@@ -16,6 +16,7 @@ import keras
 import keras_lr
 from keras_lr import _checks
 from keras_lr._direction import direction_of
+from keras_lr._interrupts import check, noted
 from keras_lr._machinery import machinery
 from keras_lr.range_test import NoSuggestion, RangeTest
 from keras_lr.search import identity
@@ -172,7 +173,10 @@ def search(
         storage: Where the record is kept: the path of a SQLite file, a URL such as
             `postgresql://user@host/database`, `journal:PATH`, or a storage of Optuna. Any number
             of processes, on any number of machines, that call `search` with the same arguments
-            work on it together. None keeps it in memory, so that an interrupted search is lost.
+            work on it together. A record made with another model, other data or other arguments
+            is refused; of a data set its class, constructor and element types are compared, not
+            the files that it reads. None keeps it in memory, so that an interrupted search is
+            lost.
         study: Name of the record in the storage.
         resume: Whether a study that exists already goes on; otherwise it is an error.
         timeout: Seconds after which no further run is begun; the answer is then that of the
@@ -188,7 +192,8 @@ def search(
     Raises:
         ImportError: If Optuna is not installed.
         ValueError, TypeError: If an argument is out of its range or of the wrong kind; if the
-            study is that of another model, other data or other settings.
+            study is that of another model, other data or other settings, or a part of the model
+            has neither a configuration nor code by which a record could tell it.
         NoSuggestion: If no run came to its end.
         SearchError: If the storage cannot be reached.
 
@@ -234,19 +239,14 @@ def search(
     data = Data.of(x, y, sample_weight, validation_data, validation_split, seed, fit_options)
     size = (batch_size or 32) if data.rows is not None else None
     lent = Runner.lend(model, data, objective, size, seed, callbacks)
-    with _undisturbed(model), lent as runner:
+    with noted(), _undisturbed(model), lent as runner:
         design = _design(runner, options, size)
         record = Study(
             storage,
             study,
-            {
-                "version": keras_lr.__version__,
-                "model": identity.of_model(
-                    runner.model, made_anew=not isinstance(model, keras.Model)
-                ),
-                "data": identity.of_data((x, y, sample_weight), validation_data),
-                "settings": _settings(options, design),
-            },
+            _identity(model, runner, (x, y, sample_weight), validation_data, options, design)
+            if storage is not None
+            else {},
             pruner=pruner,
             maximize=design.maximize,
             objective=objective,
@@ -317,6 +317,7 @@ class _Campaign:
 
     def _step(self, plan: Plan) -> bool:
         """Do one run, or wait for others; False at the end."""
+        check()
         if time.monotonic() > self._deadline:
             return False
         missing = plan.missing(self._record.found())
@@ -360,7 +361,9 @@ class _Campaign:
         if not self._waiting:
             self._waiting = True
             self._say(f"Waiting for {self._record.running()} runs of other processes.")
+        check()
         time.sleep(min(PATIENCE, max(0.0, self._deadline - time.monotonic())))
+        check()
         return time.monotonic() <= self._deadline
 
     def _result(self, plan: Plan) -> Search:
@@ -508,6 +511,25 @@ def _settings(options: Options, design: Design) -> dict[str, Any]:
     }
 
 
+def _identity(
+    model: Any,
+    runner: Runner,
+    training: tuple[Any, ...],
+    validation: Any,
+    options: Options,
+    design: Design,
+) -> dict[str, Any]:
+    """What has to be the same for all who take part: the model, the data, all that `fit` gets."""
+    make = None if isinstance(model, keras.Model) else model
+    return {
+        "version": keras_lr.__version__,
+        "model": identity.of_model(runner.model, make, options.objective),
+        "data": identity.of_data(training, validation),
+        "fit": identity.of_fit(runner.data.fit_options, runner.callbacks),
+        "settings": _settings(options, design),
+    }
+
+
 def _summary(test: RangeTest) -> dict[str, Any]:
     """What the search needs of a range test, as JSON can hold it."""
     low, high, suggestion = ANYWHERE[0], ANYWHERE[1], None
@@ -571,4 +593,6 @@ def _told(job: Job) -> str:
 
 
 def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """A line for a terminal; what a name holds beside letters is spelled out."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    print(shown, file=sys.stderr, flush=True)

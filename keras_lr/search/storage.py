@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import random
@@ -11,11 +12,14 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from keras_lr._interrupts import check
+
 if TYPE_CHECKING:
     import optuna
 
 GRACE = 6  # heartbeats that may be missed
 LOCKED = 20.0  # seconds to wait for a SQLite file that others are writing to
+AGAIN = 0.3  # seconds between two tries to reach a server that has gone
 REACHED = 10  # seconds within which a database server has to answer
 _DRIVERS = {
     "postgresql": (("psycopg", "psycopg2"), "pip install 'psycopg[binary]'"),
@@ -100,7 +104,7 @@ def _damaged(error: BaseException, where: str) -> str:
 
 
 def _explained(error: BaseException, where: str, local: bool) -> str:
-    told = _first_line(getattr(error, "orig", None) or error.__cause__ or error)
+    told = _told(error)
     if "locked" in told:
         return (
             f"{where} is locked by another process: {told}. Let that one end, or keep the search "
@@ -209,7 +213,7 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
     address = url.render_as_string(hide_password=False)
     try:
         return _created(
-            lambda: _alone_on_sqlite(RDBStorage)(
+            lambda: (_alone_on_sqlite if kind == "sqlite" else _patient)(RDBStorage)(
                 address.replace("{", "{{").replace("}", "}}"),  # which Optuna fills in
                 engine_kwargs=options,
                 heartbeat_interval=heartbeat,
@@ -250,16 +254,118 @@ def _alone_on_sqlite(rdb: Any) -> Any:
 
     class Storage(rdb):
         def set_trial_state_values(self, *arguments: Any, **named: Any) -> bool:
-            if self.engine.name == "sqlite":
-                session = self.scoped_session()
-                try:
-                    session.execute(sqlalchemy.text("BEGIN IMMEDIATE"))
-                except BaseException:
-                    session.close()
-                    raise
+            session = self.scoped_session()
+            try:
+                session.execute(sqlalchemy.text("BEGIN IMMEDIATE"))
+            except BaseException:
+                session.close()
+                raise
             return bool(super().set_trial_state_values(*arguments, **named))
 
     return Storage
+
+
+def _patient(rdb: Any) -> Any:
+    """Optuna's storage on a server that may be away for a while: it tries again until then.
+
+    Each of its methods is one transaction. One that broke off at its end may have been carried out
+    all the same, so before a trial is made or ended once more it looks.
+    """
+
+    class Storage(rdb):
+        patience = 0.0  # seconds
+
+    def again(name: str) -> None:
+        method = getattr(rdb, name)
+
+        @functools.wraps(method)
+        def patiently(self: Any, *arguments: Any, **named: Any) -> Any:
+            given_up = None
+            while True:
+                try:
+                    if given_up is not None and name == "_create_new_trial":
+                        made = _made_already(self, *arguments, **named)
+                        if made is not None:
+                            return made
+                    return method(self, *arguments, **named)
+                except Exception as error:
+                    if given_up is not None and _ended_already(self, error, *arguments, **named):
+                        return True
+                    if not self.patience or not _is_away(error):
+                        raise
+                    if given_up is None:
+                        given_up = time.monotonic() + self.patience
+                        warnings.warn(
+                            f"The record cannot be reached: {_told(error)}. The search tries for "
+                            f"{self.patience:g} s.",
+                            stacklevel=2,
+                        )
+                    elif time.monotonic() > given_up:
+                        raise
+                check()
+                time.sleep(AGAIN)
+                check()
+
+        setattr(Storage, name, patiently)
+
+    # All that Optuna's cache and a study call, each once: none of them calls another.
+    for name in (
+        *("set_study_user_attr", "set_study_system_attr", "get_study_user_attrs"),
+        *("get_study_system_attrs", "get_study_directions", "get_study_name_from_id"),
+        *("set_trial_user_attr", "set_trial_system_attr", "set_trial_intermediate_value"),
+        *("set_trial_state_values", "get_trial", "_get_trials", "_create_new_trial"),
+        *("_get_stale_trial_ids", "record_heartbeat"),
+    ):
+        again(name)
+    return Storage
+
+
+@contextlib.contextmanager
+def patience(storage: Any, seconds: float) -> Iterator[None]:
+    """In the block, for how long a server may be away; a file never is."""
+    before = getattr(storage, "patience", 0.0)
+    if hasattr(storage, "patience"):
+        storage.patience = seconds
+    try:
+        yield
+    finally:
+        if hasattr(storage, "patience"):
+            storage.patience = before
+
+
+def _made_already(storage: Any, study_id: int, template: Any = None) -> Any:
+    from optuna.trial import TrialState
+
+    job = template and template.user_attrs.get("job")
+    waiting = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.WAITING,))
+    return next((each for each in waiting if job and each.user_attrs.get("job") == job), None)
+
+
+def _ended_already(
+    storage: Any, error: Exception, trial_id: int = -1, state: Any = None, *_: Any, **__: Any
+) -> bool:
+    import optuna
+
+    finished = isinstance(error, optuna.exceptions.UpdateFinishedTrialError)
+    return finished and storage.get_trial(trial_id).state == state
+
+
+def _is_away(error: BaseException | None) -> bool:
+    """Whether a server did not answer, and may do so later."""
+    import sqlalchemy.exc
+
+    while error is not None and not isinstance(error, sqlalchemy.exc.DBAPIError):
+        error = error.__cause__
+    if error is None:
+        return False
+    lost = isinstance(error, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError))
+    told = str(error.orig)
+    wrong = "does not exist" in told or "authentication failed" in told or "denied" in told
+    return (lost or error.connection_invalidated) and not wrong
+
+
+def _told(error: BaseException) -> str:
+    return _first_line(getattr(error, "orig", None) or error.__cause__ or error)
 
 
 def _check_folder(path: str, where: str) -> None:

@@ -13,12 +13,12 @@ import math
 import os
 import platform
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from keras_lr import _checks
-from keras_lr._interrupts import uninterrupted
+from keras_lr._interrupts import heard, uninterrupted
 from keras_lr.search import storage as places
 from keras_lr.search.plan import Job, Outcome, Setting
 from keras_lr.search.storage import (
@@ -35,7 +35,7 @@ from keras_lr.search.storage import (
 if TYPE_CHECKING:
     import optuna
 
-FORMAT = 1
+FORMAT = 2
 MOST_DEATHS = 3  # processes that one job may take with it
 RANGE_TEST = "range test"
 ENDS = ("finished", "behind", "diverged")
@@ -96,6 +96,9 @@ class Study:
                 self.study.pruner = _pruner(optuna, pruner)
                 self._identify(identity, objective)
                 self.began_with = len(self.study.get_trials(deepcopy=False))
+                # Others take the runs of this process for dead after so long.
+                grace = places.GRACE * heartbeat
+                self._closing.enter_context(places.patience(self._storage, grace))
             except BaseException:
                 self.close()
                 raise
@@ -148,28 +151,29 @@ class Study:
             known = self.study.user_attrs[_MARK]  # of two who began it at once one has written it
         if known.get("format") != FORMAT:
             raise places.Refused(
-                f"The study {self.name!r} in {self.where} has format {known.get('format')!r} of "
-                f"another version of keras-lr; this one reads {FORMAT}. Choose another name."
+                f"The study {self.name!r} in {self.where} has format {_cut(known.get('format'))} "
+                f"of another version of keras-lr; this one reads {FORMAT}, which tells more about "
+                "the model, the data and the arguments of fit. Choose another name."
             )
         # Through JSON a tuple has become a list, and so on.
         for part in dict.fromkeys([*known, *identity]):
             old, new = known.get(part), _plain(identity.get(part))
             if _plain(old) == new or part == "version":
                 continue
-            if part in ("model", "data"):
-                raise places.Refused(
-                    f"The study {self.name!r} in {self.where} is of another {part}: it was begun "
-                    f"with {_shown(old)}, and this is {_shown(new)}. Choose another name for this "
-                    "search."
-                )
             names = "; ".join(
                 f"{_cut(key)} {_cut(_value(old, key))} and not {_cut(_value(new, key))}"
                 for key in dict.fromkeys([*(old or {}), *(new or {})])
                 if _value(old, key) != _value(new, key)
             )
+            what = {
+                "model": "is of another model",
+                "data": "is of other data",
+                "fit": "was begun with other arguments of fit",
+            }.get(part, "was begun with other settings")
+            ending = "Choose" if part in ("model", "data") else "Take those, or choose"
             raise places.Refused(
-                f"The study {self.name!r} in {self.where} was begun with other settings: "
-                f"{_cut(names, 500)}. Take those, or choose another name for this search."
+                f"The study {self.name!r} in {self.where} {what}: {_cut(names, 500)}. {ending} "
+                "another name for this search."
             )
 
     # Jobs
@@ -258,10 +262,7 @@ class Study:
         return Trial(self, trial)
 
     def _drop(self, trial_id: int, why: str) -> None:
-        """End a trial without an answer and without a death, so that its job is done anew."""
-        with contextlib.suppress(Exception), silently():
-            self._storage.set_trial_user_attr(trial_id, "given_back", why)
-            self._storage.set_trial_state_values(trial_id, state=self._states.FAIL)
+        drop(self._storage, trial_id, why)
 
     def tidy(self) -> None:
         """Drop what waits to be done and was done: two processes had written it down at once."""
@@ -347,6 +348,15 @@ class Study:
         return Outcome(job, ended, value, history, seconds, trial.number)
 
 
+def drop(storage: Any, trial_id: int, why: str) -> None:
+    """End a trial without an answer and without a death, so that its job is done anew."""
+    import optuna
+
+    with contextlib.suppress(Exception), silently(), places.patience(storage, 0.0):
+        storage.set_trial_user_attr(trial_id, "given_back", why)
+        storage.set_trial_state_values(trial_id, state=optuna.trial.TrialState.FAIL)
+
+
 class Trial:
     """A job that this process has begun. Leave its `with` block with `end`, or it is given back."""
 
@@ -362,6 +372,8 @@ class Trial:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
+        if kind is KeyboardInterrupt:
+            heard()
         self._stop.set()
         self._thread.join(places.REACHED)  # which may hang on a server that has gone
         if not self._ended and kind is not Taken:
@@ -454,6 +466,26 @@ class _Rivals:
         return attributes.get("round"), setting.get("policy"), setting.get("warmup")
 
 
+def give_back(storage: Any, name: str, pids: Collection[int]) -> None:
+    """Give back what processes of this machine were at work on when they were killed."""
+    ours = {f"{platform.node()}:{pid}" for pid in pids}
+    where = described(storage)
+    optuna = import_optuna()
+    with contextlib.suppress(SearchError, KeyError), problems(where, is_file(storage)):
+        there = opened(storage, 1, where)
+        try:
+            number = there.get_study_id_from_name(name)
+            running = there.get_all_trials(
+                number, deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)
+            )
+            for trial in running:
+                if trial.user_attrs.get("worker") in ours:
+                    drop(there, trial._trial_id, "interrupted")
+        finally:
+            if there is not storage:
+                close(there)
+
+
 def check_new(storage: Any, name: str) -> None:
     """Make sure that a storage has no study of this name yet.
 
@@ -510,12 +542,6 @@ def _plain(value: Any) -> Any:
 
 def _value(part: Any, key: str) -> Any:
     return part.get(key) if isinstance(part, dict) else part
-
-
-def _shown(part: Any) -> str:
-    if isinstance(part, dict):
-        return _cut(", ".join(f"{key} {_cut(value)}" for key, value in part.items()), 300)
-    return _cut(part)
 
 
 def _cut(value: Any, most: int = 80) -> str:

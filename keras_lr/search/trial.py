@@ -16,6 +16,7 @@ import numpy as np
 from keras_lr import _checks
 from keras_lr._distribution import check_alone, check_shares, sharing_devices
 from keras_lr._divergence import Level, Stretch
+from keras_lr._interrupts import check
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
 from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.loops.sent import overrides_fit
@@ -130,7 +131,7 @@ class Runner:
         self.data = data
         self._objective = objective
         self._split_seed = split_seed
-        self._callbacks = callbacks
+        self.callbacks = callbacks
         self._snapshot = snapshot
         self._part: tuple[float, Any] = (1.0, None)
 
@@ -198,7 +199,7 @@ class Runner:
             verbose=0,
             callbacks=[
                 *steering_of(model, job.setting),
-                *(self._callbacks() if self._callbacks else []),
+                *(self.callbacks() if self.callbacks else []),
                 watch,
             ],
         )
@@ -294,7 +295,11 @@ class _Watch(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._stretch, self._done = Stretch(), 0
 
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        check()
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        check()
         # With several steps an execution, Keras's index of the last batch overshoots.
         self._done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
         if self._fresh or self._done - self._stretch.done >= CHECK_EVERY:
