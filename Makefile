@@ -1,5 +1,5 @@
 # make demo   a real range test on a real model, from a bare machine (python3 >= 3.10)
-# make test   lint, types, and the suite on the three backends
+# make test   lint, types, and the suite on the three backends and on the lowest versions
 # make bench  remake the tables of measurements (hours); BENCH=suggestion for some of them
 # make docs   the API reference, from the docstrings: build/docs/index.html
 # make examples   run the examples; BACKEND=torch on another backend
@@ -19,7 +19,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 TEST_ENV := OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 MPLBACKEND=agg
 SOURCES := keras_lr cli tests examples $(wildcard benchmarks)
 
-.PHONY: help demo test lint format suite bench docs examples notebook clean
+.PHONY: help demo test lint format suite lowest bench docs examples notebook clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -52,7 +52,7 @@ demo: $(VENV)/.package $(VENV)/.demo
 		--plot demo/digits.png --save demo/digits.json
 	@echo "The picture is demo/digits.png, the curve demo/digits.json."
 
-test: lint suite
+test: lint suite lowest
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)
@@ -63,6 +63,11 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+$(VENV)/.lowest: requirements/lowest.txt | $(VENV)/.test
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-deps \
+		--upgrade --target $(VENV)/lowest -r $<
+	touch $@
+
 # The first backend, which starts fastest, runs everything; the others leave out the tests marked
 # `once`.
 suite: $(VENV)/.test
@@ -72,6 +77,12 @@ suite: $(VENV)/.test
 			$(BIN)/python -m pytest -q -n $(JOBS) $${marks:+-m "$$marks"}; \
 		marks="not once"; \
 	done
+
+# The versions of requirements/lowest.txt go before the pinned ones.
+lowest: $(VENV)/.lowest
+	@echo "== pytest on torch, with the lowest versions that setup.cfg names"
+	PYTHONPATH="$(CURDIR)/$(VENV)/lowest" $(RUN) $(TEST_ENV) KERAS_BACKEND=torch \
+		$(BIN)/python -m pytest -q -n $(JOBS)
 
 bench: $(VENV)/.bench
 	$(RUN) $(BIN)/python benchmarks/tables.py $(BENCH)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from .errors import BadInput, RunFailed, one_line
+from .errors import BadInput, RunFailed, one_line, visible
 from .outputs import check_outputs, try_outputs, writing
 
 __all__ = ["POLICIES", "preview"]
@@ -393,7 +393,8 @@ def _preview(
 
     click.echo(shown.to_text(width=width(), log=log, unicode=can_draw()))
     if written:
-        click.echo(f"\nWrote {', '.join(written.values())}")
+        click.echo()
+        click.echo(visible(f"Wrote {', '.join(written.values())}"))
     click.echo("\nIn Python:")
     for argument, value in python.items():
         click.echo(_wrapped(f"{argument}={value}"))

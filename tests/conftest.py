@@ -20,6 +20,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as JAX's own suite does
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a job in the background has it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

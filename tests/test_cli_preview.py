@@ -165,6 +165,9 @@ def test_csv_has_a_row_for_each_step(tmp_path):
     assert path.read_text() == "step,learning_rate\n0,0.1\n1,0.1\n2,0.01\n3,0.01\n"
     assert f"Wrote {path}" in result.stdout
     assert answer(*arguments, "--csv", path)["written"] == {"csv": str(path)}
+    hostile = tmp_path / "a\x1b[2J.csv"
+    shown = run(*arguments, "--csv", hostile).stdout
+    assert "a\\x1b[2J.csv" in shown and "\x1b" not in shown
 
 
 def test_plot_writes_a_picture(tmp_path):

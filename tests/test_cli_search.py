@@ -132,7 +132,7 @@ def test_a_function_makes_a_model_for_each_run():
     assert content["finished"]
 
 
-NAMES = ["acc[/all]", "a\x1b[31mb", "[link=x]\\[", "\u202eabc"]
+NAMES = ["acc[/all]", "a\x1b[31mb", "[link=x]\\[", "\u202eabc", "a\n$\\frac{$"]
 
 
 def named():
@@ -147,7 +147,7 @@ def named():
 def test_an_objective_of_any_name_loses_no_answer(name):
     spec = ("search", f"{__name__}:named", "--data", f"{__name__}:data", *QUICK, "--repeats", 1)
     spec += ("--objective", f"val_{name}", "--mode", "max", "--study", name, "--fine-rounds", 0)
-    shown = run(*spec)
+    shown = run(*spec, "--plot", "any.png")
     assert shown.exit_code == 0 and shown.stdout.startswith("Learning rate")
     runs = [line for line in shown.stderr.splitlines() if " lr " in line]
     assert runs and all(line.isprintable() for line in runs)

@@ -31,6 +31,7 @@ __all__ = [
     "axes_for",
     "labelled_once",
     "legend_above",
+    "no_formula",
     "save",
     "short",
     "stacked",
@@ -43,6 +44,11 @@ GREY, SHADE = "#707070", "#EBEBEB"
 RATE_LABEL = "Learning rate (log scale)"
 STEP_LABEL = "Step (optimizer updates)"
 _SHAPES = {"loss": 2.2, "slope": 1.0, "ramp": 1.0, "rate": 1.6, "momentum": 1.0}
+
+
+def no_formula(text: str) -> str:
+    """Text that Matplotlib draws as it stands: between two dollars it would read a formula."""
+    return text.replace("$", r"\$")
 
 
 def stacked(figure: Figure, panels: Sequence[str]) -> tuple[Axes, ...]:

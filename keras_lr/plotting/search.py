@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_lr._text import visible
 from keras_lr.plotting._axes import (
     BLUE,
     GREEN,
@@ -20,6 +21,7 @@ from keras_lr.plotting._axes import (
     axes_for,
     labelled_once,
     legend_above,
+    no_formula,
     save,
     short,
 )
@@ -227,7 +229,7 @@ def varied(settings: Iterable[Setting]) -> list[str]:
 
 def objective_label(search: Search) -> str:
     """The objective for people, and which way is better if that is up."""
-    name = search.objective
+    name = visible(search.objective)
     kind = "Validation" if name.startswith("val_") else "Training"
     label = f"{kind} {name.removeprefix('val_').replace('_', ' ')}"
     return label + "\n(higher is better)" * search.maximize
@@ -305,10 +307,11 @@ def _draw_rates(search: Search, ax: Axes) -> None:
     _mark_stopped(ax, search, focus, view, sign)
     _mark_answer(ax, search)
     _rate_axis(ax, [setting.learning_rate for setting in settings], search)
-    ax.set_ylabel(objective_label(search))
+    label = no_formula(objective_label(search))
+    ax.set_ylabel(label)
     view.show(ax, flipped=search.maximize)
     if view.logarithmic:
-        ax.set_ylabel(f"{objective_label(search)}\n(log scale)")
+        ax.set_ylabel(f"{label}\n(log scale)")
     found = [short(search.learning_rate)]
     if fields:
         found.append(described_variant(search.setting, fields))
@@ -565,8 +568,8 @@ class _Curves:
                 *(0.5, 0.5, "no run has ended"), transform=ax.transAxes, ha="center", va="center"
             )
         view.show(ax)
-        ax.set_title(name.capitalize(), loc="left", fontsize=11)
-        ax.set_ylabel(quantity.label + ("\n(log scale)" if view.logarithmic else ""))
+        ax.set_title(no_formula(name.capitalize()), loc="left", fontsize=11)
+        ax.set_ylabel(no_formula(quantity.label) + ("\n(log scale)" if view.logarithmic else ""))
         ax.set_xlabel("Epoch")
         room = 0.03 * longest if longest > 1 else 0.5
         ax.set_xlim(1 - room, longest + room)
@@ -674,13 +677,13 @@ class _Quantity:
 
     @property
     def short(self) -> str:
-        return "error" if self.error else self.name.replace("_", " ")
+        return "error" if self.error else visible(self.name).replace("_", " ")
 
     @property
     def label(self) -> str:
         if self.error:
-            return f"Classification error\n(1 − {self.name})"
-        return self.name.replace("_", " ").capitalize()
+            return f"Classification error\n(1 − {visible(self.name)})"
+        return visible(self.name).replace("_", " ").capitalize()
 
     def of(self, values: Sequence[float]) -> np.ndarray:
         taken = np.asarray(values, dtype=float)

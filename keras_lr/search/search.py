@@ -18,6 +18,7 @@ from keras_lr import _checks
 from keras_lr._direction import direction_of
 from keras_lr._interrupts import check, noted
 from keras_lr._machinery import machinery
+from keras_lr._text import visible
 from keras_lr.range_test import NoSuggestion, RangeTest
 from keras_lr.search import identity
 from keras_lr.search.plan import (
@@ -593,6 +594,4 @@ def _told(job: Job) -> str:
 
 
 def _print(text: str) -> None:
-    """A line for a terminal; what a name holds beside letters is spelled out."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    print(shown, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)

@@ -218,7 +218,7 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
                 engine_kwargs=options,
                 heartbeat_interval=heartbeat,
                 grace_period=GRACE * heartbeat,
-                heartbeat_stale_trial_callback=_requeue,
+                **{_when_stale(): _requeue},
             )
         )
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
@@ -430,7 +430,19 @@ def _beating(journal: Any) -> Any:
         def get_heartbeat_stale_trial_callback(self) -> Any:
             return _requeue
 
+        get_failed_trial_callback = get_heartbeat_stale_trial_callback  # before Optuna 4.9
+
     return Journal
+
+
+def _when_stale() -> str:
+    """What Optuna calls the function that it hands a trial whose process has died."""
+    from inspect import signature
+
+    from optuna.storages import RDBStorage
+
+    name = "heartbeat_stale_trial_callback"  # since 4.9
+    return name if name in signature(RDBStorage).parameters else "failed_trial_callback"
 
 
 def close(storage: Any) -> None:
