@@ -109,3 +109,12 @@ def test_progress_is_a_line_that_writes_over_itself_in_a_notebook(monkeypatch):
     before = len(stream.getvalue())
     keras_lr.lr_find(command_line.compiled(), x, y, steps=12, verbose=0)
     assert len(stream.getvalue()) == before
+
+
+def test_a_search_tells_its_runs_in_a_notebook_too(monkeypatch):
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(sys, "stderr", stream)
+    x, y = command_line.arrays()
+    options = {"low": 0.01, "high": 1.0, "epochs": 1, "fine_rounds": 0, "repeats": 1}
+    keras_lr.search(command_line.compiled(), x, y, **options)
+    assert " lr 0.1 " in stream.getvalue()

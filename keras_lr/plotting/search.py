@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_lr._text import visible
+from keras_lr._terminal import visible
 from keras_lr.plotting._axes import (
     BLUE,
     GREEN,

@@ -17,6 +17,7 @@ from keras_lr._classes import ranked
 from keras_lr._direction import directions_of
 from keras_lr._distribution import check_distribution, evenly_shared
 from keras_lr._machinery import machinery
+from keras_lr._terminal import is_notebook, is_seen
 from keras_lr.loops.data import (
     DataEnded,
     Part,
@@ -516,12 +517,10 @@ def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) 
 @contextmanager
 def _progress(options: Options) -> Iterator[Callable[[int, float, float], None] | None]:
     """A bar on stderr with step, rate and loss; nothing when it would not be seen."""
-    notebook = type(sys.stderr).__module__.startswith("ipykernel")
-    seen = notebook or sys.stderr.isatty()
-    if not (seen if options.verbose == "auto" else options.verbose):
+    if not (is_seen() if options.verbose == "auto" else options.verbose):
         yield None
         return
-    if notebook:  # where rich wants another package to draw in
+    if is_notebook():  # where rich wants another package to draw in
         with _notebook_progress(options) as report:
             yield report
         return

@@ -18,7 +18,7 @@ from keras_lr import _checks
 from keras_lr._direction import direction_of
 from keras_lr._interrupts import check, noted
 from keras_lr._machinery import machinery
-from keras_lr._text import visible
+from keras_lr._terminal import is_seen, visible
 from keras_lr.range_test import NoSuggestion, RangeTest
 from keras_lr.search import identity
 from keras_lr.search.plan import (
@@ -185,7 +185,8 @@ def search(
         heartbeat: Seconds between signs of life; a process that gives none for six times as long
             is taken for dead, and its run is done by another one. At least 1.
         callbacks: A function that returns further callbacks for a run.
-        verbose: 1 prints a line for each run on stderr, 0 does not, "auto" does in a terminal.
+        verbose: 1 prints a line for each run on stderr, 0 does not, "auto" does in a terminal
+            or a notebook.
 
     Returns:
         A `Search`: the best rate with its interval, and everything that was tried.
@@ -272,7 +273,7 @@ class _Campaign:
         self._design = design
         self._options = options
         self._deadline = time.monotonic() + (options.timeout or math.inf)
-        shown = sys.stderr.isatty() if options.verbose == "auto" else bool(options.verbose)
+        shown = is_seen() if options.verbose == "auto" else bool(options.verbose)
         self._say: Callable[[str], None] = _print if shown else (lambda _: None)
         self._waiting = False
 
