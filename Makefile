@@ -78,11 +78,14 @@ suite: $(VENV)/.test
 		marks="not once"; \
 	done
 
-# The versions of requirements/lowest.txt go before the pinned ones.
+# The versions of requirements/lowest.txt go before the pinned ones. Tests of texts, examples and
+# benchmarks are left out.
+NOT_LOWEST := test_benchmark_* test_examples.py test_packaging.py test_readme.py test_reference.py
+
 lowest: $(VENV)/.lowest
 	@echo "== pytest on torch, with the lowest versions that setup.cfg names"
 	PYTHONPATH="$(CURDIR)/$(VENV)/lowest" $(RUN) $(TEST_ENV) KERAS_BACKEND=torch \
-		$(BIN)/python -m pytest -q -n $(JOBS)
+		$(BIN)/python -m pytest -q -n $(JOBS) $(NOT_LOWEST:%=--ignore-glob='tests/%')
 
 bench: $(VENV)/.bench
 	$(RUN) $(BIN)/python benchmarks/tables.py $(BENCH)

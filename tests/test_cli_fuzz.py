@@ -31,7 +31,12 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
     return bytes(content)
 
 
-@pytest.mark.parametrize("name", TRIALS)
+MODELS = ("model.keras", "model.h5")  # which each backend reads in its own way
+
+
+@pytest.mark.parametrize(
+    "name", [*MODELS, *(pytest.param(e, marks=pytest.mark.once) for e in TRIALS if e not in MODELS)]
+)
 def test_no_damage_to_a_file_shows_a_traceback(files, name, monkeypatch):
     def quick(model, *args, **options):
         return keras_lr.RangeTest(np.geomspace(1e-5, 1, 20), np.linspace(2, 1, 20))
