@@ -382,16 +382,21 @@ def test_fit_after_a_search_equals_fit_without_one(built):
 
 
 def test_an_error_in_a_run_leaves_the_model_as_it_was_and_the_search_to_go_on(tmp_path):
+    broken = [True]
+
     class Broken(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            raise KeyboardInterrupt
+            if broken:
+                raise KeyboardInterrupt
 
     model = classifier("adam")
     before = states(model)
     options = {"low": 1e-2, "high": 1.0, "storage": tmp_path / "record.sqlite3", **QUICK}
+    options["callbacks"] = lambda: [Broken()]
     with pytest.raises(KeyboardInterrupt):
-        keras_lr.search(model, X, Y, callbacks=lambda: [Broken()], **options)
+        keras_lr.search(model, X, Y, **options)
     assert equal(before, states(model))
+    broken.clear()
     found = keras_lr.search(model, X, Y, **options)
     assert found.answer.finished
 
