@@ -19,6 +19,7 @@ import click
 from .carried_code import carried_code
 from .errors import BadInput, one_line, visible
 from .functions import call, is_function
+from .hdf5 import is_endless
 from .startup import hidden
 
 __all__ = ["check_model_file", "load_model", "loss_name"]
@@ -145,6 +146,8 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool, compiled: bool) 
     from keras_lr.optimizers.modified import public_optimizers
 
     check_model_file(spec)
+    if spec.endswith(H5) and is_endless(spec):
+        raise BadInput(f"{spec} is damaged: its strings cannot be read. Save the model again.")
     if not trust and (code := carried_code(spec)):
         raise _untrusted(spec, code)
     unused = ["tensorflow"] if lean and keras.backend.backend() != "tensorflow" else []

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import marshal
+import re
 import shutil
 import sys
 import zipfile
@@ -20,6 +21,7 @@ import keras_lr
 from keras_lr_cli import errors, models
 from keras_lr_cli.carried_code import carried_code
 from keras_lr_cli.errors import BadInput
+from keras_lr_cli.hdf5 import is_endless
 from keras_lr_cli.text import labelled, table_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
@@ -163,6 +165,25 @@ def test_code_in_a_file_is_found_whether_or_not_keras_would_refuse_it(
     monkeypatch.setattr(keras.saving, "load_model", lambda *_, **__: pytest.fail("Keras was asked"))
     with pytest.raises(BadInput, match="--trust"):
         models.load_model(str(path))
+
+
+@pytest.mark.once
+def test_strings_that_hdf5_would_read_without_end_are_refused(files, tmp_path):
+    content = bytearray((files / "model.h5").read_bytes())
+    heaps = [found.start() for found in re.finditer(b"GCOL", content)]
+    assert heaps and not is_endless(str(files / "model.h5"))
+    for heap in heaps:
+        place, end = heap + 16, heap + int.from_bytes(content[heap + 8 : heap + 16], "little")
+        while place + 16 <= end and content[place : place + 2] != b"\0\0":  # to the free space
+            size = int.from_bytes(content[place + 8 : place + 16], "little")
+            place += 16 + (size + 7) // 8 * 8
+        if place + 16 <= end:
+            damaged = content.copy()
+            damaged[place + 8 : place + 16] = bytes(8)
+            (tmp_path / "endless.h5").write_bytes(damaged)
+            message = refused("find", tmp_path / "endless.h5", "--data", files / "model.npz")
+            assert "endless.h5 is damaged" in message
+    assert (tmp_path / "endless.h5").exists()
 
 
 @pytest.mark.once
