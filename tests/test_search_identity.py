@@ -86,6 +86,16 @@ def calls(function):
     return lambda y, p: function(y, p)
 
 
+class Tenth(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return 0.1 * ops.sum(x)
+
+
+class Fifth(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return 0.2 * ops.sum(x)
+
+
 class Weighted(keras.losses.Loss):
     """Without a get_config of its own."""
 
@@ -220,8 +230,8 @@ DIFFER = {
         lambda: compiled(net(kernel_regularizer=keras.regularizers.L2(0.2))), "layers",
     ),
     "own regularizer": (
-        lambda: compiled(net(kernel_regularizer=lambda w: 0.1 * ops.sum(w))),
-        lambda: compiled(net(kernel_regularizer=lambda w: 0.2 * ops.sum(w))), "layers",
+        lambda: compiled(net(kernel_regularizer=Tenth())),
+        lambda: compiled(net(kernel_regularizer=Fifth())), "layers",
     ),
     "activation of one's own": (
         lambda: compiled(net(activation=lambda v: ops.relu(v))),
