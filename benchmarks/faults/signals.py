@@ -262,7 +262,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    if hasattr(signal, "SIGHUP"):  # which a search that nohup has started ignores
+    # A search ignores what it was started to ignore, as nohup and jobs in the background have it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     lines = ["| what a search meets | runs | as it should be | misses | longest end |"]
     lines += ["| --- |" + " --- |" * 4]
