@@ -79,8 +79,9 @@ suite: $(VENV)/.test
 	done
 
 # The versions of requirements/lowest.txt go before the pinned ones. Tests of texts, examples and
-# benchmarks are left out.
-NOT_LOWEST := test_benchmark_* test_examples.py test_packaging.py test_readme.py test_reference.py
+# benchmarks are left out, and those that kill processes for minutes.
+NOT_LOWEST := test_benchmark_* test_examples.py test_packaging.py test_readme.py test_reference.py \
+	test_resume.py test_search_workers.py
 
 lowest: $(VENV)/.lowest
 	@echo "== pytest on torch, with the lowest versions that setup.cfg names"
