@@ -106,8 +106,8 @@ def _layers(
         backend = start(backend, lean=lean)
         import_modules(imports)
         model = load_model(spec, trust=trust, compiled=False, lean=lean)
-        from keras_lr.blocks import groups_of, parts_of
-        from keras_lr.presets import keys_of
+        from keras_lr.optimizers.blocks import groups_of, parts_of
+        from keras_lr.optimizers.presets import keys_of
 
         if not model.built:
             raise BadInput(

@@ -105,7 +105,7 @@ def put_multipliers(model: Any, multipliers: Mapping[str, float], path: str) -> 
         BadInput: If the optimizer takes none, or a key fits no layer.
     """
     from keras_lr.optimizers import LayerwiseLR
-    from keras_lr.optimizers.lent import replace_optimizer
+    from keras_lr.optimizers.borrowed import replace_optimizer
     from keras_lr.optimizers.multipliers import check_multipliers, resolve
     from keras_lr.optimizers.paths import paths_in
 
@@ -135,8 +135,8 @@ def put_multipliers(model: Any, multipliers: Mapping[str, float], path: str) -> 
 
 def _by_layer(model: Any, multipliers: Mapping[str, float]) -> dict[Any, float]:
     """With the keys that are paths of layers replaced by keys for just these layers."""
-    from keras_lr.blocks import parts_of
-    from keras_lr.presets import keys_of
+    from keras_lr.optimizers.blocks import parts_of
+    from keras_lr.optimizers.presets import keys_of
 
     parts = parts_of(model)
     layers: dict[str, Any] = {}

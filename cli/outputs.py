@@ -56,7 +56,7 @@ def try_outputs(*paths: str | None) -> None:
     Raises:
         BadInput: If one cannot.
     """
-    from keras_lr._files import check_writable
+    from keras_lr._util.files import check_writable
 
     for path in filter(None, paths):
         try:

@@ -58,7 +58,7 @@ class Outcome:
 
 def to_json(outcome: Outcome) -> str:
     """One JSON object; what is not known is null."""
-    from keras_lr._json import finite
+    from keras_lr._util.json import finite
 
     found = outcome.suggestion
     content = {

@@ -75,7 +75,7 @@ class Asked:
 
 def _library(question: str) -> bool:
     """Ask the library, if it was imported."""
-    module = sys.modules.get("keras_lr._interrupts")
+    module = sys.modules.get("keras_lr._util.interrupts")
     return module is not None and getattr(module, question)()
 
 

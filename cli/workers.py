@@ -84,7 +84,7 @@ def company(count: int, sweep: dict[str, Any], asked: Asked) -> Iterator[None]:
             _await_end(workers, HASTE if patience == 0.0 else LAST_WORDS)
             killed = [worker.kill() for worker in workers if worker.runs]
             if killed:
-                from keras_lr.search.study import give_back
+                from keras_lr.rate_search.study import give_back
 
                 give_back(sweep["storage"], sweep["study"], killed)
         for worker in workers:
@@ -144,7 +144,7 @@ class _Worker:
 def _check_new(storage: str, name: str) -> None:
     """Refuse a study that exists, before workers make it."""
     import keras_lr
-    from keras_lr.search.study import check_new
+    from keras_lr.rate_search.study import check_new
 
     try:
         check_new(storage, name)

@@ -1,9 +1,12 @@
 """Learning rates for Keras 3: find one, see why, and train with it.
 
-Functions that draw are in `keras_lr.plotting`, which imports matplotlib when it draws.
+`keras_lr.plotting` holds the functions that draw; it is imported when it is first used.
 """
 
-from keras_lr import optimizers, plotting, schedules
+import importlib
+from typing import Any
+
+from keras_lr import optimizers, schedules
 from keras_lr.callbacks import (
     CyclicLR,
     GradualUnfreeze,
@@ -19,8 +22,7 @@ from keras_lr.callbacks import (
 )
 from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
-from keras_lr.presets import boost_head, discriminative, layer_decay, layer_groups
-from keras_lr.preview import Preview, preview
+from keras_lr.optimizers.presets import boost_head, discriminative, layer_decay, layer_groups
 from keras_lr.range_test import (
     Confirmation,
     NoSuggestion,
@@ -29,8 +31,9 @@ from keras_lr.range_test import (
     SuggestionWarning,
     lr_find,
 )
+from keras_lr.rate_search import Search, SearchError, search
+from keras_lr.schedule_preview.simulate import Preview, preview
 from keras_lr.schedules import scale_lr
-from keras_lr.search import Search, SearchError, search
 
 __version__ = "0.1.0"
 
@@ -71,3 +74,13 @@ __all__ = [
     "schedules",
     "search",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plotting":
+        return importlib.import_module("keras_lr.plotting")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.callbacks.one_cycle import OneCycle
-from keras_lr.optimizers.lent import LentMultipliers
+from keras_lr.optimizers.batch_norm import FrozenStatistics, owning_layers
+from keras_lr.optimizers.borrowed import LentMultipliers
 from keras_lr.optimizers.multipliers import covered
 from keras_lr.optimizers.paths import paths_in
-from keras_lr.presets import boost_head, discriminative
-from keras_lr.statistics import FrozenStatistics, owning_layers
+from keras_lr.optimizers.presets import boost_head, discriminative
 from keras_lr.steering import driven_optimizers
 from keras_lr.steering.optimizers import momentum_names
 
@@ -80,10 +80,10 @@ def fine_tune(
     >>> len(phases.whole.history["loss"])
     2
     """
-    head_epochs = _checks.count("head_epochs", head_epochs, least=0)
-    epochs = _checks.count("epochs", epochs, least=0)
-    base_lr = _checks.number("base_lr", base_lr, above=0)
-    lr_mult = _checks.number("lr_mult", lr_mult, least=1)
+    head_epochs = checks.count("head_epochs", head_epochs, least=0)
+    epochs = checks.count("epochs", epochs, least=0)
+    base_lr = checks.number("base_lr", base_lr, above=0)
+    lr_mult = checks.number("lr_mult", lr_mult, least=1)
     refused = sorted({"x", "y", "initial_epoch"} & set(fit_options))
     if refused:
         raise TypeError(

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from keras_lr.search.plan import Design, Job, Outcome, Plan, Setting, Start
-from keras_lr.search.result import Search
+from keras_lr.rate_search.plan import Design, Job, Outcome, Plan, Setting, Start
+from keras_lr.rate_search.result import Search
 
 BEST = 3e-3  # where the formulas have their valley
 RANGE_TEST = {

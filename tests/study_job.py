@@ -52,13 +52,13 @@ class Peer:
 
 
 def job(number: int):
-    from keras_lr.search.plan import Job, Setting
+    from keras_lr.rate_search.plan import Job, Setting
 
     return Job("coarse", Setting(number * 1e-3), 0, 0.5, 3)
 
 
 def opened(storage, name="digits", identity=None, **options):
-    from keras_lr.search.study import Study
+    from keras_lr.rate_search.study import Study
 
     identity = {"model": {"layers": "a"}, "data": {"rows": "8"}, **(identity or {})}
     options = {"maximize": False, "pruner": "none", "objective": "val_loss", **options}
@@ -66,7 +66,7 @@ def opened(storage, name="digits", identity=None, **options):
 
 
 def outcome(job, value=0.5, ended="finished", history=None):
-    from keras_lr.search.plan import Outcome
+    from keras_lr.rate_search.plan import Outcome
 
     return Outcome(job, ended, value, {"val_loss": [value]} if history is None else history, 1.5)
 
@@ -79,7 +79,7 @@ class Part:
         self.trials = {}
 
     def grace(self, heartbeats):
-        from keras_lr.search import study
+        from keras_lr.rate_search import study
 
         study.GRACE = heartbeats
 
@@ -105,7 +105,7 @@ class Part:
 
     def finish(self, numbers, at, spacing):
         """End each of our trials at its moment, or look for others' work; what was dropped?"""
-        from keras_lr.search.study import Taken
+        from keras_lr.rate_search.study import Taken
 
         dropped = []
         for place, number in enumerate(numbers):
@@ -128,7 +128,7 @@ def wait_until(at):
 
 
 def main() -> None:
-    for name in ("keras_lr", "keras_lr.search", "keras_lr.schedules"):
+    for name in ("keras_lr", "keras_lr.rate_search", "keras_lr.schedules"):
         package = types.ModuleType(name)
         package.__path__ = [str(ROOT / name.replace(".", "/"))]
         sys.modules[name] = package

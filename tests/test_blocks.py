@@ -5,7 +5,8 @@ import pytest
 from keras import applications, layers
 
 import keras_lr
-from keras_lr import blocks, boost_head, layer_decay, layer_groups
+from keras_lr import boost_head, layer_decay, layer_groups
+from keras_lr.optimizers import blocks
 
 pytestmark = pytest.mark.once
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from keras_lr.diagnosis import diagnose
+from keras_lr.diagnosis.columns import role_of
 from keras_lr.diagnosis.log import MOST_ROWS
-from keras_lr.diagnosis.names import role_of
 from keras_lr.diagnosis.readers import read
 
 ROWS = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_lr
-from keras_lr._files import atomic_write
+from keras_lr._util.files import atomic_write
 from keras_lr_cli.errors import RunFailed
 from keras_lr_cli.outputs import tell
 

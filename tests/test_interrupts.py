@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from keras_lr._interrupts import uninterrupted
+from keras_lr._util.interrupts import uninterrupted
 
 pytestmark = pytest.mark.once
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from keras_lr.plateau import Decision, PlateauRule
+from keras_lr.callbacks.plateau_rule import Decision, PlateauRule
 
 pytestmark = pytest.mark.once
 

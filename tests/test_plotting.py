@@ -285,7 +285,7 @@ def test_plotting_imports_matplotlib_only_where_it_draws(file):
     assert "matplotlib" not in " ".join(ast.unparse(node) for node in imports)
 
 
-@pytest.mark.parametrize("module", ["range_test", "search"])
+@pytest.mark.parametrize("module", ["range_test", "rate_search"])
 def test_examples_in_the_documentation_are_true(module):
     failed, count = doctest.testmod(sys.modules[f"keras_lr.plotting.{module}"])
     assert not failed and count

@@ -16,7 +16,7 @@ from keras_lr.plotting import (
     plot_search_rates,
     save_search_plot,
 )
-from keras_lr.search.plan import Job, Outcome, Setting, Start
+from keras_lr.rate_search.plan import Job, Outcome, Setting, Start
 
 pytestmark = pytest.mark.once
 

@@ -9,8 +9,8 @@ import pytest
 from keras import layers
 
 import keras_lr
-from keras_lr import blocks, boost_head, discriminative, layer_decay, presets
-from keras_lr.optimizers import LayerwiseLR
+from keras_lr import boost_head, discriminative, layer_decay
+from keras_lr.optimizers import LayerwiseLR, blocks, presets
 
 
 def dense(name, units=3, **options):

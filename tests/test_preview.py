@@ -1,8 +1,8 @@
 """A preview tells what a run will be trained with: the same rates, refusals and warnings."""
 
 import doctest
+import importlib
 import math
-import sys
 import warnings
 
 import keras
@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 import keras_lr
 from keras_lr import Preview, preview, schedules
-from keras_lr._sparkline import sparkline
-from keras_lr._turns import turns
 from keras_lr.plotting import plot_preview, save_preview_plot
+from keras_lr.schedule_preview.shape import turns
+from keras_lr.schedule_preview.sparkline import sparkline
 
 once = pytest.mark.once
 decays = keras.optimizers.schedules
@@ -138,9 +138,11 @@ def test_one_cycle_has_two_half_cosines_and_the_momentum_mirrors_them():
 
 
 @once
-@pytest.mark.parametrize("module", ["keras_lr.preview", "keras_lr.plotting.preview"])
+@pytest.mark.parametrize(
+    "module", ["keras_lr.schedule_preview.simulate", "keras_lr.plotting.schedule_preview"]
+)
 def test_examples_in_the_documentation_are_true(module):
-    failed, count = doctest.testmod(sys.modules[module])
+    failed, count = doctest.testmod(importlib.import_module(module))
     assert not failed and count
 
 

@@ -175,13 +175,13 @@ def test_ctrl_c_during_the_restore_waits_until_it_is_done(monkeypatch):
     x, y = data()
     model = classifier()
     before = state_of(model)
-    restore = keras_lr.snapshot.Snapshot.restore
+    restore = keras_lr._keras.snapshot.Snapshot.restore
 
     def interrupted(self):
         interrupt()
         restore(self)
 
-    monkeypatch.setattr(keras_lr.snapshot.Snapshot, "restore", interrupted)
+    monkeypatch.setattr(keras_lr._keras.snapshot.Snapshot, "restore", interrupted)
     with pytest.raises(KeyboardInterrupt):
         keras_lr.lr_find(model, x, y, steps=5, verbose=0)
     assert same(state_of(model), before)

@@ -14,8 +14,8 @@ import pytest
 from models import same, values
 
 import keras_lr
-from keras_lr.search.plan import Job, Setting
-from keras_lr.search.trial import Data, Runner
+from keras_lr.rate_search.plan import Job, Setting
+from keras_lr.rate_search.runner import Data, Runner
 
 BACKEND = keras.backend.backend()
 JAX = BACKEND == "jax"
@@ -409,7 +409,7 @@ def test_an_iterator_that_a_model_holds_is_named_before_the_run():
 
 
 def test_a_large_array_is_not_copied_and_named(monkeypatch):
-    monkeypatch.setattr(keras_lr.snapshot, "_LARGEST", 100)
+    monkeypatch.setattr(keras_lr._keras.snapshot, "_LARGEST", 100)
 
     class Holds(keras.Model):
         def compile(self, *arguments, **options):

@@ -16,7 +16,7 @@ from contract import SCHEDULES, fitted_weight
 from keras import ops
 
 import keras_lr.schedules
-from keras_lr._stack import caller_self
+from keras_lr._keras.frames import caller_self
 from keras_lr.schedules import (
     ConstantSchedule,
     CyclicSchedule,

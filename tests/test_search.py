@@ -9,12 +9,12 @@ import pytest
 from models import multi_optimizer
 
 import keras_lr
-from keras_lr import _distribution
-from keras_lr.search.plan import Job, Setting
-from keras_lr.search.search import Options, _usual_sizes
-from keras_lr.search.split import held_out, part
-from keras_lr.search.trial import Data, Runner
-from keras_lr.snapshot import seed_everything
+from keras_lr._keras import distribution
+from keras_lr._keras.snapshot import seed_everything
+from keras_lr.rate_search.find import Options, _usual_sizes
+from keras_lr.rate_search.plan import Job, Setting
+from keras_lr.rate_search.runner import Data, Runner
+from keras_lr.rate_search.split import held_out, part
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 6)).astype("float32")
@@ -112,7 +112,7 @@ def test_batch_sizes_that_are_tried_are_those_that_devices_can_share(monkeypatch
     data = Data.of(X, Y, None, (X[:24], Y[:24]), 0.25, 0, {})  # 96 rows that train
     with Runner.lend(classifier(), data, "val_loss", 12, 0) as runner:
         assert _usual_sizes(runner, 12, 96.0) == [6, 12, 24]  # 48: two batches
-        monkeypatch.setattr(_distribution, "sharing_devices", lambda: 4)
+        monkeypatch.setattr(distribution, "sharing_devices", lambda: 4)
         assert _usual_sizes(runner, 12, 96.0) == [12, 24]
 
 
@@ -532,7 +532,7 @@ def test_optuna_is_asked_for_where_it_is_missing(monkeypatch):
     ],
 )
 def test_the_python_of_an_answer_runs(setting):
-    from keras_lr.search.result import in_python
+    from keras_lr.rate_search.result import in_python
 
     model = classifier(keras.optimizers.SGD(0.01, momentum=0.9))
     names = {"model": model, "x": X, "y": Y, "keras": keras, "keras_lr": keras_lr}

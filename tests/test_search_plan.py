@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_lr.search.plan import (
+from keras_lr.rate_search.plan import (
     COARSE,
     Design,
     Job,

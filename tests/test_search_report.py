@@ -18,12 +18,12 @@ from browser import browser, chromium
 from searches import RANGE_TEST, searched, trained
 
 from keras_lr.plotting._axes import short
-from keras_lr.search.plan import Outcome
-from keras_lr.search.report import write_report
+from keras_lr.rate_search.plan import Outcome
+from keras_lr.rate_search.report import write_report
 
 pytestmark = pytest.mark.once
 
-report = sys.modules["keras_lr.search.report"]  # keras_lr.search is the function
+report = sys.modules["keras_lr.rate_search.report"]  # keras_lr.search is the function
 
 NASTY = """<script>alert("x")</script> & 'co' $title"""
 COMMAND = "keras-lr search 'my --model.keras' --data digits.npz --seed 0"

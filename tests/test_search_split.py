@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_lr._classes import classes, ranked
-from keras_lr.search.split import held_out, part, usual_fraction
+from keras_lr._util.classes import classes, ranked
+from keras_lr.rate_search.split import held_out, part, usual_fraction
 
 pytestmark = pytest.mark.once
 

@@ -20,11 +20,11 @@ import pytest
 from databases import free_port
 from study_job import Peer, job, opened, outcome
 
-from keras_lr import _interrupts
-from keras_lr.search import storage as places
-from keras_lr.search import study as study_module
-from keras_lr.search.storage import SearchError, described
-from keras_lr.search.study import RANGE_TEST, Taken, check_new
+from keras_lr._util import interrupts
+from keras_lr.rate_search import storage as places
+from keras_lr.rate_search import study as study_module
+from keras_lr.rate_search.storage import SearchError, described
+from keras_lr.rate_search.study import RANGE_TEST, Taken, check_new
 
 pytestmark = pytest.mark.once
 
@@ -647,7 +647,7 @@ def test_a_server_that_stays_away_is_told_after_the_grace_period(server, join, s
         with pytest.raises(SearchError, match="Is the server up and the address right"):
             record.found()
         assert 2.0 < time.monotonic() - began < 10.0
-        with pytest.raises(KeyboardInterrupt), _interrupts.noted():
+        with pytest.raises(KeyboardInterrupt), interrupts.noted():
             threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
             record.found()
     finally:

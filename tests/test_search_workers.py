@@ -13,7 +13,7 @@ from collections import Counter
 import command_line
 import pytest
 
-from keras_lr.search import storage as places
+from keras_lr.rate_search import storage as places
 
 pytestmark = pytest.mark.once
 

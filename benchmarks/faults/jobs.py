@@ -29,7 +29,7 @@ from keras_lr_cli import main as command_line
 # What is imported on the way, so that a process that is forked from this one has it at once.
 for _name in (
     "h5py", "matplotlib.backends.backend_agg", "optuna.storages.journal", "sqlalchemy", "PIL.Image",
-    "keras_lr.plotting", "keras_lr.search.study", "keras_lr_cli.inputs", "torch._dynamo",
+    "keras_lr.plotting", "keras_lr.rate_search.study", "keras_lr_cli.inputs", "torch._dynamo",
 ):  # fmt: skip
     with contextlib.suppress(ImportError):
         importlib.import_module(_name)
@@ -160,7 +160,7 @@ def work(kind: str) -> None:
             "--save", OUTPUTS[0], "--plot", OUTPUTS[1],
         )  # fmt: skip
     elif kind in SEARCHES:
-        from keras_lr.search import storage
+        from keras_lr.rate_search import storage
 
         storage.GRACE = GRACE
         command(

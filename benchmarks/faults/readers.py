@@ -401,9 +401,9 @@ def _searched(path: Path, storage: str, **options: Any) -> Any:
     import keras
 
     import keras_lr
-    from keras_lr.search import storage as places
-    from keras_lr.search.plan import Outcome
-    from keras_lr.search.trial import Runner
+    from keras_lr.rate_search import storage as places
+    from keras_lr.rate_search.plan import Outcome
+    from keras_lr.rate_search.runner import Runner
 
     def run(self: Any, job: Any, report: Any = None) -> Any:
         loss = 0.5 + math.log10(job.setting.learning_rate / 0.02) ** 2 + 0.01 * job.seed

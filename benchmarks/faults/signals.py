@@ -135,7 +135,7 @@ class Search:
 
 def trials(storage: str) -> list[tuple[str, str, str]]:
     """Of each run in the record its job, how it stands, and whose it is."""
-    from keras_lr.search import storage as places
+    from keras_lr.rate_search import storage as places
 
     with contextlib.suppress(Exception), places.silently():
         opened = places.opened(storage, 1, storage)

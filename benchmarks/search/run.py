@@ -33,8 +33,8 @@ import keras
 import numpy as np
 
 import keras_lr
-from keras_lr.search.plan import Job, Setting
-from keras_lr.search.trial import Data, Runner
+from keras_lr.rate_search.plan import Job, Setting
+from keras_lr.rate_search.runner import Data, Runner
 
 EPOCHS = 5
 SEEDS = (100, 101, 102)

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_lr._distribution import check_distribution
+from keras_lr._keras.distribution import check_distribution
 from keras_lr.steering import Length, Plan, SteeredFit
 
 

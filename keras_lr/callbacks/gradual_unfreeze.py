@@ -9,12 +9,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.callbacks.base import Policy
-from keras_lr.optimizers.lent import LentMultipliers
+from keras_lr.optimizers.batch_norm import FrozenStatistics, owning_layers
+from keras_lr.optimizers.borrowed import LentMultipliers
 from keras_lr.optimizers.multipliers import check_groups, covered, key_name
 from keras_lr.optimizers.paths import path_of, paths_in
-from keras_lr.statistics import FrozenStatistics, owning_layers
 from keras_lr.steering import Length, Plan, held_optimizers, own_optimizers
 
 
@@ -68,8 +68,8 @@ class GradualUnfreeze(Policy):
     ) -> None:
         super().__init__()
         self.groups = groups
-        self.epochs_per_group = _checks.count("epochs_per_group", epochs_per_group)
-        self.statistics = _checks.flag("statistics", statistics)
+        self.epochs_per_group = checks.count("epochs_per_group", epochs_per_group)
+        self.statistics = checks.flag("statistics", statistics)
         self.verbose = verbose
         self._groups = _checked_groups(groups)
         self._lent: LentMultipliers | None = None

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr import _checks
-from keras_lr._divergence import Level, Stretch
+from keras_lr._keras.snapshot import Values, build_optimizer, trained_variables
+from keras_lr._util import checks
 from keras_lr.callbacks.base import Policy
-from keras_lr.snapshot import Values, build_optimizer, trained_variables
+from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.steering import Length
 from keras_lr.steering.optimizers import number
 
@@ -118,10 +118,10 @@ class HalveOnDivergence(Policy):
         super().__init__()
         self.monitor = monitor
         self.optimizer = optimizer
-        self.factor = _checks.number("factor", factor, above=0.0, below=1.0)
-        self.threshold = _checks.number("threshold", threshold, above=1.0)
-        self.max_halvings = _checks.count("max_halvings", max_halvings)
-        self.check_every = _checks.count("check_every", check_every)
+        self.factor = checks.number("factor", factor, above=0.0, below=1.0)
+        self.threshold = checks.number("threshold", threshold, above=1.0)
+        self.max_halvings = checks.count("max_halvings", max_halvings)
+        self.check_every = checks.count("check_every", check_every)
         self.verbose = verbose
         # Keras asks this to know whether it must wait for each batch before the next one.
         self.async_safe = False

@@ -10,9 +10,10 @@ from typing import Any
 
 import keras
 
-from keras_lr._checks import count, flag
-from keras_lr._interrupts import uninterrupted
-from keras_lr._stack import caller_locals
+from keras_lr._keras.frames import caller_locals
+from keras_lr._keras.snapshot import Snapshot, optimizers_of
+from keras_lr._util.checks import count, flag
+from keras_lr._util.interrupts import uninterrupted
 from keras_lr.callbacks.base import Policy
 from keras_lr.loops.data import Replay, is_array_data
 from keras_lr.range_test.find import (
@@ -25,7 +26,6 @@ from keras_lr.range_test.find import (
 )
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
-from keras_lr.snapshot import Snapshot, optimizers_of
 from keras_lr.steering import driven_optimizers, updates_every
 from keras_lr.steering.optimizers import number, rate_ratios
 

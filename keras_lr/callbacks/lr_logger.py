@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr._files import atomic_write, check_writable
+from keras_lr._util.files import atomic_write, check_writable
 from keras_lr.callbacks.base import Policy
 from keras_lr.steering import Length, UsedRates
 

@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr._checks import count, number
-from keras_lr._direction import direction_of
+from keras_lr._keras.metrics import direction_of
+from keras_lr._util.checks import count, number
 from keras_lr.callbacks.base import Policy
-from keras_lr.plateau import PlateauRule
+from keras_lr.callbacks.plateau_rule import PlateauRule
 from keras_lr.steering import Length, Plan, driven_optimizers
 
 

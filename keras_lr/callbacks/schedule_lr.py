@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.callbacks.base import Policy
 from keras_lr.schedules.base import Curve, as_schedule
 from keras_lr.steering import Length, Plan
@@ -49,7 +49,7 @@ class ScheduleLR(Policy):
         self.momentum = momentum
         self._momentum = momentum
         if momentum is not None and not callable(momentum):
-            self._momentum = _Constant(_checks.number("momentum", momentum, least=0, below=1))
+            self._momentum = _Constant(checks.number("momentum", momentum, least=0, below=1))
         self.claims = ("schedule",) if momentum is None else ("schedule", "momentum")
 
     def get_config(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import warnings
 from typing import Any
 
-from keras_lr._checks import count, number
+from keras_lr._util.checks import count, number
 from keras_lr.callbacks.base import Policy
 from keras_lr.schedules.warm_up import WarmUpFactor
 from keras_lr.steering import Length, Plan

@@ -1,6 +1,6 @@
 """Tell from a training log what went wrong: logs in, findings out."""
 
-from keras_lr.diagnosis.diagnose import NAMES, diagnose
+from keras_lr.diagnosis.judge import NAMES, diagnose
 from keras_lr.diagnosis.result import Diagnosis, Finding
 
 __all__ = ["NAMES", "Diagnosis", "Finding", "diagnose"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr.diagnosis.names import pick
+from keras_lr.diagnosis.columns import pick
 
 __all__ = ["Log", "Series", "assemble"]
 

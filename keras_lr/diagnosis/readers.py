@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr import _checks
+from keras_lr._util import checks
+from keras_lr.diagnosis.columns import role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
-from keras_lr.diagnosis.names import role_of
 
 __all__ = ["read"]
 
@@ -31,7 +31,7 @@ _NUMBER = re.compile(
 
 
 def read(log: Any) -> Log:
-    """Read a log; see `keras_lr.diagnosis.diagnose` for what it may be.
+    """Read a log; see `keras_lr.diagnose` for what it may be.
 
     Raises:
         ValueError: If it is empty, has no training loss, or is no log.
@@ -44,7 +44,7 @@ def read(log: Any) -> Log:
     if isinstance(log, (str, os.PathLike)):
         path = os.fspath(log)
         if os.path.isdir(path):
-            from keras_lr.diagnosis.events import read_folder
+            from keras_lr.diagnosis.tensorboard import read_folder
 
             return read_folder(path)
         return _read_file(path)
@@ -63,7 +63,7 @@ def read(log: Any) -> Log:
 
 
 def _read_file(path: str) -> Log:
-    from keras_lr.diagnosis.events import EVENT_FILE, read_folder
+    from keras_lr.diagnosis.tensorboard import EVENT_FILE, read_folder
 
     if EVENT_FILE in os.path.basename(path):
         return read_folder(path)
@@ -118,7 +118,7 @@ def _number(value: Any) -> float | None:
 
 
 def _short(value: Any) -> str:
-    return _checks.shortened(repr(value), 40)
+    return checks.shortened(repr(value), 40)
 
 
 # Rows

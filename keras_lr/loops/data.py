@@ -11,8 +11,8 @@ import numpy as np
 from keras import tree
 from keras.src.trainers.epoch_iterator import EpochIterator
 
-from keras_lr._distribution import check_shares
-from keras_lr.snapshot import replicas
+from keras_lr._keras.distribution import check_shares
+from keras_lr._keras.snapshot import replicas
 
 
 class DataEnded(Exception):

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 from keras.src.trainers.data_adapters.array_slicing import train_validation_split
 
-from keras_lr._replaced import replaced
-from keras_lr.snapshot import Snapshot
+from keras_lr._keras.snapshot import Snapshot
+from keras_lr._util.patching import replaced
 from keras_lr.steering import held_optimizers
 
 _OPTIONS = {

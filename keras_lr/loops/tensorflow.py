@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
-from keras_lr._interrupts import uninterrupted
+from keras_lr._keras.snapshot import replicas
+from keras_lr._util.interrupts import uninterrupted
 from keras_lr.loops import CHUNK, scalar_logs
 from keras_lr.loops.data import DataEnded
-from keras_lr.snapshot import replicas
 from keras_lr.steering import BorrowedRate
 
 # The loop's memory is laid out before the first step is traced, when nobody knows yet how many

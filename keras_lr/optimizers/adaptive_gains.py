@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.optimizers.modified import Modified, check_linear, registered
 
 
@@ -65,12 +65,12 @@ class AdaptiveGains(Modified):
         theta: float | None = None,
     ) -> None:
         check_linear("AdaptiveGains", optimizer)
-        increase = _checks.number("increase", increase, least=0)
-        decrease = _checks.number("decrease", decrease, above=0, most=1)
-        min_gain = _checks.number("min_gain", min_gain, above=0, most=1)
-        max_gain = _checks.number("max_gain", max_gain, least=1)
+        increase = checks.number("increase", increase, least=0)
+        decrease = checks.number("decrease", decrease, above=0, most=1)
+        min_gain = checks.number("min_gain", min_gain, above=0, most=1)
+        max_gain = checks.number("max_gain", max_gain, least=1)
         if theta is not None:
-            theta = _checks.number("theta", theta, least=0, below=1)
+            theta = checks.number("theta", theta, least=0, below=1)
         self._take_over(optimizer)
         self._keep("increase", increase)
         self._keep("decrease", decrease)
@@ -137,13 +137,13 @@ class AdaptiveGains(Modified):
     def _parallel_update_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        from keras_lr.optimizers import fused
+        from keras_lr.optimizers import torch_fused
 
         step, grads, variables = super()._parallel_update_step, list(grads), list(variables)
         indices = [self._get_variable_index(variable) for variable in variables]
         references = [self._references[index].value for index in indices]
         gains = [self._gains[index].value for index in indices]
-        fused.update_gains(
+        torch_fused.update_gains(
             gains,
             grads,
             references,
@@ -154,13 +154,13 @@ class AdaptiveGains(Modified):
             high=self.max_gain,
         )
         if self._traced:
-            fused.remember(references, grads, self.theta or 0.0)
+            torch_fused.remember(references, grads, self.theta or 0.0)
         if isinstance(self, keras.optimizers.SGD):
-            step(fused.scaled(grads, gains), variables, learning_rate)
+            step(torch_fused.scaled(grads, gains), variables, learning_rate)
         else:
-            blanks = [fused.Blank(variable) for variable in variables]
+            blanks = [torch_fused.Blank(variable) for variable in variables]
             step(grads, blanks, learning_rate)
-            fused.add(variables, fused.scaled([blank.value for blank in blanks], gains))
+            torch_fused.add(variables, torch_fused.scaled([blank.value for blank in blanks], gains))
 
     def _modification(self) -> dict[str, Any]:
         names = ("increase", "decrease", "min_gain", "max_gain", "theta")

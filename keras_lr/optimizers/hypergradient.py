@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.optimizers.modified import Modified, check_linear, registered
 from keras_lr.steering.optimizers import SteeredRate
@@ -70,10 +70,10 @@ class Hypergradient(Modified):
         min_lr: float = 1e-8,
     ) -> None:
         check_linear("Hypergradient", optimizer)
-        _checks.choice("mode", mode, ("additive", "multiplicative"))
+        checks.choice("mode", mode, ("additive", "multiplicative"))
         if beta is not None:
-            beta = _checks.number("beta", beta, above=0, below=None if mode == "additive" else 1)
-        min_lr = _checks.number("min_lr", min_lr, above=0)
+            beta = checks.number("beta", beta, above=0, below=None if mode == "additive" else 1)
+        min_lr = checks.number("min_lr", min_lr, above=0)
         if not isinstance(optimizer._learning_rate, keras.Variable):
             raise TypeError(
                 "Hypergradient tunes the learning rate itself, from a number on; got an optimizer "
@@ -182,15 +182,15 @@ class Hypergradient(Modified):
     def _parallel_update_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        from keras_lr.optimizers import fused
+        from keras_lr.optimizers import torch_fused
 
         directions = [self._directions[self._get_variable_index(v)].value for v in variables]
         step = super()._parallel_update_step
         if self._follows_velocities:
-            step(list(grads), [fused.Blank(variable) for variable in variables], 1.0)
+            step(list(grads), [torch_fused.Blank(variable) for variable in variables], 1.0)
         else:
-            fused.step_into(step, list(grads), list(variables), directions, 1.0)
-        fused.add(list(variables), fused.scaled(directions, learning_rate))
+            torch_fused.step_into(step, list(grads), list(variables), directions, 1.0)
+        torch_fused.add(list(variables), torch_fused.scaled(directions, learning_rate))
 
     def _modification(self) -> dict[str, Any]:
         return {"beta": self.beta, "mode": self.mode, "min_lr": self.min_lr}
@@ -199,9 +199,9 @@ class Hypergradient(Modified):
 def _dot(left: Sequence[Any], right: Sequence[Any]) -> Any:
     """The scalar product of two lists of tensors, in float32."""
     if keras.backend.backend() == "torch":
-        from keras_lr.optimizers import fused
+        from keras_lr.optimizers import torch_fused
 
-        return fused.dot(
+        return torch_fused.dot(
             *([ops.convert_to_tensor(each) for each in side] for side in (left, right))
         )
     pairs = [

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr._stack import caller_self
+from keras_lr._keras.frames import caller_self
 from keras_lr.optimizers.modified import Modified, registered
 from keras_lr.optimizers.multipliers import Multiplier, Rule, check_multipliers, grouped, resolve
 from keras_lr.optimizers.paths import holding_models, paths_in
@@ -162,7 +162,7 @@ class LayerwiseLR(Modified):
     def _parallel_update_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        from keras_lr.optimizers.fused import scaled_step
+        from keras_lr.optimizers.torch_fused import scaled_step
 
         multipliers = [self._multiplier_of(variable) for variable in variables]
         scaled_step(

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.optimizers.paths import Paths, path_of
 from keras_lr.optimizers.patterns import Pattern
 from keras_lr.schedules.base import as_schedule, deserialized
@@ -185,7 +185,7 @@ def checked_value(key: Any, value: Any) -> Any:
     value = deserialized(value)
     if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
         return as_schedule(value)
-    return _checks.number(f"The multiplier of {key_name(key)!r}", value, least=0)
+    return checks.number(f"The multiplier of {key_name(key)!r}", value, least=0)
 
 
 def key_name(key: Any) -> str:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from keras_lr import _checks
+from keras_lr._util import checks
 
 if sys.version_info >= (3, 11):
     from re import _parser as parser
@@ -132,7 +132,7 @@ class _Search:
         return starts
 
     def _refusal(self, why: str) -> ValueError:
-        key = _checks.shortened(repr(self.pattern), 60)
+        key = checks.shortened(repr(self.pattern), 60)
         return ValueError(f"The key {key} {why}; make it simpler.")
 
     def _ends_of(self, kind: str, value: Any, starts: set[int]) -> set[int]:

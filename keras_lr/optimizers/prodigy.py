@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.steering.optimizers import number
 
 
@@ -93,23 +93,23 @@ class Prodigy(keras.optimizers.Optimizer):
         **kwargs: Any,
     ) -> None:
         def share(label: str, value: Any) -> float:
-            return _checks.number(label, value, least=0, below=1)
+            return checks.number(label, value, least=0, below=1)
 
         if not callable(learning_rate):
-            learning_rate = _checks.number("learning_rate", learning_rate, least=0)
+            learning_rate = checks.number("learning_rate", learning_rate, least=0)
         if weight_decay is not None:
-            weight_decay = _checks.number("weight_decay", weight_decay, least=0)
+            weight_decay = checks.number("weight_decay", weight_decay, least=0)
         beta_1, beta_2 = share("beta_1", beta_1), share("beta_2", beta_2)
         beta_3 = None if beta_3 is None else share("beta_3", beta_3)
-        epsilon = _checks.number("epsilon", epsilon, above=0)
-        use_bias_correction = _checks.flag("use_bias_correction", use_bias_correction)
-        safeguard_warmup = _checks.flag("safeguard_warmup", safeguard_warmup)
-        d0 = _checks.number("d0", d0, above=0)
-        d_coef = _checks.number("d_coef", d_coef, above=0)
+        epsilon = checks.number("epsilon", epsilon, above=0)
+        use_bias_correction = checks.flag("use_bias_correction", use_bias_correction)
+        safeguard_warmup = checks.flag("safeguard_warmup", safeguard_warmup)
+        d0 = checks.number("d0", d0, above=0)
+        d_coef = checks.number("d_coef", d_coef, above=0)
         if growth_rate is None or growth_rate == math.inf:
             growth_rate = math.inf
         else:
-            growth_rate = _checks.number("growth_rate", growth_rate, least=1)
+            growth_rate = checks.number("growth_rate", growth_rate, least=1)
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,

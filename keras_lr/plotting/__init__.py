@@ -1,13 +1,13 @@
 """Pictures: axes in, axes out. matplotlib is imported by the function that draws."""
 
-from keras_lr.plotting.preview import plot_preview, save_preview_plot
 from keras_lr.plotting.range_test import plot_range_test, save_range_test_plot
-from keras_lr.plotting.search import (
+from keras_lr.plotting.rate_search import (
     plot_search,
     plot_search_curves,
     plot_search_rates,
     save_search_plot,
 )
+from keras_lr.plotting.schedule_preview import plot_preview, save_preview_plot
 
 __all__ = [
     "plot_preview",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_lr._files import atomic_write
+from keras_lr._util.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,12 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr import _checks
-from keras_lr._classes import ranked
-from keras_lr._direction import directions_of
-from keras_lr._distribution import check_distribution, evenly_shared
-from keras_lr._machinery import machinery
-from keras_lr._terminal import is_notebook, is_seen
+from keras_lr._keras.distribution import check_distribution, evenly_shared
+from keras_lr._keras.metrics import directions_of
+from keras_lr._util import checks
+from keras_lr._util.classes import ranked
+from keras_lr._util.terminal import is_notebook, is_seen
+from keras_lr._util.versions import machinery
 from keras_lr.loops.data import (
     DataEnded,
     Part,
@@ -57,7 +57,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("start_lr", "end_lr"):
-            _checks.number(name, getattr(self, name), above=0.0)
+            checks.number(name, getattr(self, name), above=0.0)
         if self.start_lr >= self.end_lr:
             raise ValueError(
                 "start_lr must be below end_lr; got "
@@ -68,14 +68,14 @@ class Options:
         for name, least in {**counts, **optional}.items():
             value = getattr(self, name)
             if name in counts or value is not None:
-                _checks.count(name, value, least)
-        _checks.choice("ramp", self.ramp, ("exponential", "linear"))
+                checks.count(name, value, least)
+        checks.choice("ramp", self.ramp, ("exponential", "linear"))
         if self.stop_factor is not None:
             way_out = "Pass None to run the ramp to its end."
-            _checks.number("stop_factor", self.stop_factor, above=1.0, way_out=way_out)
+            checks.number("stop_factor", self.stop_factor, above=1.0, way_out=way_out)
         if not isinstance(self.monitor, str):
             raise TypeError(f"monitor must be the name of a log entry; got {self.monitor!r}.")
-        _checks.flag("confirm", self.confirm)
+        checks.flag("confirm", self.confirm)
         if self.verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"verbose must be 'auto', 0 or 1; got {self.verbose!r}.")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr._direction import direction_by_name
-from keras_lr._files import atomic_write
+from keras_lr._keras.metrics import direction_by_name
+from keras_lr._util.files import atomic_write
 from keras_lr.range_test import rules
 from keras_lr.range_test.confirm import Confirmation
 from keras_lr.range_test.rules import NoSuggestion, Suggestion, SuggestionWarning

@@ -11,11 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr._interrupts import check
+from keras_lr._keras.snapshot import Snapshot, reseed, seed_everything
+from keras_lr._util.interrupts import check
 from keras_lr.loops import CHUNK, Loop, keep_loop, loop_needs, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.range_test.stopping import first_divergence
-from keras_lr.snapshot import Snapshot, reseed, seed_everything
 from keras_lr.steering import (
     BorrowedRate,
     SteeredFit,

@@ -11,8 +11,8 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lr import _checks
-from keras_lr._stack import caller_self
+from keras_lr._keras.frames import caller_self
+from keras_lr._util import checks
 
 _RATES_OF_KERAS = ("initial_learning_rate", "end_learning_rate", "warmup_target", "values")
 
@@ -75,7 +75,7 @@ class ConstantSchedule(Schedule):
     """
 
     def __init__(self, learning_rate: float) -> None:
-        self.learning_rate = _checks.number("learning_rate", learning_rate, above=0)
+        self.learning_rate = checks.number("learning_rate", learning_rate, above=0)
 
     def _at(self, step: Any) -> Any:
         return self.learning_rate * ops.ones_like(step)
@@ -97,7 +97,7 @@ def as_schedule(value: Any, name: str = "schedule") -> Any:
         raise TypeError(
             f"{name} must be a number above 0 or a LearningRateSchedule; got {value!r}."
         )
-    return ConstantSchedule(_checks.number(name, value, above=0))
+    return ConstantSchedule(checks.number(name, value, above=0))
 
 
 def _with_floats(schedule: Any) -> Any:

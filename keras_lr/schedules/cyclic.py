@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.momentum import CyclingSchedule
 from keras_lr.schedules.phases import between, power
 
@@ -62,15 +62,15 @@ class CyclicSchedule(CyclingSchedule):
         scale_fn: Callable[[Any], Any] | None = None,
         cycle_mult: float = 1.0,
     ) -> None:
-        self.base_lr = _checks.number("base_lr", base_lr, least=0)
-        self.max_lr = _checks.number("max_lr", max_lr, above=0)
-        _checks.ordered("base_lr", self.base_lr, "max_lr", self.max_lr)
-        self.step_size = _checks.count("step_size", step_size)
+        self.base_lr = checks.number("base_lr", base_lr, least=0)
+        self.max_lr = checks.number("max_lr", max_lr, above=0)
+        checks.ordered("base_lr", self.base_lr, "max_lr", self.max_lr)
+        self.step_size = checks.count("step_size", step_size)
         self.step_size_down = step_size_down
         if step_size_down is not None:
-            self.step_size_down = _checks.count("step_size_down", step_size_down)
-        self.mode = _checks.choice("mode", mode, _MODES)
-        self.gamma = _checks.number("gamma", gamma, above=0, most=1)
+            self.step_size_down = checks.count("step_size_down", step_size_down)
+        self.mode = checks.choice("mode", mode, _MODES)
+        self.gamma = checks.number("gamma", gamma, above=0, most=1)
         if self.gamma != 1.0 and self.mode != "exp_range":
             raise ValueError(f"gamma must be 1 unless mode is 'exp_range'; got {gamma!r}.")
         if scale_fn is not None and not callable(scale_fn):
@@ -80,7 +80,7 @@ class CyclicSchedule(CyclingSchedule):
                 f"scale_fn must come without a mode; got mode={mode!r}. Leave mode out."
             )
         self.scale_fn = scale_fn
-        self.cycle_mult = _checks.number("cycle_mult", cycle_mult, least=1)
+        self.cycle_mult = checks.number("cycle_mult", cycle_mult, least=1)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.base import Schedule
 from keras_lr.schedules.phases import between, cosine, share, until
 
@@ -36,10 +36,10 @@ class FlatCosineSchedule(Schedule):
     def __init__(
         self, max_lr: float, total_steps: int, pct_start: float = 0.75, div_final: float = 1e5
     ) -> None:
-        self.max_lr = _checks.number("max_lr", max_lr, above=0)
-        self.total_steps = _checks.count("total_steps", total_steps)
-        self.pct_start = _checks.number("pct_start", pct_start, least=0, most=1)
-        self.div_final = _checks.number("div_final", div_final, least=1)
+        self.max_lr = checks.number("max_lr", max_lr, above=0)
+        self.total_steps = checks.count("total_steps", total_steps)
+        self.pct_start = checks.number("pct_start", pct_start, least=0, most=1)
+        self.div_final = checks.number("div_final", div_final, least=1)
 
     def _at(self, step: Any) -> Any:
         fall = self.total_steps - self.pct_start * self.total_steps

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.base import Schedule
 from keras_lr.schedules.phases import after, share
 
@@ -38,14 +38,14 @@ class InverseSqrtSchedule(Schedule):
     """
 
     def __init__(self, max_lr: float, warmup_steps: int, timescale: int | None = None) -> None:
-        self.max_lr = _checks.number("max_lr", max_lr, above=0)
-        self.warmup_steps = _checks.count("warmup_steps", warmup_steps, 0)
+        self.max_lr = checks.number("max_lr", max_lr, above=0)
+        self.warmup_steps = checks.count("warmup_steps", warmup_steps, 0)
         if timescale is None and self.warmup_steps == 0:
             raise ValueError(
                 "timescale must be given where there is no warm-up; got timescale=None and "
                 "warmup_steps=0."
             )
-        self.timescale = _checks.count(
+        self.timescale = checks.count(
             "timescale", self.warmup_steps if timescale is None else timescale
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.base import Curve, Schedule
 from keras_lr.schedules.phases import between
 
@@ -20,9 +20,9 @@ class MomentumCurve(Curve):
         self, schedule: CyclingSchedule, base_momentum: float, max_momentum: float
     ) -> None:
         self.schedule = schedule
-        self.max_momentum = _checks.number("max_momentum", max_momentum, least=0, below=1)
-        self.base_momentum = _checks.number("base_momentum", base_momentum, least=0, below=1)
-        _checks.ordered("base_momentum", self.base_momentum, "max_momentum", self.max_momentum)
+        self.max_momentum = checks.number("max_momentum", max_momentum, least=0, below=1)
+        self.base_momentum = checks.number("base_momentum", base_momentum, least=0, below=1)
+        checks.ordered("base_momentum", self.base_momentum, "max_momentum", self.max_momentum)
 
     def _at(self, step: Any) -> Any:
         return between(self.max_momentum, self.base_momentum, self.schedule._height(step))

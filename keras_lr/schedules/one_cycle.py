@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.momentum import CyclingSchedule
 from keras_lr.schedules.phases import between, cosine, linear, share, until
 
@@ -64,18 +64,18 @@ class OneCycleSchedule(CyclingSchedule):
         final_div_factor: float = 1e4,
         three_phase: bool = False,
     ) -> None:
-        self.max_lr = _checks.number("max_lr", max_lr, above=0)
-        self.total_steps = _checks.count("total_steps", total_steps)
-        self.three_phase = _checks.flag("three_phase", three_phase)
-        self.pct_start = _checks.number("pct_start", pct_start, least=0, most=1)
+        self.max_lr = checks.number("max_lr", max_lr, above=0)
+        self.total_steps = checks.count("total_steps", total_steps)
+        self.three_phase = checks.flag("three_phase", three_phase)
+        self.pct_start = checks.number("pct_start", pct_start, least=0, most=1)
         if self.three_phase and not 0 < self.pct_start <= 0.5:
             raise ValueError(
                 "pct_start must be above 0 and of at most 0.5 with three_phase, where the fall "
                 f"to the first rate is as long as the climb; got {pct_start!r}."
             )
-        self.anneal = _checks.choice("anneal", anneal, _ANNEALS)
-        self.div_factor = _checks.number("div_factor", div_factor, least=1)
-        self.final_div_factor = _checks.number("final_div_factor", final_div_factor, least=1)
+        self.anneal = checks.choice("anneal", anneal, _ANNEALS)
+        self.div_factor = checks.number("div_factor", div_factor, least=1)
+        self.final_div_factor = checks.number("final_div_factor", final_div_factor, least=1)
 
     def _ends(self) -> tuple[float, float, float]:
         """The steps of the peak, of the return to the first rate, and of the last rate."""

@@ -6,16 +6,16 @@ from typing import Any
 
 import keras
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.base import Schedule
 from keras_lr.schedules.phases import between, power, share, until
 
 
 class _Ramp(Schedule):
     def __init__(self, start_lr: float, end_lr: float, total_steps: int) -> None:
-        self.start_lr = _checks.number("start_lr", start_lr, above=0)
-        self.end_lr = _checks.number("end_lr", end_lr, above=0)
-        self.total_steps = _checks.count("total_steps", total_steps)
+        self.start_lr = checks.number("start_lr", start_lr, above=0)
+        self.end_lr = checks.number("end_lr", end_lr, above=0)
+        self.total_steps = checks.count("total_steps", total_steps)
 
     @property
     def _last(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_lr import _checks
+from keras_lr._util import checks
 
 _RULES = {"linear": 1.0, "sqrt": 0.5}
 
@@ -31,8 +31,8 @@ def scale_lr(lr: float, batch_size: int, base_batch_size: int = 256, rule: str =
     >>> scale_lr(0.1, batch_size=1024, rule="sqrt")
     0.2
     """
-    lr = _checks.number("lr", lr, above=0)
-    ratio = _checks.count("batch_size", batch_size) / _checks.count(
+    lr = checks.number("lr", lr, above=0)
+    ratio = checks.count("batch_size", batch_size) / checks.count(
         "base_batch_size", base_batch_size
     )
-    return lr * ratio ** _RULES[_checks.choice("rule", rule, _RULES)]
+    return lr * ratio ** _RULES[checks.choice("rule", rule, _RULES)]

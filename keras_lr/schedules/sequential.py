@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.base import Schedule, as_schedule, deserialized, rates_of
 
 
@@ -47,7 +47,7 @@ class SequentialSchedule(Schedule):
             as_schedule(schedule, f"schedules[{i}]") for i, schedule in enumerate(schedules)
         ]
         self.boundaries = [
-            _checks.count(f"boundaries[{i}]", boundary) for i, boundary in enumerate(boundaries)
+            checks.count(f"boundaries[{i}]", boundary) for i, boundary in enumerate(boundaries)
         ]
         if self.boundaries != sorted(set(self.boundaries)):
             raise ValueError(f"boundaries must each be above the one before; got {boundaries!r}.")

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.base import Schedule
 from keras_lr.schedules.phases import between, share, until
 
@@ -41,10 +41,10 @@ class SlantedTriangularSchedule(Schedule):
     def __init__(
         self, max_lr: float, total_steps: int, cut_frac: float = 0.1, ratio: float = 32.0
     ) -> None:
-        self.max_lr = _checks.number("max_lr", max_lr, above=0)
-        self.total_steps = _checks.count("total_steps", total_steps)
-        self.cut_frac = _checks.number("cut_frac", cut_frac, above=0, below=1)
-        self.ratio = _checks.number("ratio", ratio, least=1)
+        self.max_lr = checks.number("max_lr", max_lr, above=0)
+        self.total_steps = checks.count("total_steps", total_steps)
+        self.cut_frac = checks.number("cut_frac", cut_frac, above=0, below=1)
+        self.ratio = checks.number("ratio", ratio, least=1)
 
     def _at(self, step: Any) -> Any:
         total = self.total_steps

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.base import Schedule
 from keras_lr.schedules.phases import power
 
@@ -33,9 +33,9 @@ class StepDecaySchedule(Schedule):
     """
 
     def __init__(self, start_lr: float, step_size: int, gamma: float = 0.1) -> None:
-        self.start_lr = _checks.number("start_lr", start_lr, above=0)
-        self.step_size = _checks.count("step_size", step_size)
-        self.gamma = _checks.number("gamma", gamma, above=0, most=1)
+        self.start_lr = checks.number("start_lr", start_lr, above=0)
+        self.step_size = checks.count("step_size", step_size)
+        self.gamma = checks.number("gamma", gamma, above=0, most=1)
 
     def _at(self, step: Any) -> Any:
         drops = ops.round((step - ops.mod(step, float(self.step_size))) / self.step_size)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.base import Curve, Schedule, as_schedule, deserialized, rates_of
 from keras_lr.schedules.phases import between, power, share, until
 
@@ -18,9 +18,9 @@ class WarmUpFactor(Curve):
     """The factor on the rate in a warm-up, from `start_factor` to 1; `WarmUpSchedule` says how."""
 
     def __init__(self, warmup_steps: int, start_factor: float = 0.0, mode: str = "linear") -> None:
-        self.warmup_steps = _checks.count("warmup_steps", warmup_steps)
-        self.start_factor = _checks.number("start_factor", start_factor, least=0, most=1)
-        self.mode = _checks.choice("mode", mode, _MODES)
+        self.warmup_steps = checks.count("warmup_steps", warmup_steps)
+        self.start_factor = checks.number("start_factor", start_factor, least=0, most=1)
+        self.mode = checks.choice("mode", mode, _MODES)
         if self.start_factor == 0.0 and self.mode != "linear":
             raise ValueError(
                 f"start_factor must be above 0 in mode {mode!r}, where the rate would stay at 0; "

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.schedules.base import Schedule
 from keras_lr.schedules.phases import after, between, cosine, share, until
 
@@ -57,22 +57,22 @@ class WarmupStableDecaySchedule(Schedule):
         start_lr: float = 0.0,
         min_lr: float = 0.0,
     ) -> None:
-        self.max_lr = _checks.number("max_lr", max_lr, above=0)
-        self.total_steps = _checks.count("total_steps", total_steps)
-        self.warmup_steps = _checks.count("warmup_steps", warmup_steps, 0)
+        self.max_lr = checks.number("max_lr", max_lr, above=0)
+        self.total_steps = checks.count("total_steps", total_steps)
+        self.warmup_steps = checks.count("warmup_steps", warmup_steps, 0)
         if decay_steps is None:
             decay_steps = max(1, self.total_steps // 10)
-        self.decay_steps = _checks.count("decay_steps", decay_steps)
+        self.decay_steps = checks.count("decay_steps", decay_steps)
         if self.warmup_steps + self.decay_steps > self.total_steps:
             raise ValueError(
                 "warmup_steps and decay_steps must fit into total_steps; got "
                 f"{self.warmup_steps} + {self.decay_steps} of {self.total_steps}."
             )
-        self.decay = _checks.choice("decay", decay, _DECAYS)
-        self.start_lr = _checks.number("start_lr", start_lr, least=0)
-        self.min_lr = _checks.number("min_lr", min_lr, least=0)
-        _checks.ordered("start_lr", self.start_lr, "max_lr", self.max_lr)
-        _checks.ordered("min_lr", self.min_lr, "max_lr", self.max_lr)
+        self.decay = checks.choice("decay", decay, _DECAYS)
+        self.start_lr = checks.number("start_lr", start_lr, least=0)
+        self.min_lr = checks.number("min_lr", min_lr, least=0)
+        checks.ordered("start_lr", self.start_lr, "max_lr", self.max_lr)
+        checks.ordered("min_lr", self.min_lr, "max_lr", self.max_lr)
 
     def _at(self, step: Any) -> Any:
         done = share(after(step, self.total_steps - self.decay_steps), self.decay_steps)

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lr._replaced import replaced
+from keras_lr._util.patching import replaced
 from keras_lr.steering.binding import Binding
 from keras_lr.steering.optimizers import SteeredMomentum, SteeredRate, momentum_names, number
 

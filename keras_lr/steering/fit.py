@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import keras
 
-from keras_lr._stack import caller_locals
+from keras_lr._keras.frames import caller_locals
 from keras_lr.steering.backends import (
     TrainFunctionPatch,
     gains_from_threads,

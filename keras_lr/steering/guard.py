@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from keras_lr._replaced import replaced
+from keras_lr._util.patching import replaced
 
 _DEPTH = "_keras_lr_fits"
 _MARK = "_keras_lr_guarded"

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr._reach import reachable
+from keras_lr._keras.reach import reachable
 
 # What `compile` was called with, and what TensorFlow noted of earlier assignments.
 _RECORDS = ("_compile_config", "_self_")

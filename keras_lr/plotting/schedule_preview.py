@@ -13,7 +13,7 @@ from keras_lr.plotting._axes import BLUE, STEP_LABEL, VERMILION, axes_for, label
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from keras_lr.preview import Preview
+    from keras_lr.schedule_preview.simulate import Preview
 
 __all__ = ["plot_preview", "save_preview_plot"]
 

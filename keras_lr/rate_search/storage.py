@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from keras_lr._interrupts import check
+from keras_lr._util.interrupts import check
 
 if TYPE_CHECKING:
     import optuna

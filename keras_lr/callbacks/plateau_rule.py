@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from keras_lr._checks import choice, count, number
+from keras_lr._util.checks import choice, count, number
 
 __all__ = ["Decision", "PlateauRule", "Progress"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr import _checks
+from keras_lr._util import checks
 from keras_lr.diagnosis import rules
 from keras_lr.diagnosis.log import Log
 from keras_lr.diagnosis.readers import read
@@ -64,7 +64,7 @@ def diagnose(
     content = read(log)
     content = _with_options(content, batch_size, restarts, total_epochs)
     if untrained_loss is not None:
-        untrained_loss = _checks.number("untrained_loss", untrained_loss)
+        untrained_loss = checks.number("untrained_loss", untrained_loss)
     case = rules.Case.of(content, untrained_loss)
     found: dict[str, Finding] = {}
     for name, rule in rules.RULES.items():
@@ -97,12 +97,12 @@ def _with_options(
             raise ValueError("batch_size must name at least one size; got {}.")
         column = np.full(len(log), np.nan)
         for epoch, size in sorted(sizes.items()):
-            begin = _checks.count("an epoch of batch_size", epoch, 0)
-            column[log.positions >= begin] = _checks.count("batch_size", size)
+            begin = checks.count("an epoch of batch_size", epoch, 0)
+            column[log.positions >= begin] = checks.count("batch_size", size)
         changes["batch_size"] = column
     rows = set(log.restarts)
     for epoch in restarts:
-        epoch = _checks.count("a restart", epoch, 0)
+        epoch = checks.count("a restart", epoch, 0)
         later = np.flatnonzero(log.positions >= epoch)
         if not later.size:
             raise ValueError(
@@ -112,5 +112,5 @@ def _with_options(
         rows.add(int(later[0]))
     changes["restarts"] = tuple(sorted(rows - {0}))
     if total_epochs is not None:
-        changes["total_epochs"] = _checks.count("total_epochs", total_epochs)
+        changes["total_epochs"] = checks.count("total_epochs", total_epochs)
     return dataclasses.replace(log, **changes)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_lr._files import atomic_write
-from keras_lr._json import finite
-from keras_lr.search.plan import Answer, Outcome, Round, Setting
+from keras_lr._util.files import atomic_write
+from keras_lr._util.json import finite
+from keras_lr.rate_search.plan import Answer, Outcome, Round, Setting
 
 if TYPE_CHECKING:
     import pandas
@@ -35,7 +35,7 @@ class Search:
         study: Its name there.
         provenance: Model, data, optimizer, backend and versions.
 
-    >>> from keras_lr.search.plan import Answer, Setting
+    >>> from keras_lr.rate_search.plan import Answer, Setting
     >>> answer = Answer(Setting(0.01), 0.005, 0.02, 0.31, 0.01, "fine 2", True)
     >>> search = Search(answer, [], "val_loss", False)
     >>> search.learning_rate, search.low, search.high
@@ -151,7 +151,7 @@ class Search:
         Raises:
             OSError: If it cannot be written.
         """
-        from keras_lr.search.report import write_report
+        from keras_lr.rate_search.report import write_report
 
         return write_report(self, path)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_lr.diagnosis.columns import role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
-from keras_lr.diagnosis.names import role_of
 
 __all__ = ["EVENT_FILE", "read_folder"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr import _checks
-from keras_lr.blocks import Part, groups_of, heads_of
+from keras_lr._util import checks
+from keras_lr.optimizers.blocks import Part, groups_of, heads_of
 from keras_lr.optimizers.multipliers import (
     check_groups,
     check_keys,
@@ -74,10 +74,10 @@ def layer_decay(
     >>> layer_decay(model, 0.5, min_scale=0.4)
     {'body': 0.4, 'neck': 0.5, 'head': 1.0}
     """
-    decay = _checks.number("decay", decay, above=0.0, most=1.0)
+    decay = checks.number("decay", decay, above=0.0, most=1.0)
     floor = 0.0
     if min_scale is not None:
-        floor = _checks.number("min_scale", min_scale, above=0.0, most=1.0)
+        floor = checks.number("min_scale", min_scale, above=0.0, most=1.0)
     found = _spread(
         "layer_decay", model, groups, lambda place, last: max(decay ** (last - place), floor)
     )
@@ -126,9 +126,9 @@ def discriminative(model: Any, low: float, high: float, groups: Any = None) -> d
     {'body': 0.25, 'neck': 0.5, 'head': 1.0}
     >>> optimizer = keras_lr.optimizers.LayerwiseLR(keras.optimizers.SGD(1.0), multipliers)
     """
-    low = _checks.number("low", low, above=0.0)
-    high = _checks.number("high", high, above=0.0)
-    _checks.ordered("low", low, "high", high)
+    low = checks.number("low", low, above=0.0)
+    high = checks.number("high", high, above=0.0)
+    checks.ordered("low", low, "high", high)
     ratio = low / high
 
     def multiplier(place: int, last: int) -> float:
@@ -165,7 +165,7 @@ def boost_head(model: Any, layers: Any = None, factor: float = 10.0) -> dict[Any
     >>> boost_head(model)
     {'head': 10.0}
     """
-    factor = _checks.number("factor", factor, above=0.0)
+    factor = checks.number("factor", factor, above=0.0)
     _check_model(model, "boost_head")
     if layers is None:
         chosen = heads_of(model)

@@ -13,22 +13,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr import _checks
-from keras_lr._distribution import check_alone, check_shares, sharing_devices
-from keras_lr._divergence import Level, Stretch
-from keras_lr._interrupts import check
+from keras_lr._keras.distribution import check_alone, check_shares, sharing_devices
+from keras_lr._keras.snapshot import Snapshot, random_generators_kept, reseed, seed_everything
+from keras_lr._util import checks
+from keras_lr._util.interrupts import check
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
+from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.loops.sent import overrides_fit
 from keras_lr.range_test import RangeTest, lr_find
 from keras_lr.range_test.find import TrainingData, as_fit_sends, check_model
 from keras_lr.range_test.workbench import build
+from keras_lr.rate_search.plan import Job, Outcome, Setting
+from keras_lr.rate_search.result import cycled
+from keras_lr.rate_search.split import held_out, part
 from keras_lr.schedules import ConstantSchedule
 from keras_lr.schedules.base import as_schedule
-from keras_lr.search.plan import Job, Outcome, Setting
-from keras_lr.search.result import cycled
-from keras_lr.search.split import held_out, part
-from keras_lr.snapshot import Snapshot, random_generators_kept, reseed, seed_everything
 from keras_lr.steering import driven_optimizers, held_optimizers, own_optimizers
 from keras_lr.steering.optimizers import current_rate, momentum_names, number, rate_ratios
 
@@ -346,7 +346,7 @@ class _Watch(keras.callbacks.Callback):
 
 def _first_line(error: BaseException) -> str:
     line = str(error).strip().partition("\n")[0].rstrip(".")
-    return _checks.shortened(line or type(error).__name__, 200) + "."
+    return checks.shortened(line or type(error).__name__, 200) + "."
 
 
 def steering_of(model: Any, setting: Setting) -> list[Any]:

@@ -15,8 +15,8 @@ from keras import ops
 
 import keras_lr
 from keras_lr.optimizers import LayerwiseLR
-from keras_lr.search import identity
-from keras_lr.search import study as study_module
+from keras_lr.rate_search import fingerprint
+from keras_lr.rate_search import study as study_module
 
 pytestmark = pytest.mark.once
 RNG = np.random.default_rng(0)
@@ -318,18 +318,18 @@ def test_what_changes_no_run_is_not_compared(change):
 
 
 def test_y_and_weights_of_the_same_content_are_told_apart():
-    assert identity.of_data((X, Y, None), None) != identity.of_data((X, None, Y), None)
-    assert identity.of_data(({"a": X, "b": Y}, Y), None) == identity.of_data(
+    assert fingerprint.of_data((X, Y, None), None) != fingerprint.of_data((X, None, Y), None)
+    assert fingerprint.of_data(({"a": X, "b": Y}, Y), None) == fingerprint.of_data(
         ({"b": Y, "a": X}, Y), None
     )
-    assert identity.of_data(({"a": X}, Y), None) != identity.of_data(({"b": X}, Y), None)
+    assert fingerprint.of_data(({"a": X}, Y), None) != fingerprint.of_data(({"b": X}, Y), None)
 
 
 def test_every_row_of_a_large_array_counts():
     x = np.zeros((2**20, 20), "float32")  # 80 MB
-    before = identity.of_data((x,), None)
+    before = fingerprint.of_data((x,), None)
     x[12345, 7] = 1.0
-    assert identity.of_data((x,), None) != before
+    assert fingerprint.of_data((x,), None) != before
 
 
 def test_a_data_set_that_shuffles_itself_is_the_same_afterwards():
@@ -374,7 +374,7 @@ for package in {"tensorflow", "jax", "torch", "sklearn", "pandas"} - {os.environ
     sys.modules[package] = None  # the import is faster without
 import keras, numpy as np
 from keras import ops
-from keras_lr.search import identity
+from keras_lr.rate_search import fingerprint
 ALPHA = {"a": 0.5, "b": {1, 2, 3}, "c": frozenset("xyz")}
 
 class Block(keras.layers.Layer):
@@ -425,9 +425,10 @@ def parts():
     net, model = made()
     model.compile("sgd", "mse")
     return [
-        identity.of_model(net, made, "val_mae"), identity.of_model(net, None, "val_loss"),
-        identity.of_model(model, None, "val_loss"), identity.of_data((Rows(), None, None), None),
-        identity.of_fit({"class_weight": {1: 2}}, lambda: [keras.callbacks.Callback()]),
+        fingerprint.of_model(net, made, "val_mae"), fingerprint.of_model(net, None, "val_loss"),
+        fingerprint.of_model(model, None, "val_loss"),
+        fingerprint.of_data((Rows(), None, None), None),
+        fingerprint.of_fit({"class_weight": {1: 2}}, lambda: [keras.callbacks.Callback()]),
     ]
 
 print(json.dumps([parts(), parts()]))

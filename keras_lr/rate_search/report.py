@@ -16,11 +16,11 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from keras_lr._files import atomic_write, check_writable
+from keras_lr._util.files import atomic_write, check_writable
 
 if TYPE_CHECKING:
-    from keras_lr.search.plan import Round
-    from keras_lr.search.result import Search
+    from keras_lr.rate_search.plan import Round
+    from keras_lr.rate_search.result import Search
 
 __all__ = ["write_report"]
 
@@ -71,7 +71,7 @@ def write_report(search: Search, path: str | os.PathLike[str]) -> Path:
 
 def _answer(search: Search) -> str:
     from keras_lr.plotting._axes import short
-    from keras_lr.plotting.search import described_variant, objective_label, varied
+    from keras_lr.plotting.rate_search import described_variant, objective_label, varied
 
     answer = search.answer
     settings = [search.setting, *(job.setting for each in search.rounds for job in each.jobs)]
@@ -114,7 +114,7 @@ def _pictures(search: Search) -> str:
     from matplotlib.figure import Figure
 
     from keras_lr.plotting import plot_search_curves, plot_search_rates
-    from keras_lr.plotting.search import curve_panels, described_round
+    from keras_lr.plotting.rate_search import curve_panels, described_round
 
     def figure(size: tuple[float, float]) -> Any:
         return Figure(figsize=size, layout="constrained")
@@ -153,7 +153,7 @@ def _image(figure: Any, about: str) -> str:
 
 def _table(search: Search, each: Round) -> str:
     from keras_lr.plotting._axes import short
-    from keras_lr.plotting.search import described_round, varied
+    from keras_lr.plotting.rate_search import described_round, varied
 
     settings = [search.setting, *(job.setting for one in search.rounds for job in one.jobs)]
     fields = varied(settings)

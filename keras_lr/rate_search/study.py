@@ -17,11 +17,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from keras_lr import _checks
-from keras_lr._interrupts import heard, uninterrupted
-from keras_lr.search import storage as places
-from keras_lr.search.plan import Job, Outcome, Setting
-from keras_lr.search.storage import (
+from keras_lr._util import checks
+from keras_lr._util.interrupts import heard, uninterrupted
+from keras_lr.rate_search import storage as places
+from keras_lr.rate_search.plan import Job, Outcome, Setting
+from keras_lr.rate_search.storage import (
     SearchError,
     close,
     described,
@@ -513,7 +513,7 @@ def _exists(name: str, where: str) -> str:
 
 
 def _distributions(optuna: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    from keras_lr.search.plan import POLICIES
+    from keras_lr.rate_search.plan import POLICIES
 
     floats, whole = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
     known = {
@@ -546,4 +546,4 @@ def _value(part: Any, key: str) -> Any:
 
 def _cut(value: Any, most: int = 80) -> str:
     """What a record holds, as a message can have it: nobody knows how long a damaged one is."""
-    return _checks.shortened(str(value), most)
+    return checks.shortened(str(value), most)

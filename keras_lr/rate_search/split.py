@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr._classes import ranked
+from keras_lr._util.classes import ranked
 
 LEAST_ROWS = 2000  # a part of the data that nobody chose holds so many, or all
 

@@ -25,8 +25,8 @@ import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.utils.tracking import Tracker
 
-from keras_lr._interrupts import uninterrupted
-from keras_lr._reach import is_library, reachable, written_globals
+from keras_lr._keras.reach import is_library, reachable, written_globals
+from keras_lr._util.interrupts import uninterrupted
 
 _GLOBAL_SEED_GENERATOR = "global_seed_generator"  # as Keras calls it
 _GLOBAL_SEED = "global_random_seed"  # as Keras calls it

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_lr._terminal import visible
+from keras_lr._util.terminal import visible
 from keras_lr.plotting._axes import (
     BLUE,
     GREEN,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from keras_lr.search.plan import Outcome, Round, Score, Setting
-    from keras_lr.search.result import Search
+    from keras_lr.rate_search.plan import Outcome, Round, Score, Setting
+    from keras_lr.rate_search.result import Search
 
 __all__ = [
     "curve_panels",
@@ -81,8 +81,8 @@ def plot_search(
         ValueError: If `axes` is a sequence of more axes than there are panels, or of none; or if
             the search has no such round or metric.
 
-    >>> from keras_lr.search.plan import Answer, Setting
-    >>> from keras_lr.search.result import Search
+    >>> from keras_lr.rate_search.plan import Answer, Setting
+    >>> from keras_lr.rate_search.result import Search
     >>> answer = Answer(Setting(0.01), 0.005, 0.02, 0.31, 0.01, "fine 2", True)
     >>> axes = plot_search(Search(answer, [], "val_loss", False))
     >>> [panel.get_title(loc="left") for panel in axes]
@@ -113,8 +113,8 @@ def plot_search_rates(search: Search, ax: Axes | None = None) -> Axes:
     Returns:
         The axes drawn in.
 
-    >>> from keras_lr.search.plan import Answer, Setting
-    >>> from keras_lr.search.result import Search
+    >>> from keras_lr.rate_search.plan import Answer, Setting
+    >>> from keras_lr.rate_search.result import Search
     >>> answer = Answer(Setting(0.01), 0.005, 0.02, 0.31, 0.01, "fine 2", True)
     >>> plot_search_rates(Search(answer, [], "val_loss", False)).get_ylabel()
     'Validation loss'
@@ -152,8 +152,8 @@ def plot_search_curves(
         ValueError: If `axes` is a sequence of more axes than there are panels, or of none; or if
             the search has no such round or metric.
 
-    >>> from keras_lr.search.plan import Answer, Setting
-    >>> from keras_lr.search.result import Search
+    >>> from keras_lr.rate_search.plan import Answer, Setting
+    >>> from keras_lr.rate_search.result import Search
     >>> answer = Answer(Setting(0.01), 0.005, 0.02, 0.31, 0.01, "fine 2", True)
     >>> axes = plot_search_curves(Search(answer, [], "val_loss", False))
     >>> [panel.get_ylabel() for panel in axes]
@@ -195,7 +195,7 @@ def curve_panels(search: Search) -> list[str]:
 def described_round(each: Round) -> str:
     """Its name, and how much of the data it trained on.
 
-    >>> from keras_lr.search.plan import Round
+    >>> from keras_lr.rate_search.plan import Round
     >>> described_round(Round("fine 1", 0.5, 10.0, [], [], False))
     'fine 1 (50 % of data)'
     """
@@ -205,7 +205,7 @@ def described_round(each: Round) -> str:
 def described_variant(setting: Setting, fields: Iterable[str]) -> str:
     """These fields of a setting, for people.
 
-    >>> from keras_lr.search.plan import Setting
+    >>> from keras_lr.rate_search.plan import Setting
     >>> described_variant(Setting(0.1, 0.9, warmup=0.05), ["momentum", "warmup", "policy"])
     'momentum 0.9, warm-up 5 %, constant'
     """

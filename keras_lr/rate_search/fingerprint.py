@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_lr.loops.data import is_array_data
-from keras_lr.search.described import Description, Unknown, content, digest
+from keras_lr.rate_search.described import Description, Unknown, content, digest
 from keras_lr.steering import driven_optimizers
 from keras_lr.steering.optimizers import current_rate, rate_ratios
 

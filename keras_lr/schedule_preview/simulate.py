@@ -16,11 +16,11 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lr import _checks
-from keras_lr._files import atomic_write
-from keras_lr._sparkline import sparkline
-from keras_lr._turns import close, turns
+from keras_lr._util import checks
+from keras_lr._util.files import atomic_write
 from keras_lr.callbacks.base import Policy
+from keras_lr.schedule_preview.shape import close, turns
+from keras_lr.schedule_preview.sparkline import sparkline
 from keras_lr.schedules.base import Curve, evaluate
 from keras_lr.steering import Claims, Length, Plan
 from keras_lr.steering.rule import Factor, RateRule, refuse_assigners
@@ -270,15 +270,15 @@ def preview(
     >>> [(point.step, round(point.learning_rate, 4), point.what) for point in shown.key_points()]
     [(0, 0.0, 'start, lowest'), (10, 0.0976, 'highest'), (99, 0.0, 'end')]
     """
-    _checks.count("steps", steps)
+    checks.count("steps", steps)
     if steps > _MOST_STEPS:
         raise ValueError(
             f"steps must be at most {_MOST_STEPS}, up to which schedules can count; got {steps}."
         )
-    _checks.count("epochs", epochs)
-    _checks.count("gradient_accumulation_steps", gradient_accumulation_steps)
+    checks.count("epochs", epochs)
+    checks.count("gradient_accumulation_steps", gradient_accumulation_steps)
     if momentum is not None:
-        momentum = _checks.number("momentum", momentum, least=0, below=1)
+        momentum = checks.number("momentum", momentum, least=0, below=1)
     own, callbacks = _sorted_out(policy, learning_rate)
     plan, claims = _joined(callbacks, Length(steps, epochs))
     if momentum == 0.0 and (owner := claims.owner("momentum")):
@@ -426,7 +426,7 @@ def _number(name: str, value: Any, kinds: str) -> float:
     if isinstance(value, keras.Variable) or (ops.is_tensor(value) and not value.shape):
         value = float(ops.convert_to_numpy(value))
     try:
-        return _checks.number(name, value, least=0)
+        return checks.number(name, value, least=0)
     except TypeError as error:
         raise TypeError(f"{name} must be {kinds}; got {value!r}.") from error
 

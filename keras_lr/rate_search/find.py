@@ -14,14 +14,14 @@ from typing import Any
 import keras
 
 import keras_lr
-from keras_lr import _checks
-from keras_lr._direction import direction_of
-from keras_lr._interrupts import check, noted
-from keras_lr._machinery import machinery
-from keras_lr._terminal import is_seen, visible
+from keras_lr._keras.metrics import direction_of
+from keras_lr._util import checks
+from keras_lr._util.interrupts import check, noted
+from keras_lr._util.terminal import is_seen, visible
+from keras_lr._util.versions import machinery
 from keras_lr.range_test import NoSuggestion, RangeTest
-from keras_lr.search import identity
-from keras_lr.search.plan import (
+from keras_lr.rate_search import fingerprint
+from keras_lr.rate_search.plan import (
     DIMENSIONS,
     POLICIES,
     Design,
@@ -32,11 +32,11 @@ from keras_lr.search.plan import (
     Setting,
     Start,
 )
-from keras_lr.search.result import Search
-from keras_lr.search.split import usual_fraction
-from keras_lr.search.storage import import_optuna
-from keras_lr.search.study import RANGE_TEST, Study, Taken, Trial
-from keras_lr.search.trial import Data, Runner, current_momentum, has_momentum, settable_rate
+from keras_lr.rate_search.result import Search
+from keras_lr.rate_search.runner import Data, Runner, current_momentum, has_momentum, settable_rate
+from keras_lr.rate_search.split import usual_fraction
+from keras_lr.rate_search.storage import import_optuna
+from keras_lr.rate_search.study import RANGE_TEST, Study, Taken, Trial
 from keras_lr.steering import SteeredFit, driven_optimizers
 
 PATIENCE = 1.0  # seconds between two looks at what other processes do
@@ -69,7 +69,7 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("low", "high"):
             if getattr(self, name) is not None:
-                _checks.number(name, getattr(self, name), above=0.0)
+                checks.number(name, getattr(self, name), above=0.0)
         if (self.low is None) != (self.high is None):
             raise ValueError(
                 "low and high must be given together; got "
@@ -80,19 +80,19 @@ class Options:
                 f"low must be below high; got low={self.low!r} and high={self.high!r}."
             )
         if self.fraction is not None:
-            _checks.number("fraction", self.fraction, above=0.0, most=1.0)
+            checks.number("fraction", self.fraction, above=0.0, most=1.0)
         for name, least in (("epochs", 1), ("fine_rounds", 0), ("repeats", 1), ("heartbeat", 1)):
-            _checks.count(name, getattr(self, name), least)
-        if _checks.count("points", self.points, 3) % 2 == 0:
+            checks.count(name, getattr(self, name), least)
+        if checks.count("points", self.points, 3) % 2 == 0:
             raise ValueError(
                 f"points must be odd, to lie evenly around the best so far; got {self.points!r}."
             )
-        _checks.choice("mode", self.mode, ("auto", "min", "max"))
-        _checks.choice("pruner", self.pruner, ("median", "halving", "none"))
-        _checks.number("validation_split", self.validation_split, above=0.0, below=1.0)
-        _checks.count("seed", self.seed, 0)
+        checks.choice("mode", self.mode, ("auto", "min", "max"))
+        checks.choice("pruner", self.pruner, ("median", "halving", "none"))
+        checks.number("validation_split", self.validation_split, above=0.0, below=1.0)
+        checks.count("seed", self.seed, 0)
         if self.timeout is not None:
-            _checks.number("timeout", self.timeout, above=0.0)
+            checks.number("timeout", self.timeout, above=0.0)
         if not isinstance(self.objective, str) or not self.objective:
             raise TypeError(f"objective must be a name in the logs; got {self.objective!r}.")
         object.__setattr__(self, "also", _dimensions(self.also))
@@ -233,7 +233,7 @@ def search(
     if x is None:
         raise ValueError("search needs data; got x=None. Pass x and y, or a data set as x.")
     if batch_size is not None:
-        _checks.count("batch_size", batch_size)
+        checks.count("batch_size", batch_size)
     fit_options: dict[str, Any] = {"shuffle": shuffle}
     for name, value in {"class_weight": class_weight, "steps_per_epoch": steps_per_epoch}.items():
         if value is not None:
@@ -407,7 +407,7 @@ def _dimensions(also: Any) -> dict[str, tuple[Any, ...] | None]:
     wanted: dict[str, tuple[Any, ...] | None] = {}
     for name, values in also.items():
         name = {"warm_up": "warmup"}.get(str(name).replace("-", "_"), str(name).replace("-", "_"))
-        _checks.choice("also", name, DIMENSIONS)
+        checks.choice("also", name, DIMENSIONS)
         if values is None:
             wanted[name] = None
             continue
@@ -419,12 +419,12 @@ def _dimensions(also: Any) -> dict[str, tuple[Any, ...] | None]:
 
 def _value_of(name: str, value: Any) -> Any:
     if name == "batch_size":
-        return _checks.count(name, value)
+        return checks.count(name, value)
     if name == "policy":
-        return _checks.choice(name, value, POLICIES)
+        return checks.choice(name, value, POLICIES)
     if name == "momentum":
-        return _checks.number(name, value, above=0.0, below=1.0)
-    return _checks.number(name, value, least=0.0, below=1.0)
+        return checks.number(name, value, above=0.0, below=1.0)
+    return checks.number(name, value, least=0.0, below=1.0)
 
 
 def _design(runner: Runner, options: Options, batch_size: int | None) -> Design:
@@ -525,9 +525,9 @@ def _identity(
     make = None if isinstance(model, keras.Model) else model
     return {
         "version": keras_lr.__version__,
-        "model": identity.of_model(runner.model, make, options.objective),
-        "data": identity.of_data(training, validation),
-        "fit": identity.of_fit(runner.data.fit_options, runner.callbacks),
+        "model": fingerprint.of_model(runner.model, make, options.objective),
+        "data": fingerprint.of_data(training, validation),
+        "fit": fingerprint.of_fit(runner.data.fit_options, runner.callbacks),
         "settings": _settings(options, design),
     }
 

@@ -54,7 +54,7 @@ _FOREIGN = frozenset(
 # Python's own classes are not entered, apart from those that hold what a program puts there.
 _OPEN = frozenset({"builtins", "collections", "functools", "types", "queue", "__main__"})
 # What steers, tests or searches has state of its own, which is not the model's.
-_OURS = ("keras_lr.callbacks", "keras_lr.steering", "keras_lr.range_test", "keras_lr.search")
+_OURS = ("keras_lr.callbacks", "keras_lr.steering", "keras_lr.range_test", "keras_lr.rate_search")
 _TORCH_PARTS = ("torch.optim", "torch.amp", "torch.cuda.amp")
 _THREADS = frozenset({"_thread", "threading", "multiprocessing", "socket", "_queue", "queue"})
 # Their functions are not searched for the global variables that they use.

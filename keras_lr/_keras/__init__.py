@@ -1,0 +1,1 @@
+"""Everything of keras_lr that depends on private parts of Keras, one file a subject."""
