@@ -143,11 +143,11 @@ def test_runs_of_one_two_and_three_updates(batches):
     [
         (
             lambda: [keras_lr.WarmUp(steps=2), keras_lr.OneCycle(0.1)],
-            "OneCycle begins with a warm-up of its own; got WarmUp beside it",
+            "OneCycle includes a warm-up; got WarmUp in the same list",
         ),
         (
             lambda: [keras_lr.OneCycle(0.1), keras_lr.WarmUp(steps=2)],
-            "OneCycle begins with a warm-up of its own; got WarmUp beside it",
+            "OneCycle includes a warm-up; got WarmUp in the same list",
         ),
         (
             lambda: [keras_lr.OneCycle(0.1), keras_lr.CyclicLR(0.1, 0.2, 5)],
@@ -159,11 +159,11 @@ def test_runs_of_one_two_and_three_updates(batches):
         ),
         (
             lambda: [keras_lr.LRFinder(), keras_lr.OneCycle(0.1)],
-            "LRFinder ends its fit before anything is trained; got OneCycle beside it",
+            "LRFinder stops the fit before it trains; got OneCycle in the same list",
         ),
         (
             lambda: [keras_lr.OneCycle(0.1), keras_lr.LRFinder()],
-            "LRFinder ends its fit before anything is trained; got OneCycle beside it",
+            "LRFinder stops the fit before it trains; got OneCycle in the same list",
         ),
     ],
 )

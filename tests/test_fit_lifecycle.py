@@ -334,7 +334,7 @@ def test_a_loop_that_calls_no_hook_before_it_trains_is_warned_of():
     callbacks = keras.callbacks.CallbackList([keras_lr.WarmUp(steps=4)], model=model)
     callbacks.on_train_begin()
     model.train_on_batch(x, y)
-    with pytest.warns(UserWarning, match="WarmUp steered nothing"):
+    with pytest.warns(UserWarning, match="WarmUp had no effect"):
         callbacks.on_train_end()
 
 

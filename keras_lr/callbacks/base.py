@@ -1,61 +1,24 @@
-"""What the callbacks that steer the rate have in common."""
+"""How a callback joins the steering of a `fit`: the hooks of Keras."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import keras
-
 from keras_lr._keras.distribution import check_distribution
-from keras_lr.steering import Length, Plan, SteeredFit
+from keras_lr.steering import Policy, SteeredFit
 
 
-class Policy(keras.callbacks.Callback):
-    """A callback that takes part in the steering of a `fit`; see `keras_lr.steering`.
+class SteeringCallback(Policy):
+    """A policy that joins the `SteeredFit` of the `fit` that calls it.
 
-    An instance serves one fit after the other. It adds `learning_rate`, and `momentum` if that
-    is steered, to the logs of each epoch: what the epoch's last update used. In a fit that steers
-    several optimizers, `learning_rate_<optimizer>` is that of each, and `learning_rate` the
-    largest.
+    An instance can be used for several fits, one after the other. It adds `learning_rate`, and
+    `momentum` if a callback sets it, to the logs of each epoch: the values of the epoch's last
+    update. In a fit that steers several optimizers, `learning_rate_<optimizer>` is the rate of
+    each, and `learning_rate` the largest.
 
-    A training loop of your own can drive it: put the callbacks into a
-    `keras.callbacks.CallbackList` with the model, and call its hooks around `train_on_batch` or
-    your own step.
+    A training loop of your own can use it: put the callbacks into a `keras.callbacks.CallbackList`
+    with the model, and call its hooks around `train_on_batch` or your own step.
     """
-
-    optimizer: Any = None
-    claims: tuple[str, ...] = ()
-    rescales = False
-    watches = False
-    retraces = False
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal callback."""
-        raise NotImplementedError
-
-    def plan(self, length: Length) -> Plan:
-        return Plan()
-
-    def follows(self, length: Length) -> dict[str, Any]:
-        return {}
-
-    def check(self, length: Length) -> None:
-        pass
-
-    def begin(self, length: Length) -> None:
-        pass
-
-    def judge(self, epoch: int, logs: dict[str, Any]) -> None:
-        pass
-
-    def remember(self) -> dict[str, Any]:
-        return {}
-
-    def recall(self, memory: dict[str, Any]) -> None:
-        pass
-
-    def leave(self) -> None:
-        pass
 
     def set_model(self, model: Any) -> None:
         super().set_model(model)
@@ -66,22 +29,22 @@ class Policy(keras.callbacks.Callback):
     # `self._model`, not `self.model`: on JAX the latter copies the state back and forth.
 
     def on_train_begin(self, logs: Any = None) -> None:
-        fit = SteeredFit.of(self._model)
+        self._session = SteeredFit.of(self._model)
         try:
-            self._fit = fit.join(self, self.params or {})
+            self._steered = self._session.join(self, self.params or {})
         except BaseException:
-            fit.finish()  # no `fit` may be there to see to it
+            self._session.finish()  # there may be no `fit` that would do it
             raise
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._fit.fit.begin(epoch)
+        self._session.begin(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if not self._fit.fit.begun:  # a loop of the user's that has no epochs
-            self._fit.fit.begin(0)
+        if not self._session.begun:  # in a loop of the user without epochs
+            self._session.begin(0)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._fit.fit.settle(epoch, {} if logs is None else logs)
+        self._session.settle(epoch, {} if logs is None else logs)
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._fit.fit.finish()
+        self._session.finish()

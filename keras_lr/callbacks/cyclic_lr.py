@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from keras_lr.callbacks.base import Policy
+from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.schedules import CyclicSchedule
 from keras_lr.steering import Length, Plan
 
 
-class CyclicLR(Policy):
+class CyclicLR(SteeringCallback):
     """Let the rate climb from `base_lr` to `max_lr` and fall back, over and over.
 
     Rate and momentum are set for every update, on each backend, also inside
@@ -75,7 +75,7 @@ class CyclicLR(Policy):
         self.cycle_momentum = cycle_momentum
         self.base_momentum = base_momentum
         self.max_momentum = max_momentum
-        self.claims = ("schedule", "momentum") if cycle_momentum else ("schedule",)
+        self.roles = ("schedule", "momentum") if cycle_momentum else ("schedule",)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_lr._util import checks
-from keras_lr.callbacks.base import Policy
+from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.optimizers.batch_norm import FrozenStatistics, owning_layers
 from keras_lr.optimizers.borrowed import LentMultipliers
 from keras_lr.optimizers.multipliers import check_groups, covered, key_name
@@ -18,7 +18,7 @@ from keras_lr.optimizers.paths import path_of, paths_in
 from keras_lr.steering import Length, Plan, held_optimizers, own_optimizers
 
 
-class GradualUnfreeze(Policy):
+class GradualUnfreeze(SteeringCallback):
     """Train the first group of layers alone, then the first two, and so on.
 
     A group that is frozen has multiplier 0; when it thaws, the multiplier that it has in the
@@ -56,7 +56,7 @@ class GradualUnfreeze(Policy):
     >>> # model.fit(x, y, epochs=5, callbacks=[thaw])
     """
 
-    claims = ("unfreezing",)
+    roles = ("unfreezing",)
     retraces = True
 
     def __init__(
@@ -116,7 +116,7 @@ class GradualUnfreeze(Policy):
 
     def begin(self, length: Length) -> None:
         assert self._lent is not None and length.total is not None  # noqa: S101
-        start, gates = self._fit.bindings[0].start, {}
+        start, gates = self._steered.bindings[0].start, {}
         for place, indices in enumerate(self._indices):
             epoch = place * self.epochs_per_group
             if epoch:
@@ -130,7 +130,7 @@ class GradualUnfreeze(Policy):
                 FrozenStatistics({id(o := owners[id(variables[i])]): o for i in group}.values())
                 for group in self._indices
             ]
-            for part in self._frozen[self._thawed(self._fit.first_epoch) :]:
+            for part in self._frozen[self._thawed(self._session.run.first_epoch) :]:
                 part.freeze()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -147,7 +147,7 @@ class GradualUnfreeze(Policy):
         for part in parts:
             part.thaw()
         if parts:
-            self._fit.retrace()
+            self._session.retrace()
 
     def leave(self) -> None:
         for part in self._frozen:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_lr._keras.snapshot import Values, build_optimizer, trained_variables
 from keras_lr._util import checks
-from keras_lr.callbacks.base import Policy
+from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.steering import Length
 from keras_lr.steering.optimizers import number
@@ -39,7 +39,7 @@ class HalvingEvent:
     new: float
 
 
-class HalveOnDivergence(Policy):
+class HalveOnDivergence(SteeringCallback):
     """Multiply the rate by `factor` when the loss diverges, and go on from the last good weights.
 
     The classic recipe for the initial rate: start too high, and let the run find the highest
@@ -149,7 +149,9 @@ class HalveOnDivergence(Policy):
     def begin(self, length: Length) -> None:
         self._epochs = length.epochs
         build_optimizer(self._model)
-        self._variables = trained_variables(self._model, [each.own for each in self._fit.bindings])
+        self._variables = trained_variables(
+            self._model, [each.own for each in self._steered.bindings]
+        )
         self._good = self._copied()
         self._candidate: _Copy | None = self._good
         # Others are not finite on purpose: a mask of minus infinities, say.
@@ -209,7 +211,7 @@ class HalveOnDivergence(Policy):
         self._candidate = self._copied()
         state = Values(self._model, self._variables, list(memory["good"]))
         updates, level = int(memory["good_updates"]), list(memory["good_level"])
-        batches = int(memory.get("good_batches", updates * self._fit.every))
+        batches = int(memory.get("good_batches", updates * self._steered.every))
         self._good = _Copy(state, None, -1, (0, 0.0), updates, batches, level)
 
     def _check(self, last: bool = False) -> None:
@@ -239,22 +241,22 @@ class HalveOnDivergence(Policy):
             Values(model, model.metrics_variables, loose=False),
             self._epoch,
             self._stretch.mark,
-            self._fit.updates_done(),
-            self._fit.batches_done(),
+            self._steered.account.updates_done(),
+            self._steered.account.batches_done(),
             self._level.state(),
         )
 
     def _go_back(self, reason: str) -> None:
-        model, good, step = self.model, self._good, self._fit.updates_done()
+        model, good, step = self.model, self._good, self._steered.account.updates_done()
         old = self._rate(step)
-        groups = len(self._fit.bindings)
+        groups = len(self._steered.bindings)
         self._stopped = self._halvings >= self.max_halvings
         if not self._stopped:
             # Before the counter goes back: at its beginning a warm-up has nothing to scale.
-            self._fit.rescale(self.factor, np.zeros(groups), np.full(groups, np.inf))
+            self._steered.rescale(self.factor, np.zeros(groups), np.full(groups, np.inf))
             self._halvings += 1
         new = self._rate(step)
-        with self._fit.rolled_back(good.batches):
+        with self._steered.account.rolled_back(good.batches):
             good.state.put_back()
         if good.epoch == self._epoch and good.metrics is not None:
             good.metrics.put_back()
@@ -270,7 +272,7 @@ class HalveOnDivergence(Policy):
         self._report(self.events[-1])
 
     def _rate(self, step: int) -> float:
-        return max(float(rate[0]) for rate in self._fit.rates(np.array([step])))
+        return max(float(rate[0]) for rate in self._steered.account.rates(np.array([step])))
 
     def _report(self, event: HalvingEvent) -> None:
         if event.action == "stop":

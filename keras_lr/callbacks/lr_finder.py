@@ -14,7 +14,7 @@ from keras_lr._keras.frames import caller_locals
 from keras_lr._keras.snapshot import Snapshot, optimizers_of
 from keras_lr._util.checks import count, flag
 from keras_lr._util.interrupts import uninterrupted
-from keras_lr.callbacks.base import Policy
+from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.loops.data import Replay, is_array_data
 from keras_lr.range_test.find import (
     Options,
@@ -30,7 +30,7 @@ from keras_lr.steering import driven_optimizers, updates_every
 from keras_lr.steering.optimizers import number, rate_ratios
 
 
-class LRFinder(Policy):
+class LRFinder(SteeringCallback):
     """Run the range test of `lr_find` on the data of a `fit`: once before it, or again and again.
 
     Without `every` the test takes the place of the training. The callback takes `fit`'s batches
@@ -86,7 +86,7 @@ class LRFinder(Policy):
     [0, 2]
     """
 
-    claims: tuple[str, ...] = ("find",)
+    roles: tuple[str, ...] = ("find",)
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class LRFinder(Policy):
         self.results: list[tuple[int, RangeTest]] = []
         self.applied: list[tuple[int, float]] = []
         if every is not None:
-            self.claims = ("rate",) if apply else ()
+            self.roles = ("rate",) if apply else ()
             # Nothing is done at batches then, and Keras need not wait for it.
             self.async_safe = True
         # One that looks on takes no part in the steering, not even by a word in the logs.
@@ -327,7 +327,7 @@ class LRFinder(Policy):
     def _set_rate(self, rate: float) -> tuple[float, float]:
         """Set the rate of the chosen optimizer; the fastest group's rate before and after."""
         if self._chosen is self._model.optimizer:
-            change = self._fit.set_rate(rate)
+            change = self._steered.set_rate(rate)
             return change.old, change.new
         leaves = driven_optimizers(self._chosen)
         own = [number(leaf.learning_rate) for leaf in leaves]

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from keras_lr._util.files import atomic_write, check_writable
-from keras_lr.callbacks.base import Policy
+from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.steering import Length, UsedRates
 
 
-class LRLogger(Policy):
+class LRLogger(SteeringCallback):
     """Record the learning rate and the momentum of every batch.
 
     What is recorded is what the training step used: with or without callbacks of ours, under a
@@ -97,10 +97,10 @@ class LRLogger(Policy):
 
     def begin(self, length: Length) -> None:
         if self.csv is not None:
-            epoch = self._fit.first_epoch
+            epoch = self._session.run.first_epoch
             rows = _read(self.csv) if self.append or epoch > 0 else []
             if epoch > 0:
-                rows = _until(epoch, self._fit.updates_done(), rows)
+                rows = _until(epoch, self._steered.account.updates_done(), rows)
             self._header = list(rows[0]) if rows else []
             self._unwritten: list[dict[str, float]] = []
             atomic_write(self.csv, _text(self._header, rows, head=bool(rows)))
@@ -110,7 +110,7 @@ class LRLogger(Policy):
             self._writer = tf.summary.create_file_writer(str(Path(self.tensorboard) / "train"))
 
     def judge(self, epoch: int, logs: dict[str, Any]) -> None:
-        used = self._fit.used()
+        used = self._steered.account.used()
         columns: dict[str, list[float]] = {"epoch": [epoch] * len(used.updates)}
         columns.update(_columns(used))
         self._epochs.append(columns)
@@ -129,7 +129,7 @@ class LRLogger(Policy):
             self._writer.close()
             self._writer = None
         history = getattr(self._model, "history", None)
-        suffix = f"_{self._fit.name}" if len(self._fit.fit.optimizers) > 1 else ""
+        suffix = f"_{self._steered.name}" if len(self._session.optimizers) > 1 else ""
         for name in ("learning_rate", "momentum"):
             epochs = [columns[name] for columns in self._epochs if name in columns]
             if history is not None and epochs:

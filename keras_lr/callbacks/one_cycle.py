@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from keras_lr.callbacks.base import Policy
+from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.schedules import OneCycleSchedule
 from keras_lr.steering import Length, Plan
 
 
-class OneCycle(Policy):
+class OneCycle(SteeringCallback):
     """Train with the 1cycle policy: the rate rises to `max_lr` and falls, the momentum mirrors it.
 
     The run's length comes from `fit`: epochs x steps, in updates of the weights. Rate and
@@ -86,7 +86,7 @@ class OneCycle(Policy):
         some = 1 if total_steps is None else total_steps
         schedule = OneCycleSchedule(total_steps=some, **self._shape)  # refuses bad values now
         schedule.momentum(base_momentum, max_momentum)
-        self.claims = ("schedule", "momentum") if cycle_momentum else ("schedule",)
+        self.roles = ("schedule", "momentum") if cycle_momentum else ("schedule",)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_lr._keras.metrics import direction_of
 from keras_lr._util.checks import count, number
-from keras_lr.callbacks.base import Policy
+from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.callbacks.plateau_rule import PlateauRule
 from keras_lr.steering import Length, Plan, driven_optimizers
 
@@ -37,7 +37,7 @@ class PlateauEvent:
     new: float
 
 
-class ReduceLROnPlateau(Policy):
+class ReduceLROnPlateau(SteeringCallback):
     """Lower the learning rate when a metric has stopped improving.
 
     The arguments up to `min_lr`, and what they do, are those of Keras's callback; the others
@@ -196,7 +196,7 @@ class ReduceLROnPlateau(Policy):
         self._window = _Window()
         self._known = False
         super().on_train_begin(logs)
-        groups = len(driven_optimizers(self._fit.optimizer))
+        groups = len(driven_optimizers(self._steered.optimizer))
         for name in ("min_lr", "max_lr"):
             bound = getattr(self, name)
             if np.ndim(bound) and len(bound) != groups:
@@ -286,8 +286,8 @@ class ReduceLROnPlateau(Policy):
         growth = self._rule.growth_factor
         decision = self._rule.observe(
             value,
-            can_reduce=self._fit.can_rescale(self._rule.factor, self._low, self._high),
-            can_grow=growth is None or self._fit.can_rescale(growth, self._low, self._high),
+            can_reduce=self._steered.can_rescale(self._rule.factor, self._low, self._high),
+            can_grow=growth is None or self._steered.can_rescale(growth, self._low, self._high),
         )
         if decision.improved and self.restore_best_weights:
             self._best_weights = [np.array(each) for each in self.model.get_weights()]
@@ -299,13 +299,13 @@ class ReduceLROnPlateau(Policy):
         if decision.action == "stop":
             self._model.stop_training = True
         else:
-            changes = self._fit.rescale(decision.factor, self._low, self._high)
+            changes = self._steered.rescale(decision.factor, self._low, self._high)
         self._report(decision, changes)
 
     def _report(self, decision: Any, changes: list[Any]) -> None:
-        step = self._fit.updates_done()
+        step = self._steered.account.updates_done()
         if not changes:
-            now = max(float(rate[0]) for rate in self._fit.rates(np.array([step])))
+            now = max(float(rate[0]) for rate in self._steered.account.rates(np.array([step])))
             old = new = now
         else:
             largest = max(changes, key=lambda change: change.old)

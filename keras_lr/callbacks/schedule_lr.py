@@ -7,12 +7,12 @@ from typing import Any
 from keras import ops
 
 from keras_lr._util import checks
-from keras_lr.callbacks.base import Policy
+from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.schedules.base import Curve, as_schedule
 from keras_lr.steering import Length, Plan
 
 
-class ScheduleLR(Policy):
+class ScheduleLR(SteeringCallback):
     """Follow a schedule for the length of a `fit`, whatever the model was compiled with.
 
     The schedule counts the updates of this `fit`, from 0: a second `fit` begins it anew, where
@@ -50,7 +50,7 @@ class ScheduleLR(Policy):
         self._momentum = momentum
         if momentum is not None and not callable(momentum):
             self._momentum = _Constant(checks.number("momentum", momentum, least=0, below=1))
-        self.claims = ("schedule",) if momentum is None else ("schedule", "momentum")
+        self.roles = ("schedule",) if momentum is None else ("schedule", "momentum")
 
     def get_config(self) -> dict[str, Any]:
         return {

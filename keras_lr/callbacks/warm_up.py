@@ -7,12 +7,12 @@ import warnings
 from typing import Any
 
 from keras_lr._util.checks import count, number
-from keras_lr.callbacks.base import Policy
+from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.schedules.warm_up import WarmUpFactor
 from keras_lr.steering import Length, Plan
 
 
-class WarmUp(Policy):
+class WarmUp(SteeringCallback):
     """Raise the rate from a small part of itself to the whole of it, at the start of a run.
 
     The rate is whatever it would be otherwise, times a factor that grows to 1: the optimizer's
@@ -47,7 +47,7 @@ class WarmUp(Policy):
     [0.00375, 0.00875, 0.01, 0.01]
     """
 
-    claims = ("warm-up",)
+    roles = ("warm-up",)
 
     def __init__(
         self,

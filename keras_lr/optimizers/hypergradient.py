@@ -11,7 +11,7 @@ from keras import ops
 from keras_lr._util import checks
 from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.optimizers.modified import Modified, check_linear, registered
-from keras_lr.steering.optimizers import SteeredRate
+from keras_lr.steering.replaced_attributes import SteeredRate
 
 _BETA_OF_GRADIENTS = 1e-3  # the paper's, for SGD and SGDN
 _BETA_OF_NORMALISED_STEPS = 1e-7  # the paper's, for Adam

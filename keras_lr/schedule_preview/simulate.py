@@ -18,12 +18,11 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lr._util import checks
 from keras_lr._util.files import atomic_write
-from keras_lr.callbacks.base import Policy
 from keras_lr.schedule_preview.shape import close, turns
 from keras_lr.schedule_preview.sparkline import sparkline
 from keras_lr.schedules.base import Curve, evaluate
-from keras_lr.steering import Claims, Length, Plan
-from keras_lr.steering.rule import Factor, RateRule, refuse_assigners
+from keras_lr.steering import Length, Plan, Policy, Roles
+from keras_lr.steering.composition import Factor, RateRule, refuse_assigners
 
 __all__ = ["KeyPoint", "Preview", "preview"]
 
@@ -280,8 +279,8 @@ def preview(
     if momentum is not None:
         momentum = checks.number("momentum", momentum, least=0, below=1)
     own, callbacks = _sorted_out(policy, learning_rate)
-    plan, claims = _joined(callbacks, Length(steps, epochs))
-    if momentum == 0.0 and (owner := claims.owner("momentum")):
+    plan, roles = _joined(callbacks, Length(steps, epochs))
+    if momentum == 0.0 and (owner := roles.owner("momentum")):
         raise ValueError(f"{owner} cannot cycle a momentum that is 0; got momentum=0.0.")
     if own is None and plan.schedule is None:
         names = ", ".join(type(each).__name__ for each in callbacks) or "an empty list"
@@ -293,7 +292,7 @@ def preview(
     updates = np.arange(steps)
     held = np.full(steps, 1.0 if variable is None or plan.schedule is not None else variable.value)
     schedule = None if isinstance(own, float) or own is None else type(own).__name__
-    refuse_assigners(callbacks, claims.owner("schedule") or schedule, ())
+    refuse_assigners(callbacks, roles.owner("schedule") or schedule, ())
     if any(isinstance(each, keras.callbacks.LearningRateScheduler) for each in callbacks):
         assert variable is not None  # noqa: S101  refused otherwise
         held = _scheduled(callbacks, variable, steps, epochs)
@@ -440,20 +439,20 @@ def _is_known(callback: Any) -> bool:
     return getattr(keras.callbacks, kind.__name__, None) is kind and kind not in users
 
 
-def _joined(callbacks: list[Any], length: Length) -> tuple[Plan, Claims]:
+def _joined(callbacks: list[Any], length: Length) -> tuple[Plan, Roles]:
     """What the callbacks ask for together, refused as `fit` refuses it."""
-    plan, claims = Plan(), Claims()
+    plan, roles = Plan(), Roles()
     members = [each for each in callbacks if isinstance(each, Policy)]
     for member in members:
-        claims.add(type(member).__name__, member.claims)
+        roles.add(type(member).__name__, member.roles)
         plan = plan.joined(member.plan(length))
-    if finder := claims.owner("find"):
+    if finder := roles.owner("find"):
         raise ValueError(
             f"{finder} ends its fit before anything is trained; nothing of it can be previewed."
         )
     for member in members:
         member.check(length)
-    return plan, claims
+    return plan, roles
 
 
 def _scheduled(callbacks: list[Any], variable: _Variable, steps: int, epochs: int) -> np.ndarray:

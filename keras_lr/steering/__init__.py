@@ -1,13 +1,21 @@
-"""The one place that puts a learning rate or a momentum into an optimizer and takes it out.
+"""Sets the learning rate and the momentum of optimizers while a model trains.
 
-`optimizers` knows Keras's optimizers: which of them a model holds, where they keep the rate and
-the momentum. `rule` says what the rate is: the composition rule. `fit` is one steered `fit` on
-behalf of all callbacks of ours, `steered_optimizer` one optimizer in it, `binding` joins an
-optimizer to its curves, and `backends` is how each backend follows them. `guard` knows when a
-`fit` ends, and `backup` what a killed run leaves to the next.
+    session            one steered `fit`: what happens at its begin, at each epoch, and at its end
+    policy             what a callback contributes to it
+    composition        the rule: what the rate of an update is
+    steered_optimizer  one optimizer of the model: its callbacks, and changes of its rate
+    accounting         the rates that batches used, and those to come
+    backup             the state that a resumed run needs
+    backends/          the patched train function, one file a backend
+    optimizers         the optimizers of a model: which there are, their rates and momenta
+
+`binding` joins an optimizer to its curves, and `replaced_attributes` is how it reads them. `run`
+counts batches, `guard` knows when a `fit` ends, `update_check` refuses an optimizer that makes no
+update, and `epoch_logs` writes the rate to the logs.
 """
 
-from keras_lr.steering.fit import SteeredFit
+from keras_lr.steering.accounting import UsedRates
+from keras_lr.steering.composition import Length, Plan, Roles
 from keras_lr.steering.optimizers import (
     BorrowedRate,
     all_optimizers,
@@ -18,15 +26,17 @@ from keras_lr.steering.optimizers import (
     own_optimizers,
     updates_every,
 )
-from keras_lr.steering.rule import Claims, Length, Plan
-from keras_lr.steering.steered_optimizer import Change, SteeredOptimizer, UsedRates
+from keras_lr.steering.policy import Policy
+from keras_lr.steering.session import SteeredFit
+from keras_lr.steering.steered_optimizer import RateChange, SteeredOptimizer
 
 __all__ = [
     "BorrowedRate",
-    "Change",
-    "Claims",
     "Length",
     "Plan",
+    "Policy",
+    "RateChange",
+    "Roles",
     "SteeredFit",
     "SteeredOptimizer",
     "UsedRates",

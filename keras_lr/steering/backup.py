@@ -1,110 +1,110 @@
-"""What a killed run leaves to the next: saved with the weights, by whatever saves those."""
+"""The state that a resumed run needs, saved together with the weights by Keras."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from keras.src.saving.keras_saveable import KerasSaveable
 
-from keras_lr.steering.rule import Length
-
-if TYPE_CHECKING:
-    from keras_lr.steering.fit import Member, SteeredFit
+from keras_lr.steering.composition import Length
+from keras_lr.steering.policy import Policy
+from keras_lr.steering.run import Run
+from keras_lr.steering.steered_optimizer import SteeredOptimizer
 
 _VERSION = 1
 
 
 class Backup:
-    """Saves and loads the memory of a steered fit.
+    """Saves and loads the state of a steered fit.
+
+    Args:
+        run: The run.
+        optimizers: Its steered optimizers, by name; they join later.
+        policies: Its callbacks; they join later.
 
     Attributes:
-        saveable: Hangs on the model during the fit, for Keras's saving to find.
+        ready: Whether the run has begun: there is a state to save, and too late to load one.
+        saveable: An attribute of the model during the fit, which Keras saves and loads.
     """
 
-    def __init__(self, fit: SteeredFit) -> None:
-        self._fit = fit
+    def __init__(
+        self, run: Run, optimizers: Mapping[str, SteeredOptimizer], policies: Sequence[Policy]
+    ) -> None:
+        self._run, self._optimizers, self._policies = run, optimizers, policies
         self._loaded: dict[str, Any] | None = None
+        self.ready = False
         self.saveable = _Saveable(self)
 
     @property
     def batches(self) -> int | None:
         """Batches that the run had trained; None if nothing was loaded."""
-        if self._loaded is None:
-            return None
-        counted = self._loaded.get("batches")
-        if counted is not None:
-            return int(counted)
-        # Written before batches were counted: the optimizer's counter was.
-        steered = next(iter(self._fit.optimizers.values()))
-        return steered.counter() - int(self._loaded["start_batch"])
+        return None if self._loaded is None else int(self._loaded["batches"])
 
     def start_of(self, name: str) -> int | None:
-        """What an optimizer's counter showed when the run began; None if that was not saved."""
+        """What an optimizer's counter showed when the run began; None if it was not saved."""
         if self._loaded is None:
             return None
-        starts = self._loaded.get("starts", {})
-        return int(starts.get(name, self._loaded["start_batch"]))
+        starts = self._loaded["starts"]
+        return int(starts.get(name, next(iter(starts.values()))))
 
     def scales_of(self, name: str) -> np.ndarray | None:
-        """What plateau callbacks had scaled the rates of an optimizer by."""
-        if self._loaded is None:
-            return None
-        scales = self._loaded["scales"]
-        scales = scales.get(name) if isinstance(scales, dict) else scales
+        """The plateau callbacks' scales of the rates of an optimizer."""
+        scales = None if self._loaded is None else self._loaded["scales"].get(name)
         return None if scales is None else np.array(scales)
 
     def check_lengths(self) -> None:
-        """Warn if the run was planned for another length than it goes on with."""
+        """Warn if the run was planned for another length than it continues with."""
         lengths = (self._loaded or {}).get("lengths", {})
-        for name, steered in self._fit.optimizers.items():
+        for name, steered in self._optimizers.items():
             if name not in lengths:
                 continue
             was, now = Length(*lengths[name]), steered.length
             if was.total in (None, now.total) or now.total is None:
                 continue
-            for member in steered.members:
-                old = member.follows(was)
-                if old != member.follows(now):
-                    _warn_of_length(member, was, now, old)
+            for policy in steered.policies:
+                old = policy.follows(was)
+                if old != policy.follows(now):
+                    _warn_of_length(policy, was, now, old)
 
     def recall(self) -> None:
-        """Give every member what it had to remember."""
-        for key, member in self._named_members():
+        """Restore the saved state of every policy."""
+        for key, policy in self._named_policies():
             memory = (self._loaded or {"members": {}})["members"].get(key)
             if memory is not None:
-                member.recall(memory)
+                policy.recall(memory)
 
     def save(self, store: Any) -> None:
-        fit = self._fit
-        if not fit.begun:
+        """Write the state to a store of Keras."""
+        if not self.ready:
             return
         members: dict[str, Any] = {}
-        for key, member in self._named_members():
+        for key, policy in self._named_policies():
             members[key] = {}
-            for name, value in member.remember().items():
+            for name, value in policy.remember().items():
                 if _is_arrays(value):
                     members[key][name] = {"arrays": len(value)}
                     for index, array in enumerate(value):
                         store[f"{key}.{name}.{index}"] = array
                 else:
                     members[key][name] = value
-        optimizers = fit.optimizers.items()
+        optimizers = self._optimizers.items()
         memory = {
             "version": _VERSION,
-            "batches": fit.batches(),
-            "start_batch": next(iter(fit.optimizers.values())).begun_at,
-            "starts": {name: each.begun_at for name, each in optimizers},
+            "batches": self._run.batches,
+            "starts": {name: each.account.begun_at for name, each in optimizers},
             "lengths": {name: [each.length.total, each.length.epochs] for name, each in optimizers},
-            "scales": {name: each.scales() for name, each in optimizers},
+            "scales": {name: each.account.scales() for name, each in optimizers},
             "members": members,
         }
         store["memory"] = np.frombuffer(json.dumps(memory).encode(), np.uint8)
 
     def load(self, store: Any) -> None:
-        if self._fit.begun or "memory" not in store.keys():
+        """Read the state from a store of Keras."""
+        if self.ready or "memory" not in store.keys():
             return
         memory = json.loads(bytes(np.asarray(store["memory"])).decode())
         if memory["version"] != _VERSION:
@@ -122,35 +122,35 @@ class Backup:
                     ]
         self._loaded = memory
 
-    def _named_members(self) -> list[tuple[str, Member]]:
-        """The members under names that are the same when the script runs again."""
-        names: list[tuple[str, Member]] = []
-        for member in self._fit.members:
-            kind = type(member).__name__
+    def _named_policies(self) -> list[tuple[str, Policy]]:
+        """The policies under names that are the same when the script runs again."""
+        names: list[tuple[str, Policy]] = []
+        for policy in self._policies:
+            kind = type(policy).__name__
             count = sum(name.startswith(f"{kind}.") for name, _ in names)
-            names.append((f"{kind}.{count}", member))
+            names.append((f"{kind}.{count}", policy))
         return names
 
 
 class _Saveable(KerasSaveable):
-    """Holds the fit behind functions: Keras walks through the attributes of what it saves."""
+    """Has functions instead of the backup: Keras walks through the attributes of what it saves."""
 
     def __init__(self, backup: Backup) -> None:
         self.save_own_variables = lambda store: backup.save(store)
         self.load_own_variables = lambda store: backup.load(store)
 
     def _obj_type(self) -> str:
-        return "Loss"  # the kind decides only which attributes Keras looks at
+        return "Loss"  # decides only which attributes Keras looks at
 
 
-def _warn_of_length(member: Any, was: Length, now: Length, arguments: dict[str, Any]) -> None:
-    name = type(member).__name__
+def _warn_of_length(policy: Policy, was: Length, now: Length, arguments: dict[str, Any]) -> None:
+    name = type(policy).__name__
     keeping = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     warnings.warn(
-        f"A resumed run should have the length that it was planned for; {name} planned "
-        f"{was.total} updates ({was.epochs} epochs), and the run goes on with {now.total} "
-        f"({now.epochs} epochs), so the learning rate jumps to another curve. To keep the old "
-        f"plan, pass {keeping} to {name}.",
+        f"A resumed run should have its planned length; {name} planned {was.total} updates "
+        f"({was.epochs} epochs), and the run continues with {now.total} ({now.epochs} epochs). "
+        f"The learning rate jumps to another curve. To keep the old plan, pass {keeping} to "
+        f"{name}.",
         UserWarning,
         stacklevel=2,
     )

@@ -1,4 +1,4 @@
-"""A driven optimizer and what one run makes of its rate and momentum."""
+"""An optimizer, and the curves of its rate and its momentum in one run."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Any
 
 import keras
 
-from keras_lr.steering.optimizers import Steered, number
-from keras_lr.steering.rule import Factor, RateRule
+from keras_lr.steering.composition import Factor, RateRule
+from keras_lr.steering.optimizers import number
+from keras_lr.steering.replaced_attributes import ReplacedAttributes
 
 
 class Binding:
-    """Binds a driven optimizer to the curves of a run.
+    """Binds an optimizer to the curves of a run.
 
     Args:
-        optimizer: See `driven_optimizers`.
+        optimizer: One of `driven_optimizers`.
         rule: The composition rule of its rate.
-        momentum: The curve of its momentum, or None to leave that alone.
-        owner: Name of the callback whose schedule takes the place of the optimizer's own rate;
-            None if none does.
-        steers: Whether the rate is steered at all; if not, the optimizer sees to it itself.
-        every: Batches that make one update.
-        batches: Batches of the run that were trained when the steering began: above 0 in a run
-            that is resumed.
+        momentum: The curve of its momentum, or None to leave the momentum unchanged.
+        owner: Name of the callback whose schedule replaces the optimizer's own rate; None if
+            there is none.
+        steers: Whether the run sets the rate; if not, the optimizer uses its own.
+        every: Batches per update.
+        batches: Batches of the run that an earlier process has trained; above 0 in a resumed run.
         begun_at: What the optimizer's counter of batches showed when the run began.
     """
 
@@ -45,8 +45,8 @@ class Binding:
         self.steers = steers
         self.every = every
         self.own = optimizer._learning_rate
-        self.steered = Steered(optimizer)
-        # For curves that count the optimizer's own updates, such as those of multipliers.
+        self.attributes = ReplacedAttributes(optimizer)
+        # For curves that count the optimizer's own updates, such as multipliers.
         self.start = begun_at // every
         self.kept: tuple[Any, Any] | None = None
         self._phase = begun_at % every
@@ -54,33 +54,33 @@ class Binding:
 
     @property
     def own_counts(self) -> bool:
-        """Whether the optimizer's own variable is a factor of the rate."""
+        """Whether the optimizer's variable is a factor of the rate."""
         return self.rule.schedule is None
 
     @property
     def settable(self) -> bool:
-        """Whether that variable can be set, not only read."""
+        """Whether this variable can be assigned, not only read."""
         return self.own_counts and hasattr(self.own, "assign")
 
     def own_rate(self) -> Any:
-        """The value of that variable (or of the callable that stands there)."""
+        """The value of this variable, or of the callable that the optimizer has instead."""
         return self.own.value if hasattr(self.own, "value") else self.own()
 
     def counter(self) -> int:
-        """Batches that the optimizer itself has counted."""
+        """Batches that the optimizer has counted itself."""
         return int(number(self.optimizer._iterations))
 
     def own_update(self) -> Any:
-        """The optimizer's own count of updates, in the graph being traced."""
+        """The optimizer's own count of updates, in the graph that is traced."""
         return self.optimizer.iterations
 
     def update_of(self, batches: Any) -> Any:
-        """Updates of the run, given its batches; numbers, arrays or tensors."""
+        """Updates of the run after so many batches; numbers, arrays or tensors."""
         total = batches if self._phase == 0 else self._phase + batches
         return total if self.every == 1 else total // self.every
 
     def counted_batches(self) -> Any:
-        """Batches of the run as the optimizer counts them, in the graph being traced."""
+        """Batches of the run as the optimizer counts them, in the graph that is traced."""
         return self.optimizer._iterations.value - self._first_count + self._first
 
 

@@ -1,9 +1,9 @@
-"""Knows when a `fit` ends, however it ends.
+"""Knows when a `fit` ends, also after an exception.
 
-Keras tells callbacks that a `fit` has ended only if it ends well. After Ctrl-C, or an exception in
-the data, in the training step or in another callback, nobody is told. So `fit` itself is wrapped,
-once, in the class of Keras that defines it: what a callback of ours did to a model is undone when
-`fit` unwinds. A `fit` inside another one (in a callback) sets the outer steering aside meanwhile.
+Keras calls `on_train_end` only if a `fit` ends normally: not after Ctrl-C, nor after an exception
+in the data, in the training step or in another callback. So this module wraps `fit` once, in the
+Keras class that defines it, and undoes the changes of our callbacks to the model when `fit` returns
+or raises. A `fit` inside another one (in a callback) suspends the outer steering meanwhile.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _MARK = "_keras_lr_guarded"
 
 
 def guard_fit(unwinding: Callable[[Any], Any]) -> None:
-    """Wrap `keras.Model.fit`; once, also if it is called again.
+    """Wrap `keras.Model.fit`; a second call has no effect.
 
     Args:
-        unwinding: Given the model, a context manager that is entered before each `fit` and left
-            when that `fit` returns or raises.
+        unwinding: Returns a context manager for a model, which is entered before each `fit` and
+            left when this `fit` returns or raises.
     """
     owner = next(each for each in keras.Model.__mro__ if "fit" in vars(each))
     original = vars(owner)["fit"]
@@ -42,5 +42,5 @@ def guard_fit(unwinding: Callable[[Any], Any]) -> None:
 
 
 def fits_running(model: Any) -> int:
-    """How many fits of a model are under way: one, or more where one runs inside another."""
+    """How many fits of a model are running; more than one if they are nested."""
     return vars(model).get(_DEPTH, 0)

@@ -1,16 +1,8 @@
-"""Putting a learning rate and a momentum into Keras's optimizers, and taking them out again.
-
-Keras reads the rate from `optimizer._learning_rate`, which may be a variable, a schedule or a
-callable; a callable is put there. The momentum is a Python number that the graph would take in
-as a constant; a variable whose value is computed takes its place. Going through
-`object.__setattr__` matters: the normal assignment tracks what it is given into
-`optimizer.variables` (or untracks the variable that it replaces), and so changes the layout in
-which the optimizer is saved.
-"""
+"""The optimizers of a model: which there are, and where each stores its rate and its momentum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,21 +11,21 @@ from keras import ops
 
 from keras_lr._keras.reach import reachable
 
-# What `compile` was called with, and what TensorFlow noted of earlier assignments.
+# The arguments of `compile`, and TensorFlow's records of earlier assignments.
 _RECORDS = ("_compile_config", "_self_")
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 
 
 def driven_optimizers(optimizer: Any) -> list[Any]:
-    """The optimizers that hold a rate of their own: those inside a wrapper, or the one itself.
+    """The innermost optimizers: those that a wrapper wraps, or the optimizer itself.
 
-    `LossScaleOptimizer` and `MultiOptimizer` carry a learning rate that nothing reads; what
-    counts is the rate of the optimizers that they hold.
+    `LossScaleOptimizer` and `MultiOptimizer` have a learning rate that nothing reads; the rates
+    that count are those of the optimizers that they wrap.
     """
     if hasattr(optimizer, "inner_optimizer"):
         return driven_optimizers(optimizer.inner_optimizer)
     if hasattr(optimizer, "optimizers"):
-        return [leaf for part in optimizer.optimizers for leaf in driven_optimizers(part)]
+        return [each for part in optimizer.optimizers for each in driven_optimizers(part)]
     return [optimizer]
 
 
@@ -45,11 +37,11 @@ def all_optimizers(optimizer: Any) -> list[Any]:
 
 
 def held_optimizers(model: Any) -> dict[str, Any]:
-    """Every optimizer that a model holds, by the path that leads to it.
+    """All optimizers of a model, by their paths in the model.
 
     `model.optimizer` is `"optimizer"`; others are found in attributes, lists, dictionaries and
-    nested models: `"d_optimizer"`, `"optimizers[0]"`, `"discriminator.optimizer"`. Optimizers
-    inside a wrapper (`LossScaleOptimizer`, `MultiOptimizer`) belong to it and are left out.
+    nested models: `"d_optimizer"`, `"optimizers[0]"`, `"discriminator.optimizer"`. The inner
+    optimizers of a wrapper (`LossScaleOptimizer`, `MultiOptimizer`) are not listed.
     """
     found = {
         path: part
@@ -61,7 +53,7 @@ def held_optimizers(model: Any) -> dict[str, Any]:
     if own is not None:
         found = {"optimizer": own} | {path: o for path, o in found.items() if o is not own}
     inner = {id(part) for each in found.values() for part in all_optimizers(each)[1:]}
-    # A wrapper may hold more of them than it drives: one for weights that the model has not.
+    # A wrapper may have more of them than it uses: one for weights that the model does not have.
     within = tuple(f"{path}." for path in found)
     return {
         path: each
@@ -73,7 +65,7 @@ def held_optimizers(model: Any) -> dict[str, Any]:
 def own_optimizers(held: dict[str, Any]) -> dict[str, Any]:
     """Those of `held_optimizers` that a `fit` of the model may train with.
 
-    A nested model that was compiled itself (a teacher, say) trains in a fit of its own.
+    A nested model that was compiled itself (a teacher, for example) trains in its own fit.
     """
     return {
         path: each
@@ -90,17 +82,17 @@ def choose_optimizer(model: Any, choice: Any, whose: str) -> Any:
 def named_optimizer(
     model: Any, choice: Any, whose: str, held: dict[str, Any] | None = None
 ) -> tuple[str, Any]:
-    """The optimizer of a model that `choice` names, or the only one that could be meant.
+    """The optimizer of a model that `choice` names, or the model's only one.
 
     Returns its path in `held_optimizers`, and the optimizer.
 
     Args:
         choice: A path of `held_optimizers`, the optimizer itself, or None.
-        whose: Who asks, for the messages: `"OneCycle"`, `"lr_find"`.
-        held: What `held_optimizers` gives, for a caller that knows.
+        whose: The caller, for messages: `"OneCycle"`, `"lr_find"`.
+        held: The result of `held_optimizers`, if the caller has it.
 
     Raises:
-        ValueError: If the model holds no such optimizer; or several, and `choice` is None.
+        ValueError: If the model does not have this optimizer; or has several, and `choice` is None.
         TypeError: If `choice` is neither a name nor an optimizer.
     """
     held = held_optimizers(model) if held is None else held
@@ -109,21 +101,21 @@ def named_optimizer(
         if choice not in held:
             raise ValueError(
                 f"optimizer must name an optimizer of the model {model.name!r}; got {choice!r}. "
-                f"It holds: {names or 'none'}."
+                f"The model has: {names or 'none'}."
             )
         return choice, held[choice]
     if choice is not None:
         if not isinstance(choice, keras.optimizers.Optimizer):
             raise TypeError(
-                "optimizer must be the name of an optimizer that the model holds, or that "
-                f"optimizer; got {choice!r}."
+                "optimizer must be an optimizer of the model, or its name in the model; got "
+                f"{choice!r}."
             )
         for path, each in held.items():
             if any(part is choice for part in all_optimizers(each)):
                 return path, each
         raise ValueError(
-            f"optimizer must be one that the model {model.name!r} holds; got another "
-            f"{type(choice).__name__}. It holds: {names or 'none'}."
+            f"optimizer must be an optimizer of the model {model.name!r}; got another "
+            f"{type(choice).__name__}. The model has: {names or 'none'}."
         )
     own = own_optimizers(held)
     if not own:
@@ -133,15 +125,15 @@ def named_optimizer(
     if len(own) > 1:
         first = next(name for name in reversed(own) if name != "optimizer")
         raise ValueError(
-            f"The model {model.name!r} holds several optimizers: {', '.join(own)}. Say which one "
-            f"{whose} is for: pass optimizer={first!r}."
+            f"The model {model.name!r} has several optimizers: {', '.join(own)}. Choose the one "
+            f"for {whose}, for example optimizer={first!r}."
         )
     return next(iter(own.items()))
 
 
 def updates_every(optimizer: Any) -> int:
-    """Batches that make one update: `gradient_accumulation_steps`, or 1 without accumulation."""
-    steps = {leaf.gradient_accumulation_steps or 1 for leaf in driven_optimizers(optimizer)}
+    """Batches per update: `gradient_accumulation_steps`, or 1 without accumulation."""
+    steps = {each.gradient_accumulation_steps or 1 for each in driven_optimizers(optimizer)}
     if len(steps) > 1:
         raise ValueError(
             "All groups of a MultiOptimizer must accumulate the same number of batches; got "
@@ -156,21 +148,21 @@ def current_rate(optimizer: Any) -> float:
 
 
 def number(value: Any) -> float:
-    """What a variable or a tensor holds, read on the host."""
+    """The value of a variable or a tensor, read on the host."""
     value = value.value if isinstance(value, keras.Variable) else value
-    # TensorFlow's variables that live on several devices cannot be converted, but read.
+    # TensorFlow cannot convert a variable on several devices, but it can read one.
     value = value.read_value() if hasattr(value, "read_value") else value
     return float(ops.convert_to_numpy(value))
 
 
 def rate_ratios(rates: list[float]) -> list[float]:
-    """The share of the fastest group's rate that each group of a `MultiOptimizer` has."""
+    """Each rate of a `MultiOptimizer` divided by the largest."""
     if len(rates) == 1:
         return [1.0]
     if max(rates) <= 0.0:
         raise ValueError(
-            f"At least one group of the optimizer must have a rate above 0; got {rates}. Their "
-            "ratios are what a common rate keeps."
+            f"At least one group of the optimizer must have a rate above 0; got {rates}. A common "
+            "rate keeps the ratios of the groups."
         )
     return [rate / max(rates) for rate in rates]
 
@@ -178,15 +170,14 @@ def rate_ratios(rates: list[float]) -> list[float]:
 class BorrowedRate:
     """A learning rate that a loop sets before each step, for every group of an optimizer.
 
-    `value` is what the optimizer reads: a number, or a tensor of the graph being traced. The
-    groups of a `MultiOptimizer` keep the ratios that they had: `value` is the rate of the
-    fastest group, and the others follow at their share of it.
+    The optimizer reads `value`: a number, or a tensor of the graph that is traced. The groups of
+    a `MultiOptimizer` keep the ratios of their rates: `value` is the rate of the fastest group.
     """
 
     def __init__(self, optimizer: Any) -> None:
         self.value: Any = 0.0
-        self._leaves = driven_optimizers(optimizer)
-        self.ratios = rate_ratios([current_rate(leaf) for leaf in self._leaves])
+        self._optimizers = driven_optimizers(optimizer)
+        self.ratios = rate_ratios([current_rate(each) for each in self._optimizers])
 
     def _read(self, ratio: float) -> Any:
         def learning_rate() -> Any:
@@ -196,22 +187,22 @@ class BorrowedRate:
 
     @contextmanager
     def installed(self) -> Iterator[BorrowedRate]:
-        """Drive the optimizers within the block; afterwards each has its own rate again."""
-        own = [leaf._learning_rate for leaf in self._leaves]
+        """Within the block the optimizers read `value`; afterwards each has its own rate again."""
+        own = [each._learning_rate for each in self._optimizers]
         try:
-            for leaf, ratio in zip(self._leaves, self.ratios, strict=True):
-                object.__setattr__(leaf, "_learning_rate", self._read(ratio))
+            for each, ratio in zip(self._optimizers, self.ratios, strict=True):
+                object.__setattr__(each, "_learning_rate", self._read(ratio))
             yield self
         finally:
-            for leaf, learning_rate in zip(self._leaves, own, strict=True):
-                object.__setattr__(leaf, "_learning_rate", learning_rate)
+            for each, learning_rate in zip(self._optimizers, own, strict=True):
+                object.__setattr__(each, "_learning_rate", learning_rate)
 
 
 def momentum_names(optimizer: Any) -> tuple[str, ...]:
-    """The attributes that hold an optimizer's momentum: `momentum`, or Adam's `beta_1`.
+    """The attributes that store an optimizer's momentum: `momentum`, or Adam's `beta_1`.
 
-    Muon has both kinds, for its two kinds of weights. Schedule-free AdamW has a `beta_1` that
-    is a weight between two averages, and no momentum.
+    Muon has both, for its two kinds of weights. The `beta_1` of schedule-free AdamW is a weight
+    between two averages and not a momentum.
     """
     if isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):
         return ()
@@ -219,153 +210,21 @@ def momentum_names(optimizer: Any) -> tuple[str, ...]:
 
 
 def check_momentum(optimizer: Any, owner: str) -> None:
-    """Raise unless the momentum of every driven optimizer can be steered."""
-    for leaf in driven_optimizers(optimizer):
-        kind, names = type(leaf).__name__, momentum_names(leaf)
+    """Raise unless the momentum of every inner optimizer can be set.
+
+    Raises:
+        ValueError: If an optimizer has no momentum, or a momentum of 0.
+    """
+    for each in driven_optimizers(optimizer):
+        kind, names = type(each).__name__, momentum_names(each)
         if not names:
             raise ValueError(
                 f"{owner} can cycle the momentum only of an optimizer that has one; got {kind}. "
-                "Pass cycle_momentum=False, or leave momentum out."
+                "Pass cycle_momentum=False, or omit momentum."
             )
-        if not float(getattr(leaf, names[0])):
+        if not float(getattr(each, names[0])):
             raise ValueError(
-                f"{owner} cannot cycle a momentum that is 0, because {kind} keeps no velocities "
-                f"then; got {names[0]}=0.0. Make the optimizer with {names[0]}=0.9, or pass "
+                f"{owner} cannot cycle a momentum of 0, because {kind} then stores no velocities; "
+                f"got {names[0]}=0.0. Create the optimizer with {names[0]}=0.9, or pass "
                 "cycle_momentum=False."
             )
-
-
-class SteeredRate:
-    """Stands in an optimizer for its learning rate while a run steers it.
-
-    The optimizer's own update reads the product of the composition rule. Anybody else reads what
-    may be written back: the optimizer's variable, which is one of the factors. So a callback that
-    reads the rate, scales it and assigns it (Keras's `LearningRateScheduler`,
-    `ReduceLROnPlateau`) changes that factor and no other. Where nothing can be assigned, because
-    a schedule sets the rate, everybody reads the product.
-    """
-
-    def __init__(
-        self,
-        own: Any,
-        read: Callable[[], Any],
-        owner: str | None,
-        updating: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self._own = own
-        self._read = read
-        self._owner = owner
-        self._updating = updating
-
-    def __call__(self) -> Any:
-        writable = self._owner is None and hasattr(self._own, "assign")
-        return self._own if writable and not self._updating() else self._read()
-
-    def assign(self, value: Any) -> None:
-        if self._owner is not None:
-            raise ValueError(
-                f"{self._owner} sets the learning rate of this fit; an assignment of {value} "
-                "would be lost. Use one of the two."
-            )
-        if not hasattr(self._own, "assign"):
-            raise TypeError(
-                "The optimizer was compiled with a schedule, which has no value to set; got "
-                f"{value}. Compile it with a number, or use keras_lr's callbacks."
-            )
-        self._own.assign(value)
-
-
-class SteeredMomentum(keras.Variable):
-    """A momentum that the graph computes: read-only, tracked by nobody, saved nowhere.
-
-    Optimizers ask whether their momentum is 0 while the graph is made; that is answered with
-    the number that it replaces.
-    """
-
-    def __init__(self, base: float, read: Callable[[], Any]) -> None:
-        super().__init__(base, dtype="float32", trainable=False)
-        self._base = base
-        self._read = read
-
-    @property
-    def value(self) -> Any:
-        # Keras's constructor asks for the value before there is anything to read.
-        read = self.__dict__.get("_read")
-        return super().value if read is None else read()
-
-    def __ne__(self, other: Any) -> Any:
-        return self._base != other
-
-    def __gt__(self, other: Any) -> Any:
-        return self._base > other
-
-    def __eq__(self, other: Any) -> Any:
-        return self is other
-
-    __hash__ = object.__hash__
-
-
-class Steered:
-    """A driven optimizer with steered attributes; `release` makes it an ordinary one again.
-
-    Its config stays that of the ordinary optimizer, so a model saved in the middle of a run
-    can be loaded by plain Keras.
-    """
-
-    def __init__(self, optimizer: Any) -> None:
-        self.optimizer = optimizer
-        self._own: dict[str, Any] = {}
-        self._put: dict[str, Any] = {}
-        self._updates = 0  # running now; several replicas may be in theirs
-
-    def updating(self) -> bool:
-        """Whether the optimizer is in the middle of an update, or its model of a training step."""
-        return self._updates > 0
-
-    @contextmanager
-    def in_step(self) -> Iterator[None]:
-        """Within the block a training step runs, which may read what its update uses."""
-        self._updates += 1
-        try:
-            yield
-        finally:
-            self._updates -= 1
-
-    def put(self, name: str, value: Any) -> None:
-        if not self._own:
-            object.__setattr__(self.optimizer, "get_config", self._get_config)
-            object.__setattr__(self.optimizer, "apply", self._apply)
-        self._own.setdefault(name, getattr(self.optimizer, name))
-        self._put[name] = value
-        object.__setattr__(self.optimizer, name, value)
-
-    def release(self) -> None:
-        if not self._own:
-            return
-        object.__delattr__(self.optimizer, "get_config")
-        object.__delattr__(self.optimizer, "apply")
-        for name, value in self._own.items():
-            if getattr(self.optimizer, name) is self._put[name]:  # nobody set another since
-                object.__setattr__(self.optimizer, name, value)
-        self._own.clear()
-        self._put.clear()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """An ordinary optimizer within the block; steered again after it."""
-        put = dict(self._put)
-        self.release()
-        try:
-            yield
-        finally:
-            for name, value in put.items():
-                self.put(name, value)
-
-    def _get_config(self) -> dict[str, Any]:
-        with self.paused():
-            config: dict[str, Any] = self.optimizer.get_config()
-        return config
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        with self.in_step():
-            return type(self.optimizer).apply(self.optimizer, *args, **kwargs)

@@ -2,16 +2,16 @@
 
     rate = bounded(schedule x plateau scale) x warm-up x layer multiplier
 
-The schedule is the one of a callback (`OneCycle`, `CyclicLR`, `ScheduleLR`), or else the rate
-that the optimizer was compiled with: its own schedule, or its learning-rate variable. The bounds
-are `min_lr` and `max_lr` of a plateau callback over a schedule; a variable is kept within them by
-the callback that changes it. The layer multiplier is not here: an optimizer that has multipliers
-applies them to the rate that it is given.
+The schedule comes from a callback (`OneCycle`, `CyclicLR`, `ScheduleLR`), or else from the
+optimizer: the schedule or the number that it was compiled with. The bounds are `min_lr` and
+`max_lr` of a plateau callback and apply to a schedule; if the rate is a variable, the callback
+that changes the variable keeps it within the bounds. This module does not apply the layer
+multiplier: an optimizer with multipliers applies them to the rate that it reads.
 
-Callbacks count the updates of the run: batches that `fit` has trained, or groups of them under
-gradient accumulation. An update that a loss-scale optimizer skips counts, and so does a batch in
-which a custom training step updates the optimizer several times. A schedule that the optimizer
-was compiled with counts the optimizer's own updates, as in Keras.
+Callbacks count the updates of the run: the batches that `fit` has trained, or groups of batches
+with gradient accumulation. An update that a loss-scale optimizer skips counts. A batch counts
+once, also if a custom training step updates the optimizer several times. A schedule that the
+optimizer was compiled with counts the optimizer's own updates, as in Keras.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from keras_lr.schedules.base import Schedule, evaluate
 
 @dataclass(frozen=True)
 class Length:
-    """How long a run is.
+    """The length of a run.
 
     Args:
-        total: Updates of the weights in the whole run; None if the data do not tell.
-        epochs: Epochs of the whole run, those before `initial_epoch` included.
+        total: Updates of the weights in the whole run; None if the data have no known length.
+        epochs: Epochs of the whole run, including those before `initial_epoch`.
     """
 
     total: int | None
@@ -42,13 +42,13 @@ class Length:
 
 @dataclass(frozen=True)
 class Factor:
-    """A curve on a clock of updates.
+    """A curve over a count of updates.
 
     Args:
-        curve: A count in, a number out.
-        own: Whether it counts the optimizer's own updates, and not those of the run.
-        batches: How many counts make an update. More than 1 only for a schedule of Keras's own
-            under gradient accumulation: it counts batches, and the update happens at the last.
+        curve: A function from a count to a number.
+        own: Whether the curve counts the optimizer's own updates instead of those of the run.
+        batches: Counts per update. Above 1 only for a Keras schedule with gradient
+            accumulation: it counts batches, and the update happens at the last one.
     """
 
     curve: Any
@@ -59,7 +59,7 @@ class Factor:
         return update * self.batches + (self.batches - 1)
 
     def at(self, update: Any) -> Any:
-        """The value at one update, a number or a tensor of the graph being traced."""
+        """The value at one update: a number, or a tensor of the graph that is traced."""
         return self.curve(self._count(update))
 
     def values(self, updates: np.ndarray) -> np.ndarray:
@@ -69,12 +69,13 @@ class Factor:
 
 @dataclass(frozen=True)
 class RateRule:
-    """The composition rule for one optimizer, except for what changes while the run goes on.
+    """The composition rule for one optimizer, without the values that change during the run.
 
     Args:
-        schedule: The rate; None if it is the value of the optimizer's own variable.
+        schedule: The rate; None if the rate is the value of the optimizer's variable.
         warm_up: A factor on the rate; or None.
-        ratio: The optimizer's share of the run's schedule; below 1 in a `MultiOptimizer`.
+        ratio: The factor on the run's schedule for this optimizer; below 1 in a
+            `MultiOptimizer`.
         low, high: Bounds of the scaled schedule.
     """
 
@@ -85,13 +86,13 @@ class RateRule:
     high: float = np.inf
 
     def at(self, update: Any, own_update: Any, own_rate: Any, scale: Any = None) -> Any:
-        """The rate of one update, in the graph being traced.
+        """The rate of one update, in the graph that is traced.
 
         Args:
             update: Updates of the run so far.
-            own_update: Function that gives the optimizer's own count of updates.
-            own_rate: Function that gives the value of the optimizer's own variable.
-            scale: What plateau callbacks multiply the schedule by; or None.
+            own_update: Function that returns the optimizer's own count of updates.
+            own_rate: Function that returns the value of the optimizer's variable.
+            scale: The plateau callbacks' factor on the schedule; or None.
         """
         if self.schedule is None:
             rate = own_rate()
@@ -110,10 +111,10 @@ class RateRule:
         *,
         warmed_up: bool = True,
     ) -> np.ndarray:
-        """The rate of each update of an array, in float64; the arguments are those of `at`.
+        """The rate of each update of an array, in float64; for the other arguments see `at`.
 
         Args:
-            warmed_up: Whether the warm-up counts. A plateau callback scales what it multiplies.
+            warmed_up: Whether to apply the warm-up. Plateau callbacks scale the rate without it.
         """
         if self.schedule is None:
             rates = np.broadcast_to(np.asarray(own_rates, np.float64), np.shape(updates))
@@ -134,13 +135,13 @@ class RateRule:
 
 @dataclass
 class Plan:
-    """What the callbacks of one run ask for: curves that count the run's updates from 0.
+    """The curves that callbacks contribute to one run; each counts the run's updates from 0.
 
     Args:
-        schedule: The rate, in the place of the optimizer's own; or None.
+        schedule: The rate, instead of the optimizer's own; or None.
         warm_up: A factor on the rate; or None.
-        momentum: The momentum; or None to leave it alone.
-        low, high: Bounds of the rate, numbers or one for each driven optimizer.
+        momentum: The momentum; None leaves it unchanged.
+        low, high: Bounds of the rate: numbers, or one for each inner optimizer.
     """
 
     schedule: Any = None
@@ -150,7 +151,7 @@ class Plan:
     high: Any = np.inf
 
     def joined(self, other: Plan) -> Plan:
-        """Both plans at once; where both have a wish, that of `other`, or the narrower bounds."""
+        """Both plans combined: curves of `other` first, and the narrower bounds."""
         return Plan(
             other.schedule or self.schedule,
             other.warm_up or self.warm_up,
@@ -165,10 +166,10 @@ class Plan:
         """The rule for an optimizer whose own rate is `own`.
 
         Args:
-            own: A schedule, a variable or a callable, as the optimizer keeps it.
-            ratio: The optimizer's share of the run's schedule.
-            batches: Batches that make an update.
-            place: The optimizer's place among those that are driven, for its bounds.
+            own: A schedule, a variable or a callable, as the optimizer stores it.
+            ratio: The factor on the run's schedule for this optimizer.
+            batches: Batches per update.
+            place: Index among the inner optimizers, for its bounds.
         """
         schedule = None
         if self.schedule is not None:
@@ -178,7 +179,7 @@ class Plan:
             schedule, ratio = Factor(own, own=True, batches=batches), 1.0
         warm_up = None if self.warm_up is None else Factor(self.warm_up)
         if schedule is None and hasattr(own, "assign"):
-            return RateRule(warm_up=warm_up)  # the variable is kept within the bounds itself
+            return RateRule(warm_up=warm_up)  # the bounds apply to the variable itself
         low, high = (_at_place(bound, place) for bound in (self.low, self.high))
         return RateRule(schedule, warm_up, ratio, low, high)
 
@@ -190,65 +191,65 @@ def _at_place(bound: Any, place: int) -> float:
     return float(bound if np.ndim(bound) == 0 else bound[place])
 
 
-class Claims:
-    """Who does what only one callback of a fit can do; see `Member.claims`."""
+class Roles:
+    """The roles that only one callback of a fit can have; see `Policy.roles`."""
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
 
-    def owner(self, claim: str) -> str | None:
-        """The name of the callback that does it."""
-        return self._owners.get(claim)
+    def owner(self, role: str) -> str | None:
+        """The name of the callback that has a role; None if no callback has it."""
+        return self._owners.get(role)
 
-    def add(self, name: str, claims: Iterable[str]) -> None:
-        """Note what a callback does.
+    def add(self, name: str, roles: Iterable[str]) -> None:
+        """Record the roles of a callback.
 
         Raises:
-            ValueError: If another one does that already, or the two do not go together.
+            ValueError: If another callback has one of the roles, or the two cannot be combined.
         """
-        for claim in claims:
-            self._refuse(claim, name)
-            self._owners[claim] = name
+        for role in roles:
+            self._refuse(role, name)
+            self._owners[role] = name
 
-    def _refuse(self, claim: str, name: str) -> None:
+    def _refuse(self, role: str, name: str) -> None:
         others = dict(self._owners)
-        if claim in others:
+        if role in others:
             raise ValueError(
-                f"Only one callback of a fit can set the {claim}; got {others[claim]} and {name}. "
-                "Leave one out"
-                + (", or join the curves with SequentialSchedule." if claim == "schedule" else ".")
+                f"Only one callback of a fit can set the {role}; got {others[role]} and {name}. "
+                "Remove one"
+                + (", or join the curves with SequentialSchedule." if role == "schedule" else ".")
             )
-        others[claim] = name
+        others[role] = name
         if "find" in others and len(set(others.values())) > 1:
             finder = others.pop("find")
             other = next(iter(others.values()))
             raise ValueError(
-                f"{finder} ends its fit before anything is trained; got {other} beside it. Give "
-                f"{other} to the fit that follows."
+                f"{finder} stops the fit before it trains; got {other} in the same list. Pass "
+                f"{other} to the next fit."
             )
         if "rate" in others and "schedule" in others:
             setter, owner = others["rate"], others["schedule"]
             raise ValueError(
-                f"{setter} sets the optimizer's own rate, and {owner} brings a schedule in its "
-                f"place; got both. Leave {owner} out, or pass apply=False to {setter}."
+                f"{setter} sets the optimizer's own rate, and {owner} replaces it with a "
+                f"schedule; got both. Remove {owner}, or pass apply=False to {setter}."
             )
         if "warm-up" in others and others.get("schedule") == "OneCycle":
             raise ValueError(
-                "OneCycle begins with a warm-up of its own; got WarmUp beside it. Leave WarmUp "
-                "out, and set pct_start and div_factor of OneCycle."
+                "OneCycle includes a warm-up; got WarmUp in the same list. Remove WarmUp, and set "
+                "pct_start and div_factor of OneCycle."
             )
 
 
-def refuse_assigners(callbacks: Iterable[Any], owner: str | None, claims: Iterable[str]) -> None:
-    """Refuse callbacks of Keras's that assign the rate where an assignment would be lost.
+def refuse_assigners(callbacks: Iterable[Any], owner: str | None, roles: Iterable[str]) -> None:
+    """Refuse Keras callbacks that assign the rate where the assignment would be lost.
 
     Args:
         callbacks: All callbacks of the fit.
-        owner: What sets the rate, so that nothing can be assigned; None if a variable holds it.
-        claims: What our callback claims.
+        owner: The callback or schedule that sets the rate; None if a variable holds the rate.
+        roles: The roles of our callback.
 
     Raises:
-        ValueError: If there is one.
+        ValueError: If the fit has such a callback.
     """
     schedulers = keras.callbacks.LearningRateScheduler
     for each in callbacks:
@@ -259,10 +260,10 @@ def refuse_assigners(callbacks: Iterable[Any], owner: str | None, claims: Iterab
                 other = "ScheduleLR alone, or a schedule in compile"
             raise ValueError(
                 f"{name} assigns the learning rate, and {owner} sets it in this fit; got both. "
-                f"Leave one out, or use {other}."
+                f"Remove one, or use {other}."
             )
-        if "rate" in claims and isinstance(each, schedulers):
+        if "rate" in roles and isinstance(each, schedulers):
             raise ValueError(
                 f"{name} and LRFinder(apply=True) both set the optimizer's learning rate; got "
-                "both. Leave one out, or pass apply=False."
+                "both. Remove one, or pass apply=False."
             )

@@ -1,0 +1,82 @@
+"""TensorFlow: the graph of the training step computes the curves, from its own count of batches.
+
+So each step inside `steps_per_execution` gets its own rate. The scales of plateau callbacks, which
+change while the compiled graph is in use, are a variable of the graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lr._util.patching import replaced
+from keras_lr.steering.backends.base import TrainFunctionPatch, make_anew
+from keras_lr.steering.binding import Binding
+from keras_lr.steering.optimizers import number
+
+
+class TensorFlowPatch(TrainFunctionPatch):
+    _variable: Any = None
+    _count: Any = None
+
+    @property
+    def batches(self) -> int:
+        # The end of the data may have ended an execution of several steps early.
+        together = self.model.steps_per_execution > 1
+        if self._count is not None and together:
+            return int(number(self._count))
+        return super().batches
+
+    def install(self) -> None:
+        # Only the graph can count the steps of an execution.
+        self.steers = self.steers or self.model.steps_per_execution > 1
+        with self.model.distribute_strategy.scope():
+            if self.steers:
+                self._count = _counter(self._first)
+            if self.scales is not None:
+                self._variable = keras.Variable(self.scales, trainable=False, name="scales")
+            super().install()
+
+    def set_scales(self, scales: np.ndarray) -> None:
+        super().set_scales(scales)
+        self._variable.assign(self.scales)
+
+    def go_back(self, batches: int) -> None:
+        super().go_back(batches)
+        if self._count is not None:
+            self._count.assign(batches)
+
+    def counted_in_graph(self) -> int | None:
+        return None if self._count is None else int(number(self._count)) - self._first
+
+    def _make(self) -> None:
+        own, count = self.model.train_step, self._count
+
+        def step(data: Any) -> Any:
+            with self._in_step():
+                logs = own(data)
+            count.assign_add(1)
+            return logs
+
+        with replaced(self.model, "train_step", step):
+            make_anew(self.model)
+
+    def _clock(self) -> Any:
+        return self._count.value
+
+    def _trace_of(self, binding: Binding) -> Any:
+        import tensorflow as tf
+
+        return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+    def _scale(self, index: int) -> Any:
+        return None if self.scales is None else self._variable.value[index]
+
+
+def _counter(value: int) -> Any:
+    """A variable that every replica reads, and that the first one increments."""
+    return keras.Variable(
+        value, dtype="int32", trainable=False, aggregation="only_first_replica", name="batches"
+    )

@@ -1,0 +1,140 @@
+"""torch: each step looks its rate up in a table, which is made a block at a time from the curve.
+
+Eager torch would run every operation of a curve again at each step. If Keras compiles the step
+(`jit_compile`), the compiled step computes the curves from a count on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_lr.steering.backends.base import TrainFunctionPatch, follows_counter
+from keras_lr.steering.binding import Binding
+from keras_lr.steering.optimizers import momentum_names
+from keras_lr.steering.replaced_attributes import SteeredRate
+
+_BLOCK = 256
+
+
+class TorchPatch(TrainFunctionPatch):
+    """Counts batches on the host, so that no step waits for the device."""
+
+    def install(self) -> None:
+        self._eager = not self.model._should_torch_compile()
+        self._tables = [_Table(self._values_of(i, b)) for i, b in enumerate(self.bindings)]
+        self._momenta = [
+            None if b.momentum is None else _Table(_momenta_of(b.momentum)) for b in self.bindings
+        ]
+        self._on_device: Any = None
+        if not self._eager:
+            self._on_device = ops.convert_to_tensor(self.batches, "int32")
+        super().install()
+
+    def set_scales(self, scales: np.ndarray) -> None:
+        super().set_scales(scales)
+        for table in self._tables:
+            table.forget()
+
+    def _make(self) -> None:
+        if self._eager:  # nothing is traced
+            if self._original is None:
+                self.model.make_train_function()
+        else:
+            super()._make()
+
+    def _train(self, data: Any) -> Any:
+        if self._on_device is not None:
+            self._on_device.fill_(self.batches)
+        elif not self._by_hand:
+            for binding, table in zip(self.bindings, self._momenta, strict=True):
+                if table is not None:
+                    value = table.number_at(binding.update_of(self.batches), 0)
+                    for name in momentum_names(binding.optimizer):
+                        binding.attributes.put(name, value)
+        with self._in_step():
+            return super()._train(data)
+
+    def _steer(self, index: int, binding: Binding) -> None:
+        super()._steer(index, binding)
+        if not self._eager and binding.steers:  # a compiled step cannot tell who reads
+            rate = SteeredRate(binding.own, self._reader(index, binding), binding.owner)
+            binding.attributes.put("_learning_rate", rate)
+
+    def _reader(self, index: int, binding: Binding) -> Callable[[], Any]:
+        if not self._eager:
+            return super()._reader(index, binding)
+        table, follows = self._tables[index], follows_counter(binding)
+
+        def read() -> Any:
+            batches = int(binding.counted_batches()) if self._by_hand else self.batches
+            update = binding.update_of(batches)
+            ahead = binding.counter() // binding.every - update if follows else 0
+            value = table.tensor_at(update, ahead)
+            if not binding.own_counts:
+                return value
+            if self.scales is None or binding.settable:
+                return value * binding.own_rate()
+            return binding.rule.at(update, None, binding.own_rate, self._scale(index))
+
+        return read
+
+    def _values_of(self, index: int, binding: Binding) -> Callable[[np.ndarray, int], np.ndarray]:
+        """The rates of a block of updates; for an optimizer's variable, the factors on it."""
+
+        def values(updates: np.ndarray, ahead: int) -> np.ndarray:
+            scale = None if self.scales is None else float(self.scales[index])
+            return binding.rule.values(updates, updates + ahead, 1.0, scale)
+
+        return values
+
+    def _put_momentum(self, binding: Binding, momentum: Any) -> None:
+        if self._by_hand or not self._eager:
+            super()._put_momentum(binding, momentum)
+
+    def _clock(self) -> Any:
+        return self.batches if self._on_device is None else self._on_device
+
+    def _scale(self, index: int) -> Any:
+        return None if self.scales is None else float(self.scales[index])
+
+
+class _Table:
+    """The values of a curve, computed a block at a time.
+
+    Args:
+        values: Called with updates of the run, and how far the optimizer's own count is ahead.
+    """
+
+    def __init__(self, values: Callable[[np.ndarray, int], np.ndarray]) -> None:
+        self._compute = values
+        self.forget()
+
+    def forget(self) -> None:
+        """Compute the values again when they are next read."""
+        self._first, self._ahead = 0, 0
+        self._values: np.ndarray = np.empty(0)
+        self._tensor: Any = None
+
+    def tensor_at(self, update: int, ahead: int) -> Any:
+        index = self._index(update, ahead)
+        return self._tensor[index]
+
+    def number_at(self, update: int, ahead: int) -> float:
+        index = self._index(update, ahead)
+        return float(self._values[index])
+
+    def _index(self, update: int, ahead: int) -> int:
+        index = update - self._first
+        if not 0 <= index < len(self._values) or ahead != self._ahead:
+            self._values = self._compute(np.arange(update, update + _BLOCK), ahead)
+            self._tensor = ops.convert_to_tensor(self._values, "float32")
+            self._first, self._ahead, index = update, ahead, 0
+        return index
+
+
+def _momenta_of(momentum: Any) -> Callable[[np.ndarray, int], np.ndarray]:
+    return lambda updates, ahead: momentum.values(updates)

@@ -1,0 +1,59 @@
+"""What a callback contributes to a steered fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_lr.steering.composition import Length, Plan
+
+
+class Policy(keras.callbacks.Callback):
+    """A callback that takes part in a steered fit.
+
+    A `SteeredFit` calls these methods; `callbacks/base.py` calls the `SteeredFit` from the hooks
+    of Keras.
+
+    Attributes:
+        optimizer: The optimizer to steer, or its name in the model; None for the only one.
+        roles: What only one callback can do for an optimizer: "schedule", "rate" (it sets the
+            optimizer's own rate), "warm-up", "momentum", "find", "unfreezing".
+        rescales: Whether it scales the rate while the compiled training step is in use.
+        watches: Whether it reads the rate of every single batch.
+        retraces: Whether it changes what the training step computes, apart from the rate and the
+            momentum.
+    """
+
+    optimizer: Any = None
+    roles: tuple[str, ...] = ()
+    rescales = False
+    watches = False
+    retraces = False
+
+    def plan(self, length: Length) -> Plan:
+        """The curves of this callback, for a run of this length."""
+        return Plan()
+
+    def follows(self, length: Length) -> dict[str, Any]:
+        """The arguments that make the same plan for a run of any other length."""
+        return {}
+
+    def check(self, length: Length) -> None:
+        """Warn if the callback does not suit a run of this length."""
+
+    def begin(self, length: Length) -> None:
+        """Prepare for the run; called once, when its length is known."""
+
+    def judge(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Act at the end of an epoch."""
+
+    def remember(self) -> dict[str, Any]:
+        """The state that a resumed run needs: JSON values, and lists of arrays."""
+        return {}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Restore the state that `remember` returned in the interrupted process."""
+
+    def leave(self) -> None:
+        """Undo the changes to the model; also called when a `fit` was interrupted."""
