@@ -29,7 +29,7 @@ def stacks():
         "warm-up and plateau": (cosine, lambda: [Play(), keras_lr.WarmUp(epochs=1), plateau()]),
         "unfreezing": (0.01, lambda: [keras_lr.GradualUnfreeze([".*/bias", ".*/kernel"], 2)]),
         "halving": (0.01, lambda: [keras_lr.HalveOnDivergence(check_every=3)]),
-        "windows": (cosine, lambda: [keras_lr.ReduceLROnPlateau("loss", 0.5, 1, every=3)]),
+        "windows": (cosine, lambda: [keras_lr.ReduceLROnPlateau("loss", 0.5, 1, window=3)]),
     }
 
 

@@ -79,7 +79,7 @@ def stacks():
         ),
         "plateau over windows": lambda: (
             optimizers.Adam(0.05),
-            [plateau("loss", 0.5, patience=1, every=7, min_delta=0.25, restore_best_weights=True)],
+            [plateau("loss", 0.5, patience=1, window=7, min_delta=0.25, restore_best_weights=True)],
         ),
         "warm-up, accumulating": lambda: (
             optimizers.Adam(0.02, gradient_accumulation_steps=2),

@@ -27,13 +27,6 @@ def test_every_class_has_a_row(module):
 
 
 @callbacks
-def test_config_makes_an_equal_callback(make):
-    callback = make()
-    again = type(callback)(**callback.get_config())
-    assert again.get_config() == callback.get_config()
-
-
-@callbacks
 def test_an_instance_serves_two_fits(make):
     x, y = data()
     callback, model = make(), classifier()

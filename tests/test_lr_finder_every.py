@@ -252,9 +252,8 @@ def test_a_test_that_breaks_off_is_as_any_other_callback_that_does():
 
 @noisy
 @pytest.mark.parametrize("options", [{}, SUGGESTS], ids=["looking on", "applying"])
-def test_an_instance_serves_two_fits_and_has_a_config(options):
+def test_an_instance_serves_two_fits(options):
     looking = finder(**options)
-    assert keras_lr.LRFinder(**looking.get_config()).get_config() == looking.get_config()
     for _ in range(2):
         fit_line(network("adam"), looking, epochs=1)
         assert [epoch for epoch, _ in looking.results] == [0]

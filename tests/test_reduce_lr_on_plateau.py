@@ -182,7 +182,7 @@ def test_windows_are_means_of_the_true_losses_also_across_epochs(size):
         def _observe(self, value):
             seen.append(value)
 
-    fit(network(keras.optimizers.SGD(0.01)), Spy("loss", every=size), epochs=5)
+    fit(network(keras.optimizers.SGD(0.01)), Spy("loss", window=size), epochs=5)
     losses = batch_losses(5)
     full = len(losses) // size
     expected = losses[: full * size].reshape(full, size).mean(axis=1)
@@ -193,7 +193,7 @@ def test_windows_are_means_of_the_true_losses_also_across_epochs(size):
 def test_a_window_changes_the_rate_in_the_middle_of_an_epoch(scaled):
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([1000], [0.01, 0.01])
     model = network(keras.optimizers.SGD(rate if scaled else 0.01))
-    plateau = keras_lr.ReduceLROnPlateau("loss", 0.5, 2, every=1, min_delta=100.0)
+    plateau = keras_lr.ReduceLROnPlateau("loss", 0.5, 2, window=1, min_delta=100.0)
     logger = keras_lr.LRLogger()
     fit(model, plateau, logger, epochs=2)
     # The first loss is the best; every second one after it makes a reduction.
@@ -227,9 +227,9 @@ def test_auto_mode_is_refused_for_a_metric_that_does_not_say():
 
 def test_missing_metric_is_warned_of_once():
     plateau = keras_lr.ReduceLROnPlateau("val_loss")
-    with pytest.warns(UserWarning, match="watches 'val_loss', which is not in the logs") as caught:
+    with pytest.warns(UserWarning, match="monitors 'val_loss', which is not in the logs") as caught:
         fit(network("sgd"), plateau, epochs=3)
-    assert sum("watches 'val_loss'" in str(warning.message) for warning in caught) == 1
+    assert sum("monitors 'val_loss'" in str(warning.message) for warning in caught) == 1
 
 
 def test_verbose_prints_the_rates_and_the_reason(capsys):
@@ -246,11 +246,11 @@ def test_verbose_prints_the_rates_and_the_reason(capsys):
     [
         ({"factor": 1.0}, "factor must be"),
         ({"mode": "lower"}, "mode must be 'auto', 'min' or 'max'; got 'lower'"),
-        ({"every": "batch"}, "every must be 'epoch' or a number of batches; got 'batch'"),
-        ({"monitor": "val_loss", "every": 5}, "known once an epoch"),
-        ({"monitor": "loss", "every": 0}, "every must be an integer of at least 1; got 0"),
+        ({"window": "batch"}, "window must be 'epoch' or a number of batches; got 'batch'"),
+        ({"monitor": "val_loss", "window": 5}, "known once an epoch"),
+        ({"monitor": "loss", "window": 0}, "window must be an integer of at least 1; got 0"),
         ({"min_lr": -1.0}, "min_lr must be a finite number of at least 0; got -1.0"),
-        ({"max_lr": 1.0}, "max_lr bounds a growth, and there is none"),
+        ({"max_lr": 1.0}, "max_lr needs a growth_factor"),
         ({"min_lr": 0.5, "max_lr": 0.1, "growth_factor": 2.0}, "min_lr must not be above max_lr"),
     ],
 )

@@ -112,7 +112,7 @@ CONTENDERS = {
     "ReduceLROnPlateau": lambda size: (RATE, [keras_lr.ReduceLROnPlateau(**PATIENT)]),
     "ReduceLROnPlateau, every 50 batches": lambda size: (
         RATE,
-        [keras_lr.ReduceLROnPlateau(**PATIENT, every=50)],
+        [keras_lr.ReduceLROnPlateau(**PATIENT, window=50)],
     ),
     "fit, compiled with CosineDecay": lambda size: (decay(), []),
     "ReduceLROnPlateau over CosineDecay": lambda size: (

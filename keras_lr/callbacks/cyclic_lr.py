@@ -77,15 +77,5 @@ class CyclicLR(SteeringCallback):
         self.max_momentum = max_momentum
         self.roles = ("schedule", "momentum") if cycle_momentum else ("schedule",)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **self.schedule.get_config(),
-            "scale_fn": self.schedule.scale_fn,
-            "cycle_momentum": self.cycle_momentum,
-            "base_momentum": self.base_momentum,
-            "max_momentum": self.max_momentum,
-            "optimizer": self.optimizer,
-        }
-
     def plan(self, length: Length) -> Plan:
         return Plan(self.schedule, momentum=self._momentum if self.cycle_momentum else None)

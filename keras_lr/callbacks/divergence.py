@@ -1,4 +1,9 @@
-"""Whether a `fit` diverges: the losses behind its running mean, and the level they keep to."""
+"""Whether a `fit` diverges: the losses behind its running mean, and their best level.
+
+The rule differs from that of the range test (`range_test/stopping.py`): it judges a whole stretch
+of batches at one rate, by its lower quartile, whereas the range test judges single losses of a
+rising rate, by a moving average. `HalveOnDivergence` and the runs of a search use it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,11 @@ __all__ = ["Level", "Stretch"]
 
 
 class Level:
-    """Where the loss stands, and what is too far above it."""
+    """The level of the loss, and how far above it a loss has diverged.
+
+    Args:
+        threshold: See `HalveOnDivergence`.
+    """
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
@@ -19,20 +28,19 @@ class Level:
         self._best: Any = None
 
     def anchor(self, value: float) -> None:
-        """The loss of the weights that a stretch began with: measured anew at each return.
+        """Note the loss of the weights that a stretch began with: at the start, and after a return.
 
-        The largest of these counts, so a first batch that happened to be easy does no harm for
-        long.
+        The largest of these counts, so that an easy first batch has no lasting effect.
         """
         self._first = value if self._first is None else max(self._first, value)
         self._best = value if self._best is None else max(self._best, value)
 
     def judge(self, losses: np.ndarray, last: bool = False) -> str:
-        """ "good", "doubtful" or "diverged".
+        """Judge a stretch: "good", "doubtful" or "diverged".
 
         Args:
-            losses: Those of a stretch of batches.
-            last: Whether no later stretch will tell a divergence from a spike.
+            losses: The losses of the stretch.
+            last: Whether no later stretch can distinguish a divergence from a spike.
         """
         if not np.isfinite(losses).all():
             return "diverged"
@@ -49,6 +57,7 @@ class Level:
         return "good" if rise <= most / 2.0 else "doubtful"
 
     def reason(self, losses: np.ndarray) -> str:
+        """Why these losses have diverged, in words."""
         if not np.isfinite(losses).all():
             return "the loss is not finite"
         return (
@@ -67,18 +76,18 @@ class Level:
 
 
 class Stretch:
-    """The losses of an epoch since the last check, an entry an execution.
+    """The losses of an epoch since the last check, one entry per execution.
 
-    The logs hold the mean over the batches of the epoch that were not undone. Read again and
-    again, it tells the sums in between.
+    The logs have the mean over the batches of the epoch that were not undone. Two of these means
+    give the sum between them.
     """
 
     def __init__(self) -> None:
-        self.done, self._total = 0, 0.0  # batches that the metrics hold, and their sum
+        self.done, self._total = 0, 0.0  # batches in the metrics, and the sum of their losses
         self.mark = (0, 0.0)  # both, at the last check
         self._undone = 0
         self._losses: list[float] = []
-        self._before: list[float] = []  # those of the stretch before this one
+        self._before: list[float] = []  # losses of the previous stretch
 
     @property
     def length(self) -> int:
@@ -86,7 +95,7 @@ class Stretch:
         return self.done - self.mark[0]
 
     def advance(self, seen: int, mean: float) -> None:
-        """Note an execution: how many batches the epoch has seen, and what its logs say."""
+        """Note an execution: how many batches the epoch has seen, and the mean in its logs."""
         done = seen - self._undone
         if done <= self.done:
             return
@@ -95,18 +104,18 @@ class Stretch:
         self.done, self._total = done, total
 
     def widen(self, least: int) -> None:
-        """Judge a short rest together with the stretch before it, for less noise."""
+        """Add the previous stretch to a shorter one, for less noise."""
         if self.length < least:
             self._losses = self._before + self._losses
 
     def close(self) -> np.ndarray:
-        """End the stretch here, and begin the next."""
+        """End the stretch, begin the next, and return the losses of the ended one."""
         self._before, self._losses = self._losses, []
         self.mark = (self.done, self._total)
         return np.array(self._before)
 
     def go_back(self, mark: tuple[int, float]) -> None:
-        """The metrics hold again what they held at that check."""
+        """Continue from an earlier check, after the metrics were restored to it."""
         self._undone += self.done - mark[0]
         self.done, self._total = self.mark = mark
         self._losses, self._before = [], []

@@ -75,10 +75,6 @@ class GradualUnfreeze(SteeringCallback):
         self._lent: LentMultipliers | None = None
         self._frozen: list[FrozenStatistics] = []
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("groups", "epochs_per_group", "statistics", "verbose")
-        return {name: getattr(self, name) for name in names}
-
     def on_train_begin(self, logs: Any = None) -> None:
         held = own_optimizers(held_optimizers(self._model))
         others = [name for name in held if name != "optimizer"]

@@ -127,10 +127,6 @@ class HalveOnDivergence(SteeringCallback):
         self.async_safe = False
         self.events: list[HalvingEvent] = []
 
-    def get_config(self) -> dict[str, Any]:
-        names = ["factor", "threshold", "max_halvings", "check_every", "verbose"]
-        return {name: getattr(self, name) for name in [*names, "monitor", "optimizer"]}
-
     def on_train_begin(self, logs: Any = None) -> None:
         self.events = []
         self._level = Level(self.threshold)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -150,10 +149,6 @@ class LRFinder(SteeringCallback):
             self.async_safe = True
         # One that looks on takes no part in the steering, not even by a word in the logs.
         self._looks_on = every is not None and not apply
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal callback, `validation_data` and `data` apart."""
-        return {**asdict(self.options), "every": self.every, "apply": self.apply}
 
     def set_model(self, model: Any) -> None:
         if self._looks_on:

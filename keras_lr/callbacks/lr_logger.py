@@ -83,10 +83,6 @@ class LRLogger(SteeringCallback):
         self.tensorboard = tensorboard
         self.history: dict[str, list[float]] = {}
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("csv", "append", "tensorboard", "optimizer")
-        return {name: getattr(self, name) for name in names}
-
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         self.history = {}

@@ -88,16 +88,6 @@ class OneCycle(SteeringCallback):
         schedule.momentum(base_momentum, max_momentum)
         self.roles = ("schedule", "momentum") if cycle_momentum else ("schedule",)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **self._shape,
-            "total_steps": self.total_steps,
-            "cycle_momentum": self.cycle_momentum,
-            "base_momentum": self.base_momentum,
-            "max_momentum": self.max_momentum,
-            "optimizer": self.optimizer,
-        }
-
     def plan(self, length: Length) -> Plan:
         total = self.total_steps or length.total
         if total is None:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_lr._keras.metrics import direction_of
-from keras_lr._util.checks import count, number
+from keras_lr._util.checks import choice, count, flag, number
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.callbacks.plateau_rule import PlateauRule
 from keras_lr.steering import Length, Plan, driven_optimizers
@@ -19,13 +19,13 @@ from keras_lr.steering import Length, Plan, driven_optimizers
 
 @dataclass(frozen=True)
 class PlateauEvent:
-    """One thing that `ReduceLROnPlateau` did.
+    """An action of `ReduceLROnPlateau`.
 
     Attributes:
-        epoch: In which epoch, from 0.
-        step: After how many updates of the run.
+        epoch: The epoch, from 0.
+        step: Updates of the run so far.
         action: "reduce", "grow" or "stop".
-        reason: Why, in words.
+        reason: The reason, in words.
         old, new: Learning rate before and after; of the fastest group that changed.
     """
 
@@ -40,52 +40,50 @@ class PlateauEvent:
 class ReduceLROnPlateau(SteeringCallback):
     """Lower the learning rate when a metric has stopped improving.
 
-    The arguments up to `min_lr`, and what they do, are those of Keras's callback; the others
-    are new. It scales whatever the rate is: a number, a schedule that the model was compiled
-    with, or that of `WarmUp`, `ScheduleLR`, `CyclicLR` or `OneCycle` beside it. Where the
-    optimizer has a number for its rate, that number is changed and stays so after the fit, as
-    with Keras's callback; over a schedule the scale ends with the fit. The groups of a
-    `MultiOptimizer` are scaled alike, each within its own bounds.
+    The arguments up to `min_lr` are those of Keras's callback, with the same effects; the others
+    are new. It scales any rate: a number, the schedule that the model was compiled with, or the
+    rate of `WarmUp`, `ScheduleLR`, `CyclicLR` or `OneCycle` in the same list. If the optimizer
+    has a number for its rate, this number changes and stays changed after the fit, as with
+    Keras's callback; the scale of a schedule ends with the fit. All groups of a `MultiOptimizer`
+    are scaled by the same factor, each within its own bounds.
 
-    A run that was killed goes on, with `keras.callbacks.BackupAndRestore` anywhere in the list,
-    where it was: best value, counters, scale and best weights.
+    With `keras.callbacks.BackupAndRestore` in the list, a run that was killed resumes with its
+    best value, counters, scale and best weights.
 
     Args:
         monitor: Name of the metric in the logs.
-        factor: What a reduction multiplies the rate by, between 0 and 1.
-        patience: Epochs (or windows) without improvement that make a reduction.
-        verbose: 1 prints each change and the reason; 0 is quiet.
-        mode: `"min"`, `"max"`, or `"auto"`: as the metric itself says.
-        min_delta: By how much a value must beat the best one; at least 0.
-        cooldown: Epochs after a reduction during which nothing counts, as Keras counts them.
-        min_lr: Lower bound of the rate, or one for each optimizer of a `MultiOptimizer`. Over a
-            schedule, the rate stays at the bound where the scaled schedule would be lower; a
-            warm-up is a factor on that.
-        threshold_mode: `"abs"`: `min_delta` is in the metric's unit; `"rel"`: a share of the
-            best value.
-        smoothing: How much of the moving average that is judged is memory; from 0 (off) to
-            below 1.
-        every: `"epoch"`, or how many batches make a window whose mean is judged. Windows look
-            at training metrics that are means over batches, such as `"loss"`.
-        warmup: Epochs (or windows) at the start that are not judged.
-        restore_best_weights: Whether to go back to the weights of the best value at each
-            reduction and when stopping. They are copied to host memory at each new best value;
-            the optimizer's slots stay as they are.
-        max_reductions: Stop the training where another reduction would follow so many.
-        growth_factor: Multiply the rate by this, above 1, when the metric improves again and
-            again; None never does.
-        growth_patience: Improvements in a row that make a growth; by default as `patience`.
-        max_lr: Upper bound of the rate where it may grow, or one for each optimizer; by default
-            none. It holds over a schedule as `min_lr` does.
-        optimizer: Which optimizer of the model it is for, where the model trains with several: the
-            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
+        factor: Factor of a reduction, in (0, 1).
+        patience: Epochs (or windows) without improvement before a reduction.
+        verbose: 1 prints each change and the reason; 0 prints nothing.
+        mode: `"min"`, `"max"`, or `"auto"`: the direction of the metric.
+        min_delta: How much better than the best value a value must be; at least 0.
+        cooldown: Epochs (or windows) after a reduction that do not count, as Keras counts them.
+        min_lr: Lower bound of the rate, or one for each optimizer of a `MultiOptimizer`. It is
+            also the lower bound of a scaled schedule; a warm-up is a factor on the result.
+        threshold_mode: `"abs"`: `min_delta` is in the unit of the metric; `"rel"`: a fraction of
+            the best value.
+        smoothing: Decay of the moving average of the metric, in [0, 1); 0 is no smoothing.
+        window: `"epoch"`, or a number of batches: then the callback monitors the mean of each such
+            window of batches. Windows need a training metric that is a mean over batches, such as
+            `"loss"`.
+        warmup: Epochs (or windows) at the start that do not count.
+        restore_best_weights: Whether to restore the weights of the best value at each reduction
+            and when stopping. They are copied to host memory at each new best value; the
+            optimizer's slots do not change.
+        max_reductions: Stop the training when a reduction is due after this many.
+        growth_factor: Factor above 1 of a growth after repeated improvements; None for no growth.
+        growth_patience: Improvements in a row before a growth; by default `patience`.
+        max_lr: Upper bound for growth, or one for each optimizer; by default none. It is also the
+            upper bound of a scaled schedule.
+        optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
+            or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
     Attributes:
         events: A `PlateauEvent` for each change of the last `fit`, its reason included.
 
     Raises:
         ValueError, TypeError: If an argument is out of its range or of the wrong kind; when
-            `fit` begins, if the bounds are not one for each optimizer.
+            `fit` begins, if the number of bounds differs from the number of optimizers.
 
     Source: GreedyLR for growth (Subramanian et al., 2025, arXiv 2512.14527). See `PlateauRule`
     for the arguments of other libraries.
@@ -117,7 +115,7 @@ class ReduceLROnPlateau(SteeringCallback):
         *,
         threshold_mode: str = "abs",
         smoothing: float = 0.0,
-        every: str | int = "epoch",
+        window: str | int = "epoch",
         warmup: int = 0,
         restore_best_weights: bool = False,
         max_reductions: int | None = None,
@@ -128,39 +126,38 @@ class ReduceLROnPlateau(SteeringCallback):
     ) -> None:
         super().__init__()
         self.optimizer = optimizer
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(f"mode must be 'auto', 'min' or 'max'; got {mode!r}.")
-        if every != "epoch":
-            if isinstance(every, str):
-                raise ValueError(
-                    f"every must be 'epoch' or a number of batches; got {every!r}. every=50 "
-                    "judges the mean of each 50 batches."
-                )
-            count("every", every)
+        mode = choice("mode", mode, ["auto", "min", "max"])
+        if not isinstance(window, str):
+            window = count("window", window)
             if monitor.startswith("val_"):
                 raise ValueError(
-                    f"A window of batches can be judged by a training metric; got {monitor!r}, "
-                    "which is known once an epoch. Pass monitor='loss', or every='epoch'."
+                    f"A window of batches needs a training metric; got {monitor!r}, which is known "
+                    "once an epoch. Pass monitor='loss', or window='epoch'."
                 )
+        elif window != "epoch":
+            raise ValueError(
+                f"window must be 'epoch' or a number of batches; got {window!r}. window=50 "
+                "monitors the mean of each 50 batches."
+            )
         for name, bound in (("min_lr", min_lr), ("max_lr", max_lr)):
             for value in [] if bound is None else np.atleast_1d(bound).tolist():
                 number(name, value, least=0.0)
         if max_lr is not None and growth_factor is None:
             raise ValueError(
-                f"max_lr bounds a growth, and there is none; got max_lr={max_lr!r} and "
-                "growth_factor=None. Pass growth_factor too, or leave max_lr out."
+                f"max_lr needs a growth_factor; got max_lr={max_lr!r} and growth_factor=None. Pass "
+                "growth_factor too, or omit max_lr."
             )
         if np.any(np.asarray(min_lr) > np.asarray(np.inf if max_lr is None else max_lr)):
             raise ValueError(f"min_lr must not be above max_lr; got {min_lr!r} and {max_lr!r}.")
         self.monitor = monitor
         self.mode = mode
         self.verbose = verbose
-        self.every = every
-        # Keras asks this to know whether it must wait for each batch before the next one.
-        self.async_safe = every == "epoch"
+        self.window: str | int = window
+        # Keras reads this to know whether it must wait for each batch before the next one.
+        self.async_safe = window == "epoch"
         self.min_lr = min_lr
         self.max_lr = max_lr
-        self.restore_best_weights = restore_best_weights
+        self.restore_best_weights = flag("restore_best_weights", restore_best_weights)
         self._arguments: dict[str, Any] = {
             "factor": factor,
             "patience": patience,
@@ -176,24 +173,11 @@ class ReduceLROnPlateau(SteeringCallback):
         self._rule = self._make_rule("min" if mode == "auto" else mode)
         self.events: list[PlateauEvent] = []
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **self._arguments,
-            "monitor": self.monitor,
-            "verbose": self.verbose,
-            "mode": self.mode,
-            "min_lr": self.min_lr,
-            "every": self.every,
-            "restore_best_weights": self.restore_best_weights,
-            "max_lr": self.max_lr,
-            "optimizer": self.optimizer,
-        }
-
     def on_train_begin(self, logs: Any = None) -> None:
         self.events = []
         self._epoch = 0
         self._best_weights: list[np.ndarray] = []
-        self._window = _Window()
+        self._mean = _WindowMean()
         self._known = False
         super().on_train_begin(logs)
         groups = len(driven_optimizers(self._steered.optimizer))
@@ -201,8 +185,8 @@ class ReduceLROnPlateau(SteeringCallback):
             bound = getattr(self, name)
             if np.ndim(bound) and len(bound) != groups:
                 raise ValueError(
-                    f"{name} must be a number, or one for each optimizer; got {len(bound)} of "
-                    f"them, and the model has {groups}."
+                    f"{name} must be a number, or one for each optimizer; got {len(bound)} numbers "
+                    f"for {groups} optimizers."
                 )
         self._low = np.broadcast_to(self.min_lr, groups)
         self._high = np.broadcast_to(self._most, groups)
@@ -221,32 +205,32 @@ class ReduceLROnPlateau(SteeringCallback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self._epoch = epoch
-        self._window.begin_epoch()
+        self._mean.begin_epoch()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self.every == "epoch":
+        if self.window == "epoch":
             return
         # With several steps an execution, Keras's index of the last batch overshoots.
         done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
-        if self._window.advance(done) >= int(self.every):
+        if self._mean.advance(done) >= int(self.window):
             value = self._value(logs)
             if value is not None:
-                self._observe(self._window.close(value))
+                self._observe(self._mean.close(value))
 
     def judge(self, epoch: int, logs: dict[str, Any]) -> None:
         value = self._value(logs)
         if value is None:
             return
-        if self.every == "epoch":
+        if self.window == "epoch":
             self._observe(value)
         else:
-            self._window.end_epoch(value)
+            self._mean.end_epoch(value)
 
     def remember(self) -> dict[str, Any]:
         return {
             "rule": self._rule.state(),
             "direction": self._rule.mode if self._judges else None,
-            "window": self._window.state(),
+            "window": self._mean.state(),
             "best_weights": self._best_weights,
         }
 
@@ -255,11 +239,11 @@ class ReduceLROnPlateau(SteeringCallback):
             self._rule = self._make_rule(memory["direction"])
             self._judges = True
         self._rule.load(memory["rule"])
-        self._window.load(memory["window"])
+        self._mean.load(memory["window"])
         self._best_weights = list(memory["best_weights"])
 
     def _make_rule(self, mode: str) -> PlateauRule:
-        unit = "epoch" if self.every == "epoch" else f"window of {self.every} batches"
+        unit = "epoch" if self.window == "epoch" else f"window of {self.window} batches"
         return PlateauRule(mode=mode, monitor=self.monitor, unit=unit, **self._arguments)
 
     def _value(self, logs: Any) -> float | None:
@@ -267,16 +251,16 @@ class ReduceLROnPlateau(SteeringCallback):
         if value is not None:
             self._known = True
             if not self._judges:
-                # Only now are the metrics there to be asked.
+                # The metrics exist only now.
                 self._rule = self._make_rule(direction_of(self._model, self.monitor))
                 self._judges = True
             return float(keras.ops.convert_to_numpy(value))
         if not self._known:
             self._known = True
             warnings.warn(
-                f"ReduceLROnPlateau watches {self.monitor!r}, which is not in the logs; they "
-                f"have {', '.join(sorted(logs or {})) or 'nothing'}. Nothing is judged until it "
-                "is there.",
+                f"ReduceLROnPlateau monitors {self.monitor!r}, which is not in the logs; they "
+                f"have {', '.join(sorted(logs or {})) or 'nothing'}. The callback does nothing "
+                "until the metric is there.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -323,11 +307,11 @@ class ReduceLROnPlateau(SteeringCallback):
             print(f"\nEpoch {self._epoch + 1}: {what}: {decision.reason}.")
 
 
-class _Window:
+class _WindowMean:
     """The mean of a metric over a window of batches, from the running means of the logs.
 
-    The logs hold the mean since the epoch began. Twice read, it tells the sum in between, so
-    nothing is read from the device but at the ends of windows and epochs.
+    The logs have the mean since the epoch began. Two of these means give the sum between them, so
+    the device is read only at the ends of windows and epochs.
     """
 
     def __init__(self) -> None:
@@ -338,12 +322,12 @@ class _Window:
         self._done, self._from, self._sum_from = 0, 0, 0.0
 
     def advance(self, done: int) -> int:
-        """Note how many batches of the epoch are done; how many the window has."""
+        """Note how many batches of the epoch are done, and return how many the window has."""
         self._done = done
         return self._count + done - self._from
 
     def close(self, mean: float) -> float:
-        """End the window here, and begin the next; its mean."""
+        """End the window, begin the next, and return the mean of the ended one."""
         total = self._done * mean
         result = (self._sum + total - self._sum_from) / (self._count + self._done - self._from)
         self._sum, self._count = 0.0, 0

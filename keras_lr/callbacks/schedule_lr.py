@@ -52,13 +52,6 @@ class ScheduleLR(SteeringCallback):
             self._momentum = _Constant(checks.number("momentum", momentum, least=0, below=1))
         self.roles = ("schedule",) if momentum is None else ("schedule", "momentum")
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "schedule": self.schedule,
-            "momentum": self.momentum,
-            "optimizer": self.optimizer,
-        }
-
     def plan(self, length: Length) -> Plan:
         return Plan(self.schedule, momentum=self._momentum)
 

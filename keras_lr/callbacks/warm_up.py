@@ -81,16 +81,6 @@ class WarmUp(SteeringCallback):
         self.mode = mode
         WarmUpFactor(1, start_factor, mode)  # refuses bad values now
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "steps": self.steps,
-            "epochs": self.epochs,
-            "fraction": self.fraction,
-            "start_factor": self.start_factor,
-            "mode": self.mode,
-            "optimizer": self.optimizer,
-        }
-
     def plan(self, length: Length) -> Plan:
         return Plan(warm_up=WarmUpFactor(self._updates(length), self.start_factor, self.mode))
 
