@@ -375,7 +375,6 @@ def build(model: Any, stream: Any, loop: Loop | None = None) -> None:
                 model.optimizer.build(model.trainable_variables)
         return
     layers_built = layers_are_built(model)
-    layers_built = layers_are_built(model)
     others = [each for name, each in held_optimizers(model).items() if name != "optimizer"]
     if loop is not None and not (layers_built and all(each.built for each in others)):
         loop.build(stream)
