@@ -26,10 +26,8 @@ class SteeringCallback(Policy):
             check_distribution(model)
             SteeredFit.attach(model)
 
-    # `self._model`, not `self.model`: on JAX the latter copies the state back and forth.
-
     def on_train_begin(self, logs: Any = None) -> None:
-        self._session = SteeredFit.of(self._model)
+        self._session = SteeredFit.of(self._unsynced_model)
         try:
             self._steered = self._session.join(self, self.params or {})
         except BaseException:

@@ -252,7 +252,7 @@ class ReduceLROnPlateau(SteeringCallback):
             self._known = True
             if not self._judges:
                 # The metrics exist only now.
-                self._rule = self._make_rule(direction_of(self._model, self.monitor))
+                self._rule = self._make_rule(direction_of(self._unsynced_model, self.monitor))
                 self._judges = True
             return float(keras.ops.convert_to_numpy(value))
         if not self._known:
@@ -281,7 +281,7 @@ class ReduceLROnPlateau(SteeringCallback):
             self.model.set_weights(self._best_weights)
         changes = []
         if decision.action == "stop":
-            self._model.stop_training = True
+            self._unsynced_model.stop_training = True
         else:
             changes = self._steered.rescale(decision.factor, self._low, self._high)
         self._report(decision, changes)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lr._keras.optimizers import stored_rate, velocities
 from keras_lr._util import checks
 from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.optimizers.modified import Modified, check_linear, registered
@@ -74,10 +75,10 @@ class Hypergradient(Modified):
         if beta is not None:
             beta = checks.number("beta", beta, above=0, below=None if mode == "additive" else 1)
         min_lr = checks.number("min_lr", min_lr, above=0)
-        if not isinstance(optimizer._learning_rate, keras.Variable):
+        if not isinstance(stored_rate(optimizer), keras.Variable):
             raise TypeError(
                 "Hypergradient tunes the learning rate itself, from a number on; got an optimizer "
-                f"with {type(optimizer._learning_rate).__name__}. Make it with a number."
+                f"with {type(stored_rate(optimizer)).__name__}. Make it with a number."
             )
         self._take_over(optimizer)
         self._keep("beta", beta)
@@ -86,7 +87,7 @@ class Hypergradient(Modified):
         self._keep("_reduced", False)
         if self.built:
             self._take_rate_out_of_velocities()
-            self._add_directions(self._trainable_variables)
+            self._add_directions(self._trained)
 
     def build(self, variables: Sequence[Any]) -> None:
         """Create the optimizer's variables, and those for the last direction."""
@@ -107,35 +108,35 @@ class Hypergradient(Modified):
 
     def _take_rate_out_of_velocities(self) -> None:
         if isinstance(self, (keras.optimizers.SGD, keras.optimizers.RMSprop)) and self.momentum:
-            velocities = getattr(self, "momentums", None) or self._momentums
-            for velocity in velocities:
-                velocity.assign(velocity / self._learning_rate)
+            for velocity in velocities(self) or ():
+                velocity.assign(velocity / stored_rate(self))
 
     # The rate: once a step, with all gradients at hand
 
-    def _backend_update_step(
-        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    def _update_all(
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        if isinstance(self._learning_rate, SteeredRate):
+        rate = stored_rate(self)
+        if isinstance(rate, SteeredRate):
             raise ValueError(
                 "Hypergradient tunes the learning rate itself; a callback of this fit sets it as "
                 "well. Leave the callback out, or train with the plain optimizer."
             )
-        if not isinstance(self._learning_rate, keras.Variable):  # a range test has borrowed it
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+        if not isinstance(rate, keras.Variable):  # a range test has borrowed it
+            super()._update_all(grads, variables, learning_rate)
             return
-        grads = self._over_all_devices(grads, trainable_variables)
-        learning_rate = self._adapted(grads, trainable_variables)
-        self._learning_rate.assign(learning_rate)
+        grads = self._over_all_devices(grads, variables)
+        learning_rate = self._adapted(grads, variables)
+        rate.assign(learning_rate)
         self._keep("_reduced", True)
         try:
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            super()._update_all(grads, variables, learning_rate)
         finally:
             self._keep("_reduced", False)
 
     def _adapted(self, grads: Sequence[Any], variables: Sequence[Any]) -> Any:
-        directions = [self._directions[self._get_variable_index(v)] for v in variables]
-        rate = ops.convert_to_tensor(self._learning_rate)
+        directions = [self._directions[self._index_of(v)] for v in variables]
+        rate = ops.convert_to_tensor(stored_rate(self))
         slope = _dot(grads, directions)
         if self.mode == "additive":
             change = -self._beta() * slope
@@ -156,16 +157,12 @@ class Hypergradient(Modified):
 
     def _over_all_devices(self, grads: Sequence[Any], variables: Sequence[Any]) -> Sequence[Any]:
         """The gradients summed over replicas, where TensorFlow has not done it yet."""
-        if not hasattr(super(), "_all_reduce_sum_gradients"):
-            return grads
-        pairs = super()._all_reduce_sum_gradients(list(zip(grads, variables, strict=True)))
+        pairs = super()._sum_over_replicas(list(zip(grads, variables, strict=True)))
         return [gradient for gradient, _ in pairs]
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        """TensorFlow's method; not to be done twice."""
-        return (
-            grads_and_vars if self._reduced else super()._all_reduce_sum_gradients(grads_and_vars)
-        )
+    def _sum_over_replicas(self, pairs: Any) -> Any:
+        """Called by TensorFlow's update as well; not to be done twice."""
+        return pairs if self._reduced else super()._sum_over_replicas(pairs)
 
     # The step
 
@@ -176,16 +173,16 @@ class Hypergradient(Modified):
         one = ops.where(ops.isfinite(learning_rate), 1.0, 0.0)
         direction = self._step_of(super().update_step, gradient, variable, one)
         if not self._follows_velocities:
-            self.assign(self._directions[self._get_variable_index(variable)], direction)
+            self.assign(self._directions[self._index_of(variable)], direction)
         self.assign_add(variable, direction * ops.cast(learning_rate, direction.dtype))
 
-    def _parallel_update_step(
+    def _fused_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
         from keras_lr.optimizers import torch_fused
 
-        directions = [self._directions[self._get_variable_index(v)].value for v in variables]
-        step = super()._parallel_update_step
+        directions = [self._directions[self._index_of(v)].value for v in variables]
+        step = super()._fused_step
         if self._follows_velocities:
             step(list(grads), [torch_fused.Blank(variable) for variable in variables], 1.0)
         else:

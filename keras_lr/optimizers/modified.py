@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras.src.saving import object_registration
+
+from keras_lr._keras.optimizers import OptimizerHooks
+from keras_lr._keras.saving import save_under_name
 
 _PACKAGE = "keras_lr"
 # Optimizers whose step is the learning rate times a direction, and changes the weights once.
@@ -39,10 +41,7 @@ class _Capture:
         return True
 
 
-_Optimizer: Any = object  # to the reader: the class of the given optimizer, which comes next
-
-
-class Modified(_Optimizer):
+class Modified(OptimizerHooks):
     """Base of the optimizers that are made from another one, their first argument.
 
     The given optimizer and the new one share their variables. Use one of them.
@@ -66,13 +65,6 @@ class Modified(_Optimizer):
     def _keep(self, name: str, value: Any) -> None:
         """Set an attribute that Keras is not to track, wrap or save."""
         object.__setattr__(self, name, value)
-
-    def _get_variable_index(self, variable: Any) -> int:
-        """The index of a variable, or of the one that a stand-in stands for."""
-        while hasattr(variable, "stands_for"):
-            variable = variable.stands_for
-        index: int = super()._get_variable_index(variable)
-        return index
 
     # The step of one variable, before it is taken
 
@@ -180,7 +172,7 @@ def _class_for(modification: type, optimizer: type) -> type:
     if key not in _made:
         name = f"{modification.__name__}[{optimizer.__name__}]"
         made = type(name, (modification, optimizer), {"__module__": modification.__module__})
-        object_registration.GLOBAL_CUSTOM_NAMES[made] = f"{_PACKAGE}>{modification.__name__}"
+        save_under_name(made, f"{_PACKAGE}>{modification.__name__}")
         _made[key] = made
     return _made[key]
 

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lr._keras.optimizers import OptimizerHooks, number
 from keras_lr._util import checks
-from keras_lr.steering.optimizers import number
 
 
 @keras.saving.register_keras_serializable(package="keras_lr")
-class Prodigy(keras.optimizers.Optimizer):
+class Prodigy(OptimizerHooks, keras.optimizers.Optimizer):
     """Adam without a rate to find: it estimates how far the solution is and steps accordingly.
 
     The estimate, `d`, begins at `d0` and never falls; the step of an update is `d` times
@@ -162,7 +162,7 @@ class Prodigy(keras.optimizers.Optimizer):
         def slots(name: str) -> list[Any]:
             return [
                 None
-                if self._overwrite_variable_with_gradient(variable)
+                if getattr(variable, "overwrite_with_gradient", False)
                 else self.add_variable_from_reference(variable, name=name)
                 for variable in variables
             ]
@@ -176,33 +176,31 @@ class Prodigy(keras.optimizers.Optimizer):
         self._momentums = slots("momentum") if self.beta_1 > 0 else []
         self._velocities = slots("velocity")
 
-    def _apply_weight_decay(self, variables: Any) -> None:
+    def _decay_weights(self, variables: Any) -> None:
         """Nothing: the decay is a part of the update, whose step depends on `d`."""
 
-    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> Any:
+    def _update_all(self, grads: Any, variables: Any, learning_rate: Any) -> None:
         # All gradients must be seen before any weight moves. TensorFlow's own method sums them
-        # over the replicas and calls `_distributed_tf_update_step` below with all of them.
+        # over the replicas and calls `_update_on_replicas` below with all of them.
         backend = keras.backend.backend()
         if backend == "tensorflow":
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            super()._update_all(grads, variables, learning_rate)
         elif backend == "torch":
             import torch
 
             with torch.no_grad():
-                self._update(grads, trainable_variables, learning_rate)
+                self._update(grads, variables, learning_rate)
         else:
-            self._update(grads, trainable_variables, learning_rate)
+            self._update(grads, variables, learning_rate)
 
-    def _distributed_tf_update_step(
-        self, distribution: Any, grads_and_vars: Any, learning_rate: Any
-    ) -> None:
-        grads, variables = zip(*grads_and_vars, strict=True)
+    def _update_on_replicas(self, strategy: Any, pairs: Any, learning_rate: Any) -> None:
+        grads, variables = zip(*pairs, strict=True)
 
         # `update` runs this once a device, where mirrored variables stand for the device's own.
         def on_device(_: Any, learning_rate: Any, *grads: Any) -> None:
             self._update(grads, variables, learning_rate)
 
-        distribution.extended.update(
+        strategy.extended.update(
             self._d.value, on_device, args=(learning_rate, *grads), group=False
         )
 
@@ -223,11 +221,11 @@ class Prodigy(keras.optimizers.Optimizer):
         keep_3, weight = 1 - running * (1 - beta_3), running * weight
 
         self._keep_starts()
-        indices = [self._get_variable_index(variable) for variable in variables]
+        indices = [self._index_of(variable) for variable in variables]
         dot, denominator = 0.0, 0.0
         for index, gradient in zip(indices, gradients, strict=True):
             gradient = read(gradient)
-            way = read(self._starts[index]) - read(self._trainable_variables[index])
+            way = read(self._starts[index]) - read(self._trained[index])
             dot = dot + ops.sum(gradient * way)
             total = read(self._sums[index]) * keep_3 + gradient * weight
             self.assign(self._sums[index], total)
@@ -247,12 +245,12 @@ class Prodigy(keras.optimizers.Optimizer):
 
         step = ops.where(moves, step, 0.0)
         for index, gradient, variable in zip(indices, gradients, variables, strict=True):
-            value = read(self._trainable_variables[index])
+            value = read(self._trained[index])
             scale = ops.sqrt(read(self._velocities[index])) + new_d * self.epsilon
             mean = read(self._momentums[index]) if self._momentums else new_d * read(gradient)
-            if self.weight_decay and self._use_weight_decay(variable):
+            if self.weight_decay and self._decays(variable):
                 value = value - self.weight_decay * step * value
-            self.assign(self._trainable_variables[index], value - step * mean / scale)
+            self.assign(self._trained[index], value - step * mean / scale)
 
         self.assign(self._d_max, ops.where(moves, new_max, read(self._d_max)))
         self.assign(self._d_numerator, ops.where(moves, numerator, read(self._d_numerator)))
@@ -276,7 +274,7 @@ class Prodigy(keras.optimizers.Optimizer):
     def _keep_starts(self) -> None:
         # Not in `build`: weights may be set between that and the first update.
         first = ops.equal(self._updates, 0)
-        for start, variable in zip(self._starts, self._trainable_variables, strict=True):
+        for start, variable in zip(self._starts, self._trained, strict=True):
             if start is not None:
                 value = ops.where(first, self._read(variable), self._read(start))
                 self.assign(start, value)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_lr._keras.optimizers import number
 from keras_lr.steering.binding import Binding
-from keras_lr.steering.optimizers import momentum_names, number
+from keras_lr.steering.optimizers import momentum_names
 from keras_lr.steering.run import Run
 
 

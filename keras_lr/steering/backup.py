@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from keras.src.saving.keras_saveable import KerasSaveable
 
+from keras_lr._keras.saving import Saveable
 from keras_lr.steering.composition import Length
 from keras_lr.steering.policy import Policy
 from keras_lr.steering.run import Run
@@ -37,7 +37,7 @@ class Backup:
         self._run, self._optimizers, self._policies = run, optimizers, policies
         self._loaded: dict[str, Any] | None = None
         self.ready = False
-        self.saveable = _Saveable(self)
+        self.saveable = Saveable(self.save, self.load)
 
     @property
     def batches(self) -> int | None:
@@ -130,17 +130,6 @@ class Backup:
             count = sum(name.startswith(f"{kind}.") for name, _ in names)
             names.append((f"{kind}.{count}", policy))
         return names
-
-
-class _Saveable(KerasSaveable):
-    """Has functions instead of the backup: Keras walks through the attributes of what it saves."""
-
-    def __init__(self, backup: Backup) -> None:
-        self.save_own_variables = lambda store: backup.save(store)
-        self.load_own_variables = lambda store: backup.load(store)
-
-    def _obj_type(self) -> str:
-        return "Loss"  # decides only which attributes Keras looks at
 
 
 def _warn_of_length(policy: Policy, was: Length, now: Length, arguments: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_lr._keras.callbacks import callbacks_of_keras, end_batches_in_order
 from keras_lr._keras.frames import caller_locals
 from keras_lr.steering.backends import gains_from_threads
 
@@ -31,7 +32,7 @@ class ExtendedList:
         last: Callable[[dict[str, Any]], None],
     ) -> None:
         self._list, self._own = callbacks, callbacks.callbacks
-        late = [each for each in self._own if each in (callbacks._history, callbacks._progbar)]
+        late = [each for each in self._own if each in callbacks_of_keras(callbacks)]
         early = [each for each in self._own if each not in late]
         # A new list: Keras is iterating over the old one.
         callbacks.callbacks = [_First(first), *early, _Last(last), *late]
@@ -50,7 +51,7 @@ class ExtendedList:
         if not gains_from_threads(model):
             # Keras starts threads if no callback uses a batch hook; a small model is faster
             # without them.
-            beginning["self"]._async_train = False
+            end_batches_in_order(beginning["self"])
         return cls(beginning["self"], first, last)
 
     def restore(self) -> None:

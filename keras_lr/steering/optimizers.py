@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-from keras import ops
 
-from keras_lr._keras.reach import reachable
+from keras_lr._keras.optimizers import number, put_rate, stored_rate
+from keras_lr._keras.reach import is_record, reachable
 
-# The arguments of `compile`, and TensorFlow's records of earlier assignments.
-_RECORDS = ("_compile_config", "_self_")
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 
 
@@ -46,8 +44,7 @@ def held_optimizers(model: Any) -> dict[str, Any]:
     found = {
         path: part
         for path, part in reachable(model)
-        if isinstance(part, keras.optimizers.Optimizer)
-        and not any(record in path for record in _RECORDS)
+        if isinstance(part, keras.optimizers.Optimizer) and not is_record(path)
     }
     own = getattr(model, "optimizer", None)
     if own is not None:
@@ -147,14 +144,6 @@ def current_rate(optimizer: Any) -> float:
     return number(optimizer.learning_rate)
 
 
-def number(value: Any) -> float:
-    """The value of a variable or a tensor, read on the host."""
-    value = value.value if isinstance(value, keras.Variable) else value
-    # TensorFlow cannot convert a variable on several devices, but it can read one.
-    value = value.read_value() if hasattr(value, "read_value") else value
-    return float(ops.convert_to_numpy(value))
-
-
 def rate_ratios(rates: list[float]) -> list[float]:
     """Each rate of a `MultiOptimizer` divided by the largest."""
     if len(rates) == 1:
@@ -188,14 +177,14 @@ class BorrowedRate:
     @contextmanager
     def installed(self) -> Iterator[BorrowedRate]:
         """Within the block the optimizers read `value`; afterwards each has its own rate again."""
-        own = [each._learning_rate for each in self._optimizers]
+        own = [stored_rate(each) for each in self._optimizers]
         try:
             for each, ratio in zip(self._optimizers, self.ratios, strict=True):
-                object.__setattr__(each, "_learning_rate", self._read(ratio))
+                put_rate(each, self._read(ratio))
             yield self
         finally:
             for each, learning_rate in zip(self._optimizers, own, strict=True):
-                object.__setattr__(each, "_learning_rate", learning_rate)
+                put_rate(each, learning_rate)
 
 
 def momentum_names(optimizer: Any) -> tuple[str, ...]:

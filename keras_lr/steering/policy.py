@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
+from keras_lr._keras.callbacks import Callback
 from keras_lr.steering.composition import Length, Plan
 
 
-class Policy(keras.callbacks.Callback):
+class Policy(Callback):
     """A callback that takes part in a steered fit.
 
     A `SteeredFit` calls these methods; `callbacks/base.py` calls the `SteeredFit` from the hooks

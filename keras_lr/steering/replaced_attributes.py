@@ -1,10 +1,8 @@
 """Attributes that replace the rate and the momentum of an optimizer while a run steers it.
 
-Keras reads the rate from `optimizer._learning_rate`: a variable, a schedule or a callable; a
-callable replaces it. The momentum is a Python number, which a graph would compile as a constant; a
-variable with a computed value replaces it. The assignment uses `object.__setattr__`: the normal
-assignment would track the new value in `optimizer.variables` (or untrack the variable that it
-replaces), and so change the layout in which the optimizer is saved.
+A callable replaces the rate. The momentum is a Python number, which a graph would compile as a
+constant; a variable with a computed value replaces it. The assignment uses `object.__setattr__`:
+see `keras_lr._keras.optimizers`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.optimizers import batch_counter, number, stored_rate
 from keras_lr.schedules.base import evaluate
 from keras_lr.steering.accounting import Account
 from keras_lr.steering.binding import Binding, schedule_of
@@ -16,7 +17,6 @@ from keras_lr.steering.optimizers import (
     check_momentum,
     current_rate,
     driven_optimizers,
-    number,
     rate_ratios,
     updates_every,
 )
@@ -90,7 +90,7 @@ class SteeredOptimizer:
         """
         batches = self._run.first_batches
         optimizers = driven_optimizers(self.optimizer)
-        counters = [int(number(each._iterations)) for each in optimizers]
+        counters = [int(number(batch_counter(each))) for each in optimizers]
         if begun_at is None:
             begun_at = counters[0] - batches
         starts = [begun_at + counter - counters[0] for counter in counters]
@@ -107,7 +107,7 @@ class SteeredOptimizer:
         retraces = any(policy.retraces for policy in self.policies)
         for place, (optimizer, start) in enumerate(zip(optimizers, starts, strict=True)):
             rule = plan.rate_rule(
-                optimizer._learning_rate, ratio=ratios[place], batches=self.every, place=place
+                stored_rate(optimizer), ratio=ratios[place], batches=self.every, place=place
             )
             binding = Binding(
                 optimizer,
@@ -206,7 +206,7 @@ class SteeredOptimizer:
 
 def _rate_at(optimizer: Any, update: int) -> float:
     """An optimizer's own rate; with a schedule, the rate at this update."""
-    own = optimizer._learning_rate
+    own = stored_rate(optimizer)
     if isinstance(own, keras.optimizers.schedules.LearningRateSchedule):
         return float(evaluate(own, np.array([max(update, 0)]))[0])
     return current_rate(optimizer)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-
+from keras_lr._keras.optimizers import counters, number
 from keras_lr.steering.backends.jax import place_in_state
-from keras_lr.steering.optimizers import all_optimizers, held_optimizers, number
+from keras_lr.steering.optimizers import all_optimizers, held_optimizers
 from keras_lr.steering.run import Run
 from keras_lr.steering.steered_optimizer import SteeredOptimizer
 
@@ -73,9 +72,7 @@ class UpdateCheck:
 
 def _counters_of(optimizer: Any) -> list[Any]:
     """Variables of an optimizer of which each update changes one, also a skipped update."""
-    names = ("_iterations", "dynamic_scale", "step_counter")
-    found = [getattr(part, name, None) for part in all_optimizers(optimizer) for name in names]
-    return [each for each in found if isinstance(each, keras.Variable)]
+    return [each for part in all_optimizers(optimizer) for each in counters(part)]
 
 
 def _no_update(model: Any, steered: SteeredOptimizer) -> str:

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lr._keras.optimizers import RATE, number
 from keras_lr.steering.binding import Binding
-from keras_lr.steering.optimizers import momentum_names, number
+from keras_lr.steering.optimizers import momentum_names
 from keras_lr.steering.replaced_attributes import SteeredMomentum, SteeredRate
 
 
@@ -170,7 +171,7 @@ class TrainFunctionPatch:
                 binding.owner,
                 binding.attributes.updating,
             )
-            binding.attributes.put("_learning_rate", rate)
+            binding.attributes.put(RATE, rate)
         if binding.momentum is not None:
             self._put_momentum(binding, binding.momentum)
 

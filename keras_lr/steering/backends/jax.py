@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lr._keras.optimizers import batch_counter, number
 from keras_lr._util.patching import replaced
 from keras_lr.steering.backends.base import TrainFunctionPatch, follows_counter, make_anew
 from keras_lr.steering.binding import Binding
-from keras_lr.steering.optimizers import number
 
 
 class JaxPatch(TrainFunctionPatch):
@@ -29,7 +29,9 @@ class JaxPatch(TrainFunctionPatch):
                 "keras.config.disable_nnx, or compile the model with a schedule."
             )
         self._places = _places(self.model, [each.own for each in self.bindings])
-        counters = [b.optimizer._iterations if follows_counter(b) else None for b in self.bindings]
+        counters = [
+            batch_counter(b.optimizer) if follows_counter(b) else None for b in self.bindings
+        ]
         self._counter_places = _places(self.model, counters)
         self._carried: list[Any] = [None] * len(self.bindings)
         self._last: list[Any] = []
@@ -94,7 +96,7 @@ class JaxPatch(TrainFunctionPatch):
     def _trace_of(self, binding: Binding) -> Any:
         import jax
 
-        updates = binding.optimizer._iterations.value  # counts all batches
+        updates = batch_counter(binding.optimizer).value  # counts all batches
         return updates if isinstance(updates, jax.core.Tracer) else None
 
     def _scale(self, index: int) -> Any:

@@ -11,10 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.optimizers import number
 from keras_lr._util.patching import replaced
 from keras_lr.steering.backends.base import TrainFunctionPatch, make_anew
 from keras_lr.steering.binding import Binding
-from keras_lr.steering.optimizers import number
 
 
 class TensorFlowPatch(TrainFunctionPatch):

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_lr._keras.optimizers import RATE
+from keras_lr._keras.trainer import torch_compiles
 from keras_lr.steering.backends.base import TrainFunctionPatch, follows_counter
 from keras_lr.steering.binding import Binding
 from keras_lr.steering.optimizers import momentum_names
@@ -24,7 +26,7 @@ class TorchPatch(TrainFunctionPatch):
     """Counts batches on the host, so that no step waits for the device."""
 
     def install(self) -> None:
-        self._eager = not self.model._should_torch_compile()
+        self._eager = not torch_compiles(self.model)
         self._tables = [_Table(self._values_of(i, b)) for i, b in enumerate(self.bindings)]
         self._momenta = [
             None if b.momentum is None else _Table(_momenta_of(b.momentum)) for b in self.bindings
@@ -62,7 +64,7 @@ class TorchPatch(TrainFunctionPatch):
         super()._steer(index, binding)
         if not self._eager and binding.steers:  # a compiled step cannot tell who reads
             rate = SteeredRate(binding.own, self._reader(index, binding), binding.owner)
-            binding.attributes.put("_learning_rate", rate)
+            binding.attributes.put(RATE, rate)
 
     def _reader(self, index: int, binding: Binding) -> Callable[[], Any]:
         if not self._eager:
