@@ -181,8 +181,8 @@ def test_callbacks_that_make_no_sense_together_are_refused(make, message):
     ("optimizer", "message"),
     [
         (lambda: keras.optimizers.Adagrad(0.1), "of an optimizer that has one; got Adagrad"),
-        (lambda: keras.optimizers.SGD(0.1), "because SGD keeps no velocities then; got momentum="),
-        (lambda: keras.optimizers.RMSprop(0.1), "because RMSprop keeps no velocities then"),
+        (lambda: keras.optimizers.SGD(0.1), "because SGD then stores no velocities; got momentum="),
+        (lambda: keras.optimizers.RMSprop(0.1), "because RMSprop then stores no velocities"),
         (lambda: groups(second=keras.optimizers.Adagrad(0.1)), "got Adagrad"),
     ],
 )

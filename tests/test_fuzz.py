@@ -137,7 +137,7 @@ def trained(path, **options):
 def test_lr_logger_adds_nothing_to_a_file_of_another_kind(tmp_path, content):
     path = tmp_path / "marks.csv"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"marks\.csv must be a file of LRLogger"):
+    with pytest.raises(ValueError, match=r"marks\.csv must be a file that LRLogger wrote"):
         trained(path, append=True)
     assert path.read_bytes() == content
 

@@ -121,7 +121,7 @@ def test_the_frozen_phase_is_that_of_layers_that_are_not_trainable():
         twin.layers[0].get_layer(name).trainable = False
     twin.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
     thaw = keras_lr.GradualUnfreeze(GROUPS, 3)
-    with pytest.warns(UserWarning, match="should thaw before the training ends"):
+    with pytest.warns(UserWarning, match="should be unfrozen before the training ends"):
         history = fit(ours, 3, callbacks=[thaw]).history
     expected = fit(twin, 3).history
     np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
@@ -146,7 +146,7 @@ def test_a_run_that_goes_on_has_thawed_what_it_had(done):
     fit(whole, 5, callbacks=[keras_lr.GradualUnfreeze(GROUPS)])
     thaw = keras_lr.GradualUnfreeze(GROUPS)
     if done == 2:
-        with pytest.warns(UserWarning, match="should thaw"):
+        with pytest.warns(UserWarning, match="should be unfrozen"):
             fit(first, done, callbacks=[thaw])
     else:
         fit(first, done, callbacks=[thaw])

@@ -298,7 +298,7 @@ def test_a_model_without_weights_is_refused():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     x = np.ones((4, 1), "float32")
-    with pytest.raises(ValueError, match="keeps the weights that a run begins with"):
+    with pytest.raises(ValueError, match="copies the weights when the training begins"):
         model.fit(x, x, verbose=0, callbacks=[halver()])
 
 
@@ -330,7 +330,7 @@ def test_a_loss_of_another_name_is_watched_and_one_that_is_missing_refused():
     model = Named([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.compile(keras.optimizers.SGD(3.0), "mse")
     options = {"batch_size": 4, "epochs": 3, "verbose": 0}
-    with pytest.raises(ValueError, match="watches 'loss', which is not in the logs; .* n_loss"):
+    with pytest.raises(ValueError, match="monitors 'loss', which is not in the logs; .* n_loss"):
         model.fit(x, 0 * x, callbacks=[keras_lr.HalveOnDivergence(check_every=4)], **options)
     halve = keras_lr.HalveOnDivergence(check_every=4, monitor="n_loss")
     model.fit(x, 0 * x, callbacks=[halve], **options)

@@ -137,7 +137,7 @@ def test_gradual_unfreeze_finds_a_model_by_its_name(make, loaded, tmp_path):
     model.compile(keras.optimizers.SGD(0.01), "mse")
     body = [v for v in model.trainable_variables if all(v is not h for h in head_of(model).weights)]
     before = [keras.ops.convert_to_numpy(v).copy() for v in body]
-    with pytest.warns(UserWarning, match="last group should thaw"):
+    with pytest.warns(UserWarning, match="last group should be unfrozen"):
         model.fit(X, Y, verbose=0, callbacks=[keras_lr.GradualUnfreeze(["head", "backbone"])])
     for variable, old in zip(body, before, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), old)

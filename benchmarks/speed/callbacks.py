@@ -45,7 +45,7 @@ from turns import Contender
 import keras_lr
 
 # Neither is to come to its end: what is measured is a step on the way.
-warnings.filterwarnings("ignore", "The last group should thaw|The warm-up should end")
+warnings.filterwarnings("ignore", "The last group should be unfrozen|The warm-up should end")
 
 BATCH = 32
 RATE = 1e-6  # nobody is to learn: the numbers stay in the same range for all

@@ -1,40 +1,42 @@
-"""`CyclicLR`: the rate climbs and falls between two bounds, over and over."""
+"""`CyclicLR`: the rate rises and falls between two bounds, repeatedly."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from keras_lr._util import checks
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.schedules import CyclicSchedule
 from keras_lr.steering import Length, Plan
 
 
 class CyclicLR(SteeringCallback):
-    """Let the rate climb from `base_lr` to `max_lr` and fall back, over and over.
+    """Let the rate rise from `base_lr` to `max_lr` and fall back, repeatedly.
 
-    Rate and momentum are set for every update, on each backend, also inside
-    `steps_per_execution` and under `jit_compile`. A second `fit` begins with a new cycle.
+    Rate and momentum are set for every update, on each backend, also with `steps_per_execution`
+    and `jit_compile`. A second `fit` begins with a new cycle.
 
     Args:
         base_lr, max_lr: Lower and upper bound of the learning rate.
-        step_size: Updates of the climb; the paper advises 2 to 10 epochs' worth.
-        step_size_down: Updates of the fall; by default as many as of the climb.
-        mode: `"triangular"`, `"triangular2"` (half the height in each new cycle) or
+        step_size: Updates of the rise; the paper recommends 2 to 10 epochs.
+        step_size_down: Updates of the fall; by default `step_size`.
+        mode: `"triangular"`, `"triangular2"` (each cycle has half the height of the last) or
             `"exp_range"` (height times `gamma` to the power of the step).
         gamma: For `"exp_range"`, the factor of each step.
-        scale_fn: A function of the cycle's number, from 1, that gives the height's factor, in
-            the place of `mode`.
+        scale_fn: A function from the number of the cycle, from 1, to a factor on the height;
+            instead of `mode`.
         cycle_mult: How many times longer each cycle is than the last.
-        cycle_momentum: Whether the momentum falls while the rate climbs.
-        base_momentum: Momentum at the upper bound; from 0, below 1.
-        max_momentum: Momentum at the lower bound; from `base_momentum`, below 1.
-        optimizer: Which optimizer of the model it is for, where the model trains with several: the
-            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
+        cycle_momentum: Whether the momentum falls while the rate rises.
+        base_momentum: Momentum at the upper bound, in [0, 1).
+        max_momentum: Momentum at the lower bound, in [base_momentum, 1).
+        optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
+            or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
     Raises:
         ValueError: If an argument is out of its range; when `fit` begins, if another callback
-            sets the rate, or the optimizer has no momentum to cycle.
+            sets the rate, or the optimizer has no momentum.
+        TypeError: If an argument is of the wrong kind.
 
     Source: Smith, "Cyclical learning rates for training neural networks", 2015
     (arXiv 1506.01186); the curve is that of `CyclicSchedule`.
@@ -72,10 +74,10 @@ class CyclicLR(SteeringCallback):
             base_lr, max_lr, step_size, step_size_down, mode, gamma, scale_fn, cycle_mult
         )
         self._momentum = self.schedule.momentum(base_momentum, max_momentum)
-        self.cycle_momentum = cycle_momentum
+        self.cycle_momentum = checks.flag("cycle_momentum", cycle_momentum)
         self.base_momentum = base_momentum
         self.max_momentum = max_momentum
-        self.roles = ("schedule", "momentum") if cycle_momentum else ("schedule",)
+        self.roles = ("schedule", "momentum") if self.cycle_momentum else ("schedule",)
 
     def plan(self, length: Length) -> Plan:
         return Plan(self.schedule, momentum=self._momentum if self.cycle_momentum else None)

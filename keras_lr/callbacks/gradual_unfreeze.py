@@ -1,4 +1,4 @@
-"""`GradualUnfreeze`: layers thaw group by group while a model trains."""
+"""`GradualUnfreeze`: unfreezes layers group by group while a model trains."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from keras_lr.steering import Length, Plan, held_optimizers, own_optimizers
 class GradualUnfreeze(SteeringCallback):
     """Train the first group of layers alone, then the first two, and so on.
 
-    A group that is frozen has multiplier 0; when it thaws, the multiplier that it has in the
-    model's `LayerwiseLR`, or 1. Nothing is compiled again, and the optimizer keeps its state,
-    for frozen weights too: their gradients go on into Adam's averages, which are ready when the
-    weights thaw. So a frozen group saves no time; `layer.trainable = False` before `compile`
-    does, and starts those averages from nothing.
+    A frozen group has multiplier 0; afterwards it has its multiplier in the model's `LayerwiseLR`,
+    or 1. The model is not compiled again, and the optimizer keeps its state, also for frozen
+    weights: it adds their gradients to Adam's averages, which are ready when the weights are
+    unfrozen. So a frozen group saves no time; `layer.trainable = False` before `compile` does, but
+    starts these averages from zero.
 
-    Batch normalisation in a frozen group keeps its moving statistics and normalises with them,
-    as with `trainable = False`; `statistics=False` leaves it as it is. Where such a layer thaws,
-    TensorFlow and JAX trace the training step once more.
+    Batch normalization in a frozen group keeps its moving statistics and normalizes with them, as
+    with `trainable = False`; `statistics=False` leaves it unchanged. When such a layer is unfrozen,
+    TensorFlow and JAX trace the training step again.
 
-    Works with any optimizer of Keras that `LayerwiseLR` takes, alone or in a loss scale, beside
-    the callbacks that steer the rate, and resumes with `BackupAndRestore`.
+    Works with any Keras optimizer that `LayerwiseLR` accepts, also in a `LossScaleOptimizer`, and
+    with the callbacks that steer the rate; resumes with `BackupAndRestore`.
 
     Args:
         groups: Layers in the order in which they begin to train, usually from the output to the
             input: a list of groups, each a layer, a layer's name or a regular expression as in
-            `LayerwiseLR`, or a list of these. The first group trains from the start; so does
-            what is in no group.
+            `LayerwiseLR`, or a list of these. The first group, and all layers that are not in a
+            group, train from the start.
         epochs_per_group: Epochs from one group to the next, at least 1.
-        statistics: Whether batch normalisation in frozen groups is frozen as well.
-        verbose: 1 prints a line when a group thaws.
+        statistics: Whether to freeze batch normalization in frozen groups.
+        verbose: 1 prints a line when a group is unfrozen.
 
     Raises:
-        TypeError: If an argument is of another kind.
+        TypeError: If an argument is of the wrong kind.
         ValueError: If there are no groups, or an argument is out of its range; when training
-            begins, if a key covers nothing, two groups share a weight, or the length of the
+            begins, if a key matches no weight, two groups share a weight, or the length of the
             data is unknown.
 
     Source: Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification"
@@ -72,7 +72,7 @@ class GradualUnfreeze(SteeringCallback):
         self.statistics = checks.flag("statistics", statistics)
         self.verbose = verbose
         self._groups = _checked_groups(groups)
-        self._lent: LentMultipliers | None = None
+        self._borrowed: LentMultipliers | None = None
         self._frozen: list[FrozenStatistics] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -81,15 +81,15 @@ class GradualUnfreeze(SteeringCallback):
         if others:
             raise ValueError(
                 "GradualUnfreeze needs a model with one optimizer; "
-                f"{self._unsynced_model.name!r} holds {', '.join(others)} as well. "
+                f"{self._unsynced_model.name!r} has {', '.join(others)} as well. "
                 "Set trainable of its layers between two fits."
             )
         if getattr(self._unsynced_model, "optimizer", None) is not None:
-            self._lent = LentMultipliers(self._unsynced_model, type(self).__name__)
+            self._borrowed = LentMultipliers(self._unsynced_model, type(self).__name__)
             try:
                 self._indices = self._resolved(self._unsynced_model.trainable_variables)
             except ValueError:
-                self._lent.give_back()
+                self._borrowed.give_back()
                 raise
         super().on_train_begin(logs)
 
@@ -97,7 +97,7 @@ class GradualUnfreeze(SteeringCallback):
         if length.total is None:
             raise ValueError(
                 "GradualUnfreeze needs the length of an epoch, which is unknown for this data "
-                "set; got groups for several epochs. Pass steps_per_epoch to fit."
+                "set. Pass steps_per_epoch to fit."
             )
         return Plan()
 
@@ -105,21 +105,22 @@ class GradualUnfreeze(SteeringCallback):
         needed = (len(self._groups) - 1) * self.epochs_per_group
         if needed >= length.epochs:
             warnings.warn(
-                f"The last group should thaw before the training ends; got {len(self._groups)} "
-                f"groups, {self.epochs_per_group} epochs each, and {length.epochs} epochs.",
+                "The last group should be unfrozen before the training ends; got "
+                f"{len(self._groups)} groups, {self.epochs_per_group} epochs each, and "
+                f"{length.epochs} epochs.",
                 UserWarning,
                 stacklevel=2,
             )
 
     def begin(self, length: Length) -> None:
-        assert self._lent is not None and length.total is not None  # noqa: S101
+        assert self._borrowed is not None and length.total is not None  # noqa: S101
         start, gates = self._steered.bindings[0].start, {}
         for place, indices in enumerate(self._indices):
             epoch = place * self.epochs_per_group
             if epoch:
-                thaw = _Thaw(start + length.total * epoch // length.epochs)
-                gates.update(dict.fromkeys(indices, thaw))
-        self._lent.optimizer.gate(gates)
+                gate = _Gate(start + length.total * epoch // length.epochs)
+                gates.update(dict.fromkeys(indices, gate))
+        self._borrowed.optimizer.gate(gates)
         if self.statistics:
             variables = self._unsynced_model.trainable_variables
             owners = owning_layers(self._unsynced_model)
@@ -127,20 +128,22 @@ class GradualUnfreeze(SteeringCallback):
                 FrozenStatistics({id(o := owners[id(variables[i])]): o for i in group}.values())
                 for group in self._indices
             ]
-            for part in self._frozen[self._thawed(self._session.run.first_epoch) :]:
+            for part in self._frozen[self._unfrozen(self._session.run.first_epoch) :]:
                 part.freeze()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        thawed = self._thawed(epoch)
-        if epoch and thawed > self._thawed(epoch - 1):
+        unfrozen = self._unfrozen(epoch)
+        if epoch and unfrozen > self._unfrozen(epoch - 1):
             if self.verbose:
-                names = ", ".join(map(key_name, self._groups[thawed - 1]))
-                keras.utils.io_utils.print_msg(f"Epoch {epoch + 1}: GradualUnfreeze thaws {names}.")
-            self._thaw_statistics(thawed)
+                names = ", ".join(map(key_name, self._groups[unfrozen - 1]))
+                keras.utils.io_utils.print_msg(
+                    f"Epoch {epoch + 1}: GradualUnfreeze unfreezes {names}."
+                )
+            self._unfreeze_statistics(unfrozen)
 
-    def _thaw_statistics(self, thawed: int) -> None:
-        parts = [part for part in self._frozen[:thawed] if part.frozen]
+    def _unfreeze_statistics(self, unfrozen: int) -> None:
+        parts = [part for part in self._frozen[:unfrozen] if part.frozen]
         for part in parts:
             part.thaw()
         if parts:
@@ -150,12 +153,12 @@ class GradualUnfreeze(SteeringCallback):
         for part in self._frozen:
             part.thaw()
         self._frozen = []
-        if self._lent is not None:
-            self._lent.optimizer.gate({})
-            self._lent.give_back()
-            self._lent = None
+        if self._borrowed is not None:
+            self._borrowed.optimizer.gate({})
+            self._borrowed.give_back()
+            self._borrowed = None
 
-    def _thawed(self, epoch: int) -> int:
+    def _unfrozen(self, epoch: int) -> int:
         """How many groups train in an epoch."""
         return min(1 + epoch // self.epochs_per_group, len(self._groups))
 
@@ -168,15 +171,15 @@ class GradualUnfreeze(SteeringCallback):
                 for index in covered(key, variables, paths):
                     if by.setdefault(index, place) != place:
                         raise ValueError(
-                            "A weight can be in one group; got two for "
-                            f"{path_of(variables[index])!r}: groups {by[index]} and {place} of "
-                            "GradualUnfreeze. Make one of them narrower."
+                            "A weight can be in only one group of GradualUnfreeze; got groups "
+                            f"{by[index]} and {place} for {path_of(variables[index])!r}. Make one "
+                            "of them narrower."
                         )
         return [[i for i, p in by.items() if p == place] for place in range(len(self._groups))]
 
 
-class _Thaw:
-    """A multiplier of 0, and of 1 from an update of the optimizer on."""
+class _Gate:
+    """A multiplier of 0 before an update of the optimizer, and of 1 from this update on."""
 
     def __init__(self, update: int) -> None:
         self._update = update
@@ -193,5 +196,5 @@ def _checked_groups(groups: Any) -> list[list[Any]]:
             "the last layer."
         )
     if [] in checked:
-        raise TypeError(f"A group must be of at least one layer; got an empty one in {groups!r}.")
+        raise TypeError(f"A group must have at least one layer; got an empty one in {groups!r}.")
     return checked

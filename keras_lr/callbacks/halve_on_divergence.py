@@ -1,4 +1,4 @@
-"""`HalveOnDivergence`: start high, and halve the rate until the loss no longer diverges."""
+"""`HalveOnDivergence`: start at a high rate, and halve it until the loss no longer diverges."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from keras_lr.steering import Length
 
 @dataclass(frozen=True)
 class HalvingEvent:
-    """One thing that `HalveOnDivergence` did.
+    """An action of `HalveOnDivergence`.
 
     Attributes:
-        epoch: In which epoch, from 0.
-        step: After how many updates of the run.
-        restored: How many updates the weights have seen that it went back to.
+        epoch: The epoch, from 0.
+        step: Updates of the run so far.
+        restored: The number of updates that the restored weights have seen.
         action: "halve" or "stop".
-        reason: Why, in words.
+        reason: The reason, in words.
         old, new: Learning rate before and after, at `step`; of the fastest group.
     """
 
@@ -41,57 +41,55 @@ class HalvingEvent:
 
 
 class HalveOnDivergence(SteeringCallback):
-    """Multiply the rate by `factor` when the loss diverges, and go on from the last good weights.
+    """Multiply the rate by `factor` when the loss diverges, and restore the last good weights.
 
-    The classic recipe for the initial rate: start too high, and let the run find the highest
-    rate at which it does not diverge. The losses of every `check_every` batches, and of what is
-    left at the end of an epoch, are judged. They have diverged if one is not finite, or if three
+    A common recipe for the initial rate: start too high, and let the run find the highest rate at
+    which it does not diverge. The callback checks the losses of every `check_every` batches, and
+    those of the rest at the end of an epoch. They have diverged if one is not finite, or if three
     quarters of them (at the end of the run: their mean) are above
 
         best + (threshold - 1) * max(|best|, first - best)
 
-    with the lowest mean of such a stretch so far, and the loss of the first batch (of the first
-    execution, with `steps_per_execution`). That is the rule of the range test: for a loss that
-    has not fallen, `threshold` times the best one, and it holds for losses near or below zero.
-    Weights or a `val_loss` that are not finite have diverged as well; a spike has not, nor has
-    what a loss-scale optimizer skips.
+    where `best` is the lowest mean of such a stretch so far, and `first` the loss of the first
+    batch (of the first execution, with `steps_per_execution`). This level is like that of the range
+    test: `threshold` times the best loss if the loss has not fallen; it also holds for losses near
+    or below zero. Weights or a `val_loss` that are not finite count as divergence; a spike does
+    not, nor do steps that a loss-scale optimizer skips.
 
-    The weights that a check finds are good once the *next* stretch of batches, which begins with
-    them, has not diverged, nor its mean come half way to it. Going back restores weights,
+    The weights at a check are good if the *next* stretch of batches, which begins with them, does
+    not diverge, and its mean does not come half way to it. The callback restores the weights, the
     statistics and the whole state of the optimizer: its slots, which a diverging run has filled,
-    and its counter with them, because Adam's correction of young moments and half-filled
-    accumulators are right only for the counter that they belong to. So the updates that are
-    undone do not count: a schedule or a warm-up goes on from the good weights' update, at the
-    lower scale, and a `OneCycle` ends as many updates short of its end. Random generators and
-    the scale of a loss-scale optimizer go on, and the epoch's metrics leave the undone batches
-    out. The data move on.
+    and its counter, which Adam's bias correction and half-filled accumulators need. So the undone
+    updates do not count: a schedule or a warm-up continues from the update of the good weights, at
+    the lower scale, and a `OneCycle` ends as many updates before its end. Random generators and the
+    scale of a loss-scale optimizer continue, the metrics of the epoch exclude the undone batches,
+    and no data are repeated.
 
-    It scales whatever the rate is, as `ReduceLROnPlateau` does: a number is changed and stays so
-    after the fit, over a schedule the scale ends with the fit; the groups of a `MultiOptimizer`
-    are scaled alike. A run that was killed goes on with the same good weights and counters, with
-    `keras.callbacks.BackupAndRestore` in the list.
+    It scales any rate, as `ReduceLROnPlateau` does: a number changes and stays changed after the
+    fit, the scale of a schedule ends with the fit, and all groups of a `MultiOptimizer` are scaled
+    by the same factor. With `keras.callbacks.BackupAndRestore` in the list, a run that was killed
+    resumes with the same good weights and counters.
 
     Args:
-        factor: What a halving multiplies the rate by, between 0 and 1.
+        factor: Factor of a halving, in (0, 1).
         threshold: How far the loss may rise, above 1; see the formula. 4, as in the range test,
-            leaves room for the noise of batches; with batches of one or two samples take more.
-        max_halvings: Where another one would follow so many, the good weights are restored, a
-            warning is given, and the training stops. At least 1.
-        check_every: Batches between two checks, at least 1. Each check of a good loss reads it
-            and copies weights and optimizer state to host memory, which holds two such copies.
-            A bad one is noticed at the end of the execution that it falls into.
-        verbose: 1 prints each halving and the reason; 0 is quiet.
+            allows for the noise of batches; use more for batches of one or two samples.
+        max_halvings: When a halving is due after this many, the callback restores the good weights,
+            warns, and stops the training. At least 1.
+        check_every: Batches between two checks, at least 1. A check of a good loss reads it and
+            copies weights and optimizer state to host memory, which has two such copies.
+        verbose: 1 prints each halving and the reason; 0 prints nothing.
         monitor: Name of the loss in the logs of a batch.
-        optimizer: Which optimizer of the model it is for, where the model trains with several: the
-            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
+        optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
+            or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
     Attributes:
         events: A `HalvingEvent` for each halving of the last `fit`, and for a stop.
 
     Raises:
         ValueError, TypeError: If an argument is out of its range or of the wrong kind; when
-            `fit` begins, if the model has no weights yet; after the first batch, if the logs have
-            no such loss.
+            `fit` begins, if the model is not built; after the first batch, if `monitor` is not in
+            the logs.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.ones((64, 1), "float32")  # loss = weight ** 2: stable below a rate of 1
@@ -124,7 +122,7 @@ class HalveOnDivergence(SteeringCallback):
         self.max_halvings = checks.count("max_halvings", max_halvings)
         self.check_every = checks.count("check_every", check_every)
         self.verbose = verbose
-        # Keras asks this to know whether it must wait for each batch before the next one.
+        # Keras reads this to know whether it must wait for each batch before the next one.
         self.async_safe = False
         self.events: list[HalvingEvent] = []
 
@@ -138,8 +136,8 @@ class HalveOnDivergence(SteeringCallback):
         super().on_train_begin(logs)
         if not layers_are_built(self._unsynced_model):
             raise ValueError(
-                "HalveOnDivergence keeps the weights that a run begins with; the model "
-                f"{self._unsynced_model.name!r} has none yet. Begin it with keras.Input, or call "
+                "HalveOnDivergence copies the weights when the training begins; the model "
+                f"{self._unsynced_model.name!r} is not built. Add keras.Input, or call "
                 "model.build(input_shape)."
             )
 
@@ -151,9 +149,9 @@ class HalveOnDivergence(SteeringCallback):
         )
         self._good = self._copied()
         self._candidate: _Copy | None = self._good
-        # Others are not finite on purpose: a mask of minus infinities, say.
+        # Other arrays are not finite on purpose: a mask of minus infinities, for example.
         self._finite = [_is_finite(array) for array in self._good.state.arrays]
-        self._fresh = True  # the next loss is that of known weights
+        self._fresh = True  # the next loss is the first of these weights
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -168,7 +166,7 @@ class HalveOnDivergence(SteeringCallback):
         if self.monitor not in (logs or {}):
             names = ", ".join(sorted(logs or {})) or "nothing"
             raise ValueError(
-                f"HalveOnDivergence watches {self.monitor!r}, which is not in the logs; they have "
+                f"HalveOnDivergence monitors {self.monitor!r}, which is not in the logs; they have "
                 f"{names}. Pass the name of the loss as monitor."
             )
         self._stretch.advance(done, number(logs[self.monitor]))
@@ -179,7 +177,7 @@ class HalveOnDivergence(SteeringCallback):
         if self._stopped:
             return
         if self._stretch.done == 0:
-            # All batches of the epoch were undone, and Keras's metrics say 0 of none.
+            # All batches of the epoch were undone; Keras's metrics would be 0.
             logs.update(dict.fromkeys(self._unsynced_model.get_metrics_result(), math.nan))
             return
         value = logs.get(f"val_{self.monitor}")
@@ -222,7 +220,7 @@ class HalveOnDivergence(SteeringCallback):
         elif verdict == "good":
             copy = self._copied()
             arrays = zip(copy.state.arrays, self._finite, strict=True)
-            if not all(_is_finite(array) for array, asked in arrays if asked):
+            if not all(_is_finite(array) for array, finite in arrays if finite):
                 self._go_back("weights or optimizer state are not finite")
                 return
             if self._candidate is not None:
@@ -232,7 +230,7 @@ class HalveOnDivergence(SteeringCallback):
             self._candidate = None
 
     def _copied(self) -> _Copy:
-        model = self.model  # on JAX this brings the state home
+        model = self.model  # on JAX this writes the training state to the variables
         return _Copy(
             Values(model, self._variables),
             Values(model, model.metrics_variables, loose=False),
@@ -249,7 +247,7 @@ class HalveOnDivergence(SteeringCallback):
         groups = len(self._steered.bindings)
         self._stopped = self._halvings >= self.max_halvings
         if not self._stopped:
-            # Before the counter goes back: at its beginning a warm-up has nothing to scale.
+            # Before the counter goes back: a warm-up may begin with a rate of 0.
             self._steered.rescale(self.factor, np.zeros(groups), np.full(groups, np.inf))
             self._halvings += 1
         new = self._rate(step)
@@ -277,8 +275,8 @@ class HalveOnDivergence(SteeringCallback):
             warnings.warn(
                 f"HalveOnDivergence stops the training after {self._halvings} of "
                 f"{self.max_halvings} halvings, at a learning rate of {event.old:.4g}: "
-                f"{event.reason}. The model has the weights of update {event.restored}. A loss "
-                "that diverges at any rate points to the data or the model.",
+                f"{event.reason}. The model has the weights of update {event.restored}. If the "
+                "loss diverges at any rate, check the data and the model.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -291,7 +289,7 @@ class HalveOnDivergence(SteeringCallback):
 
 @dataclass
 class _Copy:
-    """A state to go back to, with what else stood at that point."""
+    """A state to restore, with the counters at that point."""
 
     state: Values
     metrics: Values | None
@@ -305,5 +303,5 @@ class _Copy:
 def _is_finite(array: np.ndarray) -> bool:
     if array.dtype.kind in "iub":
         return True
-    # NumPy knows bfloat16 only by name.
+    # NumPy has no kind for bfloat16.
     return bool(np.isfinite(array if array.dtype.kind == "f" else array.astype("float32")).all())

@@ -1,4 +1,4 @@
-"""`LRLogger`: the rate and the momentum of every batch, where people look for them."""
+"""`LRLogger`: records the rate and the momentum of every batch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_lr._util.checks import flag
 from keras_lr._util.files import atomic_write, check_writable
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.steering import Length, UsedRates
@@ -21,33 +22,35 @@ from keras_lr.steering import Length, UsedRates
 class LRLogger(SteeringCallback):
     """Record the learning rate and the momentum of every batch.
 
-    What is recorded is what the training step used: with or without callbacks of ours, under a
-    schedule, inside `steps_per_execution`, and when another callback sets the rate between two
-    batches. It is written at the end of each epoch; nothing waits for the device in between.
+    It records the values that the training step used: with or without other callbacks of
+    keras_lr, with a schedule, with `steps_per_execution`, and if another callback sets the rate
+    between two batches. It writes at the end of each epoch, and does not wait for the device in
+    between.
 
-    Where to find it: in `history` of this callback; in the `History` that `fit` returns, as
-    `batch_learning_rate` and `batch_momentum`, a list of numbers for each epoch; and in a CSV
-    file and TensorBoard, if asked. The epoch's logs get `learning_rate`, for other loggers.
+    The values are in `history` of this callback; in the `History` that `fit` returns, as
+    `batch_learning_rate` and `batch_momentum`, a list of numbers for each epoch; and optionally in
+    a CSV file and in TensorBoard. The logs of the epoch get `learning_rate`, for other loggers.
 
     Args:
         csv: Path of a CSV file with a row for each batch: `epoch`, `step` (the update, from the
-            start of the run), `learning_rate`, `momentum`. A run that is resumed continues the
-            file that it began.
-        append: Whether a new run adds its rows to an existing file; otherwise it replaces it.
-        tensorboard: Log directory, that of Keras's `TensorBoard`. Needs the packages tensorflow
-            and tensorboard, on each backend.
-        optimizer: Which optimizer of the model it is for, where the model trains with several: the
-            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
+            start of the run), `learning_rate`, `momentum`. A resumed run continues its file.
+        append: Whether a new run adds its rows to an existing file; otherwise it replaces the
+            file.
+        tensorboard: Log directory, the same as for Keras's `TensorBoard`. Needs the packages
+            tensorflow and tensorboard, on each backend.
+        optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
+            or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
     Attributes:
-        history: Lists of equal length, an entry a batch: `epoch`, `step`, `learning_rate` and,
+        history: Lists of equal length, one entry per batch: `epoch`, `step`, `learning_rate` and,
             if the optimizer has one, `momentum`; for a `MultiOptimizer` also a
             `learning_rate_<name>` for each optimizer, and `learning_rate` is the largest.
 
     Raises:
-        OSError: When `fit` begins, if the CSV file cannot be written. Later a warning says so.
-        ValueError: When `fit` begins, if it should go on with a file that is none of these.
-        ModuleNotFoundError: If `tensorboard` is asked for and one of its packages is missing.
+        OSError: When `fit` begins, if the CSV file cannot be written; later it is a warning.
+        ValueError: When `fit` begins, if it should continue a file that `LRLogger` did not write.
+        TypeError: If `append` is not a bool.
+        ModuleNotFoundError: If `tensorboard` is given and one of its packages is missing.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
@@ -75,11 +78,11 @@ class LRLogger(SteeringCallback):
         for package in ("tensorflow", "tensorboard") if tensorboard is not None else ():
             if importlib.util.find_spec(package) is None:
                 raise ModuleNotFoundError(
-                    f"TensorBoard's files are written with {package}, which is not installed; got "
+                    f"tensorboard needs the package {package}, which is not installed; got "
                     f"tensorboard={tensorboard!r}. Run `pip install {package}`, or pass csv."
                 )
         self.csv = csv
-        self.append = append
+        self.append = flag("append", append)
         self.tensorboard = tensorboard
         self.history: dict[str, list[float]] = {}
 
@@ -132,7 +135,7 @@ class LRLogger(SteeringCallback):
                 history.history[f"batch_{name}{suffix}"] = epochs
 
     def _append(self, path: str | os.PathLike[str], columns: list[str]) -> None:
-        """Write what is not written yet. A log is no reason to end a run whose disk is full."""
+        """Write the rows that are not written yet; a full disk does not end the run."""
         header = self._header or columns
         text = _text(header, self._unwritten, head=not self._header)
         size = None
@@ -143,10 +146,10 @@ class LRLogger(SteeringCallback):
         except OSError as error:
             if size is not None:
                 with contextlib.suppress(OSError):
-                    os.truncate(path, size)  # the part of it that found a place
+                    os.truncate(path, size)  # remove an incomplete write
             warnings.warn(
                 f"LRLogger could not write {path}: {error.strerror}. It tries again after the next "
-                "epoch; its history has all of it.",
+                "epoch; its history is complete.",
                 stacklevel=2,
             )
             return
@@ -176,10 +179,10 @@ def _columns(used: UsedRates) -> dict[str, list[float]]:
 
 
 def _read(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """The rows that a run has written, without one that it could not finish.
+    """The rows that a run has written, without an incomplete last one.
 
     Raises:
-        ValueError: If the file is none that `LRLogger` wrote.
+        ValueError: If `LRLogger` did not write the file.
     """
     if not os.path.exists(path) or not os.path.getsize(path):
         return []
@@ -197,17 +200,17 @@ def _read(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     except (ValueError, KeyError, csv_files.Error) as error:
         missing = "has no column " if isinstance(error, KeyError) else ""
         raise ValueError(
-            f"{path} must be a file of LRLogger to go on with; it is not, or is damaged: "
-            f"{missing}{str(error)[:200]}. Name another one, or move it away."
+            f"{path} must be a file that LRLogger wrote; it is another file, or damaged: "
+            f"{missing}{str(error)[:200]}. Pass another path, or move the file."
         ) from error
     return rows
 
 
 def _until(epoch: int, updates: int, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows without those of the last run that are trained, and written, again.
+    """The rows without those of the last run that the resumed run trains and writes again.
 
-    A backup may stand in the middle of an epoch, and an update may need the first batches of
-    the next epoch: what counts as done is either.
+    A backup may be from the middle of an epoch, and an update may need the first batches of the
+    next epoch: a row stays if its epoch or its update is complete.
     """
     steps = [int(row["step"]) for row in rows]
     begin = max((i for i in range(1, len(rows)) if steps[i] < steps[i - 1]), default=0)

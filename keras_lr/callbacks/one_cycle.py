@@ -1,10 +1,11 @@
-"""`OneCycle`: one rise and one long fall of the rate, and the momentum the other way round."""
+"""`OneCycle`: the rate rises once and falls for longer, and the momentum does the reverse."""
 
 from __future__ import annotations
 
 import warnings
 from typing import Any
 
+from keras_lr._util import checks
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.schedules import OneCycleSchedule
 from keras_lr.steering import Length, Plan
@@ -13,31 +14,33 @@ from keras_lr.steering import Length, Plan
 class OneCycle(SteeringCallback):
     """Train with the 1cycle policy: the rate rises to `max_lr` and falls, the momentum mirrors it.
 
-    The run's length comes from `fit`: epochs x steps, in updates of the weights. Rate and
-    momentum are set for every update, on each backend, also inside `steps_per_execution` and
-    under `jit_compile`. A second `fit` runs a second cycle. The groups of a `MultiOptimizer`
-    keep the ratios of their rates; `max_lr` is that of the fastest.
+    The length of the run comes from `fit`: epochs x steps, in updates of the weights. Rate and
+    momentum are set for every update, on each backend, also with `steps_per_execution` and
+    `jit_compile`. A second `fit` runs a second cycle. The groups of a `MultiOptimizer` keep the
+    ratios of their rates; `max_lr` is the rate of the fastest group.
 
     Args:
         max_lr: Largest learning rate, above 0.
-        total_steps: Updates of the cycle; at least 1. Needed only where `fit` cannot tell how
-            long it will be (a generator without a length).
-        pct_start: Share of the cycle that rises, between 0 and 1.
+        total_steps: Updates of the cycle; at least 1. Needed only if the length of the data is
+            unknown (a generator without a length).
+        pct_start: Fraction of the cycle in which the rate rises, in [0, 1].
         anneal: `"cos"` or `"linear"`.
         div_factor: The cycle starts at `max_lr / div_factor`.
-        final_div_factor: It ends at the start's rate divided by this.
-        three_phase: Fall to the start's rate first, as steeply as it rose, then to the last.
-        cycle_momentum: Whether the momentum falls while the rate rises. It is `SGD.momentum`,
-            `Adam.beta_1` and the like.
-        base_momentum: Momentum at the largest rate; from 0, below 1.
-        max_momentum: Momentum at the start and at the end; from `base_momentum`, below 1.
-        optimizer: Which optimizer of the model it is for, where the model trains with several: the
-            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
+        final_div_factor: The cycle ends at the first rate divided by this.
+        three_phase: Whether the rate falls to the first rate as steeply as it rose, and then to
+            the last rate.
+        cycle_momentum: Whether the momentum falls while the rate rises. The momentum is
+            `SGD.momentum`, `Adam.beta_1` or the like.
+        base_momentum: Momentum at the largest rate, in [0, 1).
+        max_momentum: Momentum at the start and at the end, in [base_momentum, 1).
+        optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
+            or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
     Raises:
-        ValueError: If an argument is out of its range; when `fit` begins, if the run's length
-            is unknown, another callback sets the rate or warms it up, or the optimizer has no
-            momentum to cycle.
+        ValueError: If an argument is out of its range; when `fit` begins, if the length of the
+            run is unknown, another callback sets the rate or warms it up, or the optimizer has no
+            momentum.
+        TypeError: If an argument is of the wrong kind.
 
     Source: Smith, "A disciplined approach to neural network hyper-parameters", 2018
     (arXiv 1803.09820); the curve is that of `OneCycleSchedule`.
@@ -72,7 +75,7 @@ class OneCycle(SteeringCallback):
         super().__init__()
         self.optimizer = optimizer
         self.total_steps = total_steps
-        self.cycle_momentum = cycle_momentum
+        self.cycle_momentum = checks.flag("cycle_momentum", cycle_momentum)
         self.base_momentum = base_momentum
         self.max_momentum = max_momentum
         self._shape: dict[str, Any] = {
@@ -86,7 +89,7 @@ class OneCycle(SteeringCallback):
         some = 1 if total_steps is None else total_steps
         schedule = OneCycleSchedule(total_steps=some, **self._shape)  # refuses bad values now
         schedule.momentum(base_momentum, max_momentum)
-        self.roles = ("schedule", "momentum") if cycle_momentum else ("schedule",)
+        self.roles = ("schedule", "momentum") if self.cycle_momentum else ("schedule",)
 
     def plan(self, length: Length) -> Plan:
         total = self.total_steps or length.total

@@ -1,4 +1,4 @@
-"""When a metric has stopped improving, and what the learning rate should do about it."""
+"""The rule of `ReduceLROnPlateau`: when to lower or raise the rate, from the values of a metric."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Decision", "PlateauRule", "Progress"]
 
 @dataclass(frozen=True)
 class Decision:
-    """What `PlateauRule.observe` answers.
+    """The result of `PlateauRule.observe`.
 
     Attributes:
         action: "none", "reduce", "grow" or "stop".
-        factor: What to multiply the learning rate by; 1.0 for "none" and "stop".
-        improved: Whether the value is a new best, so that its weights are worth keeping.
-        reason: Why, as one sentence for the log, without a full stop.
+        factor: Factor on the learning rate; 1.0 for "none" and "stop".
+        improved: Whether the value is a new best.
+        reason: The reason, as one sentence for the log, without a full stop.
     """
 
     action: Literal["none", "reduce", "grow", "stop"]
@@ -31,17 +31,17 @@ class Decision:
 
 @dataclass
 class Progress:
-    """Where a `PlateauRule` stands.
+    """The state of a `PlateauRule`.
 
     Attributes:
         seen: Values observed.
-        best: The best value so far, smoothed if the rule smooths; None before the first.
+        best: The best (smoothed) value so far; None before the first.
         wait: Values without improvement that count towards `patience`.
         streak: Improvements in a row that count towards `growth_patience`.
-        cooldown: Values to go until the cooldown ends, the one that ends it included.
-        reductions: Reductions made.
+        cooldown: Values until the cooldown ends, including the last one.
+        reductions: Reductions so far.
         average: The moving average of the finite values.
-        averaged: How many values are in it.
+        averaged: The number of values in it.
     """
 
     seen: int = 0
@@ -55,61 +55,58 @@ class Progress:
 
 
 class PlateauRule:
-    """Look at one metric, value by value, and say when to lower or raise the learning rate.
+    """Decide when to lower or raise the learning rate, from one value of a metric after another.
 
-    With the defaults the answers are those of `keras.callbacks.ReduceLROnPlateau`, counters and
-    their order included: `patience` values in a row that do not beat the best one by more than
-    `min_delta` make a reduction. Three differences are meant. A value that is not finite is
-    never an improvement and never enters the average, where a NaN as its first value stops
-    Keras's callback from ever seeing an improvement. Values are compared in double precision,
-    not in the backend's. A factor of zero or less and a negative `min_delta` are refused.
+    With the defaults the decisions are those of `keras.callbacks.ReduceLROnPlateau`, including
+    the order of its counters: `patience` values in a row that are not better than the best one by
+    more than `min_delta` lead to a reduction. There are three differences. A value that is not
+    finite is not an improvement and does not enter the average; after a NaN as its first value,
+    Keras's callback never finds an improvement. Values are compared in double precision, not in
+    that of the backend. A factor of zero or less and a negative `min_delta` raise an error.
 
-    The rule holds no learning rate. The caller says with each value whether the rate can still
-    go down or up, and multiplies it by `Decision.factor`.
+    The rule does not know the learning rate. The caller passes with each value whether the rate
+    can still go down or up, and multiplies the rate by `Decision.factor`.
 
-    Coming from elsewhere: `patience=p` and `cooldown=c` of `torch.optim.lr_scheduler.
+    Arguments of other libraries: `patience=p` and `cooldown=c` of `torch.optim.lr_scheduler.
     ReduceLROnPlateau` are `patience=p + 1` and `cooldown=c + 1` here, because torch acts when
     the count is above its patience and skips all values of its cooldown, while Keras counts the
-    last of them (so that cooldowns of 0 and 1 are the same). optax's `reduce_on_plateau` has
-    Keras's patience and torch's cooldown. GreedyLR of Hugging Face (Subramanian et al., 2025,
-    arXiv 2512.14527) with `factor=f` and `patience=p` is `factor=f, growth_factor=1 / f,
-    patience=p + 1`, and its cooldown is torch's; but here a best value is noted during a
-    cooldown too, and a reduction that a lower bound prevents begins none.
+    last of them (so cooldowns of 0 and 1 are the same). `reduce_on_plateau` of optax has Keras's
+    patience and torch's cooldown. GreedyLR of Hugging Face (Subramanian et al., 2025, arXiv
+    2512.14527) with `factor=f` and `patience=p` is `factor=f, growth_factor=1 / f,
+    patience=p + 1`, and its cooldown is torch's; but here a best value is also noted during a
+    cooldown, and a reduction that a lower bound prevents starts no cooldown.
 
     Args:
-        factor: What a reduction multiplies the rate by, between 0 and 1, both excluded.
-        patience: Values without improvement that make a reduction; an integer of at least 0.
-            As in Keras, 0 is the same as 1.
+        factor: Factor of a reduction, in (0, 1).
+        patience: Values without improvement before a reduction; an integer of at least 0. As in
+            Keras, 0 is the same as 1.
         mode: "min" if lower values are better, "max" if higher ones are.
-        min_delta: By how much a value must beat the best one; at least 0. It must be more than
-            this, not equal to it.
-        threshold_mode: "abs" if `min_delta` is in the metric's unit, "rel" if it is a share of
-            the best value's size, below 1. torch multiplies the best value itself by
-            `1 - min_delta`, which for values below zero takes a worse one for an improvement;
-            here the size has no sign.
-        cooldown: How long values do not count after a reduction, as Keras counts: all but the
-            last of so many are skipped. An integer of at least 0. A best value is noted
-            nevertheless.
-        smoothing: How much the moving average remembers, from 0 (off) to below 1. The average
-            is corrected for its start at zero and is judged in the place of the value, so
-            `Decision.improved` speaks of it too.
-        warmup: How many values at the start are not judged; an integer of at least 0. The best
-            of them is noted, and the average takes them in.
-        max_reductions: When a reduction is due after so many of them, the answer is "stop".
-            0 stops at the first plateau; None never does.
-        growth_factor: What a growth multiplies the rate by, above 1; None never grows.
-        growth_patience: Improvements in a row that make a growth, each over the best before it;
-            an integer of at least 0, where 0 is the same as 1. None takes `patience`.
+        min_delta: A value is an improvement if it is better than the best one by more than this;
+            at least 0.
+        threshold_mode: "abs" if `min_delta` is in the unit of the metric, "rel" if it is a fraction
+            of the absolute best value, below 1. torch multiplies the best value itself by
+            `1 - min_delta`, which accepts a worse value below zero as an improvement.
+        cooldown: Values that do not count after a reduction, as Keras counts: all but the last of
+            them are skipped. An integer of at least 0. A best value is noted nevertheless.
+        smoothing: Decay of the moving average, in [0, 1); 0 is no smoothing. The average is
+            corrected for its start at zero and replaces the value, also for `Decision.improved`.
+        warmup: Values at the start that do not count; an integer of at least 0. The best of them
+            is noted, and the average includes them.
+        max_reductions: The decision is "stop" when a reduction is due after this many. 0 stops at
+            the first plateau; None never stops.
+        growth_factor: Factor of a growth, above 1; None for no growth.
+        growth_patience: Improvements in a row before a growth, each over the best before it; an
+            integer of at least 0, where 0 is the same as 1. By default `patience`.
         monitor: Name of the metric, for `Decision.reason`.
-        unit: What one value stands for, for `Decision.reason`; its first word takes the plural
-            "s", as in "windows of 50 batches".
+        unit: The unit of one value, for `Decision.reason`; its first word takes the plural "s",
+            as in "windows of 50 batches".
 
     Attributes:
         progress: The `Progress` so far.
 
     Raises:
         ValueError: If an argument is out of its range.
-        TypeError: If a number is something else.
+        TypeError: If an argument is of the wrong kind.
 
     >>> rule = PlateauRule(factor=0.5, patience=2)
     >>> [rule.observe(loss).action for loss in (1.0, 0.8, 0.9, 0.8)]
@@ -138,10 +135,10 @@ class PlateauRule:
         self.mode = choice("mode", mode, ["min", "max"])
         self.min_delta = number("min_delta", min_delta, least=0.0)
         self.threshold_mode = choice("threshold_mode", threshold_mode, ["abs", "rel"])
-        if threshold_mode == "rel" and min_delta >= 1.0:
+        if self.threshold_mode == "rel" and min_delta >= 1.0:
             raise ValueError(
                 f"min_delta must be below 1 with threshold_mode='rel'; got {min_delta!r}. "
-                "It is a share of the best value: 0.01 is one percent."
+                "It is a fraction of the best value: 0.01 is one percent."
             )
         self.cooldown = count("cooldown", cooldown, 0)
         self.smoothing = number("smoothing", smoothing, least=0.0, below=1.0)
@@ -165,13 +162,13 @@ class PlateauRule:
         self.reset()
 
     def observe(self, value: Any, *, can_reduce: bool = True, can_grow: bool = True) -> Decision:
-        """Take in the next value of the metric and say what to do.
+        """Decide what to do after the next value of the metric.
 
         Args:
-            value: The value, a number; NaN and infinities count as no improvement.
-            can_reduce: Whether the learning rate is above its lower bound. If it is not, a
-                reduction that is due is not made and nothing is counted or reset, as in Keras:
-                it stays due until the next improvement.
+            value: The value, a number; NaN and infinities are not improvements.
+            can_reduce: Whether the learning rate is above its lower bound. If not, a reduction
+                that is due does not happen, and no counter changes, as in Keras: it stays due
+                until the next improvement.
             can_grow: The same for the upper bound and a growth.
 
         Raises:
@@ -221,20 +218,18 @@ class PlateauRule:
         return Decision("reduce", self.factor, False, verdict)
 
     def reset(self) -> None:
-        """Forget all values, as before a new run."""
+        """Forget all values, for a new run."""
         self.progress = Progress()
 
     def state(self) -> dict[str, Any]:
-        """What `load` needs to go on from here: numbers and None that JSON can write."""
+        """The state for `load`: numbers and None, as JSON can store them."""
         return asdict(self.progress)
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`.
-
-        The options are not part of it: a rule with other options goes on by its own.
+        """Continue from a `state`, which does not include the arguments of the rule.
 
         Raises:
-            ValueError: If `state` is not what `state` gave; the rule stays as it was.
+            ValueError: If this is not a result of `state`; then the rule does not change.
         """
         if not isinstance(state, Mapping):
             raise ValueError(f"The state of a PlateauRule must be a dict; got {state!r}.")
@@ -250,12 +245,12 @@ class PlateauRule:
         self.progress = Progress(**restored)
 
     def _smooth(self, value: float) -> float:
-        """The moving average with `value` in it; NaN, and the old average kept, if not finite."""
+        """The moving average with `value`; NaN, without a change of the average, if not finite."""
         progress = self.progress
         averaged = progress.averaged + 1
         share = (1.0 - self.smoothing) / (1.0 - self.smoothing**averaged)
         average = value
-        if share != 1.0:  # exact without smoothing, and a constant metric stays what it is
+        if share != 1.0:  # exact without smoothing, and for a constant metric
             average = progress.average + share * (value - progress.average)
         if not math.isfinite(average):
             return math.nan
@@ -290,14 +285,14 @@ class PlateauRule:
 
 
 def _metric(name: str, value: Any) -> float:
-    """A number, or an array or tensor that holds one."""
+    """A number, or an array or tensor with one number."""
     if not hasattr(value, "__float__"):  # a string has none, and float() would read it
         raise TypeError(f"{name} must be a number; got {value!r}.")
     return float(value)
 
 
 def _restored(name: str, kind: type, value: Any) -> int | float | None:
-    """`value` as `Progress` holds it under `name`."""
+    """`value` as `Progress` stores it under `name`."""
     try:
         if kind is int:
             return count(name, value, 0)

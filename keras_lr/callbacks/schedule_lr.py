@@ -1,4 +1,4 @@
-"""`ScheduleLR`: any schedule over a model that was compiled with a number."""
+"""`ScheduleLR`: any schedule, for a model that was compiled with a number."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from keras_lr.steering import Length, Plan
 
 
 class ScheduleLR(SteeringCallback):
-    """Follow a schedule for the length of a `fit`, whatever the model was compiled with.
+    """Follow a schedule during a `fit`, instead of the rate that the model was compiled with.
 
-    The schedule counts the updates of this `fit`, from 0: a second `fit` begins it anew, where
-    a schedule in `compile` goes on. The groups of a `MultiOptimizer` keep the ratios of their
-    rates; the schedule is that of the fastest.
+    The schedule counts the updates of this `fit`, from 0: a second `fit` starts it again, whereas
+    a schedule in `compile` continues. The groups of a `MultiOptimizer` keep the ratios of their
+    rates; the fastest group follows the schedule itself.
 
     Args:
         schedule: A schedule of `keras_lr.schedules` or of Keras.
-        momentum: A function of the same count that gives the momentum, with operations of
-            `keras.ops`; or a number; or None to leave the momentum alone.
-        optimizer: Which optimizer of the model it is for, where the model trains with several: the
-            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
+        momentum: A function from the same count to the momentum, with operations of `keras.ops`;
+            or a number; None leaves the momentum unchanged.
+        optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
+            or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
     Raises:
         TypeError: If `schedule` is not a schedule, or `momentum` neither function nor number.

@@ -1,4 +1,4 @@
-"""`WarmUp`: begin a run below the rate that the optimizer has."""
+"""`WarmUp`: begin a run below the rate of the optimizer."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from keras_lr.steering import Length, Plan
 
 
 class WarmUp(SteeringCallback):
-    """Raise the rate from a small part of itself to the whole of it, at the start of a run.
+    """Multiply the rate by a factor that grows to 1 at the start of a run.
 
-    The rate is whatever it would be otherwise, times a factor that grows to 1: the optimizer's
-    own number or schedule, or that of `ScheduleLR` or `CyclicLR` beside it. Exactly one of
-    `steps`, `epochs` and `fraction` says for how long. A second `fit` warms up again.
+    The rate is that of the optimizer, a number or a schedule, or of `ScheduleLR` or `CyclicLR` in
+    the same list. Pass exactly one of `steps`, `epochs` and `fraction`. A second `fit` warms up
+    again.
 
     Args:
         steps: Updates of the warm-up, at least 1.
-        epochs: Epochs of the warm-up, above 0; a part of an epoch is possible.
-        fraction: Share of the whole run, above 0 and at most 1.
-        start_factor: The factor at the first update, from 0 to 1; above 0 for the modes
+        epochs: Epochs of the warm-up, above 0; need not be whole.
+        fraction: Fraction of the whole run, in (0, 1].
+        start_factor: The factor at the first update, in [0, 1]; above 0 for the modes
             `"exponential"` and `"constant"`.
         mode: `"linear"`, `"exponential"`, or `"constant"` (`start_factor` until the end of the
             warm-up, then 1).
-        optimizer: Which optimizer of the model it is for, where the model trains with several: the
-            optimizer, or its name in the model, as `"d_optimizer"` or `"optimizers[0]"`.
+        optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
+            or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
     Raises:
         ValueError: If an argument is out of its range; when `fit` begins, if `epochs` or
             `fraction` is given and the length of the run is unknown, or if `OneCycle`, which
-            warms up by itself, is in the list as well.
+            includes a warm-up, is in the list.
 
     Source: Goyal et al., "Accurate, large minibatch SGD", 2017 (arXiv 1706.02677), section 2.2.
 
@@ -61,8 +61,8 @@ class WarmUp(SteeringCallback):
     ) -> None:
         super().__init__()
         self.optimizer = optimizer
-        wishes = {"steps": steps, "epochs": epochs, "fraction": fraction}
-        given = [name for name, wish in wishes.items() if wish is not None]
+        lengths = {"steps": steps, "epochs": epochs, "fraction": fraction}
+        given = [name for name, length in lengths.items() if length is not None]
         if len(given) != 1:
             raise ValueError(
                 "Exactly one of steps, epochs and fraction must be given; got "
