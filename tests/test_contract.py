@@ -1,5 +1,8 @@
 """The contract that every callback, optimizer and schedule keeps, on the backend that runs."""
 
+import inspect
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -24,6 +27,46 @@ schedules = pytest.mark.parametrize(
 def test_every_class_has_a_row(module):
     base, rows = KINDS[module]
     assert public_classes(module, base) == set(rows)
+
+
+# What a callback's constructor needs, apart from its flags and strings.
+REQUIRED = {
+    keras_lr.CyclicLR: (1e-3, 0.1, 2),
+    keras_lr.GradualUnfreeze: ([["dense.*"]],),
+    keras_lr.OneCycle: (0.1,),
+    keras_lr.ScheduleLR: (0.1,),
+    keras_lr.WarmUp: (4,),
+}
+
+
+def arguments(kind, *others):
+    """The arguments of callbacks with a default of this kind: the class, the name, the default."""
+    return [
+        pytest.param(cls, name, parameter.default, id=f"{cls.__name__}-{name}")
+        for cls in CALLBACKS
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if type(parameter.default) is kind and name not in others
+    ]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("cls", "name", "default"), arguments(bool))
+def test_a_flag_is_true_or_false_of_any_kind_and_nothing_else(cls, name, default):
+    required = REQUIRED.get(cls, ())
+    cls(*required, **{name: np.bool_(default)})
+    for wrong in ("no", 0, None):
+        rule = re.escape(f"{name} must be True or False; got {wrong!r}.")
+        with pytest.raises(TypeError, match=rule):
+            cls(*required, **{name: wrong})
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("cls", "name", "default"), arguments(str, "monitor"))
+def test_a_choice_goes_by_value(cls, name, default):
+    required = REQUIRED.get(cls, ())
+    cls(*required, **{name: np.str_(default)})
+    with pytest.raises(ValueError, match=f"{name} must be .*; got 'other'"):
+        cls(*required, **{name: "other"})
 
 
 @callbacks

@@ -75,15 +75,17 @@ def ordered(low_name: str, low: float, high_name: str, high: float) -> None:
 
 
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
-    """One of the options.
+    """Return the option that equals `value`, so that np.str_("cos") becomes "cos".
 
     Raises:
-        ValueError: If it is none of them.
+        ValueError: If no option does.
     """
+    options = list(options)
+    if isinstance(value, str) and value in options:
+        return options[options.index(value)]
     *others, last = [repr(option) for option in options]
-    if repr(value) not in (*others, last):
-        raise ValueError(f"{name} must be {', '.join(others)} or {last}; got {value!r}.")
-    return value
+    known = f"{', '.join(others)} or {last}" if others else last
+    raise ValueError(f"{name} must be {known}; got {value!r}.")
 
 
 def flag(name: str, value: Any) -> bool:
