@@ -10,7 +10,7 @@ from keras_lr.optimizers.borrowed import LentMultipliers
 from keras_lr.optimizers.multipliers import covered
 from keras_lr.optimizers.paths import paths_in
 from keras_lr.optimizers.presets import boost_head, discriminative
-from keras_lr.steering import driven_optimizers
+from keras_lr.steering import innermost_optimizers
 from keras_lr.steering.optimizers import momentum_names
 
 _HEAD_PCT_START = 0.99  # of the first phase climbs: a new head has nothing to lose
@@ -136,7 +136,7 @@ class _Phases:
             self._data = self._data[:2]
 
     def fit(self, epochs: int, max_lr: float, **shape: Any) -> Any:
-        leaf = driven_optimizers(self._model.optimizer)[0]
+        leaf = innermost_optimizers(self._model.optimizer)[0]
         cycles = any(float(getattr(leaf, name)) for name in momentum_names(leaf))
         cycle = OneCycle(max_lr, cycle_momentum=cycles, **shape)
         callbacks = [cycle, *self._callbacks]

@@ -15,7 +15,7 @@ from models import same, values
 
 import keras_lr
 from keras_lr.optimizers import LayerwiseLR
-from keras_lr.steering import driven_optimizers, held_optimizers
+from keras_lr.steering import innermost_optimizers, model_optimizers
 
 BACKEND = keras.backend.backend()
 HERE = [name for name, entry in MODELS.items() if BACKEND in entry.backends]
@@ -61,13 +61,13 @@ def choice(name):
 
 def optimizers(name, model):
     """The optimizers that train: the one to steer first."""
-    entry, held = MODELS[name], held_optimizers(model)
-    return [driven_optimizers(held[each])[0] for each in (entry.optimizer, *entry.others)]
+    entry, held = MODELS[name], model_optimizers(model)
+    return [innermost_optimizers(held[each])[0] for each in (entry.optimizer, *entry.others)]
 
 
 def state(model):
     """Everything that training changes: weights, and the variables of all optimizers."""
-    held = [v for optimizer in held_optimizers(model).values() for v in optimizer.variables]
+    held = [v for optimizer in model_optimizers(model).values() for v in optimizer.variables]
     return values([*model.variables, *held])
 
 

@@ -9,7 +9,7 @@ from keras import ops
 from models import values
 
 import keras_lr
-from keras_lr.steering import choose_optimizer, held_optimizers
+from keras_lr.steering import choose_optimizer, model_optimizers
 
 BACKEND = keras.backend.backend()
 ROWS, BATCH = 64, 16
@@ -125,7 +125,7 @@ def test_optimizers_are_found_in_attributes_lists_and_dictionaries():
     model.more = [keras.optimizers.SGD(), {"g": keras.optimizers.SGD()}]
     model.alias = model.optimizer
     names = ["optimizer", "d_optimizer", "more[0]", "more[1]['g']"]
-    assert list(held_optimizers(model)) == names
+    assert list(model_optimizers(model)) == names
     assert choose_optimizer(model, "more[1]['g']", "x") is model.more[1]["g"]
     assert choose_optimizer(model, model.d_optimizer, "x") is model.d_optimizer
 
@@ -134,7 +134,7 @@ def test_a_wrapped_optimizer_is_found_once():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.inner = keras.optimizers.SGD()
     model.compile(keras.optimizers.LossScaleOptimizer(model.inner), "mse")
-    assert list(held_optimizers(model)) == ["optimizer"]
+    assert list(model_optimizers(model)) == ["optimizer"]
     assert choose_optimizer(model, model.inner, "x") is model.optimizer
 
 

@@ -15,7 +15,7 @@ from keras_lr.optimizers.batch_norm import FrozenStatistics, owning_layers
 from keras_lr.optimizers.borrowed import LentMultipliers
 from keras_lr.optimizers.multipliers import check_groups, covered, key_name
 from keras_lr.optimizers.paths import path_of, paths_in
-from keras_lr.steering import Length, Plan, held_optimizers, own_optimizers
+from keras_lr.steering import Length, Plan, fit_optimizers, model_optimizers
 
 
 class GradualUnfreeze(SteeringCallback):
@@ -76,7 +76,7 @@ class GradualUnfreeze(SteeringCallback):
         self._frozen: list[FrozenStatistics] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
-        held = own_optimizers(held_optimizers(self._unsynced_model))
+        held = fit_optimizers(model_optimizers(self._unsynced_model))
         others = [name for name in held if name != "optimizer"]
         if others:
             raise ValueError(

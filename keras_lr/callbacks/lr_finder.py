@@ -26,7 +26,7 @@ from keras_lr.range_test.find import (
 )
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
-from keras_lr.steering import driven_optimizers, updates_every
+from keras_lr.steering import innermost_optimizers, updates_every
 from keras_lr.steering.optimizers import rate_ratios
 
 
@@ -325,7 +325,7 @@ class LRFinder(SteeringCallback):
         if self._chosen is self._unsynced_model.optimizer:
             change = self._steered.set_rate(rate)
             return change.old, change.new
-        leaves = driven_optimizers(self._chosen)
+        leaves = innermost_optimizers(self._chosen)
         own = [number(leaf.learning_rate) for leaf in leaves]
         for leaf, ratio in zip(leaves, rate_ratios(own), strict=True):
             leaf.learning_rate = rate * ratio
@@ -338,7 +338,7 @@ def _nothing(variables: Any) -> None:
 
 def _check_settable(chosen: Any) -> None:
     """Refuse an optimizer whose rate is not a number that can be set."""
-    for optimizer in driven_optimizers(chosen):
+    for optimizer in innermost_optimizers(chosen):
         if not hasattr(stored_rate(optimizer), "assign"):
             raise ValueError(
                 "LRFinder(apply=True) sets the optimizer's learning rate, and this one was "

@@ -14,7 +14,7 @@ from keras_lr._keras.metrics import direction_of
 from keras_lr._util.checks import choice, count, flag, number
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.callbacks.plateau_rule import PlateauRule
-from keras_lr.steering import Length, Plan, driven_optimizers
+from keras_lr.steering import Length, Plan, innermost_optimizers
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class ReduceLROnPlateau(SteeringCallback):
         self._mean = _WindowMean()
         self._known = False
         super().on_train_begin(logs)
-        groups = len(driven_optimizers(self._steered.optimizer))
+        groups = len(innermost_optimizers(self._steered.optimizer))
         for name in ("min_lr", "max_lr"):
             bound = getattr(self, name)
             if np.ndim(bound) and len(bound) != groups:

@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_lr._keras.optimizers import stored_rate
 from keras_lr._keras.trainer import compiled_loss_and_metrics
-from keras_lr.steering import BorrowedRate, driven_optimizers, held_optimizers
+from keras_lr.steering import BorrowedRate, innermost_optimizers, model_optimizers
 
 CHUNK = 25
 _KEPT = "_keras_lr_loop"
@@ -114,8 +114,8 @@ def _new_loop(model: Any, rate: BorrowedRate, monitor: str) -> Loop:
 
 def loop_needs(model: Any, optimizer: Any, monitor: str) -> list[Any]:
     """What a compiled loop depends on. Objects, not ids: an id may come again."""
-    held = held_optimizers(model).values()
-    others = [leaf for each in held if each is not optimizer for leaf in driven_optimizers(each)]
+    held = model_optimizers(model).values()
+    others = [leaf for each in held if each is not optimizer for leaf in innermost_optimizers(each)]
     return [
         sys.intern(monitor),
         optimizer,

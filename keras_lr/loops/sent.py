@@ -16,7 +16,7 @@ from keras_lr._keras.epochs import split_validation
 from keras_lr._keras.snapshot import Snapshot
 from keras_lr._keras.trainer import VALIDATES
 from keras_lr._util.patching import replaced
-from keras_lr.steering import held_optimizers
+from keras_lr.steering import model_optimizers
 
 _OPTIONS = {
     "batch_size": None,
@@ -135,7 +135,7 @@ def _reached(model: Any, method: str, call: Callable[[], Any]) -> dict[str, Any]
             for name in (method, "train_on_batch"):
                 stack.enter_context(_ending_in(model, name))
             # Every other training comes here, one step at the latest.
-            for optimizer in held_optimizers(model).values():
+            for optimizer in model_optimizers(model).values():
                 stack.enter_context(replaced(optimizer, "apply", refuse))
             call()
     except _Reached as reached:

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_lr._keras.snapshot import build_optimizer
 from keras_lr.optimizers.layerwise import LayerwiseLR
-from keras_lr.steering import all_optimizers, driven_optimizers
+from keras_lr.steering import all_optimizers, innermost_optimizers
 
 
 class LentMultipliers:
@@ -25,7 +25,7 @@ class LentMultipliers:
     """
 
     def __init__(self, model: Any, owner: str) -> None:
-        leaves = driven_optimizers(model.optimizer)
+        leaves = innermost_optimizers(model.optimizer)
         if len(leaves) > 1:
             raise ValueError(
                 f"{owner} needs a model with one optimizer; got {type(model.optimizer).__name__} "

@@ -14,7 +14,7 @@ from keras_lr.optimizers.modified import Modified, registered
 from keras_lr.optimizers.multipliers import Multiplier, Rule, check_multipliers, grouped, resolve
 from keras_lr.optimizers.paths import holding_models, paths_in
 from keras_lr.optimizers.prodigy import Prodigy
-from keras_lr.steering import driven_optimizers
+from keras_lr.steering import innermost_optimizers
 
 
 @registered
@@ -218,7 +218,7 @@ def _model_being_saved(optimizer: Any) -> Any:
         lambda each: (
             isinstance(each, keras.Model)
             and getattr(each, "optimizer", None) is not None
-            and optimizer in driven_optimizers(each.optimizer)
+            and optimizer in innermost_optimizers(each.optimizer)
         )
     )
     return None if model is None or not model.built else model

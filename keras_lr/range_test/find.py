@@ -33,7 +33,7 @@ from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import NoSuggestion
 from keras_lr.range_test.workbench import Run, Workbench, borrow
-from keras_lr.steering import choose_optimizer, driven_optimizers
+from keras_lr.steering import choose_optimizer, innermost_optimizers
 
 _MAX_COPIED_BYTES = 2**26
 
@@ -507,7 +507,7 @@ def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) 
     return {
         **machinery(),
         "model": model.name,
-        "optimizer": type(driven_optimizers(optimizer)[0]).__name__,
+        "optimizer": type(innermost_optimizers(optimizer)[0]).__name__,
         "group_ratios": bench.ratios,
         "snapshot_bytes": bench.snapshot_bytes,
         "options": asdict(options),

@@ -23,8 +23,8 @@ from keras_lr.steering import (
     BorrowedRate,
     SteeredFit,
     all_optimizers,
-    driven_optimizers,
-    held_optimizers,
+    innermost_optimizers,
+    model_optimizers,
     updates_every,
 )
 
@@ -75,7 +75,7 @@ class Workbench:
         self._snapshot = snapshot
         self._needs = loop_needs(model, optimizer, monitor)
         self.loop: Loop = make_loop(model, rate, monitor, self._needs)
-        self._leaves = driven_optimizers(optimizer)
+        self._leaves = innermost_optimizers(optimizer)
         self._borrowed = [stored_rate(leaf) for leaf in self._leaves]
         self._every = updates_every(optimizer)
         # An optimizer that stands between two updates needs fewer batches for its next one.
@@ -194,7 +194,7 @@ class Workbench:
             reseed(self._model, self._seed)
         self.loop.start()
         if self.loop.read(batch_counter(self._leaves[0])) is None:
-            held = held_optimizers(self._model)
+            held = model_optimizers(self._model)
             name = next(name for name, each in held.items() if each is self._optimizer)
             raise ValueError(
                 f"On JAX, fit trains only with optimizers whose variables the model tracks; those "
@@ -202,7 +202,7 @@ class Workbench:
                 f"attribute of the model: self.optimizer_variables = self.{name}.variables."
             )
         if self._steady is None:
-            held = held_optimizers(self._model)
+            held = model_optimizers(self._model)
             self._counted = {name: self._counts(each) for name, each in held.items()}
             self._called = self._calls()
 
@@ -234,7 +234,7 @@ class Workbench:
         Raises:
             ValueError: If the optimizer was not called at all.
         """
-        held = held_optimizers(self._model)
+        held = model_optimizers(self._model)
         before, now = self._counted, {name: self._counts(each) for name, each in held.items()}
         moved = [name for name in held if now[name] != before.get(name)]
         name = next(name for name, each in held.items() if each is self._optimizer)
@@ -375,7 +375,7 @@ def build(model: Any, stream: Any, loop: Loop | None = None) -> None:
                 model.optimizer.build(model.trainable_variables)
         return
     layers_built = layers_are_built(model)
-    others = [each for name, each in held_optimizers(model).items() if name != "optimizer"]
+    others = [each for name, each in model_optimizers(model).items() if name != "optimizer"]
     if loop is not None and not (layers_built and all(each.built for each in others)):
         loop.build(stream)
     elif layers_built and model.optimizer is not None and not model.optimizer.built:

@@ -37,7 +37,7 @@ from keras_lr.rate_search.runner import Data, Runner, current_momentum, has_mome
 from keras_lr.rate_search.split import usual_fraction
 from keras_lr.rate_search.storage import import_optuna
 from keras_lr.rate_search.study import RANGE_TEST, Study, Taken, Trial
-from keras_lr.steering import SteeredFit, driven_optimizers
+from keras_lr.steering import SteeredFit, innermost_optimizers
 
 PATIENCE = 1.0  # seconds between two looks at what other processes do
 ANYWHERE = (1e-5, 1.0, 1e-3)  # ends and centre where the range test has no answer
@@ -389,7 +389,7 @@ class _Campaign:
             self._record.name,
             {
                 "model": model.name,
-                "optimizer": type(driven_optimizers(model.optimizer)[0]).__name__,
+                "optimizer": type(innermost_optimizers(model.optimizer)[0]).__name__,
                 "settable_rate": settable_rate(model.optimizer),
                 "has_momentum": has_momentum(model.optimizer),
                 "rows": self._runner.data.rows,
@@ -463,7 +463,7 @@ def _design(runner: Runner, options: Options, batch_size: int | None) -> Design:
         else:
             also[name] = tuple(values or (POLICIES if name == "policy" else WARMUPS))
     mode = direction_of(model, options.objective) if options.mode == "auto" else options.mode
-    leaf = driven_optimizers(model.optimizer)[0]
+    leaf = innermost_optimizers(model.optimizer)[0]
     return Design(
         options.fine_rounds,
         options.points,

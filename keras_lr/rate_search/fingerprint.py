@@ -14,7 +14,7 @@ from keras_lr._keras.optimizers import stored_rate
 from keras_lr._keras.trainer import compile_arguments
 from keras_lr.loops.data import is_array_data
 from keras_lr.rate_search.described import Description, Unknown, content, digest
-from keras_lr.steering import driven_optimizers
+from keras_lr.steering import innermost_optimizers
 from keras_lr.steering.optimizers import current_rate, rate_ratios
 
 _LOSSES = ("loss", "val_loss")
@@ -114,13 +114,13 @@ def _weights(model: Any) -> str:
 
 def _state(optimizer: Any) -> list[Any]:
     """The variables of an optimizer without its rates, which a schedule has none of."""
-    leaves = [optimizer, *driven_optimizers(optimizer)]
+    leaves = [optimizer, *innermost_optimizers(optimizer)]
     rates = {id(stored_rate(each)) for each in leaves}
     return [each for each in optimizer.variables if id(each) not in rates]
 
 
 def _optimizer(told: Description, model: Any) -> Any:
-    leaves = driven_optimizers(model.optimizer)
+    leaves = innermost_optimizers(model.optimizer)
     ratios = rate_ratios([current_rate(leaf) for leaf in leaves]) if len(leaves) > 1 else ()
     return [
         told.optimizer(model.optimizer),

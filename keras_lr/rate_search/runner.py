@@ -31,7 +31,7 @@ from keras_lr.rate_search.result import cycled
 from keras_lr.rate_search.split import held_out, part
 from keras_lr.schedules import ConstantSchedule
 from keras_lr.schedules.base import as_schedule
-from keras_lr.steering import driven_optimizers, held_optimizers, own_optimizers
+from keras_lr.steering import fit_optimizers, innermost_optimizers, model_optimizers
 from keras_lr.steering.optimizers import current_rate, momentum_names, number, rate_ratios
 
 CHECK_EVERY = 10  # batches between two looks at the loss of a run that may diverge
@@ -364,7 +364,7 @@ def steering_of(model: Any, setting: Setting) -> list[Any]:
     warm_up = [WarmUp(fraction=setting.warmup)] if setting.warmup else []
     if setting.policy == "cosine":
         return [_Cosine(setting.learning_rate, setting.momentum), *warm_up]
-    leaves = driven_optimizers(model.optimizer)
+    leaves = innermost_optimizers(model.optimizer)
     plain = all(isinstance(stored_rate(leaf), keras.Variable) for leaf in leaves)
     if setting.momentum is None and plain:
         ratios = rate_ratios([current_rate(leaf) for leaf in leaves])
@@ -395,18 +395,18 @@ class _Cosine(ScheduleLR):
 
 def settable_rate(optimizer: Any) -> bool:
     """Whether `optimizer.learning_rate` can be assigned: one number, and no schedule."""
-    leaves = driven_optimizers(optimizer)
+    leaves = innermost_optimizers(optimizer)
     return len(leaves) == 1 and isinstance(stored_rate(leaves[0]), keras.Variable)
 
 
 def has_momentum(optimizer: Any) -> bool:
     """Whether every driven optimizer has a momentum above 0."""
-    return all(current_momentum(leaf) for leaf in driven_optimizers(optimizer))
+    return all(current_momentum(leaf) for leaf in innermost_optimizers(optimizer))
 
 
 def current_momentum(optimizer: Any) -> float:
     """The momentum of the first driven optimizer; 0 if it has none."""
-    leaf = driven_optimizers(optimizer)[0]
+    leaf = innermost_optimizers(optimizer)[0]
     names = momentum_names(leaf)
     return float(getattr(leaf, names[0])) if names else 0.0
 
@@ -415,7 +415,7 @@ def _check_optimizer(model: Any) -> None:
     """Refuse a model that a search cannot train at a rate of its own choice."""
     compiled = getattr(model, "optimizer", None)
     check_model(model, compiled, "search")
-    paths = [path for path in own_optimizers(held_optimizers(model)) if path != "optimizer"]
+    paths = [path for path in fit_optimizers(model_optimizers(model)) if path != "optimizer"]
     if compiled is None or paths:
         raise ValueError(
             "search sets the rate of model.optimizer, which must be the only optimizer of the "

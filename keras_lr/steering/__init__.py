@@ -21,9 +21,9 @@ from keras_lr.steering.optimizers import (
     all_optimizers,
     choose_optimizer,
     current_rate,
-    driven_optimizers,
-    held_optimizers,
-    own_optimizers,
+    fit_optimizers,
+    innermost_optimizers,
+    model_optimizers,
     updates_every,
 )
 from keras_lr.steering.policy import Policy
@@ -43,8 +43,8 @@ __all__ = [
     "all_optimizers",
     "choose_optimizer",
     "current_rate",
-    "driven_optimizers",
-    "held_optimizers",
-    "own_optimizers",
+    "innermost_optimizers",
+    "model_optimizers",
+    "fit_optimizers",
     "updates_every",
 ]

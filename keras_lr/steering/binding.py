@@ -15,7 +15,7 @@ class Binding:
     """Binds an optimizer to the curves of a run.
 
     Args:
-        optimizer: One of `driven_optimizers`.
+        optimizer: One of `innermost_optimizers`.
         rule: The composition rule of its rate.
         momentum: The curve of its momentum, or None to leave the momentum unchanged.
         owner: Name of the callback whose schedule replaces the optimizer's own rate; None if

@@ -14,16 +14,16 @@ from keras_lr._keras.reach import is_record, reachable
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 
 
-def driven_optimizers(optimizer: Any) -> list[Any]:
+def innermost_optimizers(optimizer: Any) -> list[Any]:
     """The innermost optimizers: those that a wrapper wraps, or the optimizer itself.
 
     `LossScaleOptimizer` and `MultiOptimizer` have a learning rate that nothing reads; the rates
     that count are those of the optimizers that they wrap.
     """
     if hasattr(optimizer, "inner_optimizer"):
-        return driven_optimizers(optimizer.inner_optimizer)
+        return innermost_optimizers(optimizer.inner_optimizer)
     if hasattr(optimizer, "optimizers"):
-        return [each for part in optimizer.optimizers for each in driven_optimizers(part)]
+        return [each for part in optimizer.optimizers for each in innermost_optimizers(part)]
     return [optimizer]
 
 
@@ -34,7 +34,7 @@ def all_optimizers(optimizer: Any) -> list[Any]:
     return [optimizer] + [inner for part in parts for inner in all_optimizers(part)]
 
 
-def held_optimizers(model: Any) -> dict[str, Any]:
+def model_optimizers(model: Any) -> dict[str, Any]:
     """All optimizers of a model, by their paths in the model.
 
     `model.optimizer` is `"optimizer"`; others are found in attributes, lists, dictionaries and
@@ -59,8 +59,8 @@ def held_optimizers(model: Any) -> dict[str, Any]:
     }
 
 
-def own_optimizers(held: dict[str, Any]) -> dict[str, Any]:
-    """Those of `held_optimizers` that a `fit` of the model may train with.
+def fit_optimizers(held: dict[str, Any]) -> dict[str, Any]:
+    """Those of `model_optimizers` that a `fit` of the model may train with.
 
     A nested model that was compiled itself (a teacher, for example) trains in its own fit.
     """
@@ -81,18 +81,18 @@ def named_optimizer(
 ) -> tuple[str, Any]:
     """The optimizer of a model that `choice` names, or the model's only one.
 
-    Returns its path in `held_optimizers`, and the optimizer.
+    Returns its path in `model_optimizers`, and the optimizer.
 
     Args:
-        choice: A path of `held_optimizers`, the optimizer itself, or None.
+        choice: A path of `model_optimizers`, the optimizer itself, or None.
         whose: The caller, for messages: `"OneCycle"`, `"lr_find"`.
-        held: The result of `held_optimizers`, if the caller has it.
+        held: The result of `model_optimizers`, if the caller has it.
 
     Raises:
         ValueError: If the model does not have this optimizer; or has several, and `choice` is None.
         TypeError: If `choice` is neither a name nor an optimizer.
     """
-    held = held_optimizers(model) if held is None else held
+    held = model_optimizers(model) if held is None else held
     names = ", ".join(held)
     if isinstance(choice, str):
         if choice not in held:
@@ -114,7 +114,7 @@ def named_optimizer(
             f"optimizer must be an optimizer of the model {model.name!r}; got another "
             f"{type(choice).__name__}. The model has: {names or 'none'}."
         )
-    own = own_optimizers(held)
+    own = fit_optimizers(held)
     if not own:
         raise ValueError(
             f"{whose} needs an optimizer; the model {model.name!r} has none. Compile it first."
@@ -130,7 +130,7 @@ def named_optimizer(
 
 def updates_every(optimizer: Any) -> int:
     """Batches per update: `gradient_accumulation_steps`, or 1 without accumulation."""
-    steps = {each.gradient_accumulation_steps or 1 for each in driven_optimizers(optimizer)}
+    steps = {each.gradient_accumulation_steps or 1 for each in innermost_optimizers(optimizer)}
     if len(steps) > 1:
         raise ValueError(
             "All groups of a MultiOptimizer must accumulate the same number of batches; got "
@@ -165,7 +165,7 @@ class BorrowedRate:
 
     def __init__(self, optimizer: Any) -> None:
         self.value: Any = 0.0
-        self._optimizers = driven_optimizers(optimizer)
+        self._optimizers = innermost_optimizers(optimizer)
         self.ratios = rate_ratios([current_rate(each) for each in self._optimizers])
 
     def _read(self, ratio: float) -> Any:
@@ -204,7 +204,7 @@ def check_momentum(optimizer: Any, owner: str) -> None:
     Raises:
         ValueError: If an optimizer has no momentum, or a momentum of 0.
     """
-    for each in driven_optimizers(optimizer):
+    for each in innermost_optimizers(optimizer):
         kind, names = type(each).__name__, momentum_names(each)
         if not names:
             raise ValueError(

@@ -19,7 +19,7 @@ from keras_lr.steering.backends import make_patch
 from keras_lr.steering.backup import Backup
 from keras_lr.steering.epoch_logs import ExtendedList
 from keras_lr.steering.guard import guard_fit
-from keras_lr.steering.optimizers import held_optimizers, named_optimizer
+from keras_lr.steering.optimizers import model_optimizers, named_optimizer
 from keras_lr.steering.policy import Policy
 from keras_lr.steering.run import Run
 from keras_lr.steering.steered_optimizer import SteeredOptimizer
@@ -50,7 +50,7 @@ class SteeredFit:
         self.begun = False
         self.backup = Backup(self.run, self.optimizers, self.policies)
         self._check = UpdateCheck(self.run, self.optimizers)
-        self._held = held_optimizers(model)  # before one of them is borrowed for multipliers
+        self._held = model_optimizers(model)  # before one of them is borrowed for multipliers
         self._of: dict[int, SteeredOptimizer] = {}
         self._settled: int | None = None
         self._described_epoch: int | None = None

@@ -16,7 +16,7 @@ from keras_lr.steering.composition import Length, Plan, Roles, refuse_assigners
 from keras_lr.steering.optimizers import (
     check_momentum,
     current_rate,
-    driven_optimizers,
+    innermost_optimizers,
     rate_ratios,
     updates_every,
 )
@@ -37,7 +37,7 @@ class SteeredOptimizer:
     """An optimizer of a model that callbacks steer; it may be a wrapper.
 
     Attributes:
-        name: The optimizer's path in the model; see `held_optimizers`.
+        name: The optimizer's path in the model; see `model_optimizers`.
         policies: The callbacks that steer it.
         roles: Which of them does what.
         bindings: One for each inner optimizer that has a rate.
@@ -76,7 +76,7 @@ class SteeredOptimizer:
             check_momentum(self.optimizer, name)
         self.policies.append(policy)
         if self.name == "optimizer":  # the only one that Keras's callbacks use
-            compiled = next(map(schedule_of, driven_optimizers(self.optimizer)), None)
+            compiled = next(map(schedule_of, innermost_optimizers(self.optimizer)), None)
             owner = self.roles.owner("schedule") or compiled
             refuse_assigners(callbacks, owner, policy.roles)
         policy.plan(self._run.length(0, self.every))  # refuses now what would fail later
@@ -89,7 +89,7 @@ class SteeredOptimizer:
                 no earlier process has saved it.
         """
         batches = self._run.first_batches
-        optimizers = driven_optimizers(self.optimizer)
+        optimizers = innermost_optimizers(self.optimizer)
         counters = [int(number(batch_counter(each))) for each in optimizers]
         if begun_at is None:
             begun_at = counters[0] - batches

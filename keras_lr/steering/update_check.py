@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_lr._keras.optimizers import counters, number
 from keras_lr.steering.backends.jax import place_in_state
-from keras_lr.steering.optimizers import all_optimizers, held_optimizers
+from keras_lr.steering.optimizers import all_optimizers, model_optimizers
 from keras_lr.steering.run import Run
 from keras_lr.steering.steered_optimizer import SteeredOptimizer
 
@@ -77,7 +77,7 @@ def _counters_of(optimizer: Any) -> list[Any]:
 
 def _no_update(model: Any, steered: SteeredOptimizer) -> str:
     whose = " and ".join(dict.fromkeys(type(each).__name__ for each in steered.policies))
-    held = [each for each in held_optimizers(model) if each != steered.name]
+    held = [each for each in model_optimizers(model) if each != steered.name]
     way_out = (
         f"Pass optimizer={held[0]!r}, or another optimizer of the model: {', '.join(held)}."
         if held

@@ -21,7 +21,7 @@ class FieldModel:
         data: Returns `x` and `y` as `fit` takes them: NumPy arrays made from a seed.
         batch_size: Rows of a batch, as `fit` takes it.
         fit_options: Further arguments of `fit`.
-        optimizer: Name of the optimizer to steer, as `held_optimizers` has it.
+        optimizer: Name of the optimizer to steer, as `model_optimizers` has it.
         others: Names of the other optimizers that train a part of the model.
         choose: Whether the model holds several optimizers, so that the name has to be given.
         monitor: The log to judge by.
