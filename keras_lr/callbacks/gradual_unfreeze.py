@@ -76,8 +76,8 @@ class GradualUnfreeze(SteeringCallback):
         self._frozen: list[FrozenStatistics] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
-        held = fit_optimizers(model_optimizers(self._unsynced_model))
-        others = [name for name in held if name != "optimizer"]
+        names = fit_optimizers(model_optimizers(self._unsynced_model))
+        others = [name for name in names if name != "optimizer"]
         if others:
             raise ValueError(
                 "GradualUnfreeze needs a model with one optimizer; "

@@ -139,12 +139,12 @@ class Account:
                 own_updates = binding.counter() // self.every + updates - now
             else:
                 own_updates = counts[:, index] // self.every
-            held: Any = 1.0
+            variable: Any = 1.0
             if binding.own_counts:
-                held = number(binding.own_rate()) if own is None else own[:, index]
+                variable = number(binding.own_rate()) if own is None else own[:, index]
             rule, scales = binding.rule, self._scales_at(updates, index)
             values = rule.values(
-                updates, np.maximum(own_updates, 0), held, scales, warmed_up=warmed_up
+                updates, np.maximum(own_updates, 0), variable, scales, warmed_up=warmed_up
             )
             result.append(values)
         return result
@@ -214,7 +214,7 @@ class Account:
         names = [binding.optimizer.name for binding in self.bindings]
         rates = dict(zip(names, self.rates(updates, own[call], counts), strict=True))
         momenta = self.momenta(updates)
-        if momenta is None and (held := momentum_names(self.bindings[0].optimizer)):
-            value = float(getattr(self.bindings[0].optimizer, held[0]))
+        if momenta is None and (attributes := momentum_names(self.bindings[0].optimizer)):
+            value = float(getattr(self.bindings[0].optimizer, attributes[0]))
             momenta = np.full(len(updates), value)
         return UsedRates(updates, rates, momenta)

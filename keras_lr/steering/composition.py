@@ -245,7 +245,7 @@ def refuse_assigners(callbacks: Iterable[Any], owner: str | None, roles: Iterabl
 
     Args:
         callbacks: All callbacks of the fit.
-        owner: The callback or schedule that sets the rate; None if a variable holds the rate.
+        owner: The callback or schedule that sets the rate; None if the rate is a variable.
         roles: The roles of our callback.
 
     Raises:

@@ -59,14 +59,14 @@ def model_optimizers(model: Any) -> dict[str, Any]:
     }
 
 
-def fit_optimizers(held: dict[str, Any]) -> dict[str, Any]:
+def fit_optimizers(optimizers: dict[str, Any]) -> dict[str, Any]:
     """Those of `model_optimizers` that a `fit` of the model may train with.
 
     A nested model that was compiled itself (a teacher, for example) trains in its own fit.
     """
     return {
         path: each
-        for path, each in held.items()
+        for path, each in optimizers.items()
         if path == "optimizer" or path.rpartition(".")[2] != "optimizer"
     }
 
@@ -77,7 +77,7 @@ def choose_optimizer(model: Any, choice: Any, whose: str) -> Any:
 
 
 def named_optimizer(
-    model: Any, choice: Any, whose: str, held: dict[str, Any] | None = None
+    model: Any, choice: Any, whose: str, optimizers: dict[str, Any] | None = None
 ) -> tuple[str, Any]:
     """The optimizer of a model that `choice` names, or the model's only one.
 
@@ -86,35 +86,35 @@ def named_optimizer(
     Args:
         choice: A path of `model_optimizers`, the optimizer itself, or None.
         whose: The caller, for messages: `"OneCycle"`, `"lr_find"`.
-        held: The result of `model_optimizers`, if the caller has it.
+        optimizers: The result of `model_optimizers`, if the caller has it.
 
     Raises:
         ValueError: If the model does not have this optimizer; or has several, and `choice` is None.
         TypeError: If `choice` is neither a name nor an optimizer.
     """
-    held = model_optimizers(model) if held is None else held
-    names = ", ".join(held)
+    optimizers = model_optimizers(model) if optimizers is None else optimizers
+    names = ", ".join(optimizers)
     if isinstance(choice, str):
-        if choice not in held:
+        if choice not in optimizers:
             raise ValueError(
                 f"optimizer must name an optimizer of the model {model.name!r}; got {choice!r}. "
                 f"The model has: {names or 'none'}."
             )
-        return choice, held[choice]
+        return choice, optimizers[choice]
     if choice is not None:
         if not isinstance(choice, keras.optimizers.Optimizer):
             raise TypeError(
                 "optimizer must be an optimizer of the model, or its name in the model; got "
                 f"{choice!r}."
             )
-        for path, each in held.items():
+        for path, each in optimizers.items():
             if any(part is choice for part in all_optimizers(each)):
                 return path, each
         raise ValueError(
             f"optimizer must be an optimizer of the model {model.name!r}; got another "
             f"{type(choice).__name__}. The model has: {names or 'none'}."
         )
-    own = fit_optimizers(held)
+    own = fit_optimizers(optimizers)
     if not own:
         raise ValueError(
             f"{whose} needs an optimizer; the model {model.name!r} has none. Compile it first."
@@ -122,8 +122,8 @@ def named_optimizer(
     if len(own) > 1:
         first = next(name for name in reversed(own) if name != "optimizer")
         raise ValueError(
-            f"The model {model.name!r} has several optimizers: {', '.join(own)}. Choose the one "
-            f"for {whose}, for example optimizer={first!r}."
+            f"The model {model.name!r} has several optimizers: {', '.join(own)}. Choose one "
+            f"for {whose}: pass optimizer={first!r}."
         )
     return next(iter(own.items()))
 

@@ -15,7 +15,7 @@ class Run:
     Attributes:
         model: The model.
         by_hand: Whether a loop of the user calls the callbacks, instead of `fit`.
-        params: What Keras tells callbacks about the fit: `epochs` and `steps`.
+        params: The `params` of callbacks in Keras: `epochs` and `steps`.
         first_epoch: The epoch that this process begins with.
         first_batches: Batches that an earlier process has trained.
         patch: The patched train function; None before the first epoch.
@@ -30,7 +30,7 @@ class Run:
         self.patch: TrainFunctionPatch | None = None
 
     def start(self, params: dict[str, Any]) -> None:
-        """Take over what Keras tells callbacks when the training begins."""
+        """Set `params`, when the training begins."""
         self.params = params
         self.by_hand = fits_running(self.model) == 0
 
@@ -58,7 +58,7 @@ class Run:
         return Length((start_batch % every + epochs * steps) // every, epochs)
 
     def synchronise(self) -> None:
-        """Write JAX's training state to the variables, which hold no values during an epoch."""
+        """Write JAX's training state to the variables, which have no values during an epoch."""
         synchronise = getattr(self.model, "jax_state_sync", None)
         if synchronise is not None:
             synchronise()

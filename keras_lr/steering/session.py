@@ -50,7 +50,7 @@ class SteeredFit:
         self.begun = False
         self.backup = Backup(self.run, self.optimizers, self.policies)
         self._check = UpdateCheck(self.run, self.optimizers)
-        self._held = model_optimizers(model)  # before one of them is borrowed for multipliers
+        self._all = model_optimizers(model)  # before one of them is borrowed for multipliers
         self._of: dict[int, SteeredOptimizer] = {}
         self._settled: int | None = None
         self._described_epoch: int | None = None
@@ -113,7 +113,7 @@ class SteeredFit:
             ValueError: If another callback has its role, or it cannot steer its optimizer.
         """
         whose = type(policy).__name__
-        name, optimizer = named_optimizer(self.model, policy.optimizer, whose, self._held)
+        name, optimizer = named_optimizer(self.model, policy.optimizer, whose, self._all)
         if name not in self.optimizers:
             self.optimizers[name] = SteeredOptimizer(self.run, name, optimizer)
         steered = self.optimizers[name]

@@ -77,10 +77,10 @@ def _counters_of(optimizer: Any) -> list[Any]:
 
 def _no_update(model: Any, steered: SteeredOptimizer) -> str:
     whose = " and ".join(dict.fromkeys(type(each).__name__ for each in steered.policies))
-    held = [each for each in model_optimizers(model) if each != steered.name]
+    others = [each for each in model_optimizers(model) if each != steered.name]
     way_out = (
-        f"Pass optimizer={held[0]!r}, or another optimizer of the model: {', '.join(held)}."
-        if held
+        f"Pass optimizer={others[0]!r}, or another optimizer of the model: {', '.join(others)}."
+        if others
         else "Check that the model has trainable weights, and which optimizer its train_step uses."
     )
     return (
