@@ -12,7 +12,7 @@ from keras_lr._keras.optimizers import stored_rate, velocities
 from keras_lr._util import checks
 from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.optimizers.modified import Modified, check_linear, registered
-from keras_lr.steering.replaced_attributes import SteeredRate
+from keras_lr.steering.binding import SteeredRate
 
 _BETA_OF_GRADIENTS = 1e-3  # the paper's, for SGD and SGDN
 _BETA_OF_NORMALISED_STEPS = 1e-7  # the paper's, for Adam

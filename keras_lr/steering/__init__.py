@@ -8,10 +8,10 @@
     backup             the state that a resumed run needs
     backends/          the patched train function, one file a backend
     optimizers         the optimizers of a model: which there are, their rates and momenta
+    binding            an optimizer and its curves, and how it reads them
 
-`binding` joins an optimizer to its curves, and `replaced_attributes` is how it reads them. `run`
-counts batches, `guard` knows when a `fit` ends, `update_check` refuses an optimizer that makes no
-update, and `epoch_logs` writes the rate to the logs.
+`run` counts batches, `guard` knows when a `fit` ends, `update_check` refuses an optimizer that
+makes no update, and `epoch_logs` writes the rate to the logs.
 """
 
 from keras_lr.steering.accounting import UsedRates

@@ -1,14 +1,20 @@
-"""An optimizer, and the curves of its rate and its momentum in one run."""
+"""An optimizer, the curves of its rate and its momentum in one run, and how it reads them.
+
+A callable replaces the rate of the optimizer. The momentum is a Python number, which a graph would
+compile as a constant; a variable with a computed value replaces it. The assignment uses
+`object.__setattr__`: see `keras_lr._keras.optimizers`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 
 from keras_lr._keras.optimizers import batch_counter, number, stored_rate
 from keras_lr.steering.composition import Factor, RateRule
-from keras_lr.steering.replaced_attributes import ReplacedAttributes
 
 
 class Binding:
@@ -89,3 +95,146 @@ def schedule_of(optimizer: Any) -> str | None:
     own = stored_rate(optimizer)
     schedule = keras.optimizers.schedules.LearningRateSchedule
     return type(own).__name__ if isinstance(own, schedule) else None
+
+
+class SteeredRate:
+    """Replaces the learning rate of an optimizer while a run steers it.
+
+    The optimizer's update reads the composed rate. All other code reads the optimizer's variable,
+    which is one factor of it. So a callback that reads the rate, scales it and assigns it
+    (Keras's `LearningRateScheduler`, `ReduceLROnPlateau`) changes that factor and no other. If a
+    schedule sets the rate, nothing can be assigned, and all code reads the composed rate.
+
+    Args:
+        own: The optimizer's own variable, schedule or callable.
+        read: Returns the composed rate.
+        owner: The callback whose schedule sets the rate; None if there is none.
+        updating: Whether the optimizer is in the middle of an update.
+    """
+
+    def __init__(
+        self,
+        own: Any,
+        read: Callable[[], Any],
+        owner: str | None,
+        updating: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._own = own
+        self._read = read
+        self._owner = owner
+        self._updating = updating
+
+    def __call__(self) -> Any:
+        writable = self._owner is None and hasattr(self._own, "assign")
+        return self._own if writable and not self._updating() else self._read()
+
+    def assign(self, value: Any) -> None:
+        if self._owner is not None:
+            raise ValueError(
+                f"{self._owner} sets the learning rate of this fit; an assignment of {value} "
+                "would be lost. Use one of the two."
+            )
+        if not hasattr(self._own, "assign"):
+            raise TypeError(
+                "The optimizer was compiled with a schedule, which has no value to set; got "
+                f"{value}. Compile it with a number, or use keras_lr's callbacks."
+            )
+        self._own.assign(value)
+
+
+class SteeredMomentum(keras.Variable):
+    """A momentum that the graph computes: read-only, neither tracked nor saved.
+
+    Optimizers compare their momentum with 0 while the graph is traced; the comparison uses the
+    number that this variable replaces.
+    """
+
+    def __init__(self, base: float, read: Callable[[], Any]) -> None:
+        super().__init__(base, dtype="float32", trainable=False)
+        self._base = base
+        self._read = read
+
+    @property
+    def value(self) -> Any:
+        # Keras's constructor reads the value before `_read` is set.
+        read = self.__dict__.get("_read")
+        return super().value if read is None else read()
+
+    def __ne__(self, other: Any) -> Any:
+        return self._base != other
+
+    def __gt__(self, other: Any) -> Any:
+        return self._base > other
+
+    def __eq__(self, other: Any) -> Any:
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+class ReplacedAttributes:
+    """The replaced attributes of an optimizer; `release` restores the original ones.
+
+    Meanwhile `get_config` returns the config of the original optimizer, so that plain Keras can
+    load a model that is saved in the middle of a run.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = optimizer
+        self._own: dict[str, Any] = {}
+        self._put: dict[str, Any] = {}
+        self._updates = 0  # that run now; each replica may run one
+
+    def updating(self) -> bool:
+        """Whether an update of the optimizer, or a training step of its model, is running."""
+        return self._updates > 0
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Within the block a training step runs, which may read the rate of its update."""
+        self._updates += 1
+        try:
+            yield
+        finally:
+            self._updates -= 1
+
+    def put(self, name: str, value: Any) -> None:
+        """Replace an attribute of the optimizer."""
+        if not self._own:
+            object.__setattr__(self.optimizer, "get_config", self._get_config)
+            object.__setattr__(self.optimizer, "apply", self._apply)
+        self._own.setdefault(name, getattr(self.optimizer, name))
+        self._put[name] = value
+        object.__setattr__(self.optimizer, name, value)
+
+    def release(self) -> None:
+        """Restore the original attributes."""
+        if not self._own:
+            return
+        object.__delattr__(self.optimizer, "get_config")
+        object.__delattr__(self.optimizer, "apply")
+        for name, value in self._own.items():
+            if getattr(self.optimizer, name) is self._put[name]:  # no other code has set it since
+                object.__setattr__(self.optimizer, name, value)
+        self._own.clear()
+        self._put.clear()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block the optimizer has its original attributes."""
+        put = dict(self._put)
+        self.release()
+        try:
+            yield
+        finally:
+            for name, value in put.items():
+                self.put(name, value)
+
+    def _get_config(self) -> dict[str, Any]:
+        with self.paused():
+            config: dict[str, Any] = self.optimizer.get_config()
+        return config
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        with self.in_step():
+            return type(self.optimizer).apply(self.optimizer, *args, **kwargs)

@@ -12,9 +12,8 @@ import numpy as np
 from keras import ops
 
 from keras_lr._keras.optimizers import RATE, number
-from keras_lr.steering.binding import Binding
+from keras_lr.steering.binding import Binding, SteeredMomentum, SteeredRate
 from keras_lr.steering.optimizers import momentum_names
-from keras_lr.steering.replaced_attributes import SteeredMomentum, SteeredRate
 
 
 class TrainFunctionPatch:

@@ -15,9 +15,8 @@ from keras import ops
 from keras_lr._keras.optimizers import RATE
 from keras_lr._keras.trainer import torch_compiles
 from keras_lr.steering.backends.base import TrainFunctionPatch, follows_counter
-from keras_lr.steering.binding import Binding
+from keras_lr.steering.binding import Binding, SteeredRate
 from keras_lr.steering.optimizers import momentum_names
-from keras_lr.steering.replaced_attributes import SteeredRate
 
 _BLOCK = 256
 
