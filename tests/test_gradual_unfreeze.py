@@ -193,7 +193,7 @@ def batches():
     ("groups", "message"),
     [
         (["head", "nobody"], "No trainable variable matches 'nobody'"),
-        (["body|block.*|norm2", "block1"], "one group; got two for .*block1.*: groups 0 and 1"),
+        (["body|block.*|norm2", "block1"], "one group of GradualUnfreeze; got groups 0 and 1 for .*block1"),
     ],
 )
 def test_bad_groups_are_known_when_training_begins(groups, message):
@@ -214,7 +214,7 @@ def test_data_of_unknown_length_are_refused():
     [
         (("head",), TypeError, "a list of groups"),
         (([],), ValueError, "trains from the start"),
-        (([[]],), TypeError, "A group must be"),
+        (([[]],), TypeError, "A group must have"),
         (([3],), TypeError, "A group must be"),
         ((["head"], 0), ValueError, "epochs_per_group must be an integer of at least 1"),
         ((["head"], 1, "yes"), TypeError, "statistics must be True or False"),

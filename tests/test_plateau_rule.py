@@ -620,7 +620,7 @@ def test_a_negative_growth_patience_is_refused():
 
 
 def test_a_relative_margin_of_the_whole_value_is_refused():
-    with pytest.raises(ValueError, match="min_delta must be below 1 .* got 1.0. It is a share"):
+    with pytest.raises(ValueError, match="min_delta must be below 1 .* got 1.0. It is a fraction"):
         PlateauRule(min_delta=1.0, threshold_mode="rel")
     assert PlateauRule(min_delta=1.0).min_delta == 1.0
 

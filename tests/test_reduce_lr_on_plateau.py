@@ -111,7 +111,7 @@ def test_groups_are_scaled_alike_within_bounds_of_their_own():
 
 def test_bounds_must_be_one_for_each_group():
     plateau = keras_lr.ReduceLROnPlateau("loss", min_lr=[0.1, 0.2, 0.3])
-    with pytest.raises(ValueError, match="one for each optimizer; got 3 of them, and the model"):
+    with pytest.raises(ValueError, match="one for each optimizer; got 3 numbers for 2 optimizers"):
         fit(network(groups()), plateau)
 
 
