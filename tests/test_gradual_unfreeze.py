@@ -193,7 +193,7 @@ def batches():
     ("groups", "message"),
     [
         (["head", "nobody"], "No trainable variable matches 'nobody'"),
-        (["body|block.*|norm2", "block1"], "one group of GradualUnfreeze; got groups 0 and 1 for .*block1"),
+        (["body|block.*|norm2", "block1"], "got groups 0 and 1 for .*block1"),
     ],
 )
 def test_bad_groups_are_known_when_training_begins(groups, message):
