@@ -110,7 +110,7 @@ class OneCycle(SteeringCallback):
         if None not in (self.total_steps, length.total) and self.total_steps != length.total:
             warnings.warn(
                 f"OneCycle should end with the training; got total_steps={self.total_steps}, and "
-                f"this fit makes {length.total} updates. Leave total_steps out to follow fit.",
+                f"this fit makes {length.total} updates. Omit total_steps to follow fit.",
                 UserWarning,
                 stacklevel=2,
             )

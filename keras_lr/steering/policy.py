@@ -30,29 +30,36 @@ class Policy(Callback):
     watches = False
     retraces = False
 
+    # Comments instead of docstrings, which the API reference would show for every callback.
+
+    # The curves of this callback, for a run of this length.
     def plan(self, length: Length) -> Plan:
-        """The curves of this callback, for a run of this length."""
         return Plan()
 
+    # The arguments that make the same plan for a run of any other length.
     def follows(self, length: Length) -> dict[str, Any]:
-        """The arguments that make the same plan for a run of any other length."""
         return {}
 
+    # Warn if the callback does not suit a run of this length.
     def check(self, length: Length) -> None:
-        """Warn if the callback does not suit a run of this length."""
+        pass
 
+    # Prepare for the run; called once, when its length is known.
     def begin(self, length: Length) -> None:
-        """Prepare for the run; called once, when its length is known."""
+        pass
 
+    # Act at the end of an epoch.
     def judge(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Act at the end of an epoch."""
+        pass
 
+    # The state that a resumed run needs: JSON values, and lists of arrays.
     def remember(self) -> dict[str, Any]:
-        """The state that a resumed run needs: JSON values, and lists of arrays."""
         return {}
 
+    # Restore the state that `remember` returned in the interrupted process.
     def recall(self, memory: dict[str, Any]) -> None:
-        """Restore the state that `remember` returned in the interrupted process."""
+        pass
 
+    # Undo the changes to the model; also called when a `fit` was interrupted.
     def leave(self) -> None:
-        """Undo the changes to the model; also called when a `fit` was interrupted."""
+        pass
