@@ -27,7 +27,7 @@ from keras_lr.loops.data import (
     stream,
     take_rows,
 )
-from keras_lr.loops.sent import Sent, overrides_fit, sent_by_fit
+from keras_lr.loops.overridden_fit import FitArguments, overrides_fit, passed_to_keras
 from keras_lr.range_test.checks import check_kinds, first_not_finite, scale_hints
 from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
@@ -290,8 +290,8 @@ def as_fit_sends(
     """
     names = {"sample_weight": data.sample_weight, "steps_per_epoch": data.steps_per_epoch}
     size = data.fit_options.get("batch_size")
-    given = Sent(data.x, data.y, validation_data, size, {**names, **data.fit_options})
-    with sent_by_fit(data.model, given) as sent:
+    given = FitArguments(data.x, data.y, validation_data, size, {**names, **data.fit_options})
+    with passed_to_keras(data.model, given) as sent:
         options = {name: value for name, value in sent.options.items() if name not in names}
         sent_data = TrainingData(
             data.model,

@@ -23,7 +23,7 @@ from keras_lr._util.interrupts import check
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
 from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.loops.data import is_array_data, take_rows
-from keras_lr.loops.sent import overrides_fit
+from keras_lr.loops.overridden_fit import overrides_fit
 from keras_lr.range_test import RangeTest, lr_find
 from keras_lr.range_test.find import TrainingData, as_fit_sends, check_model
 from keras_lr.range_test.workbench import build
