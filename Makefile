@@ -1,5 +1,6 @@
 # make demo   a real range test on a real model, from a bare machine (python3 >= 3.10)
 # make test   lint, types, and the suite on the three backends and on the lowest versions
+# make nightly   whether keras-nightly still has the private parts of Keras that we use; never fails
 # make bench  remake the tables of measurements (hours); BENCH=suggestion for some of them
 # make docs   the API reference, from the docstrings: build/docs/index.html
 # make examples   run the examples; BACKEND=torch on another backend
@@ -19,7 +20,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 TEST_ENV := OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 MPLBACKEND=agg
 SOURCES := keras_lr cli tests examples $(wildcard benchmarks)
 
-.PHONY: help demo test lint format suite lowest bench docs examples notebook clean
+.PHONY: help demo test lint format suite lowest nightly bench docs examples notebook clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -52,7 +53,7 @@ demo: $(VENV)/.package $(VENV)/.demo
 		--plot demo/digits.png --save demo/digits.json
 	@echo "The picture is demo/digits.png, the curve demo/digits.json."
 
-test: lint suite lowest
+test: lint suite lowest nightly
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)
@@ -88,14 +89,29 @@ lowest: $(VENV)/.lowest
 	PYTHONPATH="$(CURDIR)/$(VENV)/lowest" $(RUN) $(TEST_ENV) KERAS_BACKEND=torch \
 		$(BIN)/python -m pytest -q -n $(JOBS) $(NOT_LOWEST:%=--ignore-glob='tests/%')
 
+# A look ahead, which the result of `make test` does not depend on: the newest keras-nightly may
+# have lost a private part that keras_lr/_keras uses. It is installed anew each time.
+nightly: $(VENV)/.test
+	@echo "== the private parts of Keras, on keras-nightly"
+	@rm -rf $(VENV)/nightly
+	@if $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --pre \
+			--retries 1 --target $(VENV)/nightly keras-nightly; then \
+		for backend in $(BACKENDS); do \
+			PYTHONPATH="$(CURDIR)/$(VENV)/nightly" $(RUN) $(TEST_ENV) KERAS_BACKEND=$$backend \
+				$(BIN)/python -m pytest -q tests/test_keras_private.py \
+				|| echo "keras-nightly fails on $$backend; this does not fail the build."; \
+		done; \
+	else \
+		echo "keras-nightly cannot be installed here: not tested."; \
+	fi
+
 bench: $(VENV)/.bench
 	$(RUN) $(BIN)/python benchmarks/tables.py $(BENCH)
 
-# keras_lr.preview and keras_lr.search are functions; the modules of these names are private.
 docs: $(VENV)/.test
 	PDOC_ALLOW_EXEC=1 $(RUN) $(TEST_ENV) KERAS_BACKEND=jax $(BIN)/python -m pdoc --docformat google \
 		--no-show-source --no-include-undocumented --template-directory docs/reference \
-		-o build/docs keras_lr '!keras_lr.preview' '!keras_lr.search'
+		-o build/docs keras_lr
 
 # They write to demo/.
 examples: $(VENV)/.test
