@@ -56,7 +56,10 @@ _FOREIGN = frozenset(
 # The walk does not enter Python's own classes, except containers of a program's objects.
 _OPEN = frozenset({"builtins", "collections", "functools", "types", "queue", "__main__"})
 # Callbacks, range tests and searches have state of their own, which is not the model's.
-_OURS = ("keras_lr.callbacks", "keras_lr.steering", "keras_lr.range_test", "keras_lr.rate_search")
+_OURS = (
+    *("keras_lr._keras", "keras_lr.callbacks", "keras_lr.steering", "keras_lr.range_test"),
+    "keras_lr.rate_search",
+)
 _TORCH_PARTS = ("torch.optim", "torch.amp", "torch.cuda.amp")
 _THREADS = frozenset({"_thread", "threading", "multiprocessing", "socket", "_queue", "queue"})
 # Functions of these packages are not searched for the global variables that they use.

@@ -83,10 +83,7 @@ class PythonState:
                 self._kept.append(_Kept(value, True))
                 if isinstance(value, Tracker):
                     self._kept.extend(_Kept(ids, True) for ids in value.stored_ids.values())
-            elif (kept.structural or name in kept.fixed) and name not in (
-                "_buffers",
-                "_parameters",
-            ):
+            elif (kept.structural or name in kept.fixed) and name not in _TENSORS_OF_TORCH:
                 structure.add(id(value))
 
     def rewind(self) -> None:
