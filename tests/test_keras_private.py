@@ -136,13 +136,15 @@ class Source:
         for node in ast.walk(self.tree):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+                if getattr(node, "level", 0):
+                    prefix = f"keras_lr_cli.{prefix}"  # relative imports are in cli/ only
                 for each in node.names:
                     self.imports[each.asname or each.name] = prefix + each.name
 
     def is_of_others(self, node: ast.Attribute) -> bool:
         """Whether an attribute is one of torch, TensorFlow, JAX ...: `torch._foreach_add_`."""
         root = self.imports.get(ast.unparse(node.value).split(".")[0], "keras")
-        return root.split(".")[0] not in ("keras", "keras_lr", "")
+        return root.split(".")[0] not in ("keras", "keras_lr", "keras_lr_cli")
 
 
 def is_private(name: str) -> bool:
