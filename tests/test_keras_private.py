@@ -6,6 +6,7 @@ A change of Keras shows here first, by name. Nothing outside `_keras` may use a 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import inspect
@@ -28,6 +29,8 @@ class Row(NamedTuple):
     of: str  # an example below, or a module of Keras
     breaks: str  # what does not work without it
     backend: str = ""  # where it exists; "" for all
+    since: tuple[int, int] = (0, 0)  # the first version of Keras with it
+    until: tuple[int, int] = (99, 0)  # the last one
 
 
 ROWS = [
@@ -61,7 +64,8 @@ ROWS = [
     Row("_compile_loss", "model", "building the loss; reusing a compiled loop"),
     Row("_compile_metrics", "model", "building the metrics; reusing a compiled loop"),
     Row("_compile_config", "model", "the fingerprint of a search; telling records from optimizers"),
-    Row("_should_torch_compile", "model", "choosing the table of rates on eager torch", "torch"),
+    Row("_should_torch_compile", "model", "rates on torch.compile", "torch", until=(3, 15)),
+    Row("_use_torch_compile", "model", "rates on torch.compile", "torch", since=(3, 16)),
     Row("_autoconvert_optionals", "model", "batches without a sample weight", "tensorflow"),
     Row("_use_cached_eval_dataset", "source", "models that override evaluate"),
     Row("reduce_per_replica", "keras.src.backend.tensorflow.trainer", "training", "tensorflow"),
@@ -174,7 +178,8 @@ def names_of_class(kind: type) -> frozenset[str]:
     for each in kind.__mro__:
         if each.__module__.startswith("keras."):
             found |= vars(each).keys()
-            found |= assigned(ast.parse(textwrap.dedent(inspect.getsource(each))))
+            with contextlib.suppress(OSError):  # a class that no statement defines
+                found |= assigned(ast.parse(textwrap.dedent(inspect.getsource(each))))
     if issubclass(kind, keras.optimizers.Optimizer):
         found |= names_in("optimizers/base_optimizer.py", "backend/*/optimizer.py")
         found |= names_in("backend/torch/optimizers/torch_*optimizer.py")
@@ -491,4 +496,7 @@ def make_model_in_fit() -> Any:
 def test_keras_has(row):
     if row.backend and row.backend != keras.backend.backend():
         pytest.skip(f"is there on {row.backend} only")
+    version = tuple(map(int, keras.__version__.split(".")[:2]))
+    if not row.since <= version <= row.until:
+        pytest.skip(f"is there in other versions of Keras than {keras.__version__}")
     assert hasattr(example(row.of), row.name), f"Without it: {row.breaks}"
