@@ -31,7 +31,7 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
     plot = given.get("--plot")
     if plot and plot.rpartition(".")[2].lower() not in PICTURES:
         raise BadInput(
-            f"--plot {plot} must be a picture: .{', .'.join(PICTURES[:3])} or a similar one."
+            f"--plot {plot} must end in .{', .'.join(PICTURES[:3])} or another picture format."
         )
     if len({os.path.realpath(path) for path in given.values()}) < len(given):
         raise BadInput(f"{' and '.join(given)} name the same file.")

@@ -3,13 +3,17 @@
 import importlib.util
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from databases import postgres as postgres
 from databases import storage as storage
 
-CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache"
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".pytest_cache"
+# Tests share the damaged files and the full disks of benchmarks/faults.
+sys.path += [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "faults")]
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch with several workers thrashes otherwise

@@ -272,7 +272,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch
     monkeypatch.setattr(keras_lr, "preview", lambda *_: pytest.fail("the work began"))
     (tmp_path / "folder.csv").mkdir()
     for option, path, message in (
-        ("--plot", tmp_path / "rates.txt", "must end in one of .png"),
+        ("--plot", tmp_path / "rates.txt", "must end in .png, .svg"),
         ("--plot", tmp_path / "none" / "rates.png", "does not exist"),
         ("--csv", tmp_path / "none" / "rates.csv", "does not exist"),
         ("--csv", tmp_path / "folder.csv", "is a folder"),

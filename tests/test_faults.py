@@ -3,21 +3,18 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import command_line
+import disks
 import keras
 import numpy as np
 import pytest
+import readers
 
 import keras_lr
 from keras_lr._util.files import atomic_write
 from keras_lr_cli.errors import RunFailed
 from keras_lr_cli.outputs import tell
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "faults"))
-import disks
-import readers
 
 pytestmark = pytest.mark.once
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")

@@ -6,21 +6,17 @@
 import json
 import random
 import sqlite3
-import sys
-from pathlib import Path
 
+import fuzz
 import keras
 import numpy as np
 import pytest
+import readers
+from mutations import INSIDE, damaged
 
 import keras_lr
 from keras_lr.range_test.confirm import Confirmation
 from keras_lr_cli import startup
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "faults"))
-import fuzz
-import readers
-from mutations import INSIDE, damaged
 
 pytestmark = pytest.mark.once
 

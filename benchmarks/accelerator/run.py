@@ -36,8 +36,9 @@ from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
-sys.path.append(str(FOLDER.parent / "speed"))
+sys.path += [str(FOLDER.parent), str(FOLDER.parent / "speed")]
 
+from blocks import block  # noqa: E402
 from figures import BACKENDS, grid  # noqa: E402
 
 RESULT = FOLDER / "result.json"
@@ -364,7 +365,7 @@ def main() -> None:
             todo = jobs(list(names))
             options.out = options.out or RESULT
         measured(todo, result, options)
-    print(f"<!-- begin accelerator -->\n{tables(result)}<!-- end accelerator -->")
+    print(block("accelerator", tables(result)))
     if options.dry_run and result["failures"]:
         sys.exit(1)
 

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import runs
+from blocks import block
 
 from keras_lr.diagnosis import NAMES, diagnose
 from keras_lr.diagnosis.result import SEVERITIES
@@ -98,11 +99,7 @@ def blocks(name: str, judged: list[tuple[runs.Run, Any]]) -> str:
     made = [(name, lines)]
     if name.endswith("held-out"):
         made.append((f"{name}-short", [sentence]))
-    return "\n".join(
-        line
-        for block, text in made
-        for line in (f"<!-- begin {block} -->", *text, f"<!-- end {block} -->")
-    )
+    return "\n".join(block(*each) for each in made)
 
 
 def fixture(judged: list[tuple[runs.Run, Any]]) -> str:

@@ -16,6 +16,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
+
 HERE = Path(__file__).resolve().parent
 PARTS = {
     "fuzz": ("Damaged files", ["--trials", "20"]),
@@ -88,8 +92,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         texts = {part: measured(part, folder, given.quick) for part in PARTS}
     told = "\n".join(f"### {PARTS[part][0]}\n\n{text}" for part, text in texts.items())
-    print(f"<!-- begin faults -->\n{told}<!-- end faults -->\n")
-    print(f"<!-- begin faults-short -->\n{short(texts)}<!-- end faults-short -->")
+    print(block("faults", told))
+    print(block("faults-short", short(texts)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,11 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
 
 STEPS, ROWS = 4, 16
 
@@ -105,22 +110,23 @@ def main():
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     fit, find = (in_a_process(what, options.weights) for what in ("fit", "lr_find"))
     state = fit["state"]
-    print(f"<!-- begin memory-{backend} -->")
-    print(f"| {backend}, {options.weights:,.0f} weights | `fit` | `lr_find` | difference |")
-    print("| --- | --- | --- | --- |")
+    lines = [
+        f"| {backend}, {options.weights:,.0f} weights | `fit` | `lr_find` | difference |",
+        "| --- | --- | --- | --- |",
+    ]
     rows = [("peak of resident memory", "resident")]
     if backend == "jax":
         rows.append(("peak of live arrays", "arrays"))
     for title, name in rows:
         ours, theirs = find[name] / state, fit[name] / state
-        print(f"| {title} | {theirs:.2f} | {ours:.2f} | {ours - theirs:+.2f} |")
+        lines.append(f"| {title} | {theirs:.2f} | {ours:.2f} | {ours - theirs:+.2f} |")
     if backend == "jax":
         first, found, again, last = (
             each / state for each in in_a_process("both", options.weights)["live"]
         )
-        print(f"| live arrays after each, in one process | {first:.3f} | {found:.3f} | |")
-        print(f"| and after each once more | {again:.3f} | {last:.3f} | |")
-    print(f"<!-- end memory-{backend} -->")
+        lines.append(f"| live arrays after each, in one process | {first:.3f} | {found:.3f} | |")
+        lines.append(f"| and after each once more | {again:.3f} | {last:.3f} | |")
+    print(block(f"memory-{backend}", lines))
 
 
 if __name__ == "__main__":

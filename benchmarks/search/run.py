@@ -36,6 +36,10 @@ import keras_lr
 from keras_lr.rate_search.plan import Job, Setting
 from keras_lr.rate_search.runner import Data, Runner
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
+
 EPOCHS = 5
 SEEDS = (100, 101, 102)
 GRID = 10 ** np.arange(-5, 0.76, 0.25)
@@ -190,7 +194,7 @@ NAMED = {
 }
 
 
-def block(results: list[dict[str, Any]]) -> str:
+def table(results: list[dict[str, Any]]) -> str:
     """The table of the README."""
     lines = [
         f"| {keras.backend.backend()} | median | mean | worst | cost in epochs |",
@@ -207,7 +211,7 @@ def block(results: list[dict[str, Any]]) -> str:
         "",
         f"The interval of the search held the best rate of the grid in {held} of {len(results)}.",
     ]
-    return "\n".join(["<!-- begin search -->", *lines, "<!-- end search -->"])
+    return block("search", lines)
 
 
 def main() -> None:
@@ -217,7 +221,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()
     if options.read:
-        print(block([result for path in options.read for result in json.loads(path.read_text())]))
+        print(table([result for path in options.read for result in json.loads(path.read_text())]))
         return
     results = []
     for seed, parts in itertools.product(options.seeds, TASKS):
@@ -229,7 +233,7 @@ def main() -> None:
         print(f"{result['task']:<26} {shown}  ({seconds:.0f} s)", file=sys.stderr, flush=True)
         if options.save:
             options.save.write_text(json.dumps(results, indent=1) + "\n")
-    print(block(results))
+    print(table(results))
 
 
 if __name__ == "__main__":

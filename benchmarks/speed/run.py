@@ -26,6 +26,10 @@ from typing import Any
 
 from figures import BACKENDS, EMPTY, Row, full, grid, quartiles, short, table
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
+
 FOLDER = Path(__file__).resolve().parent
 PARTS = {
     "range-test": ("range_test.py", "--repeats 2 --firsts 1 --models mlp"),
@@ -184,7 +188,7 @@ def main() -> None:
         folder = options.results or Path(scratch)
         found = results(folder, options.part, options.backend, options.quick)
     for name, text in blocks(Figures(found)).items():
-        print(f"<!-- begin {name} -->\n{text}<!-- end {name} -->\n")
+        print(block(name, text))
 
 
 if __name__ == "__main__":

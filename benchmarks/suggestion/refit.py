@@ -27,12 +27,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from run import block, figure, with_interval
+from run import figure, with_interval
 from runs import LENGTHS, Trained, trained
 from scores import judged, over_tasks
 from tasks import TASKS, Task
 
 from keras_lr.range_test import rules
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
 
 CHOICES = {
     "SHARE": (0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.2),

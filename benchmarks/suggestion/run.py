@@ -46,6 +46,10 @@ from keras_lr.range_test.confirm import confirm
 from keras_lr.range_test.rules import NoSuggestion, suggest
 from keras_lr.range_test.stopping import moving_average
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
+
 QUICK = (0, 2, 6, 10, 13, 20, 27, 29)
 KERAS = {"sgd": "SGD", "momentum": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"}
 KERAS |= {"rmsprop": "RMSprop", "adagrad": "Adagrad", "lion": "Lion"}
@@ -133,10 +137,6 @@ def row(name: str, scores: Scores, *, all_of_it: bool) -> str:
         cells += [figure(value) for value in regret.mean(axis=(0, 1))]
         cells += [f"{scores.silent.mean():.0%}"]
     return "| " + " | ".join([*cells, f"{scores.steps.mean():.0f}"]) + " |"
-
-
-def block(name: str, lines: list[str]) -> str:
-    return "\n".join([f"<!-- begin {name} -->", *lines, f"<!-- end {name} -->"])
 
 
 def labelled(key: Key) -> str:
