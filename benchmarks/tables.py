@@ -31,11 +31,13 @@ SCRIPTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", nargs="*", help=f"of {', '.join(SCRIPTS)}; all without")
+    parser.add_argument("name", nargs="*", help=f"of {', '.join(SCRIPTS)}; all by default")
     names = parser.parse_args().name or list(SCRIPTS)
     unknown = sorted(set(names) - set(SCRIPTS))
     if unknown:
-        parser.error(f"No script makes {', '.join(unknown)}. There are: {', '.join(SCRIPTS)}.")
+        parser.error(
+            f"There is no script {', '.join(unknown)}; the scripts are: {', '.join(SCRIPTS)}."
+        )
     for name in names:
         print(f"{name}: {SCRIPTS[name]}", file=sys.stderr)
         run = subprocess.run(

@@ -1,13 +1,13 @@
-"""How much memory `lr_find` needs beside `fit`, in copies of the weights and the optimizer's slots.
+"""Measure the memory of `lr_find` beside that of `fit`, in copies of the weights and slots.
 
     KERAS_BACKEND=jax python benchmarks/memory/range_test.py              # 100 million weights
     KERAS_BACKEND=torch python benchmarks/memory/range_test.py --weights 1e6
 
-Four square Dense layers under Adam: weights and slots are three times the weights. `fit` and
-`lr_find` run in a fresh process each. The peak is that of the process's resident memory, less what
-it held before the model was made; on JAX also that of the live arrays, sampled whenever a batch is
-drawn. The last rows are the live arrays of one process that does both, which must not grow.
-The host's memory is measured, so that the numbers mean something where the model is on the CPU.
+Four square Dense layers under Adam: weights and slots take three times the memory of the weights.
+`fit` and `lr_find` run in a fresh process each. The peak is the resident memory of the process,
+minus what it held before the model was made; on JAX also the peak of the live arrays, sampled at
+each batch. The last rows are the live arrays of one process that runs both, which must not grow.
+It measures host memory, so the numbers are meaningful if the model is on the CPU.
 
 Prints a Markdown table. Needs about 5 times the memory of weights and slots.
 """
@@ -31,7 +31,7 @@ STEPS, ROWS = 4, 16
 
 
 def resident():
-    """Largest resident memory of this process so far, in bytes."""
+    """Peak resident memory of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -49,7 +49,7 @@ def live():
 
 
 def measured(what, weights):
-    """Runs in a process of its own: `what` is "fit", "lr_find" or "both"."""
+    """Runs in its own process: `what` is "fit", "lr_find" or "both"."""
     import keras
     import numpy as np
 
