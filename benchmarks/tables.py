@@ -48,9 +48,9 @@ def main() -> None:
             cwd=ROOT,
         )
         made = blocks(run.stdout)
-        unknown = set(made).difference(*(blocks(page.read_text("utf-8")) for page in PAGES))
-        if unknown or not made:
-            sys.exit(f"No page has these blocks of {name}: {sorted(unknown)}\n{run.stdout}")
+        missing = set(made).difference(*(blocks(page.read_text("utf-8")) for page in PAGES))
+        if missing or not made:
+            sys.exit(f"No page has these blocks of {name}: {sorted(missing)}\n{run.stdout}")
         for page in PAGES:
             page.write_text(replaced(page.read_text("utf-8"), made), "utf-8")
 

@@ -1,4 +1,4 @@
-"""The marks between which measurements stand in the pages, and what puts them there."""
+"""The marks around measurements in the pages, and the code that replaces them."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Data as users have it: files, folders, functions, and what is wrong with them."""
+"""Data as users have it: files, folders, functions, and errors in them."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Terminals of any width, completion in the shell, and what is shown while one waits."""
+"""Terminals of any width, completion in the shell, and messages during long work."""
 
 import io
 import sys
@@ -19,7 +19,7 @@ def files(tmp_path_factory):
 
 
 def widest(text):
-    """The longest line of what is no Python to paste."""
+    """The longest line that is not Python to paste."""
     return max(len(line) for line in text.partition("In Python:")[0].splitlines())
 
 

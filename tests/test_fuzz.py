@@ -1,6 +1,6 @@
-"""A slice of `benchmarks/faults/fuzz.py`, and each file that went wrong there once.
+"""A part of `benchmarks/faults/fuzz.py`, and each file that once went wrong there.
 
-`test_cli_fuzz.py` does the same for models and their data by way of the command.
+`test_cli_fuzz.py` does the same for models and their data through the command.
 """
 
 import json
@@ -149,7 +149,7 @@ def test_lr_logger_drops_the_row_that_a_killed_run_was_writing(tmp_path, torn):
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
-    """A search that has ended, as its SQLite file."""
+    """The SQLite file of a finished search."""
     return READERS["search, SQLite"].make(tmp_path_factory.mktemp("search")).read_bytes()
 
 

@@ -208,7 +208,7 @@ def _make_parquet(folder: Path) -> Path:
 
 def _make_images(ending: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        """A class with one image beside three with a good one; the damage is to the first."""
+        """A class with one image beside three valid ones; the damage is to the first."""
         from PIL import Image
 
         _saved("good_images.keras", (12, 12, 3))(folder)

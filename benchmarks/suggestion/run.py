@@ -38,7 +38,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from peers import OURS, PEERS, Answer, fetch
-from runs import LENGTHS, Lab, Trained, trained
+from runs import LENGTHS, Trained, Trainer, trained
 from scores import GRID, judged, over_tasks
 from tasks import TASKS
 
@@ -80,7 +80,7 @@ def answers(found: Trained, seed: int) -> dict[Key, Answer]:
             given[name, steps] = peer(*ramps[seed])
     ramp = found.ramps[100][seed]
     try:
-        seen = confirm(Lab(found.runner, seed), *ramp.recorded())
+        seen = confirm(Trainer(found.runner, seed), *ramp.recorded())
         rate = suggest(*ramp.recorded(), confirmation=seen).learning_rate
         given[CONFIRMED, 100] = Answer(rate, ramp.trained() + seen.cost)
     except NoSuggestion:
