@@ -84,24 +84,24 @@ def start(
     return backend
 
 
-def _choose(asked: str | None) -> str:
+def _choose(requested: str | None) -> str:
     by = "--backend"
-    if asked is None:
-        asked, by = os.environ.get("KERAS_BACKEND") or None, "KERAS_BACKEND"
+    if requested is None:
+        requested, by = os.environ.get("KERAS_BACKEND") or None, "KERAS_BACKEND"
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
     if not installed:
         choices = ", or ".join(INSTALL.values())
         raise BadInput(f"No backend of Keras is installed; install one: {choices}.")
-    if asked is not None:
-        if asked not in BACKENDS:
+    if requested is not None:
+        if requested not in BACKENDS:
             names = ", ".join(BACKENDS)
-            raise BadInput(f"{by} must be one of {names}; got {asked}.")
-        if asked not in installed:
+            raise BadInput(f"{by} must be one of {names}; got {requested}.")
+        if requested not in installed:
             raise BadInput(
-                f"{by} is {asked}, which is not installed: {INSTALL[asked]}, "
+                f"{by} is {requested}, which is not installed: {INSTALL[requested]}, "
                 f"or use {' or '.join(installed)}."
             )
-        return asked
+        return requested
     usual = _backend_of_settings()
     if usual in installed:
         return usual
@@ -110,10 +110,10 @@ def _choose(asked: str | None) -> str:
 
 
 def _choose_to_compute(preferred: str) -> str:
-    asked = os.environ.get("KERAS_BACKEND") or None
-    if asked == "numpy":
-        return asked
-    return preferred if asked is None and importlib.util.find_spec("jax") else _choose(None)
+    requested = os.environ.get("KERAS_BACKEND") or None
+    if requested == "numpy":
+        return requested
+    return preferred if requested is None and importlib.util.find_spec("jax") else _choose(None)
 
 
 def _backend_of_settings() -> str:

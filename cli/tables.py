@@ -228,7 +228,7 @@ def _features(table: Any, path: str, model: Any) -> Any:
     if len(inputs) == 1 and inputs[0].dtype == "string" and len(table.columns) == 1:
         return _column(pd, table[table.columns[0]], inputs[0], path)
     _refuse_text(pd, table, path)
-    return _as_model_wants(table.to_numpy(dtype="float32"), inputs)
+    return _reshaped(table.to_numpy(dtype="float32"), inputs)
 
 
 def _column(pd: Any, column: Any, tensor: Any, path: str) -> Any:
@@ -292,7 +292,7 @@ def _quoted(name: str) -> str:
     return f'"{name}"' if "," in name or " " in name else name
 
 
-def _as_model_wants(x: Any, inputs: Sequence[Any]) -> Any:
+def _reshaped(x: Any, inputs: Sequence[Any]) -> Any:
     """Reshape each row to the input of the model, if it is an image written as one row."""
     if len(inputs) != 1 or len(inputs[0].shape) <= 2 or None in inputs[0].shape[1:]:
         return x

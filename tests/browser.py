@@ -41,7 +41,7 @@ TIMEOUT = 60.0
 
 
 def chromium() -> str:
-    """The path of Chromium; without it the test is skipped, or fails if the environment requires it."""
+    """The path of Chromium. Without it, skip the test, or fail if KERAS_LR_REQUIRE_CHROMIUM=1."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         why = f"no Chromium on PATH; looked for {', '.join(NAMES)}"
