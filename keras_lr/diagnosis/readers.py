@@ -240,9 +240,8 @@ def _from_csv(text: str, path: str) -> Log:
     for number, row in rows[1:]:
         cells = [cell.strip() for cell in row]
         if cells == header or (len(cells) == len(header) and not any(map(_is_number, cells))):
-            if any(role_of(name) for name in cells) and all(
-                cells
-            ):  # a run was appended, with CSVLogger(append=True)
+            # The header again: CSVLogger(append=True) appended a run.
+            if any(role_of(name) for name in cells) and all(cells):
                 header = cells
                 restarts.append(len(found))
                 continue

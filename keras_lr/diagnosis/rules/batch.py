@@ -21,7 +21,7 @@ __all__ = ["batch_size_changed", "no_warm_up"]
 
 
 def no_warm_up(case: Case) -> Finding | None:
-    """A large batch that starts near the maximum rate, and a loss that rises or is lost early."""
+    """A large batch that starts near the maximum rate, and a loss that rises early or is not finite."""
     log, loss, rate = case.log, case.loss, case.rate
     size = log.batch_size
     if size is None or not size[0] >= LARGE_BATCH or len(loss) < 3:
