@@ -21,7 +21,7 @@ __all__ = ["batch_size_changed", "no_warm_up"]
 
 
 def no_warm_up(case: Case) -> Finding | None:
-    """A large batch that starts near the maximum rate, and a loss that rises early or is not finite."""
+    """A large batch that starts near the maximum rate, and a loss that rises early."""
     log, loss, rate = case.log, case.loss, case.rate
     size = log.batch_size
     if size is None or not size[0] >= LARGE_BATCH or len(loss) < 3:
