@@ -14,7 +14,7 @@ __all__ = ["diagnose"]
 
 
 @click.command(
-    short_help="Find problems of a training run in its LOG.",
+    short_help="Diagnose a training run from its LOG.",
     epilog="Example: keras-lr diagnose training.csv --batch-size 256",
 )
 @click.argument("log", metavar="LOG")
@@ -29,7 +29,7 @@ __all__ = ["diagnose"]
 )
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Planned number of epochs.")
 @click.option(
-    "--untrained-loss", type=float, metavar="X", help="Loss before training, such as ln 10."
+    "--untrained-loss", type=float, metavar="X", help="Loss before training; ln(10) for 10 classes."
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 on an error or a warning.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object only.")
@@ -46,7 +46,7 @@ def diagnose(
     quiet: bool,
     show: bool,
 ) -> None:
-    """Find problems of a training run in its LOG, with evidence and advice.
+    """Diagnose a training run from its LOG, with evidence and advice.
 
     \b
     LOG is one of
