@@ -40,9 +40,7 @@ def schedule_ended_early(case: Case) -> Finding | None:
     )
     advice = "Make the schedule as long as the run: its steps are epochs times batches per epoch."
     severity = "hint" if case.converged else "warning"
-    if _in_steps(
-        rate[: begin + 1]
-    ):  # a plateau callback, which does not know the length of the run
+    if _in_steps(rate[: begin + 1]):  # a plateau callback does not know the length of the run
         advice = "Stop the run there, or cut the rate less: use a larger factor or a min_lr."
         severity = "hint"
     return case.span("schedule-ended-early", severity, evidence, advice, begin, last)
