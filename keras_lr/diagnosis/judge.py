@@ -103,7 +103,7 @@ def _with_options(
         changes["batch_size"] = column
     rows = set(log.restarts)
     for epoch in restarts:
-        epoch = checks.count("a restart", epoch, 0)
+        epoch = checks.count("an epoch of restarts", epoch, 0)
         later = np.flatnonzero(log.positions >= epoch)
         if not later.size:
             raise ValueError(
