@@ -20,7 +20,7 @@ REAL = json.loads(LOGS.read_text()) if LOGS.exists() else []
 once = pytest.mark.once
 
 EPOCHS = np.arange(30)
-LEARNING = 0.1 + 2.0 * np.exp(-EPOCHS / 5)  # bends, and comes to 0.1
+LEARNING = 0.1 + 2.0 * np.exp(-EPOCHS / 5)  # an exponential fall to 0.1
 WOBBLE = np.where(EPOCHS % 2, 1.0, -1.0)  # standard deviation 1, the worst case of noise
 
 
@@ -41,7 +41,7 @@ def silent(log, **options):
 
 @once
 @pytest.mark.parametrize("run", REAL, ids=lambda run: f"{run['way']}-{run['data']}-{run['setup']}")
-def test_real_runs_are_judged_right(run):
+def test_real_runs_are_judged_correctly(run):
     said = diagnose(run["log"], **run["options"])
     if run["way"] == "healthy":
         assert not said, said
@@ -74,7 +74,7 @@ def test_the_unit_of_the_loss_does_not_matter(factor):
 
 
 @once
-def test_a_curve_that_learns_is_nothing():
+def test_a_healthy_curve_gives_no_finding():
     silent({"loss": LEARNING, "val_loss": LEARNING + 0.05})
     silent({"loss": LEARNING - 1.0, "val_loss": LEARNING - 0.9})  # a loss may be negative
     assert str(diagnose({"loss": LEARNING})).startswith("No problems found in 30 epochs.\n")
@@ -107,35 +107,35 @@ def test_diverged():
     assert "rose from 0.1 to 1.6" in finding.evidence
     assert "Limit the rate to about 0.1." in finding.advice
     found({"loss": [1.0, 3.0, 9.0]}, "diverged")
-    found({"loss": [1.0, 0.8, 0.5, 0.6, 80.0]}, "diverged")  # one leap is enough
+    found({"loss": [1.0, 0.8, 0.5, 0.6, 80.0]}, "diverged")  # one very large loss is enough
     found({"loss": [2.0, 1.0, 0.5, 0.2, 0.1, 0.4, 0.9, 1.4, 1.7]}, "diverged")
     found({"loss": [-1.0, -2.0, -3.0, 4.0, 60.0, 900.0]}, "diverged")
     silent({"loss": [1.0, 0.8, 0.6, 0.7, 0.65]})
 
 
 @once
-def test_rate_too_high_oscillates():
+def test_rate_too_high_with_oscillations():
     wild = LEARNING * np.exp(0.3 * WOBBLE)
     finding = found({"loss": wild, "learning_rate": [0.3] * 30}, "rate-too-high")
     assert finding.severity == "warning"
     assert "The loss oscillates by" in finding.evidence
     assert "a third of the rate, 0.1," in finding.advice
     silent({"loss": LEARNING * np.exp(0.02 * WOBBLE), "val_loss": LEARNING})
-    falling = np.exp(-EPOCHS / 22) * np.exp(0.06 * WOBBLE)  # falls by more than it is shaken
+    falling = np.exp(-EPOCHS / 22) * np.exp(0.06 * WOBBLE)  # the fall exceeds the noise
     silent({"loss": falling})
     assert found({"loss": 0.5 + 0.1 * falling / falling[0] + 0.2 * WOBBLE}, "rate-too-high")
-    rate = np.where(EPOCHS < 20, 0.3, 0.01)  # a schedule takes the noise away
+    rate = np.where(EPOCHS < 20, 0.3, 0.01)  # a schedule removes the noise
     loss = np.where(EPOCHS < 20, wild, 0.04 * LEARNING[20] / LEARNING)
     assert "rate-too-high" not in diagnose({"loss": loss, "learning_rate": rate}).names
 
 
 @once
-def test_rate_too_high_kills():
+def test_rate_too_high_with_a_constant_loss():
     dead = [14.0, 14.4] + [14.5] * 12
     finding = found({"loss": dead}, "rate-too-high")
     assert (finding.first, finding.last) == (2, 13)
     assert "constant at 14.5 (to five digits) from epoch 2 on" in finding.evidence
-    done = [1.0, 0.5, 0.2] + [0.1] * 12  # learned, and then nothing moves: no death
+    done = [1.0, 0.5, 0.2] + [0.1] * 12  # has learned before it is constant
     assert "rate-too-high" not in diagnose({"loss": done}).names
 
 
@@ -161,9 +161,9 @@ def test_rate_too_low():
     assert "from 2 in epoch 0 to 1.71 in epoch 29" in finding.evidence
     assert "by 0.01 per epoch at the start and 0.01 at the end" in finding.evidence
     assert "ten times the rate, 0.0001." in finding.advice
-    ramp = np.linspace(0.0, 1e-3, 30)  # a warm-up all the way is a schedule
+    ramp = np.linspace(0.0, 1e-3, 30)  # a warm-up over the whole run
     silent({"loss": straight, "learning_rate": ramp, "val_loss": straight})
-    half = 2.0 * 0.5 ** (EPOCHS / 8)  # falls by as much, but bends
+    half = 2.0 * 0.5 ** (EPOCHS / 8)  # the same fall, but exponential
     silent({"loss": half, "val_loss": half})
 
 
@@ -177,7 +177,7 @@ def test_plateau():
     assert "keras_lr.ReduceLROnPlateau" in finding.advice
     never = found({"loss": 2.3 + 0.001 * WOBBLE}, "plateau")
     assert never.first == 0 and "keras-lr find" in never.advice
-    silent({"loss": 0.02 * loss, "metric": loss, "accuracy": [0.99] * 30})  # nothing to gain
+    silent({"loss": 0.02 * loss, "metric": loss, "accuracy": [0.99] * 30})  # converged
     short = np.concatenate([LEARNING[:20], LEARNING[19] + 0.01 * WOBBLE[:5]])
     silent({"loss": short})  # as early stopping ends a run
 
@@ -206,10 +206,10 @@ def test_underfitting():
     for other in (
         {"accuracy": [0.95] * 30},
         {"val_loss": loss + 0.4},
-        {"learning_rate": np.where(EPOCHS < 5, 0.1, 0.001)},  # its rate holds it still
+        {"learning_rate": np.where(EPOCHS < 5, 0.1, 0.001)},  # plateaus because of its rate
     ):
         assert "underfitting" not in diagnose({**log, **other}).names
-    assert "underfitting" not in diagnose({"loss": loss}).names  # not to be told
+    assert "underfitting" not in diagnose({"loss": loss}).names  # cannot be judged
 
 
 @once
@@ -266,8 +266,10 @@ def test_never_decayed():
     finding = found(log, "never-decayed")
     assert "only to 98%: from 0.1 in epoch 0 to 0.0977 in epoch 29" in finding.evidence
     silent(log, total_epochs=300)  # it was stopped
-    silent({**log, "learning_rate": [0.1] * 30})  # a constant rate that does
-    silent({**log, "learning_rate": np.where(EPOCHS < 20, 0.1, 0.05)})  # a callback's one cut
+    silent({**log, "learning_rate": [0.1] * 30})  # a constant rate that works
+    silent(
+        {**log, "learning_rate": np.where(EPOCHS < 20, 0.1, 0.05)}
+    )  # one reduction by a callback
     flat = {"loss": 1.0 + np.exp(-EPOCHS / 2) + 0.03 * WOBBLE, "learning_rate": [0.1] * 30}
     assert "The rate stays at 0.1" in found(flat, "never-decayed").evidence
     warm = np.minimum(0.1, 0.02 * (EPOCHS + 1))
@@ -301,7 +303,7 @@ def test_batch_size_changed():
     column = {**log, "batch_size": [32] * 12 + [128] * 18}
     assert found(column, "batch-size-changed") == finding
     grown = np.where(EPOCHS < 12, 0.1, 0.2)
-    silent({**column, "learning_rate": grown})  # by the root, as for Adam
+    silent({**column, "learning_rate": grown})  # square-root scaling, as for Adam
     silent({**log, "batch_size": [32] * 30})
     assert found({**column, "learning_rate": [None] * 30}, "batch-size-changed").severity == "hint"
 
@@ -318,7 +320,7 @@ def test_batch_size_shows_in_the_updates():
 
 @once
 def test_rules_look_at_the_last_run_only():
-    """A run that began anew in the same file is judged for itself."""
+    """A run that restarted with new weights in the same file is judged alone."""
     log = {"epoch": [*range(30), *range(30)], "loss": [*LEARNING, *(2.1 - 0.01 * EPOCHS)]}
     said = diagnose(log)
     assert set(said.names) == {"spikes-after-restart", "rate-too-low"}
@@ -326,11 +328,11 @@ def test_rules_look_at_the_last_run_only():
     silent({**lost, "loss": [*lost["loss"], *LEARNING]})
 
 
-# The answer
+# The result
 
 
 @once
-def test_what_cannot_be_judged_is_named():
+def test_missing_columns_are_listed_as_not_judged():
     said = diagnose({"loss": [2.0, 1.0, 0.5]})
     told = "\n".join(said.not_judged)
     for words in ("3 epochs; at least 6", "no validation loss", "no learning rate", "batch size"):
@@ -340,7 +342,7 @@ def test_what_cannot_be_judged_is_named():
 
 
 @once
-def test_the_worst_comes_first_and_text_and_dictionary_have_it_all():
+def test_findings_are_sorted_and_complete_as_text_and_dictionary():
     log = {
         "loss": [2.0, 1.0, 0.5, 0.4, 0.9, 3.0, 20.0, 300.0],
         "learning_rate": [0.1] * 8,
@@ -384,7 +386,7 @@ def test_options_out_of_range_are_refused(options, error, words):
 
 
 @once
-def test_strange_curves_are_judged_without_a_hitch():
+def test_strange_curves_raise_no_error():
     rng = np.random.default_rng(0)
     curves = [
         np.zeros(20),
@@ -418,7 +420,7 @@ def test_the_examples_run():
         assert doctest.testmod(module).failed == 0
 
 
-# Runs made to fail here, by way of the files that Keras writes
+# Runs made to fail here, read from the files of Keras
 
 
 def task():

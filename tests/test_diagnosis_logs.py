@@ -202,12 +202,12 @@ def test_the_plainest_of_two_columns_counts():
     np.testing.assert_array_equal(read(both).loss, [2.0, 1.0])
 
 
-# Rows that do not lie side by side
+# Columns with values in different rows
 
 
 @pytest.mark.once
 def test_losses_of_batches_are_averaged_between_held_out_losses(tmp_path):
-    """Lightning's CSVLogger: rows of some batches, and of each epoch's end, with empty cells."""
+    """Lightning's CSVLogger: rows of batches and of epoch ends, with empty cells."""
     text = "epoch,step,train_loss,val_loss\n"
     for epoch in range(4):
         for batch in range(5):
@@ -390,7 +390,7 @@ def test_the_last_line_of_a_killed_run_is_left_out(tmp_path):
 
 @pytest.mark.once
 def test_damaged_files_are_read_or_refused_in_one_line(tmp_path):
-    """Bytes changed, dropped and doubled at random: an answer or a sentence, never a traceback."""
+    """Randomly changed, dropped and repeated bytes give a result or a ValueError."""
     chance = random.Random(0)
     sources = [table().encode(), table(";").encode(), json.dumps(ROWS).encode()]
     path = tmp_path / "log.csv"
@@ -433,7 +433,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(tmp_path):
     ],
 )
 def test_reading_takes_a_time_linear_in_the_file(tmp_path, rows, least):
-    """Four times the text takes less than eight times as long."""
+    """Four times the text takes less than eight times the time."""
 
     def seconds(count):
         path = tmp_path / f"{count}.csv"
