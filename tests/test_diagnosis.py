@@ -267,9 +267,7 @@ def test_never_decayed():
     assert "only to 98%: from 0.1 in epoch 0 to 0.0977 in epoch 29" in finding.evidence
     silent(log, total_epochs=300)  # it was stopped
     silent({**log, "learning_rate": [0.1] * 30})  # a constant rate that works
-    silent(
-        {**log, "learning_rate": np.where(EPOCHS < 20, 0.1, 0.05)}
-    )  # one reduction by a callback
+    silent({**log, "learning_rate": np.where(EPOCHS < 20, 0.1, 0.05)})  # one reduction
     flat = {"loss": 1.0 + np.exp(-EPOCHS / 2) + 0.03 * WOBBLE, "learning_rate": [0.1] * 30}
     assert "The rate stays at 0.1" in found(flat, "never-decayed").evidence
     warm = np.minimum(0.1, 0.02 * (EPOCHS + 1))
