@@ -188,7 +188,7 @@ POLICIES = {
         [
             _rate("--max-lr", "Rate of the flat part."),
             _factor("--pct-start", "Share of the run that is flat.", 0.75),
-            _factor("--div-final", "Ends at the largest rate over this.", 1e5),
+            _factor("--final-div-factor", "Ends at the largest rate over this.", 1e5),
         ],
         length="total_steps",
         warms_up=True,
@@ -289,7 +289,7 @@ POLICIES = {
     ),
     "wsd": Policy(
         CURVES,
-        "WarmupStableDecaySchedule",
+        "WarmUpStableDecaySchedule",
         "Warm up, stay, and decay at the end.",
         "--max-lr 0.001 --warmup-steps 100",
         [

@@ -228,7 +228,10 @@ def test_bars_are_not_drawn_where_they_cannot_be_encoded(encoding):
         ("one-cycle --max-lr 1 --steps 0", "steps must be an integer of at least 1; got 0."),
         ("one-cycle --max-lr 1 --steps 99999999", "steps must be at most 16777216"),
         ("cyclic --base-lr 1 --max-lr .1 --step-size 9", "base_lr must not be above max_lr"),
-        ("wsd --max-lr 1 --steps 9 --warmup-steps 9", "must fit into total_steps; got 9 + 1 of 9."),
+        (
+            "wsd --max-lr 1 --steps 9 --warmup-steps 9",
+            "at most total_steps; got 9 + 1 and total_steps=9",
+        ),
         ("cosine --initial-learning-rate -1", "must be finite and at least 0; got -1 at step 0."),
         ("exponential --initial-learning-rate 1 --decay-rate nan --decay-steps 9", "got nan at"),
         ("cosine --initial-learning-rate 1 --decay-steps 0", "`decay_steps` must be > 0"),

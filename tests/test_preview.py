@@ -226,7 +226,7 @@ def test_preview_warns_where_fit_warns_in_the_same_words(make):
 def test_a_stack_without_a_rate_asks_for_one(callback):
     name = type(callback).__name__
     with pytest.raises(
-        ValueError, match=f"brings a rate of its own; got {name}. Pass learning_rate"
+        ValueError, match=f"include a rate or a schedule; got {name}. Pass learning_rate"
     ):
         preview([callback], 3)
 
@@ -239,10 +239,10 @@ def test_a_stack_without_a_rate_asks_for_one(callback):
         (True, {}, r"policy must be a rate, .*got True"),
         ([0.1, None], {}, r"policy must be a rate, .*got None"),
         (-0.1, {}, r"policy must be a finite number of at least 0; got -0.1"),
-        (0.1, {"learning_rate": "fast"}, r"got 2 of them|learning_rate must be"),
+        (0.1, {"learning_rate": "fast"}, r"got 2\.|learning_rate must be"),
         ([], {"learning_rate": "fast"}, r"learning_rate must be a number or a Learn.*'fast'"),
-        ([0.1, 0.2], {}, r"one rate or schedule of its own; got 2 of them"),
-        (0.1, {"learning_rate": 0.2}, r"one rate or schedule of its own; got 2 of them"),
+        ([0.1, 0.2], {}, r"only one rate or schedule; got 2\."),
+        (0.1, {"learning_rate": 0.2}, r"only one rate or schedule; got 2\."),
         ([], {}, r"got an empty list"),
         (0.1, {"steps": 0}, r"steps must be an integer of at least 1; got 0"),
         (0.1, {"steps": 2.5}, r"steps must be an integer of at least 1; got 2.5"),
@@ -250,11 +250,11 @@ def test_a_stack_without_a_rate_asks_for_one(callback):
         (0.1, {"epochs": 0}, r"epochs must be an integer of at least 1; got 0"),
         (0.1, {"momentum": 1.0}, r"momentum must be .*below 1; got 1.0"),
         (keras_lr.OneCycle(0.1), {"momentum": 0.0}, r"OneCycle cannot cycle a momentum that is 0"),
-        (keras_lr.LRFinder(), {}, r"LRFinder ends its fit before anything is trained"),
+        (keras_lr.LRFinder(), {}, r"LRFinder stops fit before the model is trained"),
         (
             keras.callbacks.LambdaCallback(),
             {"learning_rate": 0.1},
-            r"callback of your own .*got LambdaCallback\. Leave it out",
+            r"a custom callback; got LambdaCallback\. Leave it out",
         ),
         (
             keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),
@@ -388,7 +388,7 @@ def points(policy, steps, **options):
             [(0, "start"), (299, "highest"), (598, "next phase"), (999, "lowest, end")],
         ),
         (
-            schedules.WarmupStableDecaySchedule(0.1, 1000, 100, 200),
+            schedules.WarmUpStableDecaySchedule(0.1, 1000, 100, 200),
             1000,
             [
                 (0, "start, lowest"),
@@ -663,6 +663,30 @@ def test_plot_of_a_long_run_keeps_every_extreme_and_few_points():
     assert len(line.get_xdata()) < 5000
     assert {0, 99_999} | spikes <= set(line.get_xdata())
     np.testing.assert_array_equal(line.get_ydata(), rates[line.get_xdata()])
+
+
+@once
+def test_saving_returns_the_path(tmp_path):
+    shown = preview(0.1, 4)
+    assert shown.to_csv(str(tmp_path / "rates.csv")) == tmp_path / "rates.csv"
+    assert save_preview_plot(shown, str(tmp_path / "rates.png")) == tmp_path / "rates.png"
+
+
+@once
+@pytest.mark.parametrize("name", ["log", "unicode"])
+def test_flags_of_text_and_plot_are_checked_by_value(name):
+    shown = preview(0.1, 4)
+    with pytest.raises(TypeError, match=f"{name} must be True or False; got 'no'"):
+        shown.to_text(**{name: "no"})
+    with pytest.raises(TypeError, match="log must be True or False; got 'no'"):
+        shown.plot(log="no")
+
+
+@once
+def test_the_package_and_the_function_live_side_by_side():
+    package = importlib.import_module("keras_lr.schedule_preview")
+    assert (package.preview, package.Preview) == (keras_lr.preview, keras_lr.Preview)
+    assert keras_lr.schedule_preview is package
 
 
 @once

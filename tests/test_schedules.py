@@ -29,7 +29,7 @@ from keras_lr.schedules import (
     SlantedTriangularSchedule,
     StepDecaySchedule,
     WarmUpSchedule,
-    WarmupStableDecaySchedule,
+    WarmUpStableDecaySchedule,
     scale_lr,
 )
 from keras_lr.schedules.base import as_schedule, evaluate
@@ -128,8 +128,8 @@ def test_after_its_end_a_schedule_keeps_its_last_rate():
         (OneCycleSchedule(0.1, 9), 0.1 / 25 / 1e4),
         (OneCycleSchedule(0.1, 9, three_phase=True), 0.1 / 25 / 1e4),
         (SlantedTriangularSchedule(0.8, 9, ratio=8), 0.1),
-        (FlatCosineSchedule(0.1, 9, div_final=100), 1e-3),
-        (WarmupStableDecaySchedule(0.1, 9, min_lr=0.02), 0.02),
+        (FlatCosineSchedule(0.1, 9, final_div_factor=100), 1e-3),
+        (WarmUpStableDecaySchedule(0.1, 9, min_lr=0.02), 0.02),
         (ExponentialRampSchedule(0.1, 10.0, 9), 10.0),
     ):
         close(evaluate(schedule, [9, 10, 10**6]), [last] * 3)
@@ -206,14 +206,14 @@ def test_each_part_of_a_sequence_begins_at_its_own_step_0():
 
 
 def test_a_longer_stable_phase_leaves_the_rates_before_the_decay_as_they_were():
-    short, long = (WarmupStableDecaySchedule(0.1, total, 10, 20) for total in (100, 500))
+    short, long = (WarmUpStableDecaySchedule(0.1, total, 10, 20) for total in (100, 500))
     assert (evaluate(short, range(81)) == evaluate(long, range(81))).all()
     assert evaluate(short, 81) < evaluate(long, 81)
 
 
 def test_the_decay_of_warmup_stable_decay_is_a_tenth_of_the_run_by_default():
-    assert WarmupStableDecaySchedule(0.1, 250).decay_steps == 25
-    assert WarmupStableDecaySchedule(0.1, 3).decay_steps == 1
+    assert WarmUpStableDecaySchedule(0.1, 250).decay_steps == 25
+    assert WarmUpStableDecaySchedule(0.1, 3).decay_steps == 1
 
 
 # Steps
@@ -508,7 +508,7 @@ WRONG = [
         CyclicSchedule,
         (0.1, 0.2, 9, 9, "triangular2", 1, halved),
         ValueError,
-        "without a mode; got mode='triangular2'.",
+        "combined with a mode; got mode='triangular2'.",
     ),
     (
         CyclicSchedule,
@@ -530,27 +530,27 @@ WRONG = [
         "mode must be 'linear', 'exponential' or 'constant'; got 'cosine'.",
     ),
     (
-        WarmupStableDecaySchedule,
+        WarmUpStableDecaySchedule,
         (0.1, 9, -1),
         ValueError,
         "warmup_steps must be .* at least 0; got -1.",
     ),
     (
-        WarmupStableDecaySchedule,
+        WarmUpStableDecaySchedule,
         (0.1, 9, 5, 6),
         ValueError,
-        "must fit into total_steps; got 5 . 6 of 9.",
+        "must be at most total_steps; got 5 . 6 and total_steps=9.",
     ),
-    (WarmupStableDecaySchedule, (0.1, 9, 5, 0), ValueError, "decay_steps must be .* got 0."),
-    (WarmupStableDecaySchedule, (0.1, 9, 5, 4, "exp"), ValueError, "decay must be .* got 'exp'."),
+    (WarmUpStableDecaySchedule, (0.1, 9, 5, 0), ValueError, "decay_steps must be .* got 0."),
+    (WarmUpStableDecaySchedule, (0.1, 9, 5, 4, "exp"), ValueError, "decay must be .* got 'exp'."),
     (
-        WarmupStableDecaySchedule,
+        WarmUpStableDecaySchedule,
         (0.1, 9, 5, 4, "linear", 0.2),
         ValueError,
         "start_lr=0.2 and max_lr=0.1",
     ),
     (
-        WarmupStableDecaySchedule,
+        WarmUpStableDecaySchedule,
         (0.1, 9, 5, 4, "linear", 0.0, 0.3),
         ValueError,
         "min_lr=0.3 and max_lr=0.1",
@@ -566,7 +566,7 @@ WRONG = [
     (InverseSqrtSchedule, (0.1, 0), ValueError, "timescale must be given .* warmup_steps=0."),
     (InverseSqrtSchedule, (0.1, 9, 0), ValueError, "timescale must be .* got 0."),
     (FlatCosineSchedule, (0.1, 9, -0.5), ValueError, "pct_start must be .* got -0.5."),
-    (FlatCosineSchedule, (0.1, 9, 0.5, 0.5), ValueError, "div_final must be .* got 0.5."),
+    (FlatCosineSchedule, (0.1, 9, 0.5, 0.5), ValueError, "final_div_factor must be .* got 0.5."),
     (LinearRampSchedule, (0.1, 0.0, 9), ValueError, "end_lr must be .* got 0.0."),
     (ExponentialRampSchedule, (0.0, 0.1, 9), ValueError, "start_lr must be .* got 0.0."),
     (SequentialSchedule, ([], []), ValueError, "got 0 boundaries and 0 schedules."),
@@ -578,7 +578,7 @@ WRONG = [
         SequentialSchedule,
         ([0.1, 0.2, 0.3], [4, 4]),
         ValueError,
-        r"boundaries must each be above the one before; got \[4, 4\].",
+        r"boundaries must be strictly increasing; got \[4, 4\].",
     ),
     (scale_lr, (0.1, 0), ValueError, "batch_size must be .* got 0."),
     (scale_lr, (0.1, 64, 0), ValueError, "base_batch_size must be .* got 0."),
@@ -592,6 +592,24 @@ WRONG = [
 def test_wrong_arguments_are_refused(make, arguments, error, message):
     with pytest.raises(error, match=message):
         make(*arguments)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("make", SCHEDULES.values(), ids=[each.__name__ for each in SCHEDULES])
+def test_strings_and_flags_are_checked_by_value(make):
+    schedule = make(12)
+    kind, config = type(schedule), schedule.get_config()
+    for name, value in config.items():
+        if isinstance(value, bool):
+            assert type(kind(**{**config, name: np.bool_(value)}).get_config()[name]) is bool
+            for wrong in ("no", 1, None):
+                with pytest.raises(TypeError, match=f"{name} must be True or False; got "):
+                    kind(**{**config, name: wrong})
+        elif isinstance(value, str):
+            assert type(kind(**{**config, name: np.str_(value)}).get_config()[name]) is str
+            for wrong in (value.upper(), [value], None):
+                with pytest.raises(ValueError, match=f"{name} must be '.*; got "):
+                    kind(**{**config, name: wrong})
 
 
 @pytest.mark.once

@@ -21,7 +21,7 @@ from keras_lr.schedules import (
     SlantedTriangularSchedule,
     StepDecaySchedule,
     WarmUpSchedule,
-    WarmupStableDecaySchedule,
+    WarmUpStableDecaySchedule,
     scale_lr,
 )
 from keras_lr.schedules.base import evaluate
@@ -298,7 +298,7 @@ def wsd(step, max_lr, warmup, stable, decay_steps, shape, min_ratio):
 @pytest.mark.parametrize("min_ratio", [0.0, 0.1])
 def test_warmup_stable_decay_is_that_of_transformers(warmup, stable, decay, shape, min_ratio):
     total = warmup + stable + decay
-    ours = WarmupStableDecaySchedule(
+    ours = WarmUpStableDecaySchedule(
         0.3, total, warmup, decay, shape, start_lr=0.3 * min_ratio, min_lr=0.3 * min_ratio
     )
     steps = range(total + 4)
@@ -316,7 +316,7 @@ def test_warmup_stable_decay_keeps_its_precision_through_a_million_steps(shape):
         "1-sqrt": left / (1 + np.sqrt(p)),
     }
     expected = 0.3 * np.where(steps < 1000, steps / 1000, np.where(p > 0, decays[shape], 1.0))
-    assert_same(WarmupStableDecaySchedule(0.3, 10**6, 1000, 900_000, shape), expected, steps)
+    assert_same(WarmUpStableDecaySchedule(0.3, 10**6, 1000, 900_000, shape), expected, steps)
 
 
 def ulmfit(step, max_lr, total, cut_frac, ratio):
