@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,8 +19,9 @@ from command_line import refused, run
 
 import keras_lr
 from keras_lr_cli import main, startup, text
+from keras_lr_cli.class_options import arguments_of
 from keras_lr_cli.errors import BadInput
-from keras_lr_cli.preview import OURS, POLICIES
+from keras_lr_cli.policies import OURS, POLICIES, Policy
 
 pytestmark = pytest.mark.once
 
@@ -82,6 +84,58 @@ def test_options_are_the_arguments_of_the_class_with_its_defaults(name):
             assert (given, type(given)) == (default, type(default)), option.name
 
 
+@names
+def test_choices_are_those_that_the_class_accepts(name):
+    policy = POLICIES[name]
+    required = {option.name: 0.1 for option in policy.options if option.required}
+    required |= {name: 9 for name in required if name.endswith("steps") or name == "step_size"}
+    required |= {policy.length: 20} if policy.length else {}
+    for option in policy.options:
+        if isinstance(option.type, click.Choice):
+            *others, last = map(repr, option.type.choices)
+            message = f"{option.name} must be {', '.join(others)} or {last}; got 'neither'."
+            with pytest.raises(ValueError, match=re.escape(message)):
+                class_of(name)(**{**required, option.name: "neither"})
+
+
+def test_an_argument_added_to_a_class_is_an_option_by_itself(tmp_path, monkeypatch):
+    source = Path(inspect.getsourcefile(keras_lr.schedules.StepDecaySchedule)).read_text()
+    source = source.replace(
+        "gamma: float = 0.1)",
+        'gamma: float = 0.1, *, floor: float | None = None, shape: str = "b", skip: bool = False)',
+    ).replace(
+        "\n    Raises:",
+        """        floor: Smallest rate; `gamma` times
+            the first by default. More of it.
+        shape: Either "a" or "b".
+        skip: Skip it.
+
+    Raises:""",
+    )
+    (tmp_path / "grown").mkdir()
+    (tmp_path / "grown" / "__init__.py").write_text("from grown.step import StepDecaySchedule\n")
+    (tmp_path / "grown" / "step.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    *_, gamma, floor, shape, skip = Policy("grown", "StepDecaySchedule", "", "").options
+    assert (gamma.opts, gamma.default, gamma.help) == (
+        ["--gamma"],
+        0.1,
+        "Factor of each decay, in (0, 1].",
+    )
+    assert (floor.opts, floor.type.name, floor.required) == (["--floor"], "float", False)
+    assert floor.help == "Smallest rate; gamma times the first by default."
+    assert (list(shape.type.choices), shape.default) == (["a", "b"], "b")
+    assert (skip.opts, skip.is_flag, skip.default) == (["--skip"], True, False)
+    assert "grown" not in sys.modules
+
+
+def test_a_class_that_is_nowhere_is_a_lookup_error():
+    with pytest.raises(LookupError, match=r"keras_lr\.schedules has no class NoSchedule"):
+        arguments_of("keras_lr.schedules", "NoSchedule")
+    with pytest.raises(LookupError, match="no_package is not installed"):
+        arguments_of("no_package", "NoSchedule")
+
+
 def test_warm_up_has_the_default_of_the_callback():
     expected = inspect.signature(keras_lr.WarmUp).parameters["start_factor"].default
     for name, policy in POLICIES.items():
@@ -102,6 +156,12 @@ def test_help_fits_80_columns_and_has_one_example(name):
     assert shlex.split(example) == shlex.split(f"keras-lr preview {name} {POLICIES[name].example}")
     for option in main.commands["preview"].commands[name].params:
         assert option.help and option.help.endswith("."), option.name
+
+
+@names
+def test_help_fits_60_columns(name):
+    result = CliRunner().invoke(main, ["preview", name, "--help"], terminal_width=60)
+    assert max(map(len, result.stdout.splitlines())) <= 60
 
 
 @names
@@ -163,7 +223,7 @@ def test_csv_has_a_row_for_each_step(tmp_path):
     arguments = ("preview", "step", "--start-lr", 0.1, "--step-size", 2, "--steps", 4)
     result = run(*arguments, "--csv", path)
     assert path.read_text() == "step,learning_rate\n0,0.1\n1,0.1\n2,0.01\n3,0.01\n"
-    assert f"Wrote {path}" in result.stdout
+    assert f"Saved {path}" in result.stdout
     assert answer(*arguments, "--csv", path)["written"] == {"csv": str(path)}
     hostile = tmp_path / "a\x1b[2J.csv"
     shown = run(*arguments, "--csv", hostile).stdout
@@ -245,23 +305,23 @@ def test_bars_are_not_drawn_where_they_cannot_be_encoded(encoding):
         ("step --start-lr 1 --step-size 3 --base-momentum .8", "No such option '--base-momentum'"),
         (
             "one-cycle --max-lr 1 --no-cycle-momentum --max-momentum .9",
-            "--max-momentum counts only with --cycle-momentum.",
+            "--max-momentum requires --cycle-momentum.",
         ),
         (
             "cyclic --base-lr .1 --max-lr 1 --step-size 9 --base-momentum .8",
-            "--base-momentum counts only with --cycle-momentum.",
+            "--base-momentum requires --cycle-momentum.",
         ),
         (
             "step --start-lr 1 --step-size 3 --start-factor .1",
-            "--start-factor counts only with --warmup-steps.",
+            "--start-factor requires --warmup-steps.",
         ),
         (
             "cosine --initial-learning-rate 0 --warmup-steps 9",
-            "--warmup-steps counts only with --warmup-target.",
+            "--warmup-steps requires --warmup-target.",
         ),
         (
             "cosine --initial-learning-rate 0 --warmup-target 9",
-            "--warmup-target counts only with --warmup-steps.",
+            "--warmup-target requires --warmup-steps.",
         ),
         ("two-cycle --max-lr 1", "No such command 'two-cycle'."),
     ],
@@ -305,7 +365,7 @@ def test_what_goes_wrong_otherwise_shows_no_traceback(monkeypatch):
 
     monkeypatch.setattr(keras_lr, "preview", broken)
     message = refused(*ONE_CYCLE, exit_code=1)
-    assert message == "Error: The preview could not be made. MemoryError: too much"
+    assert message == "Error: The preview failed. MemoryError: too much"
 
 
 # The backend

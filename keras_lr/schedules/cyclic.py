@@ -31,7 +31,7 @@ class CyclicSchedule(CyclingSchedule):
         max_lr: Largest learning rate, `step_size` steps into each cycle; above 0 and at least
             `base_lr`.
         step_size: Steps of the first climb, at least 1. Smith recommends 2 to 10 epochs.
-        step_size_down: Steps of the first fall, at least 1; `step_size` if None.
+        step_size_down: Steps of the first fall, at least 1; `step_size` by default.
         mode: How the height `max_lr - base_lr` changes: "triangular" keeps it, "triangular2"
             halves it after each cycle, and "exp_range" multiplies it by `gamma ** step` (a power
             of the step, not of the cycle, as in the paper and in torch).

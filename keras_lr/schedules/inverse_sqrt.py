@@ -27,7 +27,7 @@ class InverseSqrtSchedule(Schedule):
         max_lr: Largest learning rate, at step `warmup_steps`; above 0.
         warmup_steps: Updates of the climb from 0, at least 0.
         timescale: Updates after the warm-up until the rate is `max_lr / sqrt(2)`, at least 1;
-            `warmup_steps` if None.
+            `warmup_steps` by default.
 
     Raises:
         ValueError: If an argument is out of range, or `timescale` is None without a warm-up.

@@ -13,9 +13,9 @@ from keras_lr.schedules.phases import after, between, cosine, share, until
 
 # Functions of the shares of the decay that are done and that are left.
 _DECAYS = {
+    "1-sqrt": lambda done, left: left / (1.0 + ops.sqrt(done)),
     "linear": lambda done, left: left,
     "cosine": lambda done, left: cosine(left),
-    "1-sqrt": lambda done, left: left / (1.0 + ops.sqrt(done)),
 }
 
 
@@ -32,8 +32,8 @@ class WarmUpStableDecaySchedule(Schedule):
         max_lr: Learning rate between warm-up and decay; above 0.
         total_steps: Updates in the run, at least 1. From that step on, the rate is `min_lr`.
         warmup_steps: Updates of the climb, at least 0.
-        decay_steps: Updates of the decay, at least 1; a tenth of the run if None. Warm-up and
-            decay must fit into the run.
+        decay_steps: Updates of the decay, at least 1; a tenth of the run by default. Warm-up
+            and decay must fit into the run.
         decay: Shape of the decay, "1-sqrt", "linear" or "cosine".
         start_lr: Learning rate of step 0 if there is a warm-up; in [0, `max_lr`].
         min_lr: Learning rate at the end; in [0, `max_lr`].
