@@ -15,11 +15,29 @@ from .class_options import flag_of
 from .errors import BadInput, RunFailed, one_line, visible
 from .outputs import check_outputs, try_outputs, writing
 from .policies import OF_KERAS, OURS, POLICIES, Policy, warm_up_options
+from .shell import fit_to_terminal
 
 __all__ = ["preview"]
 
 
+class _Policies(click.Group):
+    """A group that makes the command of a policy when it is first used.
+
+    Making all of them takes as long as the rest of the command's start.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(POLICIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in POLICIES and cmd_name not in self.commands:
+            self.add_command(_make_command(cmd_name, POLICIES[cmd_name]))
+            fit_to_terminal(self.commands[cmd_name])
+        return super().get_command(ctx, cmd_name)
+
+
 @click.group(
+    cls=_Policies,
     short_help="Show the learning rate of each step.",
     epilog="Example: keras-lr preview one-cycle --max-lr 0.1 --plot one_cycle.png",
 )
@@ -27,7 +45,9 @@ def preview() -> None:
     """Show the learning rate and the momentum of each step, without training.
 
     The output shows the curve and its key points; --plot, --csv and --json
-    export all steps. For the options of a policy: keras-lr preview POLICY --help.
+    export all steps.
+
+    For the options of a policy: keras-lr preview POLICY --help
     """
 
 
@@ -179,7 +199,3 @@ def _write(shown: Any, plot: str | None, csv: str | None, log: bool | None) -> d
             save_preview_plot(shown, plot, log=log)
             written["plot"] = plot
     return written
-
-
-for _name, _policy in POLICIES.items():
-    preview.add_command(_make_command(_name, _policy))

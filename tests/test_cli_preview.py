@@ -40,6 +40,11 @@ def class_of(name):
     return getattr(homes[policy.home], policy.name)
 
 
+def command_of(name):
+    preview = main.commands["preview"]
+    return preview.get_command(click.Context(preview), name)
+
+
 def answer(*arguments):
     """What `--json` prints, and nothing on stderr."""
     result = run(*arguments, "--json")
@@ -73,7 +78,7 @@ def test_options_are_the_arguments_of_the_class_with_its_defaults(name):
     for skipped in ("name", "scale_fn", "total_steps", "optimizer"):
         arguments.pop(skipped, None)
     assert {option.name for option in policy.options} == set(arguments)
-    context = main.commands["preview"].commands[name].make_context(name, [], resilient_parsing=True)
+    context = command_of(name).make_context(name, [], resilient_parsing=True)
     for option in policy.options:
         default = arguments[option.name].default
         given = option.get_default(context)
@@ -139,7 +144,7 @@ def test_a_class_that_is_nowhere_is_a_lookup_error():
 def test_warm_up_has_the_default_of_the_callback():
     expected = inspect.signature(keras_lr.WarmUp).parameters["start_factor"].default
     for name, policy in POLICIES.items():
-        options = {option.name: option for option in main.commands["preview"].commands[name].params}
+        options = {option.name: option for option in command_of(name).params}
         if policy.warms_up:
             assert options["start_factor"].default == expected
             assert not options["warmup_steps"].required
@@ -154,7 +159,7 @@ def test_help_fits_80_columns_and_has_one_example(name):
     assert lines[2].strip() == POLICIES[name].text
     example = result.stdout.partition("Example: ")[2].replace("\\\n", "")
     assert shlex.split(example) == shlex.split(f"keras-lr preview {name} {POLICIES[name].example}")
-    for option in main.commands["preview"].commands[name].params:
+    for option in command_of(name).params:
         assert option.help and option.help.endswith("."), option.name
 
 
