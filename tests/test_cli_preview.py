@@ -1,4 +1,4 @@
-"""`keras-lr preview`: its options, its answer, and where that goes."""
+"""`keras-lr preview`: options, output and files."""
 
 import inspect
 import json
@@ -134,7 +134,7 @@ def test_an_argument_added_to_a_class_is_an_option_by_itself(tmp_path, monkeypat
     assert "grown" not in sys.modules
 
 
-def test_a_class_that_is_nowhere_is_a_lookup_error():
+def test_an_unknown_class_is_a_lookup_error():
     with pytest.raises(LookupError, match=r"keras_lr\.schedules has no class NoSchedule"):
         arguments_of("keras_lr.schedules", "NoSchedule")
     with pytest.raises(LookupError, match="no_package is not installed"):
@@ -250,7 +250,7 @@ def test_warm_up_multiplies_the_first_steps():
     assert shown["python"]["callbacks"] == "[keras_lr.WarmUp(steps=2, start_factor=0.5)]"
 
 
-def test_cosine_of_keras_falls_in_what_its_warm_up_leaves():
+def test_cosine_of_keras_decays_in_the_rest_of_the_run_after_its_warm_up():
     cosine = ("preview", "cosine", "--initial-learning-rate", 0, "--steps", 12)
     shown = answer(*cosine, "--warmup-target", 0.1, "--warmup-steps", 4)
     fall = 0.05 * (1 + np.cos(np.pi * np.arange(8) / 8))
@@ -278,7 +278,7 @@ def test_text_is_plain_where_the_terminal_is(monkeypatch):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
-def test_bars_are_not_drawn_where_they_cannot_be_encoded(encoding):
+def test_block_characters_need_an_encoding_that_has_them(encoding):
     assert not text.can_draw(encoding)
 
 
@@ -336,7 +336,7 @@ def test_wrong_input_is_refused_in_a_line(arguments, message):
     assert message in re.sub(r"option: (--[\w-]+)", r"option '\1'", told)  # as click 8.2 has it
 
 
-def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+def test_files_that_cannot_be_written_are_refused_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(keras_lr, "preview", lambda *_: pytest.fail("the work began"))
     (tmp_path / "folder.csv").mkdir()
     for option, path, message in (
@@ -364,7 +364,7 @@ def test_an_existing_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch)
     assert [file.name for file in tmp_path.iterdir()] == ["rates.csv"]
 
 
-def test_what_goes_wrong_otherwise_shows_no_traceback(monkeypatch):
+def test_unexpected_errors_show_no_traceback(monkeypatch):
     def broken(*_):
         raise MemoryError("too much")
 
@@ -376,7 +376,7 @@ def test_what_goes_wrong_otherwise_shows_no_traceback(monkeypatch):
 # The backend
 
 
-def test_what_trains_nothing_runs_where_keras_starts_fastest(installed, monkeypatch):
+def test_preview_runs_on_the_backend_that_starts_fastest(installed, monkeypatch):
     installed("tensorflow", "jax", "torch")
     assert startup._choose_to_compute("numpy") == "numpy"
     installed("tensorflow", "torch")
@@ -391,7 +391,7 @@ def test_what_trains_nothing_runs_where_keras_starts_fastest(installed, monkeypa
         startup._choose_to_compute("numpy")
 
 
-def test_a_process_of_its_own_gives_the_rates_of_the_library():
+def test_a_new_process_gives_the_rates_of_the_library():
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     command = [sys.executable, "-m", "keras_lr_cli", *map(str, ONE_CYCLE), "--steps", "50"]
     done = subprocess.run(
@@ -405,7 +405,7 @@ def test_a_process_of_its_own_gives_the_rates_of_the_library():
     np.testing.assert_allclose(shown["momenta"], expected.momenta, rtol=1e-6)
 
 
-def test_policies_of_ours_are_callbacks():
+def test_policies_of_keras_lr_itself_are_callbacks():
     for name, policy in POLICIES.items():
         kind = keras.callbacks.Callback if policy.home == OURS else object
         assert issubclass(class_of(name), kind)
