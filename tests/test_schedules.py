@@ -598,18 +598,22 @@ def test_wrong_arguments_are_refused(make, arguments, error, message):
 @pytest.mark.parametrize("make", SCHEDULES.values(), ids=[each.__name__ for each in SCHEDULES])
 def test_strings_and_flags_are_checked_by_value(make):
     schedule = make(12)
-    kind, config = type(schedule), schedule.get_config()
+    config = schedule.get_config()
+
+    def stored(name, value):
+        return type(schedule).from_config({**config, name: value}).get_config()[name]
+
     for name, value in config.items():
         if isinstance(value, bool):
-            assert type(kind(**{**config, name: np.bool_(value)}).get_config()[name]) is bool
+            assert type(stored(name, np.bool_(value))) is bool
             for wrong in ("no", 1, None):
                 with pytest.raises(TypeError, match=f"{name} must be True or False; got "):
-                    kind(**{**config, name: wrong})
+                    stored(name, wrong)
         elif isinstance(value, str):
-            assert type(kind(**{**config, name: np.str_(value)}).get_config()[name]) is str
+            assert type(stored(name, np.str_(value))) is str
             for wrong in (value.upper(), [value], None):
                 with pytest.raises(ValueError, match=f"{name} must be '.*; got "):
-                    kind(**{**config, name: wrong})
+                    stored(name, wrong)
 
 
 @pytest.mark.once
