@@ -143,7 +143,7 @@ def _check_archive(spec: str) -> None:
 def _read(spec: str, trust: bool, lean: bool, recompiled: bool, compiled: bool) -> Any:
     import keras
 
-    from keras_lr.optimizers.modified import public_optimizers
+    from keras_lr.optimizers.wrapper import public_optimizers
 
     check_model_file(spec)
     if spec.endswith(H5) and is_endless(spec):

@@ -57,7 +57,7 @@ def unfreezing(model, x, y, rate):
 
 
 def two_phases(model, x, y, rate):
-    keras_lr.fine_tune(model, (x, y), head_epochs=1, epochs=EPOCHS - 1, base_lr=rate, **FIT)
+    keras_lr.fine_tune(model, x, y, head_epochs=1, epochs=EPOCHS - 1, base_lr=rate, **FIT)
 
 
 ONE_RATE = "one rate everywhere"
