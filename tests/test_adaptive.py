@@ -337,7 +337,7 @@ SCHEDULE = optimizers.schedules.CosineDecay(0.1, 10)
     [
         (lambda: Hypergradient(optimizers.Ftrl()), ValueError, "got Ftrl. Use one of Adadelta"),
         (lambda: AdaptiveGains(optimizers.Adafactor()), ValueError, "got Adafactor"),
-        (lambda: Hypergradient(optimizers.SGD(SCHEDULE)), TypeError, "a number as learning_rate.* got Cos"),
+        (lambda: Hypergradient(optimizers.SGD(SCHEDULE)), TypeError, "a number as .* got Cos"),
         (lambda: Hypergradient(optimizers.SGD(), 0.0), ValueError, "beta must be .* above 0"),
         (lambda: Hypergradient(optimizers.SGD(), 1.5, "multiplicative"), ValueError, "below 1"),
         (lambda: Hypergradient(optimizers.SGD(), mode="both"), ValueError, "mode must be"),

@@ -323,7 +323,7 @@ def test_boost_head_takes_names_expressions_layers_and_lists():
 @pytest.mark.parametrize(
     ("chosen", "error", "words"),
     [
-        ("nonsense", ValueError, "No trainable variable matches 'nonsense'; the trainable layers are"),
+        ("nonsense", ValueError, "No trainable variable matches 'nonsense'; the trainable layers"),
         ([], ValueError, "layers must contain at least one layer; got []"),
         (3, TypeError, "layers must be a layer"),
         (["dense", "dense.*"], ValueError, "got two keys for"),
