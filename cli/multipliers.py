@@ -173,16 +173,16 @@ def _plain_call(optimizer: Any, rate: float | None) -> str | None:
     """The call that makes the optimizer without multipliers; None if one call is not enough."""
     import keras
 
+    from keras_lr._keras.optimizers import has_schedule
     from keras_lr.optimizers import LayerwiseLR
 
     if optimizer is None or hasattr(optimizer, "optimizers"):
         return f"keras.optimizers.AdamW(learning_rate={_float(1e-4 if rate is None else rate)})"
     kind = type(optimizer).__bases__[-1] if isinstance(optimizer, LayerwiseLR) else type(optimizer)
     made = getattr(keras.optimizers, kind.__name__, None)
-    schedules = keras.optimizers.schedules.LearningRateSchedule
     if made is None or not issubclass(kind, made):
         return None
-    if rate is None and isinstance(getattr(optimizer, "_learning_rate", None), schedules):
+    if rate is None and has_schedule(optimizer):
         return None
     rate = float(optimizer.learning_rate) if rate is None else rate
     arguments = [f"learning_rate={_float(rate)}"]

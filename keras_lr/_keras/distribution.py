@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 
-__all__ = ["check_alone", "check_distribution", "check_shares", "evenly_shared", "sharing_devices"]
+__all__ = [
+    "check_alone",
+    "check_distribution",
+    "check_shares",
+    "evenly_shared",
+    "has_strategy",
+    "sharing_devices",
+    "variable_scope",
+]
 
 
 def sharing_devices() -> int:
@@ -73,6 +83,21 @@ def check_distribution(model: Any) -> None:
             "fit fails. Use MirroredStrategy on one machine, or the JAX backend with "
             "keras.distribution on several."
         ) from error
+
+
+def has_strategy(model: Any) -> bool:
+    """Whether a model was made under a strategy of TensorFlow."""
+    return model._distribute_strategy is not None
+
+
+@contextmanager
+def variable_scope(model: Any) -> Iterator[None]:
+    """The scope in which TensorFlow lets mirrored variables be made and assigned."""
+    if keras.backend.backend() == "tensorflow":
+        with model.distribute_strategy.scope():
+            yield
+    else:
+        yield
 
 
 def check_alone() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from keras.src.ops.node import Node
 from keras.src.utils.tracking import Tracker
 
-__all__ = ["SKIPPED", "is_library", "reachable", "written_globals"]
+__all__ = ["SKIPPED", "is_library", "is_record", "reachable", "written_globals"]
 
 # Values that lead nowhere: numbers hold no objects, modules and classes hold the program.
 _ENDS = (
@@ -44,6 +44,8 @@ SKIPPED = frozenset(
         "_keras_lr_loop",
     }
 )
+# What `compile` was called with, and what TensorFlow noted of earlier assignments.
+_RECORDS = ("_compile_config", "_self_")
 # Objects of these packages are arrays, graphs, devices and connections to other programs.
 _FOREIGN = frozenset(
     {
@@ -84,6 +86,11 @@ def reachable(root: Any) -> Iterator[tuple[str, Any]]:
                 continue
             seen.add(id(part))
             queue.append((f"{path}{name}" if path else name.removeprefix("."), part))
+
+
+def is_record(path: str) -> bool:
+    """Whether a path of `reachable` leads to a note of an object, and not to where it is used."""
+    return any(record in path for record in _RECORDS)
 
 
 def _parts(found: Any) -> Iterator[tuple[str, Any]]:

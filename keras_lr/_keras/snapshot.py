@@ -16,7 +16,7 @@ import random
 import types
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -694,6 +694,12 @@ def replicas(value: Any) -> tuple[Any, ...]:
     return (value,)
 
 
+def drop_values(variables: Iterable[Any]) -> None:
+    """Let variables hold no value, so that JAX can reuse the memory of the one they had."""
+    for variable in variables:
+        variable._value = None
+
+
 def _assign_on_jax(
     variables: list[Any],
     values: list[np.ndarray],
@@ -708,8 +714,7 @@ def _assign_on_jax(
     """
     import jax
 
-    for variable in variables:
-        variable._value = None
+    drop_values(variables)
     start = 0
     while start < len(values):
         end, size = start, 0

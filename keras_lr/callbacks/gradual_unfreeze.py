@@ -80,17 +80,18 @@ class GradualUnfreeze(Policy):
         return {name: getattr(self, name) for name in names}
 
     def on_train_begin(self, logs: Any = None) -> None:
-        held = own_optimizers(held_optimizers(self._model))
+        held = own_optimizers(held_optimizers(self._unsynced_model))
         others = [name for name in held if name != "optimizer"]
         if others:
             raise ValueError(
-                f"GradualUnfreeze needs a model with one optimizer; {self._model.name!r} holds "
-                f"{', '.join(others)} as well. Set trainable of its layers between two fits."
+                "GradualUnfreeze needs a model with one optimizer; "
+                f"{self._unsynced_model.name!r} holds {', '.join(others)} as well. "
+                "Set trainable of its layers between two fits."
             )
-        if getattr(self._model, "optimizer", None) is not None:
-            self._lent = TemporaryLayerwiseLR(self._model, type(self).__name__)
+        if getattr(self._unsynced_model, "optimizer", None) is not None:
+            self._lent = TemporaryLayerwiseLR(self._unsynced_model, type(self).__name__)
             try:
-                self._indices = self._resolved(self._model.trainable_variables)
+                self._indices = self._resolved(self._unsynced_model.trainable_variables)
             except ValueError:
                 self._lent.restore()
                 raise
@@ -124,8 +125,8 @@ class GradualUnfreeze(Policy):
                 gates.update(dict.fromkeys(indices, thaw))
         self._lent.optimizer.gate(gates)
         if self.statistics:
-            variables = self._model.trainable_variables
-            owners = owning_layers(self._model)
+            variables = self._unsynced_model.trainable_variables
+            owners = owning_layers(self._unsynced_model)
             self._frozen = [
                 FrozenStatistics({id(o := owners[id(variables[i])]): o for i in group}.values())
                 for group in self._indices
@@ -165,7 +166,7 @@ class GradualUnfreeze(Policy):
     def _resolved(self, variables: Sequence[Any]) -> list[list[int]]:
         """The indices of the variables of each group."""
         by: dict[int, int] = {}
-        paths = paths_in(self._model, variables)
+        paths = paths_in(self._unsynced_model, variables)
         for place, group in enumerate(self._groups):
             for key in group:
                 for index in covered(key, variables, paths):

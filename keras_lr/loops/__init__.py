@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from keras_lr._keras.optimizers import stored_rate
+from keras_lr._keras.trainer import compiled_loss_and_metrics
 from keras_lr.steering import BorrowedRate, driven_optimizers, held_optimizers
 
 CHUNK = 25
@@ -118,9 +120,8 @@ def loop_needs(model: Any, optimizer: Any, monitor: str) -> list[Any]:
         sys.intern(monitor),
         optimizer,
         *held,
-        *(leaf._learning_rate for leaf in others),
-        model._compile_loss,
-        model._compile_metrics,
+        *(stored_rate(leaf) for leaf in others),
+        *compiled_loss_and_metrics(model),
         model.run_eagerly,
         model.jit_compile,
         *model.trainable_variables,

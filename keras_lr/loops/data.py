@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import tree
-from keras.src.trainers.epoch_iterator import EpochIterator
 
 from keras_lr._keras.distribution import check_shares
+from keras_lr._keras.epochs import Epochs
 from keras_lr._keras.snapshot import replicas
 
 
@@ -85,18 +85,17 @@ class _Batches:
 class Stream(_Batches):
     """The batches of `fit`: epoch after epoch, shuffled anew each time."""
 
-    def __init__(self, epochs: EpochIterator) -> None:
+    def __init__(self, epochs: Epochs) -> None:
         super().__init__()
         self._epochs = epochs
         self._iterator: Iterator[Any] | None = None
         self._held_out = 0  # batches at the beginning of an epoch that are not trained on
-        self._once = type(epochs.data_adapter).__name__ == "GeneratorDataAdapter"
+        self._once = epochs.once
 
     def iterator(self) -> Iterator[Any]:
         if self._iterator is None:
-            self._epochs.data_adapter.on_epoch_begin()
-            self._iterator = iter(self._epochs._get_iterator())
-            self.left = self._epochs.data_adapter.num_batches
+            self._iterator = self._epochs.begin()
+            self.left = self._epochs.batches
             for _ in range(self._held_out):
                 if next(self._iterator, None) is not None:
                     self.took(1)
@@ -134,14 +133,14 @@ class Stream(_Batches):
         if not batches:
             raise DataEnded
         if not self._once:
-            known = self._epochs.data_adapter.num_batches
+            known = self._epochs.batches
             self._held_out = 0 if known == 1 else len(batches)
         return batches
 
     def close(self) -> None:
         if self._iterator is not None:
             self._iterator = None
-            self._epochs.data_adapter.on_epoch_end()
+            self._epochs.end()
 
     def peek(self) -> Any:
         """A batch to build a model with; the data starts afresh after it, as it does in `fit`."""
@@ -265,22 +264,10 @@ def stream(model: Any, x: Any, y: Any = None, **options: Any) -> Stream:
     """
     if is_array_data(x):
         check_shares(len(tree.flatten(x)[0]), options.get("batch_size"))
-    backend = keras.backend.backend()
     with warnings.catch_warnings():
         # Keras says so of its own default, which nobody has chosen.
         warnings.filterwarnings("ignore", "`shuffle=True` was passed, but will be ignored")
-        if backend == "tensorflow":
-            from keras.src.backend.tensorflow.trainer import TFEpochIterator
-
-            strategy = model.distribute_strategy
-            return Stream(TFEpochIterator(x=x, y=y, distribute_strategy=strategy, **options))
-        if backend == "jax":
-            from keras.src.backend.jax.trainer import JAXEpochIterator
-
-            return Stream(JAXEpochIterator(x=x, y=y, **options))
-        from keras.src.backend.torch.trainer import TorchEpochIterator
-
-        return Stream(TorchEpochIterator(x=x, y=y, **options))
+        return Stream(Epochs(model, x, y, **options))
 
 
 def is_array_data(*parts: Any) -> bool:

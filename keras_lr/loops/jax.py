@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 from keras import tree
-from keras.src.distribution import distribution_lib
 
+from keras_lr._keras.snapshot import drop_values
 from keras_lr.loops import CHUNK, scalar_logs
 from keras_lr.loops.data import DataEnded
 from keras_lr.steering import BorrowedRate
@@ -46,9 +47,6 @@ class JaxLoop:
         model = self._model
         model.reset_metrics()
         self._metrics = [jnp.array(v.value, copy=True) for v in model.metrics_variables]
-        # Keras 3.8 looks these up while it traces a step; its `fit` records them first.
-        if record := getattr(model, "_record_training_state_sharding_spec", None):
-            record()
         seen: set[int] = set()
 
         def own(variable: Any) -> Any:
@@ -64,8 +62,7 @@ class JaxLoop:
         self._state = tuple([own(variable) for variable in variables] for variables in groups)
         # As `fit` does: a model that kept its values would hold a second copy, because a step
         # whose buffers are in use elsewhere cannot overwrite them.
-        for variable in itertools.chain(*groups):
-            variable._value = None
+        drop_values(itertools.chain(*groups))
 
     def release(self) -> None:
         self._state = self._metrics = None
@@ -130,7 +127,7 @@ class JaxLoop:
 
     def _should_fuse(self, batch: Any, rate: Any) -> bool:
         """Whether a chunk of steps is better run as one compiled loop."""
-        if distribution_lib.distribution() is not None:
+        if keras.distribution.distribution() is not None:
             return False
         leaves = [leaf for leaf in tree.flatten(batch) if leaf is not None]
         weights = sum(int(np.prod(v.shape)) for v in self._model.trainable_variables)

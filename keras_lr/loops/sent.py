@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-from keras.src.trainers.data_adapters.array_slicing import train_validation_split
 
+from keras_lr._keras.epochs import split_validation
 from keras_lr._keras.snapshot import Snapshot
+from keras_lr._keras.trainer import VALIDATES
 from keras_lr._util.patching import replaced
 from keras_lr.steering import held_optimizers
 
@@ -73,7 +74,7 @@ def _understood(model: Any, reached: dict[str, Any], validates: bool) -> Sent:
     x, y, weight = reached["x"], reached["y"], reached["sample_weight"]
     validation, split = reached["validation_data"], reached["validation_split"]
     if split and validation is None:
-        (x, y, weight), validation = train_validation_split((x, y, weight), validation_split=split)
+        (x, y, weight), validation = split_validation((x, y, weight), split)
     if reached["callbacks"]:
         warnings.warn(
             f"The fit of {type(model).__name__} adds callbacks of its own; a range test trains "
@@ -104,11 +105,11 @@ def _sent_by_evaluate(model: Any, data: Any, size: int | None) -> tuple[Any, int
             steps=None,
             callbacks=None,
             return_dict=True,
-            _use_cached_eval_dataset=True,
+            **{VALIDATES: True},
         )
 
     reached = _reached(model, "evaluate", evaluate)
-    if reached["kwargs"].get("_use_cached_eval_dataset"):
+    if reached["kwargs"].get(VALIDATES):
         return data, size
     found = (reached["x"], reached["y"], reached["sample_weight"])
     return keras.utils.pack_x_y_sample_weight(*found), reached["batch_size"]

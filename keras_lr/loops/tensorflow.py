@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
 from keras_lr._keras.snapshot import replicas
+from keras_lr._keras.trainer import autoconverted, reduced_over_replicas
 from keras_lr._util.interrupts import uninterrupted
 from keras_lr.loops import CHUNK, scalar_logs
 from keras_lr.loops.data import DataEnded
@@ -115,14 +115,14 @@ class TensorFlowLoop:
             model.reset_metrics()
             return logs
 
-        train_step = _autoconverted(model, train_step)
+        train_step = autoconverted(model, train_step)
 
         @tf.autograph.experimental.do_not_convert
         def step(data: Any, rate: Any) -> Any:
             self.rate.value = rate
             strategy = model.distribute_strategy
             logs = strategy.run(train_step, args=(data,))
-            logs = reduce_per_replica(logs, strategy, reduction="auto")
+            logs = reduced_over_replicas(logs, strategy)
             logs = scalar_logs(logs, self._monitor)
             self._names = list(logs)
             return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
@@ -179,13 +179,13 @@ class TensorFlowLoop:
 
     def _make_test(self) -> Any:
         model = self._model
-        test_step = _autoconverted(model, model.test_step)
+        test_step = autoconverted(model, model.test_step)
 
         @tf.autograph.experimental.do_not_convert
         def test(data: Any) -> Any:
             strategy = model.distribute_strategy
             logs = strategy.run(test_step, args=(data,))
-            return reduce_per_replica(logs, strategy, reduction="auto")
+            return reduced_over_replicas(logs, strategy)
 
         if model.run_eagerly:
             return test
@@ -194,9 +194,3 @@ class TensorFlowLoop:
 
 def _rows() -> Any:
     return tf.TensorArray(tf.float32, size=CHUNK, element_shape=(_WIDTH,))
-
-
-def _autoconverted(model: Any, step: Any) -> Any:
-    """Empty optionals in a batch (a missing sample weight) become None, as in Keras's trainer."""
-    convert = getattr(model, "_autoconvert_optionals", None)
-    return step if convert is None else convert(step)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lr._keras.optimizers import velocities
 from keras_lr._util import checks
 from keras_lr.optimizers.wrapper import OptimizerWrapper, check_linear, registered
 
@@ -82,7 +83,7 @@ class AdaptiveGains(OptimizerWrapper):
         self._keep("max_gain", max_gain)
         self._keep("theta", theta)
         if self.built:
-            self._add_gains(self._trainable_variables)
+            self._add_gains(self._trained)
 
     @property
     def gains(self) -> list[Any]:
@@ -98,11 +99,11 @@ class AdaptiveGains(OptimizerWrapper):
 
     def _add_gains(self, variables: Sequence[Any]) -> None:
         self._keep("_gains", self.add_optimizer_variables(variables, "gain", "ones"))
-        velocities = self._slots_with_velocities()
-        self._keep("_traced", velocities is None)
-        if velocities is None:
-            velocities = self.add_optimizer_variables(variables, "gradient")
-        self._keep("_references", velocities)
+        references = self._slots_with_velocities()
+        self._keep("_traced", references is None)
+        if references is None:
+            references = self.add_optimizer_variables(variables, "gradient")
+        self._keep("_references", references)
         # SGD's velocities point along the step, those of other optimizers along the gradient.
         self._keep("_downhill", isinstance(self, keras.optimizers.SGD) and not self._traced)
 
@@ -110,12 +111,11 @@ class AdaptiveGains(OptimizerWrapper):
         """The slots with a velocity for each weight, or None if the optimizer has none."""
         if self.theta is not None or not float(getattr(self, "beta_1", 1.0)):
             return None
-        names = ("momentums", "_momentums", "_m")  # empty in SGD and RMSprop without a momentum
-        return next((list(slots) for n in names if (slots := getattr(self, n, None))), None)
+        return velocities(self)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Take the optimizer's step with the gains of one variable."""
-        step, index = super().update_step, self._get_variable_index(variable)
+        step, index = super().update_step, self._index_of(variable)
         gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
         reference = ops.convert_to_tensor(self._references[index])
         agreement = ops.sign(gradient) * ops.sign(reference)  # -1, 0 or 1
@@ -138,13 +138,13 @@ class AdaptiveGains(OptimizerWrapper):
         else:
             self.assign_add(variable, self._step_of(step, gradient, variable, learning_rate) * new)
 
-    def _parallel_update_step(
+    def _fused_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
         from keras_lr.optimizers import torch_fused
 
-        step, grads, variables = super()._parallel_update_step, list(grads), list(variables)
-        indices = [self._get_variable_index(variable) for variable in variables]
+        step, grads, variables = super()._fused_step, list(grads), list(variables)
+        indices = [self._index_of(variable) for variable in variables]
         references = [self._references[index].value for index in indices]
         gains = [self._gains[index].value for index in indices]
         torch_fused.update_gains(

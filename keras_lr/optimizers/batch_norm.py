@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_lr._keras.layers import all_layers, own_variables
+
 
 class FrozenStatistics:
     """Lets batch normalization layers compute as at inference, from `freeze` to `thaw`.
@@ -21,7 +23,7 @@ class FrozenStatistics:
     """
 
     def __init__(self, layers: Iterable[Any]) -> None:
-        found = {id(part): part for layer in layers for part in layer._flatten_layers()}
+        found = {id(part): part for layer in layers for part in all_layers(layer)}
         kind = keras.layers.BatchNormalization
         self.layers = [part for part in found.values() if isinstance(part, kind)]
 
@@ -49,11 +51,7 @@ class FrozenStatistics:
 
 def owning_layers(model: Any) -> dict[int, Any]:
     """The innermost layer that each variable belongs to, by the variable's id."""
-    return {
-        id(variable): layer
-        for layer in model._flatten_layers()
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables)
-    }
+    return {id(variable): layer for layer in all_layers(model) for variable in own_variables(layer)}
 
 
 def _as_at_inference(layer: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lr._keras.optimizers import stored_rate, velocities
 from keras_lr._util import checks
 from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.optimizers.wrapper import OptimizerWrapper, check_linear, registered
@@ -77,10 +78,10 @@ class Hypergradient(OptimizerWrapper):
         if beta is not None:
             beta = checks.number("beta", beta, above=0, below=None if mode == "additive" else 1)
         min_lr = checks.number("min_lr", min_lr, above=0)
-        if not isinstance(optimizer._learning_rate, keras.Variable):
+        if not isinstance(stored_rate(optimizer), keras.Variable):
             raise TypeError(
                 "Hypergradient needs an optimizer with a number as learning_rate, which it tunes; "
-                f"got {type(optimizer._learning_rate).__name__}. Pass a number."
+                f"got {type(stored_rate(optimizer)).__name__}. Pass a number."
             )
         self._take_over(optimizer)
         self._keep("beta", beta)
@@ -89,7 +90,7 @@ class Hypergradient(OptimizerWrapper):
         self._keep("_reduced", False)
         if self.built:
             self._take_rate_out_of_velocities()
-            self._add_directions(self._trainable_variables)
+            self._add_directions(self._trained)
 
     def build(self, variables: Sequence[Any]) -> None:
         """Create the optimizer's variables and those for the last direction."""
@@ -110,35 +111,35 @@ class Hypergradient(OptimizerWrapper):
 
     def _take_rate_out_of_velocities(self) -> None:
         if isinstance(self, (keras.optimizers.SGD, keras.optimizers.RMSprop)) and self.momentum:
-            velocities = getattr(self, "momentums", None) or self._momentums
-            for velocity in velocities:
-                velocity.assign(velocity / self._learning_rate)
+            for velocity in velocities(self) or ():
+                velocity.assign(velocity / stored_rate(self))
 
     # The rate: once a step, from all gradients
 
-    def _backend_update_step(
-        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    def _update_all(
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        if isinstance(self._learning_rate, SteeredRate):
+        rate = stored_rate(self)
+        if isinstance(rate, SteeredRate):
             raise ValueError(
                 "Hypergradient tunes the learning rate itself, but a callback of this fit sets it "
                 "as well. Remove the callback, or train with the optimizer inside Hypergradient."
             )
-        if not isinstance(self._learning_rate, keras.Variable):  # a range test sets the rate
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+        if not isinstance(rate, keras.Variable):  # a range test sets the rate
+            super()._update_all(grads, variables, learning_rate)
             return
-        grads = self._over_all_devices(grads, trainable_variables)
-        learning_rate = self._adapted(grads, trainable_variables)
-        self._learning_rate.assign(learning_rate)
+        grads = self._over_all_devices(grads, variables)
+        learning_rate = self._adapted(grads, variables)
+        rate.assign(learning_rate)
         self._keep("_reduced", True)
         try:
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            super()._update_all(grads, variables, learning_rate)
         finally:
             self._keep("_reduced", False)
 
     def _adapted(self, grads: Sequence[Any], variables: Sequence[Any]) -> Any:
-        directions = [self._directions[self._get_variable_index(v)] for v in variables]
-        rate = ops.convert_to_tensor(self._learning_rate)
+        directions = [self._directions[self._index_of(v)] for v in variables]
+        rate = ops.convert_to_tensor(stored_rate(self))
         slope = _dot(grads, directions)
         if self.mode == "additive":
             change = -self._beta() * slope
@@ -159,16 +160,12 @@ class Hypergradient(OptimizerWrapper):
 
     def _over_all_devices(self, grads: Sequence[Any], variables: Sequence[Any]) -> Sequence[Any]:
         """The gradients summed over replicas, which TensorFlow has not done yet."""
-        if not hasattr(super(), "_all_reduce_sum_gradients"):
-            return grads
-        pairs = super()._all_reduce_sum_gradients(list(zip(grads, variables, strict=True)))
+        pairs = super()._sum_over_replicas(list(zip(grads, variables, strict=True)))
         return [gradient for gradient, _ in pairs]
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        """TensorFlow's method. It does nothing the second time in a step."""
-        return (
-            grads_and_vars if self._reduced else super()._all_reduce_sum_gradients(grads_and_vars)
-        )
+    def _sum_over_replicas(self, pairs: Any) -> Any:
+        """Sum the gradients once in a step: TensorFlow's update calls this again."""
+        return pairs if self._reduced else super()._sum_over_replicas(pairs)
 
     # The step
 
@@ -179,16 +176,16 @@ class Hypergradient(OptimizerWrapper):
         one = ops.where(ops.isfinite(learning_rate), 1.0, 0.0)
         direction = self._step_of(super().update_step, gradient, variable, one)
         if not self._follows_velocities:
-            self.assign(self._directions[self._get_variable_index(variable)], direction)
+            self.assign(self._directions[self._index_of(variable)], direction)
         self.assign_add(variable, direction * ops.cast(learning_rate, direction.dtype))
 
-    def _parallel_update_step(
+    def _fused_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
         from keras_lr.optimizers import torch_fused
 
-        directions = [self._directions[self._get_variable_index(v)].value for v in variables]
-        step = super()._parallel_update_step
+        directions = [self._directions[self._index_of(v)].value for v in variables]
+        step = super()._fused_step
         if self._follows_velocities:
             step(list(grads), [torch_fused.BlankVariable(each) for each in variables], 1.0)
         else:

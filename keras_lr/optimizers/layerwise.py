@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_lr._keras.frames import caller_self
+from keras_lr._keras.optimizers import ftrl_slots
 from keras_lr.optimizers.multipliers import (
     Multiplier,
     Rule,
@@ -80,7 +81,7 @@ class LayerwiseLR(OptimizerWrapper):
         self._keep("_multipliers", [])
         self._keep("_paths", None)
         if self.built:
-            self._settle(rules, self._trainable_variables)
+            self._settle(rules, self._trained)
 
     @property
     def multipliers(self) -> dict[Any, Any]:
@@ -91,7 +92,7 @@ class LayerwiseLR(OptimizerWrapper):
     def multipliers(self, multipliers: Mapping[Any, Any] | None) -> None:
         rules = check_multipliers(multipliers)
         if self.built:
-            self._settle(rules, self._trainable_variables)
+            self._settle(rules, self._trained)
         self._keep("_rules", rules)
 
     def gate(self, gates: Mapping[int, Any]) -> None:
@@ -101,7 +102,7 @@ class LayerwiseLR(OptimizerWrapper):
         that are traced afterwards.
         """
         self._keep("_gates", dict(gates))
-        self._settle(self._rules, self._trainable_variables)
+        self._settle(self._rules, self._trained)
 
     def multipliers_in(self, model: Any) -> list[Multiplier]:
         """The multiplier of each trainable variable of a model, before the optimizer is built."""
@@ -123,7 +124,7 @@ class LayerwiseLR(OptimizerWrapper):
         self._keep("_multipliers", multipliers)
 
     def _multiplier_of(self, variable: Any) -> Multiplier:
-        found: Multiplier = self._multipliers[self._get_variable_index(variable)]
+        found: Multiplier = self._multipliers[self._index_of(variable)]
         return found
 
     # The step of one variable: on TensorFlow and JAX, and of optimizers that torch does not fuse
@@ -164,12 +165,11 @@ class LayerwiseLR(OptimizerWrapper):
         """Slots that determine the weights by themselves, so they must freeze with the weights."""
         if not isinstance(self, keras.optimizers.Ftrl):
             return []
-        index = self._get_variable_index(variable)
-        return [self._accumulators[index], self._linears[index]]
+        return ftrl_slots(self, self._index_of(variable))
 
     # The step of all variables at once: torch's fused optimizers
 
-    def _parallel_update_step(
+    def _fused_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
         from keras_lr.optimizers.torch_fused import scaled_step
@@ -177,7 +177,7 @@ class LayerwiseLR(OptimizerWrapper):
         multipliers = [self._multiplier_of(variable) for variable in variables]
         scaled_step(
             self,
-            super()._parallel_update_step,
+            super()._fused_step,
             list(grads),
             list(variables),
             learning_rate,
@@ -186,26 +186,27 @@ class LayerwiseLR(OptimizerWrapper):
 
     # Weight decay reads the rate from the optimizer
 
-    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+    def _decay_weights(self, variables: Sequence[Any]) -> None:
         if self.weight_decay is None and getattr(self, "adam_weight_decay", None) is None:
             return  # the second is Muon's
-        decayed = [variable for variable in variables if self._use_weight_decay(variable)]
+        decayed = [variable for variable in variables if self._decays(variable)]
         groups = grouped(self._multiplier_of(variable) for variable in decayed)
         for multiplier, places in groups.items():
             self._keep("_active", None if multiplier.plain else multiplier)
             try:
-                super()._apply_weight_decay([decayed[place] for place in places])
+                super()._decay_weights([decayed[place] for place in places])
             finally:
                 self._keep("_active", None)
 
-    def _get_current_learning_rate(self) -> Any:
-        rate = super()._get_current_learning_rate()
+    def _rate_now(self) -> Any:
+        rate = super()._rate_now()
         return rate if self._active is None else rate * self._active.at(self.iterations)
 
     # Saving
 
     def _arguments(self) -> dict[str, Any]:
-        variables, paths = self._trainable_variables, self._paths
+        variables: Any = self._trained
+        paths = self._paths
         if not self.built:
             model = _model_being_saved(self)
             variables = None if model is None else model.trainable_variables

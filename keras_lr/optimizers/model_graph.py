@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_lr._keras.layers import functional_graph, nodes_of, producing_node
 from keras_lr.optimizers.block_names import heads_by_name
 from keras_lr.optimizers.model_parts import Part, expanded_layers
 
@@ -59,8 +60,8 @@ class ModelGraph:
             return [self._vertex(layer, inputs)]
         if id(layer) in self._place:  # weights of its own
             inputs = self._vertex(layer, inputs)
-        graph = getattr(layer, "_functional", None) or layer
-        if hasattr(graph, "_nodes_by_depth"):
+        graph = functional_graph(layer)
+        if graph is not None:
             return self._expand_graph(graph, inputs)
         heads = heads_by_name(layer, inner)  # parallel: all of them have the same input
         for each in inner[: len(inner) - len(heads)]:
@@ -72,20 +73,18 @@ class ModelGraph:
         outputs: dict[int, list[set[int]]] = {}
 
         def vertices_of(tensor: Any) -> set[int]:
-            history = tensor._keras_history
-            node = history.operation._inbound_nodes[history.node_index]
+            node, output = producing_node(tensor)
             found = outputs.get(id(node), [inputs])
-            return found[history.tensor_index] if len(found) > 1 else found[0]
+            return found[output] if len(found) > 1 else found[0]
 
-        for depth in sorted(graph._nodes_by_depth, reverse=True):
-            for node in graph._nodes_by_depth[depth]:
-                given = [vertices_of(tensor) for tensor in node.input_tensors]
-                sources = set().union(*given) if given else inputs
-                operation = node.operation
-                if isinstance(operation, keras.layers.Layer):
-                    outputs[id(node)] = self._expand(operation, sources)
-                else:
-                    outputs[id(node)] = [self._vertex(operation, sources)]
+        for node in nodes_of(graph):
+            given = [vertices_of(tensor) for tensor in node.input_tensors]
+            sources = set().union(*given) if given else inputs
+            operation = node.operation
+            if isinstance(operation, keras.layers.Layer):
+                outputs[id(node)] = self._expand(operation, sources)
+            else:
+                outputs[id(node)] = [self._vertex(operation, sources)]
         return [vertices_of(tensor) for tensor in graph.outputs]
 
     def _drop_later_uses(self) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lr._keras.optimizers import OptimizerHooks, number
 from keras_lr._util import checks
-from keras_lr.steering.optimizers import number
 
 
 @keras.saving.register_keras_serializable(package="keras_lr")
-class Prodigy(keras.optimizers.Optimizer):
+class Prodigy(OptimizerHooks, keras.optimizers.Optimizer):
     """Adam without a learning rate to tune: it estimates the distance to the solution.
 
     The estimate `d` starts at `d0` and never falls. The step size of an update is `d` times
@@ -160,7 +160,7 @@ class Prodigy(keras.optimizers.Optimizer):
         def slots(name: str) -> list[Any]:
             return [
                 None
-                if self._overwrite_variable_with_gradient(variable)
+                if getattr(variable, "overwrite_with_gradient", False)
                 else self.add_variable_from_reference(variable, name=name)
                 for variable in variables
             ]
@@ -174,33 +174,31 @@ class Prodigy(keras.optimizers.Optimizer):
         self._momentums = slots("momentum") if self.beta_1 > 0 else []
         self._velocities = slots("velocity")
 
-    def _apply_weight_decay(self, variables: Any) -> None:
+    def _decay_weights(self, variables: Any) -> None:
         """Do nothing: the decay is part of the update, as its step size depends on `d`."""
 
-    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> Any:
+    def _update_all(self, grads: Any, variables: Any, learning_rate: Any) -> None:
         # `d` depends on all gradients, before any weight changes. TensorFlow's own method sums
-        # them over the replicas and calls `_distributed_tf_update_step` below with all of them.
+        # them over the replicas and calls `_update_on_replicas` below with all of them.
         backend = keras.backend.backend()
         if backend == "tensorflow":
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            super()._update_all(grads, variables, learning_rate)
         elif backend == "torch":
             import torch
 
             with torch.no_grad():
-                self._update(grads, trainable_variables, learning_rate)
+                self._update(grads, variables, learning_rate)
         else:
-            self._update(grads, trainable_variables, learning_rate)
+            self._update(grads, variables, learning_rate)
 
-    def _distributed_tf_update_step(
-        self, distribution: Any, grads_and_vars: Any, learning_rate: Any
-    ) -> None:
-        grads, variables = zip(*grads_and_vars, strict=True)
+    def _update_on_replicas(self, strategy: Any, pairs: Any, learning_rate: Any) -> None:
+        grads, variables = zip(*pairs, strict=True)
 
         # `update` runs this on each device, where a mirrored variable is the device's copy.
         def on_device(_: Any, learning_rate: Any, *grads: Any) -> None:
             self._update(grads, variables, learning_rate)
 
-        distribution.extended.update(
+        strategy.extended.update(
             self._d.value, on_device, args=(learning_rate, *grads), group=False
         )
 
@@ -221,11 +219,11 @@ class Prodigy(keras.optimizers.Optimizer):
         keep_3, weight = 1 - running * (1 - beta_3), running * weight
 
         self._keep_starts()
-        indices = [self._get_variable_index(variable) for variable in variables]
+        indices = [self._index_of(variable) for variable in variables]
         dot, denominator = 0.0, 0.0
         for index, gradient in zip(indices, gradients, strict=True):
             gradient = read(gradient)
-            way = read(self._starts[index]) - read(self._trainable_variables[index])
+            way = read(self._starts[index]) - read(self._trained[index])
             dot = dot + ops.sum(gradient * way)
             total = read(self._sums[index]) * keep_3 + gradient * weight
             self.assign(self._sums[index], total)
@@ -245,12 +243,12 @@ class Prodigy(keras.optimizers.Optimizer):
 
         step = ops.where(moves, step, 0.0)
         for index, gradient, variable in zip(indices, gradients, variables, strict=True):
-            value = read(self._trainable_variables[index])
+            value = read(self._trained[index])
             scale = ops.sqrt(read(self._velocities[index])) + new_d * self.epsilon
             mean = read(self._momentums[index]) if self._momentums else new_d * read(gradient)
-            if self.weight_decay and self._use_weight_decay(variable):
+            if self.weight_decay and self._decays(variable):
                 value = value - self.weight_decay * step * value
-            self.assign(self._trainable_variables[index], value - step * mean / scale)
+            self.assign(self._trained[index], value - step * mean / scale)
 
         self.assign(self._d_max, ops.where(moves, new_max, read(self._d_max)))
         self.assign(self._d_numerator, ops.where(moves, numerator, read(self._d_numerator)))
@@ -274,7 +272,7 @@ class Prodigy(keras.optimizers.Optimizer):
     def _keep_starts(self) -> None:
         # Not in `build`: the user may set weights between `build` and the first update.
         first = ops.equal(self._updates, 0)
-        for start, variable in zip(self._starts, self._trainable_variables, strict=True):
+        for start, variable in zip(self._starts, self._trained, strict=True):
             if start is not None:
                 value = ops.where(first, self._read(variable), self._read(start))
                 self.assign(start, value)

@@ -15,6 +15,8 @@ from typing import Any
 
 import keras
 
+from keras_lr._keras.layers import direct_layers, inner_layers, own_variables
+
 __all__ = ["Paths", "holding_models", "path_of", "paths_in"]
 
 Paths = Sequence[tuple[str, ...]]  # for each variable its own path, then those by structure
@@ -39,7 +41,7 @@ def paths_in(models: Any, variables: Sequence[Any]) -> Paths:
     models = [models] if isinstance(models, keras.layers.Layer) else list(models)
     found: dict[int, dict[str, None]] = {id(variable): {} for variable in variables}
     for model in models:
-        names = {layer.name for layer in model._flatten_layers(include_self=False)}
+        names = {layer.name for layer in inner_layers(model)}
         for variable, path in _walk(model, (), names, (model,)):
             if id(variable) in found:
                 found[id(variable)][path] = None
@@ -51,7 +53,7 @@ def paths_in(models: Any, variables: Sequence[Any]) -> Paths:
 def _walk(
     layer: Any, prefix: tuple[str, ...], names: set[str], around: tuple[Any, ...]
 ) -> Iterator[tuple[Any, str]]:
-    for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+    for variable in own_variables(layer):
         yield variable, "/".join((*(prefix or (layer.name,)), variable.name))
     attributes = _models_in_attributes(layer)
     for inner in sublayers(layer):
@@ -66,7 +68,7 @@ def sublayers(layer: Any) -> list[Any]:
     """The layers directly inside a layer or a model."""
     if isinstance(layer, keras.Model):
         return list(layer.layers)
-    return list(layer._flatten_layers(include_self=False, recursive=False))
+    return direct_layers(layer)
 
 
 def _models_in_attributes(layer: Any) -> dict[int, list[str]]:

@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras.src.saving import object_registration
+
+from keras_lr._keras.optimizers import OptimizerHooks
+from keras_lr._keras.saving import save_under_name
 
 _PACKAGE = "keras_lr"
 # Optimizers that change the weights once a step, by the learning rate times a direction.
@@ -39,10 +41,7 @@ class _Capture:
         return True
 
 
-_Optimizer: Any = object  # in the classes of `_class_for`, the given optimizer's class is next
-
-
-class OptimizerWrapper(_Optimizer):
+class OptimizerWrapper(OptimizerHooks):
     """Base of the optimizers whose first argument is another optimizer.
 
     The given optimizer and the new one share their variables. Use only the new one.
@@ -66,13 +65,6 @@ class OptimizerWrapper(_Optimizer):
     def _keep(self, name: str, value: Any) -> None:
         """Set an attribute that Keras does not track, wrap or save."""
         object.__setattr__(self, name, value)
-
-    def _get_variable_index(self, variable: Any) -> int:
-        """The index of a variable; for a `BlankVariable`, that of the real variable."""
-        while hasattr(variable, "stands_for"):
-            variable = variable.stands_for
-        index: int = super()._get_variable_index(variable)
-        return index
 
     # Computing the step of one variable without changing it
 
@@ -180,7 +172,7 @@ def _class_for(wrapper: type, optimizer: type) -> type:
     if key not in _made:
         name = f"{wrapper.__name__}[{optimizer.__name__}]"
         made = type(name, (wrapper, optimizer), {"__module__": wrapper.__module__})
-        object_registration.GLOBAL_CUSTOM_NAMES[made] = f"{_PACKAGE}>{wrapper.__name__}"
+        save_under_name(made, f"{_PACKAGE}>{wrapper.__name__}")
         _made[key] = made
     return _made[key]
 

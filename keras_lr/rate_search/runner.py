@@ -13,7 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.callbacks import Callback
 from keras_lr._keras.distribution import check_alone, check_shares, sharing_devices
+from keras_lr._keras.optimizers import stored_rate
 from keras_lr._keras.snapshot import Snapshot, random_generators_kept, reseed, seed_everything
 from keras_lr._util import checks
 from keras_lr._util.interrupts import check
@@ -277,7 +279,7 @@ class Runner:
             )
 
 
-class _Watch(keras.callbacks.Callback):
+class _Watch(Callback):
     """Ends a run that diverges, or of which its report says so, and keeps what it logged."""
 
     def __init__(self, objective: str, report: Report | None) -> None:
@@ -341,7 +343,7 @@ class _Watch(keras.callbacks.Callback):
         self.ended = why
         if why == "diverged":
             self.value = math.nan
-        self._model.stop_training = True
+        self._unsynced_model.stop_training = True
 
 
 def _first_line(error: BaseException) -> str:
@@ -363,7 +365,7 @@ def steering_of(model: Any, setting: Setting) -> list[Any]:
     if setting.policy == "cosine":
         return [_Cosine(setting.learning_rate, setting.momentum), *warm_up]
     leaves = driven_optimizers(model.optimizer)
-    plain = all(isinstance(leaf._learning_rate, keras.Variable) for leaf in leaves)
+    plain = all(isinstance(stored_rate(leaf), keras.Variable) for leaf in leaves)
     if setting.momentum is None and plain:
         ratios = rate_ratios([current_rate(leaf) for leaf in leaves])
         for leaf, ratio in zip(leaves, ratios, strict=True):
@@ -394,7 +396,7 @@ class _Cosine(ScheduleLR):
 def settable_rate(optimizer: Any) -> bool:
     """Whether `optimizer.learning_rate` can be assigned: one number, and no schedule."""
     leaves = driven_optimizers(optimizer)
-    return len(leaves) == 1 and isinstance(leaves[0]._learning_rate, keras.Variable)
+    return len(leaves) == 1 and isinstance(stored_rate(leaves[0]), keras.Variable)
 
 
 def has_momentum(optimizer: Any) -> bool:

@@ -12,6 +12,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lr._keras.frames import caller_self
+from keras_lr._keras.optimizers import batch_counter
 from keras_lr._util import checks
 
 _RATES_OF_KERAS = ("initial_learning_rate", "end_learning_rate", "warmup_target", "values")
@@ -26,7 +27,9 @@ def updates(step: Any) -> Any:
     """
     if isinstance(step, keras.Variable):
         optimizer = caller_self(
-            lambda each: isinstance(each, keras.optimizers.Optimizer) and each._iterations is step
+            lambda each: (
+                isinstance(each, keras.optimizers.Optimizer) and batch_counter(each) is step
+            )
         )
         batches = getattr(optimizer, "gradient_accumulation_steps", None) or 1
         step = step.value if batches == 1 else ops.floor_divide(step.value, batches)
