@@ -329,6 +329,12 @@ def test_a_config_with_another_modification_inside_makes_an_equal_optimizer(make
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.once
+def test_the_mode_is_compared_by_value():
+    mode = Hypergradient(optimizers.SGD(), mode=np.str_("multiplicative")).get_config()["mode"]
+    assert repr(mode) == "'multiplicative'"
+
+
 SCHEDULE = optimizers.schedules.CosineDecay(0.1, 10)
 
 

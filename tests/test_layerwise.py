@@ -302,6 +302,12 @@ def test_bad_arguments_are_refused(optimizer, multipliers, error, message):
         LayerwiseLR(optimizer, multipliers)
 
 
+@pytest.mark.once
+def test_keys_of_numpy_are_plain_text():
+    optimizer = LayerwiseLR(optimizers.SGD(), {np.str_("a"): 0.5})
+    assert [type(key) for key in optimizer.multipliers] == [str]
+
+
 # Saving
 
 

@@ -336,6 +336,12 @@ def test_layers_that_cannot_be_boosted_are_refused(chosen, error, words):
         boost_head(sequential(), chosen)
 
 
+@pytest.mark.once
+def test_names_of_numpy_are_plain_text():
+    names = np.array(["dense_10", "dense_2"])
+    assert repr(boost_head(sequential(), list(names))) == "{'dense_10': 10.0, 'dense_2': 10.0}"
+
+
 # Models and numbers
 
 

@@ -77,11 +77,11 @@ class AdaptiveGains(OptimizerWrapper):
         if theta is not None:
             theta = checks.number("theta", theta, least=0, below=1)
         self._take_over(optimizer)
-        self._keep("increase", increase)
-        self._keep("decrease", decrease)
-        self._keep("min_gain", min_gain)
-        self._keep("max_gain", max_gain)
-        self._keep("theta", theta)
+        self._set_untracked("increase", increase)
+        self._set_untracked("decrease", decrease)
+        self._set_untracked("min_gain", min_gain)
+        self._set_untracked("max_gain", max_gain)
+        self._set_untracked("theta", theta)
         if self.built:
             self._add_gains(self._trained)
 
@@ -98,14 +98,16 @@ class AdaptiveGains(OptimizerWrapper):
         self._add_gains(variables)
 
     def _add_gains(self, variables: Sequence[Any]) -> None:
-        self._keep("_gains", self.add_optimizer_variables(variables, "gain", "ones"))
+        self._set_untracked("_gains", self.add_optimizer_variables(variables, "gain", "ones"))
         references = self._slots_with_velocities()
-        self._keep("_traced", references is None)
+        self._set_untracked("_traced", references is None)
         if references is None:
             references = self.add_optimizer_variables(variables, "gradient")
-        self._keep("_references", references)
+        self._set_untracked("_references", references)
         # SGD's velocities point along the step, those of other optimizers along the gradient.
-        self._keep("_downhill", isinstance(self, keras.optimizers.SGD) and not self._traced)
+        self._set_untracked(
+            "_downhill", isinstance(self, keras.optimizers.SGD) and not self._traced
+        )
 
     def _slots_with_velocities(self) -> list[Any] | None:
         """The slots with a velocity for each weight, or None if the optimizer has none."""
@@ -136,7 +138,9 @@ class AdaptiveGains(OptimizerWrapper):
         if isinstance(self, keras.optimizers.SGD):
             step(gradient * new, variable, learning_rate)
         else:
-            self.assign_add(variable, self._step_of(step, gradient, variable, learning_rate) * new)
+            self.assign_add(
+                variable, self._captured_step(step, gradient, variable, learning_rate) * new
+            )
 
     def _fused_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any

@@ -84,10 +84,10 @@ class Hypergradient(OptimizerWrapper):
                 f"got {type(stored_rate(optimizer)).__name__}. Pass a number."
             )
         self._take_over(optimizer)
-        self._keep("beta", beta)
-        self._keep("mode", mode)
-        self._keep("min_lr", min_lr)
-        self._keep("_reduced", False)
+        self._set_untracked("beta", beta)
+        self._set_untracked("mode", mode)
+        self._set_untracked("min_lr", min_lr)
+        self._set_untracked("_reduced", False)
         if self.built:
             self._take_rate_out_of_velocities()
             self._add_directions(self._trained)
@@ -104,10 +104,10 @@ class Hypergradient(OptimizerWrapper):
         # for weights that a multiplier of 0 freezes.
         sgd = isinstance(self, keras.optimizers.SGD) and not isinstance(self, LayerwiseLR)
         follows = sgd and bool(self.momentum) and not self.nesterov
-        self._keep("_follows_velocities", follows)
+        self._set_untracked("_follows_velocities", follows)
         directions = self.momentums if follows else None
         directions = directions or self.add_optimizer_variables(variables, "direction")
-        self._keep("_directions", list(directions))
+        self._set_untracked("_directions", list(directions))
 
     def _take_rate_out_of_velocities(self) -> None:
         if isinstance(self, (keras.optimizers.SGD, keras.optimizers.RMSprop)) and self.momentum:
@@ -131,11 +131,11 @@ class Hypergradient(OptimizerWrapper):
         grads = self._over_all_devices(grads, variables)
         learning_rate = self._adapted(grads, variables)
         rate.assign(learning_rate)
-        self._keep("_reduced", True)
+        self._set_untracked("_reduced", True)
         try:
             super()._update_all(grads, variables, learning_rate)
         finally:
-            self._keep("_reduced", False)
+            self._set_untracked("_reduced", False)
 
     def _adapted(self, grads: Sequence[Any], variables: Sequence[Any]) -> Any:
         directions = [self._directions[self._index_of(v)] for v in variables]
@@ -174,7 +174,7 @@ class Hypergradient(OptimizerWrapper):
         # A 1 that depends on the rate. Otherwise XLA schedules the new directions before it has
         # read the old ones, and copies them all.
         one = ops.where(ops.isfinite(learning_rate), 1.0, 0.0)
-        direction = self._step_of(super().update_step, gradient, variable, one)
+        direction = self._captured_step(super().update_step, gradient, variable, one)
         if not self._follows_velocities:
             self.assign(self._directions[self._index_of(variable)], direction)
         self.assign_add(variable, direction * ops.cast(learning_rate, direction.dtype))

@@ -75,13 +75,13 @@ class LayerwiseLR(OptimizerWrapper):
             )
         rules = check_multipliers(multipliers)
         self._take_over(optimizer)
-        self._keep("_rules", rules)
-        self._keep("_gates", {})
-        self._keep("_active", None)
-        self._keep("_multipliers", [])
-        self._keep("_paths", None)
+        self._set_untracked("_rules", rules)
+        self._set_untracked("_gates", {})
+        self._set_untracked("_active", None)
+        self._set_untracked("_multipliers", [])
+        self._set_untracked("_paths", None)
         if self.built:
-            self._settle(rules, self._trained)
+            self._resolve_multipliers(rules, self._trained)
 
     @property
     def multipliers(self) -> dict[Any, Any]:
@@ -92,8 +92,8 @@ class LayerwiseLR(OptimizerWrapper):
     def multipliers(self, multipliers: Mapping[Any, Any] | None) -> None:
         rules = check_multipliers(multipliers)
         if self.built:
-            self._settle(rules, self._trained)
-        self._keep("_rules", rules)
+            self._resolve_multipliers(rules, self._trained)
+        self._set_untracked("_rules", rules)
 
     def gate(self, gates: Mapping[int, Any]) -> None:
         """Multiply further, by index of the variable: by 0, or by a function of the step.
@@ -101,8 +101,8 @@ class LayerwiseLR(OptimizerWrapper):
         For code that freezes layers for a while; {} removes the gates. It affects only functions
         that are traced afterwards.
         """
-        self._keep("_gates", dict(gates))
-        self._settle(self._rules, self._trained)
+        self._set_untracked("_gates", dict(gates))
+        self._resolve_multipliers(self._rules, self._trained)
 
     def multipliers_in(self, model: Any) -> list[Multiplier]:
         """The multiplier of each trainable variable of a model, before the optimizer is built."""
@@ -111,17 +111,17 @@ class LayerwiseLR(OptimizerWrapper):
     def build(self, variables: Sequence[Any]) -> None:
         """Create the optimizer's variables, and find the multiplier of each weight."""
         if not self.built:
-            self._settle(self._rules, variables)
+            self._resolve_multipliers(self._rules, variables)
         super().build(variables)
 
-    def _settle(self, rules: Sequence[Rule], variables: Sequence[Any]) -> None:
+    def _resolve_multipliers(self, rules: Sequence[Rule], variables: Sequence[Any]) -> None:
         models = holding_models(variables)
         if models:
-            self._keep("_paths", paths_in(models, variables))
+            self._set_untracked("_paths", paths_in(models, variables))
         multipliers = resolve(rules, variables, self._paths)
         for index, curve in self._gates.items():
             multipliers[index] = multipliers[index].times(curve) if curve else Multiplier(0.0)
-        self._keep("_multipliers", multipliers)
+        self._set_untracked("_multipliers", multipliers)
 
     def _multiplier_of(self, variable: Any) -> Multiplier:
         found: Multiplier = self._multipliers[self._index_of(variable)]
@@ -141,7 +141,9 @@ class LayerwiseLR(OptimizerWrapper):
             return
         if self._capture.of(variable):
             # Another wrapper adds the step, which may contain a velocity from before the freeze.
-            done = self._step_of(super().update_step, gradient, variable, learning_rate * value)
+            done = self._captured_step(
+                super().update_step, gradient, variable, learning_rate * value
+            )
             self.assign_add(variable, ops.where(value == 0.0, 0.0, done))
             return
         held = [variable, *self._slots_held(variable)]
@@ -156,7 +158,7 @@ class LayerwiseLR(OptimizerWrapper):
         step = super().update_step
         if isinstance(self, keras.optimizers.Adafactor):
             # It limits its rate to 1 / sqrt(t), so the multiplier scales the step instead.
-            done = self._step_of(step, gradient, variable, learning_rate)
+            done = self._captured_step(step, gradient, variable, learning_rate)
             self.assign_add(variable, done * ops.cast(value, done.dtype))
             return
         step(gradient, variable, learning_rate * value)
@@ -192,11 +194,11 @@ class LayerwiseLR(OptimizerWrapper):
         decayed = [variable for variable in variables if self._decays(variable)]
         groups = grouped(self._multiplier_of(variable) for variable in decayed)
         for multiplier, places in groups.items():
-            self._keep("_active", None if multiplier.plain else multiplier)
+            self._set_untracked("_active", None if multiplier.plain else multiplier)
             try:
                 super()._decay_weights([decayed[place] for place in places])
             finally:
-                self._keep("_active", None)
+                self._set_untracked("_active", None)
 
     def _rate_now(self) -> Any:
         rate = super()._rate_now()
@@ -218,7 +220,7 @@ class LayerwiseLR(OptimizerWrapper):
         """Create the optimizer from the result of `get_config`."""
         entries = config["multipliers"]
         made = super().from_config({**config, "multipliers": None}, custom_objects)
-        made._keep("_rules", [Rule.loaded(entry) for entry in entries])
+        made._set_untracked("_rules", [Rule.loaded(entry) for entry in entries])
         return made
 
 

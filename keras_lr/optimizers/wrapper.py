@@ -60,23 +60,23 @@ class OptimizerWrapper(OptimizerHooks):
 
     def _take_over(self, optimizer: Any) -> None:
         self.__dict__.update(vars(optimizer))
-        self._keep("_capture", _Capture(None))
+        self._set_untracked("_capture", _Capture(None))
 
-    def _keep(self, name: str, value: Any) -> None:
+    def _set_untracked(self, name: str, value: Any) -> None:
         """Set an attribute that Keras does not track, wrap or save."""
         object.__setattr__(self, name, value)
 
     # Computing the step of one variable without changing it
 
-    def _step_of(self, step: Any, gradient: Any, variable: Any, learning_rate: Any) -> Any:
+    def _captured_step(self, step: Any, gradient: Any, variable: Any, learning_rate: Any) -> Any:
         """What a step would add to a variable. Updates its slots, but not the variable."""
         outer = self._capture
-        self._keep("_capture", _Capture(variable))
+        self._set_untracked("_capture", _Capture(variable))
         try:
             step(gradient, variable, learning_rate)
             return keras.ops.convert_to_tensor(self._capture.step)
         finally:
-            self._keep("_capture", outer)
+            self._set_untracked("_capture", outer)
 
     def assign_add(self, variable: Any, value: Any) -> None:
         """Keras's method: an optimizer's step changes a variable by this or `assign_sub`."""
