@@ -10,7 +10,7 @@ from models import multi_optimizer
 
 import keras_lr
 from keras_lr._keras import distribution
-from keras_lr._keras.snapshot import seed_everything
+from keras_lr._keras.random_state import seed_everything
 from keras_lr.rate_search.find import Options, _usual_sizes
 from keras_lr.rate_search.plan import Job, Setting
 from keras_lr.rate_search.runner import Data, Runner

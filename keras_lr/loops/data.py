@@ -12,7 +12,7 @@ from keras import tree
 
 from keras_lr._keras.distribution import check_shares
 from keras_lr._keras.epochs import Epochs
-from keras_lr._keras.snapshot import replicas
+from keras_lr._keras.replicas import replicas
 
 
 class DataEnded(Exception):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_lr._keras.snapshot import drop_values
+from keras_lr._keras.values import drop_values
 from keras_lr.loops import CHUNK, scalar_logs
 from keras_lr.loops.data import DataEnded
 from keras_lr.steering import BorrowedRate

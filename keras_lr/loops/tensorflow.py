@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_lr._keras.snapshot import replicas
+from keras_lr._keras.replicas import replicas
 from keras_lr._keras.trainer import autoconverted, reduced_over_replicas
 from keras_lr._util.interrupts import uninterrupted
 from keras_lr.loops import CHUNK, scalar_logs

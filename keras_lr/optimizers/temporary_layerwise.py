@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_lr._keras.snapshot import build_optimizer
+from keras_lr._keras.building import build_optimizer
 from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.steering import all_optimizers, driven_optimizers
 

@@ -12,9 +12,10 @@ import keras
 import numpy as np
 
 from keras_lr._keras.building import is_built, layers_are_built, symbolic_build
-from keras_lr._keras.distribution import has_strategy, variable_scope
 from keras_lr._keras.optimizers import batch_counter, counters, number, put_rate, stored_rate
-from keras_lr._keras.snapshot import Snapshot, reseed, seed_everything
+from keras_lr._keras.random_state import reseed, seed_everything
+from keras_lr._keras.replicas import has_strategy, variable_scope
+from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util.interrupts import check
 from keras_lr.loops import CHUNK, Loop, keep_loop, loop_needs, make_loop
 from keras_lr.loops.data import DataEnded

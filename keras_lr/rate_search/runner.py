@@ -16,7 +16,8 @@ import numpy as np
 from keras_lr._keras.callbacks import Callback
 from keras_lr._keras.distribution import check_alone, check_shares, sharing_devices
 from keras_lr._keras.optimizers import stored_rate
-from keras_lr._keras.snapshot import Snapshot, random_generators_kept, reseed, seed_everything
+from keras_lr._keras.random_state import random_generators_kept, reseed, seed_everything
+from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util import checks
 from keras_lr._util.interrupts import check
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
