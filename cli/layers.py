@@ -94,7 +94,8 @@ def _layers(
     backend: str | None,
 ) -> None:
     from .functions import import_modules, is_function
-    from .models import check_model_file, load_model
+    from .model_files import check_model_file
+    from .models import load_model
     from .multipliers import in_python
     from .quiet import stdout_to_stderr
     from .startup import start

@@ -223,8 +223,8 @@ def test_bars_are_not_drawn_where_they_cannot_be_encoded(encoding):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("one-cycle --max-lr -1", "max_lr must be a finite number above 0; got -1.0."),
-        ("one-cycle --max-lr 1 --pct-start 2", "pct_start must be a finite number of at least 0"),
+        ("one-cycle --max-lr -1", "max_lr must be above 0; got -1.0."),
+        ("one-cycle --max-lr 1 --pct-start 2", "pct_start must be in [0, 1]; got 2.0."),
         ("one-cycle --max-lr 1 --steps 0", "steps must be an integer of at least 1; got 0."),
         ("one-cycle --max-lr 1 --steps 99999999", "steps must be at most 16777216"),
         ("cyclic --base-lr 1 --max-lr .1 --step-size 9", "base_lr must not be above max_lr"),

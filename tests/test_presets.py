@@ -374,15 +374,15 @@ def test_a_model_that_does_not_train_is_refused(name):
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda m: layer_decay(m, 0.0), ValueError, "decay must be a finite number above 0 and of"),
-        (lambda m: layer_decay(m, 1.5), ValueError, "at most 1; got 1.5."),
+        (lambda m: layer_decay(m, 0.0), ValueError, "decay must be in (0, 1]; got 0.0"),
+        (lambda m: layer_decay(m, 1.5), ValueError, "in (0, 1]; got 1.5."),
         (lambda m: layer_decay(m, float("nan")), ValueError, "got nan."),
         (lambda m: layer_decay(m, "0.5"), TypeError, "got '0.5'."),
         (lambda m: layer_decay(m, 1e-13), ValueError, "got 1e-39 for the first of 4 groups. Pass"),
-        (lambda m: discriminative(m, 0.0, 1.0), ValueError, "low must be a finite number above 0"),
+        (lambda m: discriminative(m, 0.0, 1.0), ValueError, "low must be above 0; got 0.0"),
         (lambda m: discriminative(m, 1e-3, 1e-5), ValueError, "low must not be above high; got"),
         (lambda m: discriminative(m, 1e-3, float("inf")), ValueError, "high must be a finite"),
-        (lambda m: boost_head(m, None, 0), ValueError, "factor must be a finite number above 0"),
+        (lambda m: boost_head(m, None, 0), ValueError, "factor must be above 0; got 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(call, error, words):

@@ -16,7 +16,7 @@ from keras_lr._keras.optimizers import batch_counter, counters, number, put_rate
 from keras_lr._keras.random_state import reseed, seed_everything
 from keras_lr._keras.replicas import has_strategy, variable_scope
 from keras_lr._keras.snapshot import Snapshot
-from keras_lr._util.interrupts import check
+from keras_lr._util.interrupts import check_interrupt
 from keras_lr.loops import CHUNK, Loop, keep_loop, loop_needs, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.range_test.stopping import first_divergence
@@ -116,7 +116,7 @@ class Workbench:
         ends = self._ends_of(total)  # of each update, in batches
         trained, done, reason = 0, 0, "completed"
         while done < total:
-            check()
+            check_interrupt()
             try:
                 if self._steady is False:
                     parts.append(self._until_update(learning_rates[done]))
