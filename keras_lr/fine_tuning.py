@@ -40,7 +40,7 @@ def fine_tune(
     *,
     head: Any = None,
     lr_mult: float = 100.0,
-    callbacks: Iterable[Any] = (),
+    callbacks: Iterable[Any] | None = None,
     **fit_options: Any,
 ) -> FineTuning:
     """Fine-tune a pretrained model with a new head, by the recipe of fastai.
@@ -139,9 +139,9 @@ def fine_tune(
 class _Phases:
     """Fits one model on the same data, in one cycle each time."""
 
-    def __init__(self, model: Any, x: Any, y: Any, callbacks: Iterable[Any], options: Any) -> None:
+    def __init__(self, model: Any, x: Any, y: Any, callbacks: Any, options: Any) -> None:
         self._model, self._x, self._y = model, x, y
-        self._callbacks = list(callbacks)
+        self._callbacks = list(callbacks or ())
         self._options = dict(options)
 
     def fit(self, epochs: int, max_lr: float, **shape: Any) -> Any:
