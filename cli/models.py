@@ -111,7 +111,7 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool, compiled: bool) 
     unused = ["tensorflow"] if lean and keras.backend.backend() != "tensorflow" else []
 
     def load(compile: bool) -> Any:
-        from keras_lr.optimizers.modified import public_optimizers
+        from keras_lr.optimizers.wrapper import public_optimizers
 
         known = {**public_optimizers(), **(_old_names() if spec.endswith(H5) else {})}
         limit = contextlib.nullcontext() if trust else limited_weights(spec)

@@ -262,7 +262,7 @@ def test_min_scale_is_the_smallest_multiplier():
 
 
 def test_layers_that_hardly_train_are_told():
-    with pytest.warns(UserWarning, match=r"at least 0\.001.* got 0\.00049 for the first of 12"):
+    with pytest.warns(UserWarning, match=r"below 0\.001 .* gives 0\.00049 to the first of 12"):
         layer_decay(deep(), 0.5)
     with pytest.warns(UserWarning, match="first of 2 groups"):
         layer_decay(deep(2), 0.0005, groups=["d0", "d1"])

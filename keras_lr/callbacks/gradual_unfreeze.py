@@ -12,9 +12,9 @@ from keras import ops
 from keras_lr._util import checks
 from keras_lr.callbacks.base import Policy
 from keras_lr.optimizers.batch_norm import FrozenStatistics, owning_layers
-from keras_lr.optimizers.borrowed import LentMultipliers
 from keras_lr.optimizers.multipliers import check_groups, covered, key_name
-from keras_lr.optimizers.paths import path_of, paths_in
+from keras_lr.optimizers.temporary_layerwise import TemporaryLayerwiseLR
+from keras_lr.optimizers.variable_paths import path_of, paths_in
 from keras_lr.steering import Length, Plan, held_optimizers, own_optimizers
 
 
@@ -72,7 +72,7 @@ class GradualUnfreeze(Policy):
         self.statistics = checks.flag("statistics", statistics)
         self.verbose = verbose
         self._groups = _checked_groups(groups)
-        self._lent: LentMultipliers | None = None
+        self._lent: TemporaryLayerwiseLR | None = None
         self._frozen: list[FrozenStatistics] = []
 
     def get_config(self) -> dict[str, Any]:
@@ -89,11 +89,11 @@ class GradualUnfreeze(Policy):
                 "Set trainable of its layers between two fits."
             )
         if getattr(self._unsynced_model, "optimizer", None) is not None:
-            self._lent = LentMultipliers(self._unsynced_model, type(self).__name__)
+            self._lent = TemporaryLayerwiseLR(self._unsynced_model, type(self).__name__)
             try:
                 self._indices = self._resolved(self._unsynced_model.trainable_variables)
             except ValueError:
-                self._lent.give_back()
+                self._lent.restore()
                 raise
         super().on_train_begin(logs)
 
@@ -156,7 +156,7 @@ class GradualUnfreeze(Policy):
         self._frozen = []
         if self._lent is not None:
             self._lent.optimizer.gate({})
-            self._lent.give_back()
+            self._lent.restore()
             self._lent = None
 
     def _thawed(self, epoch: int) -> int:
