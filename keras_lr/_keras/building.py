@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from keras_lr._keras.layers import all_layers
+from keras_lr._keras.replicas import variable_scope
 from keras_lr._keras.trainer import compiled_loss_and_metrics
 
-__all__ = ["is_built", "layers_are_built", "symbolic_build"]
+__all__ = ["build_optimizer", "is_built", "layers_are_built", "symbolic_build"]
 
 
 def layers_are_built(model: Any) -> bool:
@@ -28,3 +29,10 @@ def symbolic_build(model: Any, batch: Any = None) -> None:
         batch: A batch; None is enough where `is_built`, and builds the optimizer.
     """
     model._symbolic_build(data_batch=batch)
+
+
+def build_optimizer(model: Any) -> None:
+    """Make the slots of an optimizer that has none yet, as the first training step would."""
+    with variable_scope(model):
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)

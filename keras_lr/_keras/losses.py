@@ -1,4 +1,4 @@
-"""Losses and metrics: the arguments that those made of a function keep."""
+"""Losses: the arguments of those that are made of a function."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ def compile_arguments(model: Any) -> dict[str, Any]:
 
 def torch_compiles(model: Any) -> bool:
     """Whether Keras trains the model with `torch.compile`."""
-    compiles: bool = model._should_torch_compile()
-    return compiles
+    decide = getattr(model, "_use_torch_compile", None)  # of Keras 3.16
+    return bool(model._should_torch_compile() if decide is None else decide())
 
 
 def autoconverted(model: Any, step: Any) -> Any:

@@ -12,9 +12,9 @@ from keras import ops
 from keras_lr._util import checks
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.optimizers.batch_norm import FrozenStatistics, owning_layers
-from keras_lr.optimizers.borrowed import LentMultipliers
 from keras_lr.optimizers.multipliers import check_groups, covered, key_name
-from keras_lr.optimizers.paths import path_of, paths_in
+from keras_lr.optimizers.temporary_layerwise import TemporaryLayerwiseLR
+from keras_lr.optimizers.variable_paths import path_of, paths_in
 from keras_lr.steering import Length, Plan, fit_optimizers, model_optimizers
 
 
@@ -72,7 +72,7 @@ class GradualUnfreeze(SteeringCallback):
         self.statistics = checks.flag("statistics", statistics)
         self.verbose = verbose
         self._groups = _checked_groups(groups)
-        self._borrowed: LentMultipliers | None = None
+        self._borrowed: TemporaryLayerwiseLR | None = None
         self._frozen: list[FrozenStatistics] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -85,11 +85,11 @@ class GradualUnfreeze(SteeringCallback):
                 "Set trainable of its layers between two fits."
             )
         if getattr(self._unsynced_model, "optimizer", None) is not None:
-            self._borrowed = LentMultipliers(self._unsynced_model, type(self).__name__)
+            self._borrowed = TemporaryLayerwiseLR(self._unsynced_model, type(self).__name__)
             try:
                 self._indices = self._resolved(self._unsynced_model.trainable_variables)
             except ValueError:
-                self._borrowed.give_back()
+                self._borrowed.restore()
                 raise
         super().on_train_begin(logs)
 
@@ -155,7 +155,7 @@ class GradualUnfreeze(SteeringCallback):
         self._frozen = []
         if self._borrowed is not None:
             self._borrowed.optimizer.gate({})
-            self._borrowed.give_back()
+            self._borrowed.restore()
             self._borrowed = None
 
     def _unfrozen(self, epoch: int) -> int:

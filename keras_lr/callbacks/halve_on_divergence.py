@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr._keras.building import layers_are_built
+from keras_lr._keras.building import build_optimizer, layers_are_built
 from keras_lr._keras.optimizers import number
-from keras_lr._keras.snapshot import Values, build_optimizer, trained_variables
+from keras_lr._keras.values import Values, trained_variables
 from keras_lr._util import checks
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.callbacks.divergence import Level, Stretch
@@ -233,7 +233,7 @@ class HalveOnDivergence(SteeringCallback):
         model = self.model  # on JAX this writes the training state to the variables
         return _Copy(
             Values(model, self._variables),
-            Values(model, model.metrics_variables, loose=False),
+            Values(model, model.metrics_variables, tensors=False),
             self._epoch,
             self._stretch.mark,
             self._steered.account.updates_done(),
@@ -252,9 +252,9 @@ class HalveOnDivergence(SteeringCallback):
             self._halvings += 1
         new = self._rate(step)
         with self._steered.account.rolled_back(good.batches):
-            good.state.put_back()
+            good.state.restore()
         if good.epoch == self._epoch and good.metrics is not None:
-            good.metrics.put_back()
+            good.metrics.restore()
             self._stretch.go_back(good.mark)
         else:
             model.reset_metrics()

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 
 from keras_lr._keras.frames import caller_locals
+from keras_lr._keras.object_graph import optimizers_of
 from keras_lr._keras.optimizers import number, stored_rate
-from keras_lr._keras.snapshot import Snapshot, optimizers_of
+from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util.checks import count, flag
 from keras_lr._util.interrupts import uninterrupted
 from keras_lr.callbacks.base import SteeringCallback

@@ -95,7 +95,7 @@ def save(
     panels: Sequence[str],
     draw: Callable[[tuple[Axes, ...]], Any],
     lay_out: LayOut = stacked,
-) -> None:
+) -> Path:
     """Draw into a new figure and write it in the format that the name says."""
     from matplotlib.figure import Figure
 
@@ -109,7 +109,7 @@ def save(
             f"The formats are: {', '.join(sorted(formats))}."
         )
     draw(lay_out(figure, panels))
-    atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
+    return atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
 
 
 def labelled_once(axes: tuple[Axes, ...]) -> Axes | tuple[Axes, ...]:

@@ -12,11 +12,12 @@ import keras
 import numpy as np
 
 from keras_lr._keras.building import is_built, layers_are_built, symbolic_build
-from keras_lr._keras.distribution import has_strategy, variable_scope
 from keras_lr._keras.optimizers import batch_counter, counters, number, put_rate, stored_rate
-from keras_lr._keras.snapshot import Snapshot, reseed, seed_everything
-from keras_lr._util.interrupts import check
-from keras_lr.loops import CHUNK, Loop, keep_loop, loop_needs, make_loop
+from keras_lr._keras.random_state import reseed, seed_everything
+from keras_lr._keras.replicas import has_strategy, variable_scope
+from keras_lr._keras.snapshot import Snapshot
+from keras_lr._util.interrupts import check_interrupt
+from keras_lr.loops import CHUNK, Loop, keep_loop, loop_dependencies, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.steering import (
@@ -73,7 +74,7 @@ class Workbench:
         self._optimizer = optimizer
         self._monitor = monitor
         self._snapshot = snapshot
-        self._needs = loop_needs(model, optimizer, monitor)
+        self._needs = loop_dependencies(model, optimizer, monitor)
         self.loop: Loop = make_loop(model, rate, monitor, self._needs)
         self._leaves = innermost_optimizers(optimizer)
         self._borrowed = [stored_rate(leaf) for leaf in self._leaves]
@@ -115,7 +116,7 @@ class Workbench:
         ends = self._ends_of(total)  # of each update, in batches
         trained, done, reason = 0, 0, "completed"
         while done < total:
-            check()
+            check_interrupt()
             try:
                 if self._steady is False:
                     parts.append(self._until_update(learning_rates[done]))
@@ -169,7 +170,7 @@ class Workbench:
 
     def keep_loop(self) -> None:
         """Leave the compiled loop with the model, for the next range test."""
-        now = loop_needs(self._model, self._optimizer, self._monitor)
+        now = loop_dependencies(self._model, self._optimizer, self._monitor)
         keep_loop(self._model, self.loop, self._needs, now)
 
     def start_loss(self, held_out: list[Any]) -> float:

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_lr._keras.object_graph import is_record, reachable
 from keras_lr._keras.optimizers import number, put_rate, stored_rate
-from keras_lr._keras.reach import is_record, reachable
 
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 
