@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from . import data as sources
+from .data_checks import check_data, describe_inputs
 from .distribution import distributed, shared_equally
 from .errors import BadInput, RunFailed, one_line
 from .functions import import_modules, is_function
@@ -173,8 +174,6 @@ def read_inputs(
         keras.utils.set_random_seed(seed % 2**32)
     import_modules(options.imports)
     model, multipliers = options.load_model(lean=not own_code)
-    from .checks import check_data, describe_inputs
-
     try_outputs(*outputs.values())
     if not data:
         beside = os.path.splitext(spec)[0] + ".npz"

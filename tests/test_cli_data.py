@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from command_line import refused
 
-from keras_lr_cli import checks
+from keras_lr_cli import data_checks
 from keras_lr_cli.data import load_data
 from keras_lr_cli.errors import BadInput
 
@@ -59,10 +59,10 @@ def test_npz_may_hold_an_array_for_each_input(tmp_path):
     np.savez(tmp_path / "d.npz", right=X[:, 3:], left=X[:, :3], y=np.eye(4)[Y])
     data = load_data(str(tmp_path / "d.npz"), model)
     np.testing.assert_array_equal(data.x["right"], X[:, 3:])
-    checks.check_data(data, model, "d.npz")
+    data_checks.check_data(data, model, "d.npz")
     np.savez(tmp_path / "e.npz", right=X[:, 2:], left=X[:, :3], y=np.eye(4)[Y])
     with pytest.raises(BadInput, match=r"right has shape \(64, 6\).*takes \(None, 5\)"):
-        checks.check_data(load_data(str(tmp_path / "e.npz"), model), model, "e.npz")
+        data_checks.check_data(load_data(str(tmp_path / "e.npz"), model), model, "e.npz")
 
 
 def test_npy_pair(tmp_path, model):
@@ -191,7 +191,7 @@ def test_classes_suit_the_loss(tmp_path, units, loss, shape):
         data.y[:, 0] if units == 1 else data.y.argmax(1) if data.y.ndim > 1 else data.y,
         Y > 1 if units == 1 else np.array([2, 0, 1, 3])[Y],
     )
-    checks.check_data(data, model, "it")
+    data_checks.check_data(data, model, "it")
 
 
 def test_more_classes_than_outputs_are_refused(tmp_path):
@@ -395,12 +395,12 @@ def test_function_returns_a_data_set(function, model):
     spec = function("return command_line.Batches()")
     data = load_data(spec, model)
     assert not data.is_arrays
-    checks.check_data(data, model, spec)
+    data_checks.check_data(data, model, spec)
 
 
 def test_generator_is_not_read_before_the_run(function, model):
     data = load_data(function("return ((X[i:i+8], Y[i:i+8]) for i in range(0, 64, 8))"), model)
-    checks.check_data(data, model, "it")
+    data_checks.check_data(data, model, "it")
     assert len(list(data.x)) == 8
 
 
@@ -469,7 +469,7 @@ def test_validation_data_is_checked_too(files, tmp_path, option):
 )
 def test_targets_must_suit_the_loss(loss, y, words):
     with pytest.raises(BadInput, match=words):
-        checks.check_data(command_line_data(X, y), command_line.compiled(loss), "it")
+        data_checks.check_data(command_line_data(X, y), command_line.compiled(loss), "it")
 
 
 @pytest.mark.parametrize(
@@ -486,7 +486,7 @@ def test_targets_must_suit_the_loss(loss, y, words):
 )
 def test_targets_that_fit_takes_are_taken(units, loss, y):
     model = command_line.compiled(loss, units=units)
-    checks.check_data(command_line_data(X, y), model, "it")
+    data_checks.check_data(command_line_data(X, y), model, "it")
     model.fit(X, y, verbose=0)
 
 
@@ -498,7 +498,7 @@ def command_line_data(x, y):
 
 def test_ignored_class_is_no_label_out_of_range():
     loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
-    checks.check_data(command_line_data(X, Y - 1), command_line.compiled(loss), "it")
+    data_checks.check_data(command_line_data(X, Y - 1), command_line.compiled(loss), "it")
 
 
 def test_tokens_beyond_the_embedding_are_refused():
@@ -506,7 +506,7 @@ def test_tokens_beyond_the_embedding_are_refused():
     model.compile("sgd", "mse")
     tokens = np.arange(64 * 8).reshape(64, 8) % 11
     with pytest.raises(BadInput, match="tokens from 0 to 10; .* takes 0 to 9"):
-        checks.check_data(command_line_data(tokens, np.zeros((64, 8, 2))), model, "it")
+        data_checks.check_data(command_line_data(tokens, np.zeros((64, 8, 2))), model, "it")
 
 
 # Files that are not what they say
