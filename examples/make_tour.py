@@ -141,7 +141,7 @@ best = keras_lr.search(
     epochs=1,
     fine_rounds=1,
     points=3,
-    repeats=2,
+    final_seeds=2,
     batch_size=32,
     verbose=0,
 )

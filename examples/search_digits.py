@@ -25,18 +25,18 @@ RECORD = "search_digits.sqlite3"
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=2, help="of each run")
-    parser.add_argument("--repeats", type=int, default=3, help="seeds in the last round")
+    parser.add_argument("--final-seeds", type=int, default=3, help="seeds of the last round")
     chosen = parser.parse_args()
 
     keras.utils.set_random_seed(0)
     x, y = digits()
     train, held_out = (x[:1400], y[:1400]), (x[1400:], y[1400:])
     model = small_cnn()
-    settings = {"epochs": chosen.epochs, "repeats": chosen.repeats, "storage": RECORD, "verbose": 0}
+    settings = {"epochs": chosen.epochs, "final_seeds": chosen.final_seeds, "storage": RECORD}
 
     for title in ("Searched", "Asked again, and read from the record"):
         begin = time.perf_counter()
-        best = keras_lr.search(model, *train, batch_size=32, **settings)
+        best = keras_lr.search(model, *train, batch_size=32, verbose=0, **settings)
         print(f"{title}: {len(best.outcomes)} runs, {time.perf_counter() - begin:.1f} s.")
     print(f"learning rate {best.learning_rate:.2g}, between {best.low:.2g} and {best.high:.2g}")
     for warning in best.warnings:

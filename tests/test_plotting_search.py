@@ -142,7 +142,7 @@ def test_rates_keep_the_valley_in_view_when_one_rate_comes_to_a_huge_loss():
     ax = plot_search_rates(search)
     assert ax.get_ylim()[1] < 3
     (beyond,) = marks(ax, "^")[-1:]
-    assert beyond.get_label() == "beyond the picture"
+    assert beyond.get_label() == "outside the plot"
     assert list(beyond.get_xdata()) == [1.0]
 
 
@@ -310,9 +310,9 @@ def test_curves_of_variants_differ_in_line_style_and_the_legend_names_it():
 
 def test_curves_refuse_a_round_and_a_metric_that_are_not_there():
     search = searched()
-    with pytest.raises(ValueError, match=r"got 'fine 9'\. They are: coarse, fine 1, fine 2"):
+    with pytest.raises(ValueError, match=r"got 'fine 9'\. The rounds are: coarse, fine 1, fine 2"):
         plot_search_curves(search, round="fine 9")
-    with pytest.raises(ValueError, match=r"got 'auc'\. They have: accuracy"):
+    with pytest.raises(ValueError, match=r"got 'auc'\. The logs have: accuracy"):
         plot_search_curves(search, metric="auc")
 
 
