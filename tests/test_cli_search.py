@@ -5,6 +5,7 @@ import json
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ import pytest
 from command_line import Batches, arrays, compiled, refused, run, write_files
 
 import keras_lr
+from keras_lr.rate_search.options import Options
 from keras_lr_cli import main
 from keras_lr_cli.workers import arguments
 
@@ -211,6 +213,13 @@ def test_defaults_equal_those_of_the_library():
     for name in shared:
         default = () if name == "also" else expected[name].default
         assert options[name] == default, name
+
+
+def test_every_option_of_the_library_is_an_option_of_the_command_and_recorded(first):
+    names = {each.name for each in fields(Options)}
+    options = main.commands["search"].make_context("search", ["model.keras"]).params
+    assert names - set(options) == {"verbose"}
+    assert names - set(saved()["settings"]) == {"verbose", "timeout", "heartbeat"}
 
 
 @pytest.mark.parametrize(

@@ -379,6 +379,18 @@ def test_a_study_of_another_version_is_refused(storage, join, monkeypatch):
         join(storage)
 
 
+def test_a_study_of_format_2_goes_on_with_repeats_as_final_seeds(storage, join):
+    identity = {"settings": {"epochs": 3, "final_seeds": 2}}
+    record = join(storage, identity=identity)
+    known = dict(record.study.user_attrs["keras_lr"])
+    known.update(format=2, settings={"epochs": 3, "repeats": 2})
+    record.study.set_user_attr("keras_lr", known)
+    assert join(storage, identity=identity).resumed
+    identity["settings"]["final_seeds"] = 3
+    with pytest.raises(ValueError, match="other settings: final_seeds 2 and not 3. Use those"):
+        join(storage, identity=identity)
+
+
 def test_a_study_that_others_made_is_refused_and_left_alone(storage, join):
     import optuna
 
