@@ -23,7 +23,7 @@ from .options import data_options, model_options, options, process_options
 from .outputs import tell, write_all
 from .signals import stop_signals
 from .startup import hidden
-from .text import LABEL, can_draw, labelled, rate_text, table_box, table_text
+from .text import LABEL, can_draw, is_narrow, labelled, rate_text, table_box, table_text
 from .workers import arguments, end_with_parent, worker_processes
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ sweep_options = options(
     _option("--objective", "NAME", "Log entry to optimize.", "val_loss"),
     _option("--mode", "MODE", "min or max; auto uses the metric.", "auto"),
     _option("--pruner", "NAME", "Stops poor runs: median, halving, none.", "median"),
-    _option("--validation-split", "X", "Share held out without --validation.", 0.2),
+    _option("--validation-split", "X", "Share held out if no --validation.", 0.2),
     _option("--seed", "N", "Chooses rows and the first seed.", 0),
     _option("--timeout", "S", "Seconds after which no run begins.", kind=float),
 )
@@ -255,7 +255,9 @@ def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) ->
     count = len(found.outcomes)
     trained = sum(outcome.seconds for outcome in found.outcomes)
     cost = [
-        labelled("Cost", f"{count} runs, {trained:.3g} s of training; {seconds:.3g} s now."),
+        labelled(
+            "Cost", f"{count} runs, {trained:.3g} s of training; this command took {seconds:.3g} s."
+        ),
         labelled("Record", f"{found.storage}, study {found.study}"),
     ]
     if written:
@@ -281,27 +283,23 @@ def _table(found: Any, unicode: bool) -> str:
     for name in fields:
         table.add_column(name_of(name).capitalize())
     table.add_column(Text(found.objective), justify="right", no_wrap=True)
-    table.add_column("+-", justify="right", no_wrap=True)
-    table.add_column("Runs", justify="right", no_wrap=True)
+    spreads = not is_narrow() and len(fields) <= 2
+    if spreads:
+        table.add_column("+-", justify="right", no_wrap=True)
+        table.add_column("Runs", justify="right", no_wrap=True)
     table.add_column("")
     before = ""
     for row in found.rows():
         value = "-" if math.isnan(row["value"]) else f"{row['value']:.4g}"
         spread = "" if math.isnan(row["spread"]) else f"{row['spread']:.2g}"
-        ending = ENDINGS[row["ended"]]
-        note = {
-            "finished": "the answer" if row["best"] else "",
-            "behind": f"{ending} in epoch {row['epochs']}",
-            "diverged": ending,
-        }[row["ended"]]
+        note = "" if row["ended"] == "finished" else ENDINGS[row["ended"]]
         table.add_row(
             name_of(row["round"]) if row["round"] != before else "",
             f"{row['learning_rate']:.2g}",
             *(value_of(name, row[name]) for name in fields),
             value,
-            spread,
-            str(row["runs"]),
-            note,
+            *((spread, str(row["runs"])) if spreads else ()),
+            "the answer" if row["best"] else note,
         )
         before = row["round"]
     return table_text(table)

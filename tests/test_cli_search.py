@@ -122,7 +122,7 @@ def test_search_of_more_than_the_rate():
     assert {("constant", 32), ("one-cycle", 32)} <= tried
     assert any(size == 16 for _, size in tried)
     text = run("search", "model.keras", *QUICK, "--study", "more", *also).stdout
-    assert re.search(r"^With           batch size \d\d, \S+$", text, re.M)
+    assert re.search(r"^With           batch size \d\d, policy \S+$", text, re.M)
     assert max(map(len, text.splitlines())) <= 80
 
 

@@ -174,9 +174,9 @@ def test_rates_of_an_objective_that_rises_have_the_worse_end_at_the_bottom():
 def test_rates_name_each_variant_of_a_round_that_tries_more_than_rates():
     search = searched(also={"policy": ["constant", "one-cycle"]})
     ax = plot_search_rates(search)
-    assert {"policy: constant", "policy: one-cycle"} <= set(labels(ax))
-    assert ax.get_title(loc="left") == "Learning-rate search: 3.2e-3, one-cycle"
-    lines = [named(ax, f"policy: {name}") for name in ("constant", "one-cycle")]
+    assert {"policy constant", "policy one-cycle"} <= set(labels(ax))
+    assert ax.get_title(loc="left") == "Learning-rate search: 3.2e-3, policy one-cycle"
+    lines = [named(ax, f"policy {name}") for name in ("constant", "one-cycle")]
     assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 2
 
 

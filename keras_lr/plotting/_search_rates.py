@@ -22,7 +22,6 @@ from keras_lr.rate_search.words import (
     ENDINGS,
     describe_round,
     describe_setting,
-    name_of,
     objective_label,
     varied,
     varied_in,
@@ -116,8 +115,6 @@ def _draw_round(
         label = name
         if len(variants) > 1:
             label = describe_setting(variant, varied(variants))
-            topic = name_of(each.name)
-            label = label if topic in label else f"{topic}: {label}"
         scores = [s for s in each.scores if s.setting.variant == variant and s.ended == "finished"]
         scores.sort(key=lambda score: score.setting.learning_rate)
         shown = [score for score in scores if sign * score.mean <= view.high]

@@ -88,9 +88,7 @@ class Canonical:
         self._sort = sort
         self._transient = _TRANSIENT + transient
         self._left_out: tuple[str, ...] = ()
-        self.reads_code = (
-            False  # whether bytecode is included, which depends on the version of Python
-        )
+        self.reads_code = False  # bytecode depends on the version of Python
 
     def of(self, value: Any) -> Any:
         """The canonical form of a value.

@@ -79,7 +79,7 @@ def _answer(search: Search) -> str:
         value += f" ± {_number(answer.spread, 2)} over the seeds"
     facts = {
         "Interval": f"{short(search.low)} to {short(search.high)}",
-        objective_label(search).replace("\n", " "): value,
+        _objective(search): value,
         "Round": answer.round + ("" if answer.finished else ", not finished"),
         "Runs": _effort(search),
     }
@@ -96,6 +96,10 @@ def _answer(search: Search) -> str:
         + _list(facts)
         + (f'<ul class="warnings" aria-label="Warnings">{warnings}</ul>' if warnings else "")
     )
+
+
+def _objective(search: Search) -> str:
+    return objective_label(search).replace("\n", " ")
 
 
 def _effort(search: Search) -> str:
@@ -118,7 +122,7 @@ def _pictures(search: Search) -> str:
 
     rates = figure(_RATES_SIZE)
     plot_search_rates(search, rates.subplots())
-    about = f"{search.objective} against the learning rate"
+    about = f"{_objective(search)} against the learning rate"
     parts = [f'<div class="wide">{_image(rates, about)}</div>']
     for each in search.rounds:
         if not each.outcomes:
@@ -366,7 +370,7 @@ $pictures
 <section><h2>All settings tried</h2>
 $tables
 </section>
-<section><h2>Repeat the search</h2>
+<section><h2>Next steps</h2>
 $again
 </section>
 $settings

@@ -18,7 +18,7 @@ AGAIN = 0.3  # seconds between two attempts to reach a server
 
 
 def locking_sqlite(rdb: Any) -> Any:
-    """Optuna's storage with a lock on SQLite for the begin and the end of a trial.
+    """Optuna's storage with a lock on SQLite for the start and the end of a trial.
 
     Optuna reads the state and then changes it. Other databases lock the row in between, but
     SQLite has no row locks.
@@ -138,7 +138,7 @@ def _is_away(error: BaseException | None) -> bool:
 
 
 def requeue(study: optuna.Study, trial: Any) -> None:
-    """Queue the trial of a process that has died again."""
+    """Put the trial of a process that has died back into the queue."""
     from optuna.trial import TrialState, create_trial
 
     past = ("worker", "given_back")

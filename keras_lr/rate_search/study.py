@@ -145,9 +145,7 @@ class Study:
         if known is None:
             self.study.set_user_attr(_MARK, identity)
             self.study.set_metric_names([objective])
-            known = self.study.user_attrs[
-                _MARK
-            ]  # another process may have written it at the same time
+            known = self.study.user_attrs[_MARK]  # perhaps that of another process
         known = _upgraded(known)
         if known.get("format") != FORMAT:
             raise places.Refused(

@@ -42,15 +42,13 @@ def describe_setting(setting: Setting, fields: Iterable[str]) -> str:
     """These fields of a setting in a phrase.
 
     >>> describe_setting(Setting(0.1, 0.9, warmup=0.05), ["momentum", "warmup", "policy"])
-    'momentum 0.9, warm-up 5 %, constant'
+    'momentum 0.9, warm-up 5 %, policy constant'
     """
     return ", ".join(_phrase(setting, field) for field in fields)
 
 
 def _phrase(setting: Setting, field: str) -> str:
     value = getattr(setting, field)
-    if field == "policy":
-        return setting.policy
     if field == "warmup" and not value:
         return "no warm-up"
     if value is None:
@@ -62,7 +60,7 @@ def describe_difference(setting: Setting, other: Setting) -> str:
     """What distinguishes a setting from another one, with its rate.
 
     >>> describe_difference(Setting(0.1, policy="cosine"), Setting(0.02))
-    'cosine at the learning rate 0.1'
+    'policy cosine at the learning rate 0.1'
     """
     differences = describe_setting(setting, varied([setting, other]))
     return f"{differences} at the learning rate {setting.learning_rate:g}"
