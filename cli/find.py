@@ -166,7 +166,7 @@ def _find(
     traceback: bool,  # of the command alone
     **given: Any,
 ) -> int:
-    from .inputs import Asked, read_inputs
+    from .inputs import InputOptions, read_inputs
     from .quiet import stdout_to_stderr
 
     started = time.perf_counter()
@@ -174,7 +174,7 @@ def _find(
         raise BadInput(
             f"--start-lr must be below --end-lr; got {given['start_lr']:g} and {given['end_lr']:g}."
         )
-    asked = Asked.taken(spec, given)
+    asked = InputOptions.take(spec, given)
     with stdout_to_stderr():
         inputs = read_inputs(asked, {"--plot": plot, "--save": save}, given["seed"])
         name = given["optimizer_name"]
@@ -251,7 +251,7 @@ def _answer(
         rate = float(f"{found.learning_rate:.3g}")
         paste = in_python(inputs.model, inputs.multipliers, rate)
     elif found:
-        paste = report.paste_line(inputs.model, found.learning_rate, inputs.asked.optimizer)
+        paste = report.paste_line(inputs.model, found.learning_rate, inputs.options.optimizer)
     result = report.Outcome(
         **outcome, paste=paste, seconds=time.perf_counter() - started, written=written
     )

@@ -58,7 +58,7 @@ class Outcome:
 
 def to_json(outcome: Outcome) -> str:
     """One JSON object; what is not known is null."""
-    from keras_lr._util.json import finite
+    from keras_lr._util.json import jsonable
 
     found = outcome.suggestion
     content = {
@@ -84,7 +84,7 @@ def to_json(outcome: Outcome) -> str:
         "written": outcome.written,
         **outcome.test.to_dict(),
     }
-    return json.dumps(finite(content), allow_nan=False)
+    return json.dumps(jsonable(content), allow_nan=False)
 
 
 def to_text(outcome: Outcome, *, method: str, unicode: bool) -> str:
@@ -201,7 +201,7 @@ def _ratio(value: float) -> str:
 
 def paste_line(model: Any, rate: float, optimizer: str | None) -> str:
     """A line of Python that trains the same model at the rate that was found."""
-    import keras
+    from keras_lr._keras.optimizers import has_schedule
 
     if hasattr(model.optimizer, "optimizers"):  # the rate is that of the fastest group
         rates = [float(part.learning_rate) for part in model.optimizer.optimizers]
@@ -213,8 +213,7 @@ def paste_line(model: Any, rate: float, optimizer: str | None) -> str:
             f"part.learning_rate = float(part.learning_rate) * {rate / now:.3g}"
         )
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    schedules = keras.optimizers.schedules.LearningRateSchedule
-    if optimizer or isinstance(getattr(inner, "_learning_rate", None), schedules):
+    if optimizer or has_schedule(inner):
         return f"optimizer = keras.optimizers.{type(inner).__name__}(learning_rate={rate:.3g})"
     path = "model.optimizer" if inner is model.optimizer else "model.optimizer.inner_optimizer"
     return f"{path}.learning_rate = {rate:.3g}"

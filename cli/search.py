@@ -27,7 +27,7 @@ from .text import LABEL, can_draw, is_narrow, labelled, rate_text, table_box, ta
 from .workers import arguments, end_with_parent, worker_processes
 
 if TYPE_CHECKING:
-    from .inputs import Asked, Inputs
+    from .inputs import InputOptions, Inputs
 
 __all__ = ["search"]
 
@@ -147,7 +147,7 @@ def _search(
     traceback: bool,  # used by the command only
     **given: Any,
 ) -> None:
-    from .inputs import Asked, read_inputs
+    from .inputs import InputOptions, read_inputs
     from .quiet import stdout_to_stderr
 
     started = time.perf_counter()
@@ -158,7 +158,7 @@ def _search(
     if report and not report.lower().endswith((".html", ".htm")):
         raise BadInput(f"--report {report} must end in .html.")
     dimensions = dict(_dimension(each) for each in also)
-    asked = Asked.taken(spec, given)
+    asked = InputOptions.take(spec, given)
     stem = spec.replace(":", "_") if is_function(spec) else os.path.splitext(spec)[0]
     storage = storage or f"{stem}.search.sqlite3"
     study = study or os.path.basename(stem)
@@ -197,7 +197,7 @@ def _search(
 def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
     import keras_lr
 
-    asked = inputs.asked
+    asked = inputs.options
     model = _maker(asked) if is_function(asked.spec) else inputs.model
     sweep.update(inputs.arguments(), verbose=0 if quiet else 1)
     # Keras imports TensorFlow, which takes seconds, whenever it serializes a config.
@@ -206,7 +206,7 @@ def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
         return keras_lr.search(model, **sweep)
 
 
-def _maker(asked: Asked) -> Callable[[], Any]:
+def _maker(asked: InputOptions) -> Callable[[], Any]:
     """A function that makes a model for each run; the record identifies it by the user's code."""
     module, _, path = asked.spec.partition(":")
 

@@ -266,8 +266,8 @@ def test_no_password_is_written_down(monkeypatch):
         (("--pruner", "asha"), "pruner must be 'median', 'halving' or 'none'; got 'asha'"),
         (("--report", "report.pdf"), "--report report.pdf must end in .html"),
         (("--report", "model.html", "--save", "model.html"), "--report and --save name the same"),
-        (("--plot", "model.keras"), "--plot model.keras must end in one of .png"),
-        (("--save", "model.keras"), "--save model.keras would overwrite what is read"),
+        (("--plot", "model.keras"), "--plot model.keras must end in .png, .svg"),
+        (("--save", "model.keras"), "--save model.keras would overwrite an input"),
         (("--storage", "none/search.sqlite3"), "The folder of none/search.sqlite3 must exist"),
         (
             ("--storage", "oracle://me@host/x"),

@@ -118,7 +118,9 @@ def test_load_refuses_a_damaged_search_with_the_reason(saved, edit, reason):
     assert message.endswith("Save it again, or repeat the search.")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"format": "keras-lr range test"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "{}", '{"format": "keras-lr range test", "version": 2}']
+)
 def test_load_refuses_another_file(tmp_path, text):
     file = tmp_path / "other.json"
     file.write_text(text)

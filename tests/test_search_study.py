@@ -547,7 +547,7 @@ def test_a_damaged_journal_is_refused(tmp_path, join):
 @pytest.mark.parametrize("kind", ["", "journal:", "sqlite:///"])
 def test_a_folder_that_does_not_exist_is_told(tmp_path, join, kind):
     message = refused(join, f"{kind}{tmp_path}/runs/search", ValueError)
-    assert message.endswith(f"must exist; {tmp_path}/runs does not.")
+    assert message.endswith(f"must exist; {tmp_path}/runs does not exist.")
     assert "must be a writable file" in refused(join, f"{kind}{tmp_path}", ValueError)
 
 
@@ -646,7 +646,7 @@ def test_a_server_that_restarts_costs_a_search_nothing(server, join):
         server.stop()
         alarm = threading.Timer(1.0, server.start)
         alarm.start()
-        with pytest.warns(UserWarning, match=r"record cannot be reached: .* tries for 6 s"):
+        with pytest.warns(UserWarning, match=r"record cannot be reached: .* retries for 6 s"):
             found = step()
         alarm.join()
         trial = found if place == 0 else trial
@@ -664,7 +664,7 @@ def test_a_server_that_stays_away_is_told_after_the_grace_period(server, join, s
         with pytest.raises(SearchError, match="Is the server running and the address right"):
             record.found()
         assert 2.0 < time.monotonic() - began < 10.0
-        with pytest.raises(KeyboardInterrupt), interrupts.noted():
+        with pytest.raises(KeyboardInterrupt), interrupts.recorded_interrupts():
             threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
             record.found()
     finally:

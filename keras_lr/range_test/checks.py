@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.layers import all_layers
+
 CHUNK = 2**20  # values that are looked at in one piece
 SAMPLE = 256  # rows that show the scale of an array
 LARGE_INPUT, LARGE_TARGET = 30.0, 1e3  # standard deviations from which a hint is due
@@ -60,7 +62,7 @@ def first_not_finite(x: Any, y: Any, sample_weight: Any = None) -> str | None:
 def scale_hints(model: Any, x: Any, y: Any) -> list[str]:
     """Sentences on inputs and targets of a large scale, from a sample of rows."""
     hints = []
-    scaled_inside = any(type(layer).__name__ in SCALING for layer in model._flatten_layers())
+    scaled_inside = any(type(layer).__name__ in SCALING for layer in all_layers(model))
     for name, part in _arrays(x, y, None):
         kind = np.dtype(part.dtype)
         # Whole numbers of other types are labels and tokens.

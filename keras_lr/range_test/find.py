@@ -15,9 +15,9 @@ import numpy as np
 from keras_lr._keras.distribution import check_distribution, evenly_shared
 from keras_lr._keras.metrics import directions_of
 from keras_lr._util import checks
-from keras_lr._util.classes import ranked
-from keras_lr._util.terminal import is_notebook, is_seen
-from keras_lr._util.versions import machinery
+from keras_lr._util.stratify import stratified_order
+from keras_lr._util.terminal import is_interactive, is_notebook
+from keras_lr._util.versions import environment
 from keras_lr.loops.data import (
     DataEnded,
     Part,
@@ -27,7 +27,7 @@ from keras_lr.loops.data import (
     stream,
     take_rows,
 )
-from keras_lr.loops.sent import Sent, overrides_fit, sent_by_fit
+from keras_lr.loops.overridden_fit import FitArguments, overrides_fit, passed_to_keras
 from keras_lr.range_test.checks import check_kinds, first_not_finite, scale_hints
 from keras_lr.range_test.confirm import Confirmation, confirm
 from keras_lr.range_test.result import RangeTest
@@ -241,7 +241,7 @@ class TrainingData:
             return self._hold_out_batches(samples, bench)
         # A rare class must not be missing from the held-out rows.
         total, seed = len(keras.tree.flatten(self.x)[0]), np.random.randint(2**31)
-        rows = ranked(self.y, total, seed)
+        rows = stratified_order(self.y, total, seed)
         held = evenly_shared(min(samples, max(1, len(rows) // 5)))
         judged, weights = take_rows(parts, rows[:held]), self.fit_options.get("class_weight")
         sample = sample_batches(self.model, judged, held, size, weights)
@@ -290,8 +290,8 @@ def as_fit_sends(
     """
     names = {"sample_weight": data.sample_weight, "steps_per_epoch": data.steps_per_epoch}
     size = data.fit_options.get("batch_size")
-    given = Sent(data.x, data.y, validation_data, size, {**names, **data.fit_options})
-    with sent_by_fit(data.model, given) as sent:
+    given = FitArguments(data.x, data.y, validation_data, size, {**names, **data.fit_options})
+    with passed_to_keras(data.model, given) as sent:
         options = {name: value for name, value in sent.options.items() if name not in names}
         sent_data = TrainingData(
             data.model,
@@ -505,7 +505,7 @@ def _mean_validation(checks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarra
 
 def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) -> dict[str, Any]:
     return {
-        **machinery(),
+        **environment(),
         "model": model.name,
         "optimizer": type(driven_optimizers(optimizer)[0]).__name__,
         "group_ratios": bench.ratios,
@@ -517,7 +517,7 @@ def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) 
 @contextmanager
 def _progress(options: Options) -> Iterator[Callable[[int, float, float], None] | None]:
     """A bar on stderr with step, rate and loss; nothing when it would not be seen."""
-    if not (is_seen() if options.verbose == "auto" else options.verbose):
+    if not (is_interactive() if options.verbose == "auto" else options.verbose):
         yield None
         return
     if is_notebook():  # where rich wants another package to draw in

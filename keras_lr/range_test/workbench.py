@@ -11,9 +11,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr._keras.snapshot import Snapshot, reseed, seed_everything
-from keras_lr._util.interrupts import check
-from keras_lr.loops import CHUNK, Loop, keep_loop, loop_needs, make_loop
+from keras_lr._keras.building import is_built, layers_are_built, symbolic_build
+from keras_lr._keras.optimizers import batch_counter, counters, number, put_rate, stored_rate
+from keras_lr._keras.random_state import reseed, seed_everything
+from keras_lr._keras.replicas import has_strategy, variable_scope
+from keras_lr._keras.snapshot import Snapshot
+from keras_lr._util.interrupts import check_interrupt
+from keras_lr.loops import CHUNK, Loop, keep_loop, loop_dependencies, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.steering import (
@@ -24,7 +28,6 @@ from keras_lr.steering import (
     held_optimizers,
     updates_every,
 )
-from keras_lr.steering.optimizers import number
 
 Report = Callable[[int, float, float], None]
 MOST_BATCHES = 100  # that a step may take for one update of the optimizer
@@ -71,13 +74,13 @@ class Workbench:
         self._optimizer = optimizer
         self._monitor = monitor
         self._snapshot = snapshot
-        self._needs = loop_needs(model, optimizer, monitor)
+        self._needs = loop_dependencies(model, optimizer, monitor)
         self.loop: Loop = make_loop(model, rate, monitor, self._needs)
         self._leaves = driven_optimizers(optimizer)
-        self._borrowed = [leaf._learning_rate for leaf in self._leaves]
+        self._borrowed = [stored_rate(leaf) for leaf in self._leaves]
         self._every = updates_every(optimizer)
         # An optimizer that stands between two updates needs fewer batches for its next one.
-        self._pending = int(number(self._leaves[0]._iterations)) % self._every
+        self._pending = int(number(batch_counter(self._leaves[0]))) % self._every
         # Whether batches make one update each, or each `_every`; found out by the first run.
         self._steady: bool | None = None
         self._counted: dict[str, list[float]] = {}
@@ -113,7 +116,7 @@ class Workbench:
         ends = self._ends_of(total)  # of each update, in batches
         trained, done, reason = 0, 0, "completed"
         while done < total:
-            check()
+            check_interrupt()
             try:
                 if self._steady is False:
                     parts.append(self._until_update(learning_rates[done]))
@@ -167,7 +170,7 @@ class Workbench:
 
     def keep_loop(self) -> None:
         """Leave the compiled loop with the model, for the next range test."""
-        now = loop_needs(self._model, self._optimizer, self._monitor)
+        now = loop_dependencies(self._model, self._optimizer, self._monitor)
         keep_loop(self._model, self.loop, self._needs, now)
 
     def start_loss(self, held_out: list[Any]) -> float:
@@ -185,13 +188,13 @@ class Workbench:
                 self._snapshot.unbuild()
                 random.setstate(self._random)
                 for leaf, borrowed in zip(self._leaves, self._borrowed, strict=True):
-                    object.__setattr__(leaf, "_learning_rate", borrowed)
+                    put_rate(leaf, borrowed)
             self._snapshot.rewind()
         self._fresh = False
         if self._seed is not None:
             reseed(self._model, self._seed)
         self.loop.start()
-        if self.loop.read(self._leaves[0]._iterations) is None:
+        if self.loop.read(batch_counter(self._leaves[0])) is None:
             held = held_optimizers(self._model)
             name = next(name for name, each in held.items() if each is self._optimizer)
             raise ValueError(
@@ -213,14 +216,12 @@ class Workbench:
 
     def _calls(self) -> list[int]:
         """How often each driven optimizer was called, in its whole life."""
-        return [int(np.asarray(self.loop.read(leaf._iterations))) for leaf in self._leaves]
+        return [int(np.asarray(self.loop.read(batch_counter(leaf)))) for leaf in self._leaves]
 
     def _counts(self, optimizer: Any) -> list[float]:
         """What moves when an optimizer is called, skipped updates of a loss scale included."""
-        names = ("_iterations", "step_counter", "dynamic_scale")
-        parts = all_optimizers(optimizer)
-        variables = [getattr(part, name, None) for part in parts for name in names]
-        read = [self.loop.read(each) for each in variables if each is not None]
+        found = [each for part in all_optimizers(optimizer) for each in counters(part)]
+        read = [self.loop.read(each) for each in found]
         return [float(value) for value in read if value is not None]
 
     def _updates(self) -> int:
@@ -363,22 +364,18 @@ def build(model: Any, stream: Any, loop: Loop | None = None) -> None:
     in ways that nobody else knows; `loop` traces that step. Without a loop, nothing but the
     optimizer is built there.
     """
-    layers_built = all(layer.built for layer in model._flatten_layers())
-    compiled = [part for part in (model._compile_metrics, model._compile_loss) if part is not None]
     if keras.backend.backend() != "tensorflow":
-        if layers_built and all(part.built for part in compiled):
-            model._symbolic_build()
-        else:
-            model._symbolic_build(data_batch=stream.peek())
+        symbolic_build(model, None if is_built(model) else stream.peek())
         return
-    if model._distribute_strategy is not None:
+    if has_strategy(model):
         # Variables that are distributed cannot be made by the first step, as others can.
-        with model.distribute_strategy.scope():
-            if not (layers_built and all(part.built for part in compiled)):
-                model._symbolic_build(data_batch=stream.peek())
+        with variable_scope(model):
+            if not is_built(model):
+                symbolic_build(model, stream.peek())
             elif model.optimizer is not None and not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
         return
+    layers_built = layers_are_built(model)
     others = [each for name, each in held_optimizers(model).items() if name != "optimizer"]
     if loop is not None and not (layers_built and all(each.built for each in others)):
         loop.build(stream)

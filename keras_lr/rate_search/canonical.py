@@ -18,6 +18,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.layers import functional_graph, inner_layers, nodes_of, producer
+from keras_lr._keras.losses import ARGUMENTS
+from keras_lr._keras.optimizers import RATE
 from keras_lr.rate_search.user_code import (
     globals_of,
     is_code,
@@ -74,7 +77,7 @@ class Canonical:
         sort: bool = False,
         transient: tuple[type, ...] = (),
     ) -> None:
-        layers = [] if model is None else model._flatten_layers(include_self=False)
+        layers = [] if model is None else inner_layers(model)
         known = [] if model is None else [model, *layers]
         self._names = {layer.name: f"layer {place}" for place, layer in enumerate(known)}
         variables = [] if model is None else [*model.variables, *model.optimizer.variables]
@@ -142,7 +145,7 @@ class Canonical:
 
     def optimizer(self, optimizer: Any) -> Any:
         """An optimizer without its learning rate, which the search chooses."""
-        self._left_out = ("learning_rate", "_learning_rate", "lr")
+        self._left_out = ("learning_rate", RATE, "lr")
         try:
             return self.of(optimizer)
         finally:
@@ -150,24 +153,23 @@ class Canonical:
 
     def graph(self, model: Any) -> Any:
         """The connections between the operations of a functional model; None for another model."""
-        graph = getattr(model, "_functional", None) or model
-        if not hasattr(graph, "_nodes_by_depth"):
+        graph = functional_graph(model)
+        if graph is None:
             return None
         places = {id(each): place for place, each in enumerate(graph.operations)}
 
         def form(value: Any) -> Any:
             if not isinstance(value, keras.KerasTensor):
                 return self.of(value)
-            history = value._keras_history
-            return ["from", places.get(id(history.operation)), *history[1:]]
+            operation, *place = producer(value)
+            return ["from", places.get(id(operation)), *place]
 
         def of(structure: Any) -> Any:
             return keras.tree.flatten(keras.tree.map_structure(form, structure))
 
         nodes = [
             [places[id(node.operation)], of([node.arguments.args, node.arguments.kwargs])]
-            for depth in sorted(graph._nodes_by_depth, reverse=True)
-            for node in graph._nodes_by_depth[depth]
+            for node in nodes_of(graph)
         ]
         kinds = [self._operation(each) for each in graph.operations]
         return digest([kinds, nodes, of(graph.outputs)])
@@ -209,7 +211,7 @@ class Canonical:
 
     def _other_layer(self, model: Any) -> Any:
         """A layer or a model that is not part of the model, such as one that a loss calls."""
-        layers = [model, *model._flatten_layers(include_self=False)]
+        layers = [model, *inner_layers(model)]
         weights = [_array(variable) for variable in model.variables]
         return [[self.layer(each) for each in layers], self.graph(model), content(weights)]
 
@@ -278,7 +280,7 @@ class Canonical:
         if is_own(kind) and not complete:
             return self._state_of(value, set_by_constructor)
         # For example, the configuration of Huber lacks its delta.
-        return self._state_of(value, lambda name, each, kind: name == "_fn_kwargs" or is_code(each))
+        return self._state_of(value, lambda name, each, kind: name == ARGUMENTS or is_code(each))
 
     def _state_of(self, value: Any, counts: Callable[[str, Any, type], bool]) -> Any:
         attributes: dict[str, Any] = {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_lr._keras.optimizers import stored_rate
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
 from keras_lr.rate_search.plan import Setting
 from keras_lr.schedules import ConstantSchedule
@@ -28,7 +29,7 @@ def callbacks_for(model: Any, setting: Setting) -> list[Any]:
     if setting.policy == "cosine":
         return [_Cosine(setting.learning_rate, setting.momentum), *warm_up]
     leaves = driven_optimizers(model.optimizer)
-    plain = all(isinstance(leaf._learning_rate, keras.Variable) for leaf in leaves)
+    plain = all(isinstance(stored_rate(leaf), keras.Variable) for leaf in leaves)
     if setting.momentum is None and plain:
         ratios = rate_ratios([current_rate(leaf) for leaf in leaves])
         for leaf, ratio in zip(leaves, ratios, strict=True):
@@ -97,7 +98,7 @@ def momentum_range(momentum: float) -> tuple[float, float]:
 def settable_rate(optimizer: Any) -> bool:
     """Whether `optimizer.learning_rate` can be assigned: one optimizer without a schedule."""
     leaves = driven_optimizers(optimizer)
-    return len(leaves) == 1 and isinstance(leaves[0]._learning_rate, keras.Variable)
+    return len(leaves) == 1 and isinstance(stored_rate(leaves[0]), keras.Variable)
 
 
 def has_momentum(optimizer: Any) -> bool:

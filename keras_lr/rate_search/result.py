@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_lr._util import checks
 from keras_lr._util.files import atomic_write
-from keras_lr._util.json import finite
+from keras_lr._util.json import jsonable
 from keras_lr.rate_search.jobs import POLICIES, Job, Outcome, Setting
 from keras_lr.rate_search.plan import Answer, Round
 from keras_lr.rate_search.policies import python_for
@@ -171,8 +171,8 @@ class Search:
         return write_report(self, path)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it: null for NaN, text for an infinite loss."""
-        return finite(
+        """All of it as JSON can hold it: null for NaN, text for an injsonable loss."""
+        return jsonable(
             {
                 "format": _FORMAT,
                 "version": _FORMAT_VERSION,

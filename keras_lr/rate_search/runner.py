@@ -13,13 +13,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.callbacks import Callback
 from keras_lr._keras.distribution import check_alone, check_shares, sharing_devices
-from keras_lr._keras.snapshot import Snapshot, random_generators_kept, reseed, seed_everything
+from keras_lr._keras.random_state import random_generators_kept, reseed, seed_everything
+from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util import checks
-from keras_lr._util.interrupts import check
+from keras_lr._util.interrupts import check_interrupt
 from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.loops.data import is_array_data, take_rows
-from keras_lr.loops.sent import overrides_fit
+from keras_lr.loops.overridden_fit import overrides_fit
 from keras_lr.range_test import RangeTest, lr_find
 from keras_lr.range_test.find import TrainingData, as_fit_sends, check_model
 from keras_lr.range_test.workbench import build
@@ -279,7 +281,7 @@ class Runner:
             )
 
 
-class _Watch(keras.callbacks.Callback):
+class _Watch(Callback):
     """Stops a run that diverges or falls behind, and keeps its logs.
 
     Divergence is judged by the rule of `HalveOnDivergence`, on the loss that `fit` logs: the mean
@@ -303,10 +305,10 @@ class _Watch(keras.callbacks.Callback):
         self._stretch, self._done = Stretch(), 0
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        check()
+        check_interrupt()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        check()
+        check_interrupt()
         # With `steps_per_execution`, Keras's index of the last batch can be too high.
         self._done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
         if self._fresh or self._done - self._stretch.done >= CHECK_EVERY:
@@ -348,7 +350,7 @@ class _Watch(keras.callbacks.Callback):
         self.ended = why
         if why == "diverged":
             self.value = math.nan
-        self._model.stop_training = True
+        self._unsynced_model.stop_training = True
 
 
 def _first_line(error: BaseException) -> str:

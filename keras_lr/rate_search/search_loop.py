@@ -13,9 +13,9 @@ from typing import Any
 import keras
 
 from keras_lr._util import checks
-from keras_lr._util.interrupts import check, noted
-from keras_lr._util.terminal import is_seen, visible
-from keras_lr._util.versions import machinery
+from keras_lr._util.interrupts import check_interrupt, recorded_interrupts
+from keras_lr._util.terminal import is_interactive, visible
+from keras_lr._util.versions import environment
 from keras_lr.range_test import NoSuggestion, RangeTest
 from keras_lr.rate_search import fingerprint
 from keras_lr.rate_search.jobs import Job
@@ -160,7 +160,7 @@ def search(
     data = Data.of(x, y, sample_weight, validation_data, validation_split, seed, fit_options)
     size = (batch_size or 32) if data.rows is not None else None
     with (
-        noted(),
+        recorded_interrupts(),
         _undisturbed(model),
         Runner.borrow(model, data, objective, size, seed, callbacks) as runner,
     ):
@@ -170,7 +170,7 @@ def search(
         if storage is not None:
             make = None if isinstance(model, keras.Model) else model
             identity = {
-                "version": machinery()["versions"]["keras_lr"],
+                "version": environment()["versions"]["keras_lr"],
                 "model": fingerprint.of_model(runner.model, make, objective),
                 "data": fingerprint.of_data((x, y, sample_weight), validation_data),
                 "fit": fingerprint.of_fit(data.fit_options, callbacks),
@@ -203,7 +203,7 @@ class _JobLoop:
         self._design = design
         self._options = options
         self._deadline = time.monotonic() + (options.timeout or math.inf)
-        shown = is_seen() if options.verbose == "auto" else bool(options.verbose)
+        shown = is_interactive() if options.verbose == "auto" else bool(options.verbose)
         self._say: Callable[[str], None] = _print if shown else (lambda _: None)
         self._waiting = False
 
@@ -249,7 +249,7 @@ class _JobLoop:
 
     def _step(self, plan: Plan) -> bool:
         """Do one job, or wait for other processes; False at the end."""
-        check()
+        check_interrupt()
         if time.monotonic() > self._deadline:
             return False
         missing = plan.missing(self._record.found())
@@ -285,9 +285,9 @@ class _JobLoop:
         if not self._waiting:
             self._waiting = True
             self._say(f"Waiting for {self._record.running()} runs of other processes ...")
-        check()
+        check_interrupt()
         time.sleep(min(POLL, max(0.0, self._deadline - time.monotonic())))
-        check()
+        check_interrupt()
         return time.monotonic() <= self._deadline
 
     def _result(self, plan: Plan) -> Search:
@@ -315,7 +315,7 @@ class _JobLoop:
                 "settable_rate": settable_rate(model.optimizer),
                 "has_momentum": has_momentum(model.optimizer),
                 "rows": self._runner.data.rows,
-                **machinery(),
+                **environment(),
             },
         )
 

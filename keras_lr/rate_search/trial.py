@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from keras_lr._util.interrupts import heard, uninterrupted
+from keras_lr._util.interrupts import clear_interrupt, uninterrupted
 from keras_lr.rate_search import storage as places
 from keras_lr.rate_search.jobs import Outcome
 from keras_lr.rate_search.shared_storage import patience
@@ -49,7 +49,7 @@ class Trial:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
         if kind is KeyboardInterrupt:
-            heard()
+            clear_interrupt()
         self._stop.set()
         self._thread.join(places.REACHED)  # it may hang if the server is gone
         if not self._ended and kind is not Taken:
