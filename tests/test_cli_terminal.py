@@ -115,6 +115,6 @@ def test_a_search_tells_its_runs_in_a_notebook_too(monkeypatch):
     stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
     monkeypatch.setattr(sys, "stderr", stream)
     x, y = command_line.arrays()
-    options = {"low": 0.01, "high": 1.0, "epochs": 1, "fine_rounds": 0, "repeats": 1}
+    options = {"low": 0.01, "high": 1.0, "epochs": 1, "fine_rounds": 0, "final_seeds": 1}
     keras_lr.search(command_line.compiled(), x, y, **options)
     assert " lr 0.1 " in stream.getvalue()

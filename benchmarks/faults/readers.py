@@ -422,7 +422,7 @@ def _searched(path: Path, storage: str, **options: Any) -> Any:
     ):
         return keras_lr.search(
             model, *arrays(), storage=storage, low=1e-3, high=1.0, epochs=2, fine_rounds=1,
-            points=3, repeats=1, heartbeat=1, verbose=0, **options,
+            points=3, final_seeds=1, heartbeat=1, verbose=0, **options,
         )  # fmt: skip
 
 

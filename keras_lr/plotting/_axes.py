@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_lr._util.files import atomic_write
+from keras_lr._util.rates import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,11 +155,3 @@ def legend_above(ax: Axes, title: str, first: Sequence[str] = (), last: Sequence
             break
     rows = -(-len(labels) // columns)
     ax.set_title(title, loc="left", fontsize=11, pad=8 + rows * size * 1.55)
-
-
-def short(rate: float) -> str:
-    """A learning rate in two digits: 0.31, 3.0e-3."""
-    if 0.1 <= rate < 100:
-        return f"{rate:.2g}"
-    digits, exponent = f"{rate:.1e}".split("e")
-    return f"{digits}e{int(exponent)}"
