@@ -126,7 +126,7 @@ def _answer(outcome: Outcome) -> str:
 def _picture(outcome: Outcome, unicode: bool) -> str:
     import numpy as np
 
-    from keras_lr.range_test import rules
+    from keras_lr.range_test.smoothing import smooth
 
     rates = np.asarray(outcome.test.learning_rates)
     losses = np.atleast_2d(outcome.test.losses)
@@ -139,7 +139,7 @@ def _picture(outcome: Outcome, unicode: bool) -> str:
     lines = draw_curve(
         rates.tolist(),
         middle.tolist(),
-        np.asarray(rules.smooth(rates, middle)).tolist(),
+        np.asarray(smooth(rates, middle)).tolist(),
         suggestion=(found.low, found.learning_rate, found.high) if found else None,
         width=width() - 2,
         unicode=unicode,

@@ -16,7 +16,7 @@ import keras_lr
 from keras_lr_cli.report import RULES, paste_line
 from keras_lr_cli.text import can_draw
 
-pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.range_test.result.SuggestionWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 BACKEND = keras.backend.backend()
 
 

@@ -98,5 +98,5 @@ def test_methods_are_those_of_the_library():
     for method in METHODS:
         try:
             rules.suggest([1e-3, 1e-2, 1e-1], [2.0, 1.0, 3.0], method)
-        except rules.NoSuggestion:
+        except keras_lr.NoSuggestion:
             pass

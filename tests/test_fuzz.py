@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import keras_lr
-from keras_lr.range_test.confirm import Confirmation
+from keras_lr.range_test.suggestion import Confirmation
 from keras_lr_cli import startup
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "faults"))

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from keras_lr import plotting
 from keras_lr.plotting import plot_range_test, save_range_test_plot
-from keras_lr.range_test import rules
 from keras_lr.range_test.result import RangeTest
+from keras_lr.range_test.suggestion import NoSuggestion
 
 pytestmark = pytest.mark.once
 
@@ -101,7 +101,7 @@ def test_plot_without_suggestion_marks_none():
 def test_plot_of_a_flat_curve_is_drawn_and_says_that_there_is_no_suggestion():
     rates, _ = golden()
     test = RangeTest(rates, np.full(100, 2.3))
-    with pytest.raises(rules.NoSuggestion):
+    with pytest.raises(NoSuggestion):
         test.suggest()
     loss, slope = plot_range_test(test)
     assert "no suggestion" in loss.get_title(loc="left")

@@ -25,7 +25,7 @@ from keras_lr.range_test.find import (
     validation_as_fit_sends,
 )
 from keras_lr.range_test.result import RangeTest
-from keras_lr.range_test.rules import NoSuggestion
+from keras_lr.range_test.suggestion import NoSuggestion
 from keras_lr.steering import driven_optimizers, updates_every
 from keras_lr.steering.optimizers import number, rate_ratios
 

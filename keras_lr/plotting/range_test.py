@@ -24,7 +24,8 @@ from keras_lr.plotting._axes import (
     save,
     short,
 )
-from keras_lr.range_test import rules
+from keras_lr.range_test.smoothing import log_slope, median_of_repeats, smooth
+from keras_lr.range_test.suggestion import NoSuggestion, Suggestion, SuggestionWarning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,23 +112,22 @@ class _Curve:
         self.test = test
         self.rates = np.asarray(test.learning_rates, dtype=float)
         self.losses = np.atleast_2d(np.asarray(test.losses, dtype=float))
-        self.smoothed = [_if_enough(rules.smooth, self.rates, row) for row in self.losses]
-        self.middle = _middle(self.smoothed)
-        self.slope = _if_enough(rules.log_slope, self.rates, _middle(self.losses))
+        self.smoothed = [_if_enough(smooth, self.rates, row) for row in self.losses]
+        self.middle = median_of_repeats(self.smoothed)
+        self.slope = _if_enough(log_slope, self.rates, median_of_repeats(self.losses))
         self.start, self.best = _start_and_best(self.middle)
         self.noise = _noise(self.losses[0])
         self.fall = max(self.start - self.best, 3 * self.noise)
         self.diverges_at = self._divergence()
-        self.suggestion: rules.Suggestion | None = None
+        self.suggestion: Suggestion | None = None
         self.refused = False
         if method is not None:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", rules.SuggestionWarning
-                )  # for who asks, not who draws
+                # The caller of `suggest` gets these warnings; a picture does not repeat them.
+                warnings.simplefilter("ignore", SuggestionWarning)
                 try:
                     self.suggestion = test.suggest(method)
-                except rules.NoSuggestion:
+                except NoSuggestion:
                     self.refused = True
 
     def _divergence(self) -> float | None:
@@ -136,7 +136,7 @@ class _Curve:
         Read from the losses themselves (a median of three), for the smoothed curve begins to
         climb before they do.
         """
-        losses = _middle(self.losses)
+        losses = median_of_repeats(self.losses)
         losses = losses[np.isfinite(losses)]
         if len(losses) < 3:
             return None
@@ -353,14 +353,6 @@ def _mark_suggestion(ax: Axes, curve: _Curve, named: bool) -> None:
         bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.0},
         zorder=7,
     )
-
-
-def _middle(rows: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Median over repeats, where one that has ended counts as worse than any that runs."""
-    table = np.array(rows, dtype=float)
-    table[~np.isfinite(table)] = np.inf
-    middle = np.sort(table, axis=0)[[(len(table) - 1) // 2, len(table) // 2]].mean(axis=0)
-    return np.where(np.isfinite(middle), middle, np.nan)
 
 
 def _if_enough(

@@ -29,9 +29,9 @@ from keras_lr.loops.data import (
 )
 from keras_lr.loops.sent import Sent, overrides_fit, sent_by_fit
 from keras_lr.range_test.checks import check_kinds, first_not_finite, scale_hints
-from keras_lr.range_test.confirm import Confirmation, confirm
+from keras_lr.range_test.confirm import confirm
 from keras_lr.range_test.result import RangeTest
-from keras_lr.range_test.rules import NoSuggestion
+from keras_lr.range_test.suggestion import Confirmation, NoSuggestion
 from keras_lr.range_test.workbench import Run, Workbench, borrow
 from keras_lr.steering import choose_optimizer, driven_optimizers
 
