@@ -1,6 +1,7 @@
 """Terminals of any width, completion in the shell, and what is shown while one waits."""
 
 import io
+import re
 import sys
 
 import command_line
@@ -19,8 +20,9 @@ def files(tmp_path_factory):
 
 
 def widest(text):
-    """The longest line of what is no Python to paste."""
-    return max(len(line) for line in text.partition("In Python:")[0].splitlines())
+    """The longest line that is not Python to paste."""
+    text = re.sub(r"In Python:\n(  .*\n?)+", "", text)
+    return max(len(line) for line in text.splitlines())
 
 
 COMMANDS = [[], *([name] for name in main.commands), ["preview", "one-cycle"]]
@@ -45,7 +47,7 @@ def test_answers_fit_the_terminal(files, tmp_path, monkeypatch, columns):
         ("preview", "one-cycle", "--max-lr", 0.1),
         ("preview", "cyclic", "--base-lr", 0.01, "--max-lr", 0.1, "--step-size", 99),
         ("diagnose", tmp_path / "log.csv"),
-        ("find", files / "model.keras", "--steps", 40, "--seed", 0),
+        ("find", files / "model.keras", "--steps", 40, "--seed", 0, "--compare"),
     ]
     for arguments in answers:
         result = command_line.run(*arguments)

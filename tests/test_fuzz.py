@@ -96,7 +96,7 @@ def test_a_range_test_that_is_not_damaged_is_loaded(tmp_path):
         ({"validation": {"learning_rates": [0.1]}}, "validation must have loss"),
         ({"validation": {"loss": [0.1]}}, "validation must have learning_rates"),
         ({"validation__loss": [1.0] * 3}, "loss of validation"),
-        ({"validation__learning_rates": [1.0, 0.1, 0.01, 0.001]}, "rising"),
+        ({"validation__learning_rates": [1.0, 0.1, 0.01, 0.001]}, "increasing"),
         ({"losses": [1.0, [2.0]]}, "inhomogeneous"),
         ({"losses": [1.0]}, "losses must have shape"),
         ({"training_steps": 1e999}, "damaged"),

@@ -1,7 +1,5 @@
 """`confirm=True` judges by data that its runs do not train on, whatever kind the data are."""
 
-import types
-
 import keras
 import numpy as np
 import pytest
@@ -9,8 +7,8 @@ from models import classifier
 
 import keras_lr
 from keras_lr.loops.data import DataEnded, stream
-from keras_lr.range_test import find
-from keras_lr.range_test.find import TrainingData
+from keras_lr.range_test import training_data
+from keras_lr.range_test.training_data import TrainingData
 
 BACKEND = keras.backend.backend()
 ROWS = 200
@@ -67,15 +65,15 @@ def rows_of(batch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_held_out_rows_are_not_trained_on(kind, monkeypatch):
     if "lazily" in kind:
-        monkeypatch.setattr(find, "_MAX_COPIED_BYTES", 0)
+        monkeypatch.setattr(training_data, "_MAX_COPIED_BYTES", 0)
     data = KINDS[kind]()
     x, y = data if isinstance(data, tuple) else (data, None)
     options = {"batch_size": 8 if y is not None else None, "shuffle": True, "class_weight": None}
     given = TrainingData(classifier(), x, y, fit_options=options)
-    bench = types.SimpleNamespace(stream=given.stream())
+    used = given.stream()
     for _ in range(3):  # a ramp has used it before
-        bench.stream.draw()
-    kept, held = given.hold_out(30, bench)
+        used.draw()
+    kept, held = given.hold_out(30, used)
     held_rows = set().union(*map(rows_of, held))
     trained = set()
     try:
@@ -93,7 +91,7 @@ def test_held_out_rows_are_not_trained_on(kind, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_confirm_works_on_every_kind_of_data(kind, monkeypatch):
     if "lazily" in kind:
-        monkeypatch.setattr(find, "_MAX_COPIED_BYTES", 0)
+        monkeypatch.setattr(training_data, "_MAX_COPIED_BYTES", 0)
     data = KINDS[kind]()
     x, y = data if isinstance(data, tuple) else (data, None)
     options = {"batch_size": 8} if y is not None else {}

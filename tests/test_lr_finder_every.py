@@ -231,7 +231,7 @@ def test_data_of_its_own_serve_a_fit_whose_data_cannot_be_read_twice(given):
 def test_data_of_the_fit_that_cannot_be_read_twice_are_refused():
     rows = Rows()
     for looking in (finder(), finder(data=rows)):
-        with pytest.raises(ValueError, match="without moving it on; got Rows. Pass data="):
+        with pytest.raises(ValueError, match="without advancing it; got Rows. Pass data="):
             classifier().fit(rows, callbacks=[looking], verbose=0)
 
 
@@ -252,9 +252,8 @@ def test_a_test_that_breaks_off_is_as_any_other_callback_that_does():
 
 @noisy
 @pytest.mark.parametrize("options", [{}, SUGGESTS], ids=["looking on", "applying"])
-def test_an_instance_serves_two_fits_and_has_a_config(options):
+def test_an_instance_serves_two_fits(options):
     looking = finder(**options)
-    assert keras_lr.LRFinder(**looking.get_config()).get_config() == looking.get_config()
     for _ in range(2):
         fit_line(network("adam"), looking, epochs=1)
         assert [epoch for epoch, _ in looking.results] == [0]

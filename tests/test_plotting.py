@@ -209,7 +209,7 @@ def test_plot_fills_a_sequence_of_axes_in_order():
 
 
 def test_plot_refuses_more_axes_than_panels():
-    with pytest.raises(ValueError, match=r"1 to 2 axes, one a panel \(loss, slope\); got 3"):
+    with pytest.raises(ValueError, match=r"1 to 2 axes, one for each panel \(loss, slope\); got 3"):
         plot_range_test(RangeTest(*golden()), axes_of(3))
     with pytest.raises(ValueError, match="got 0"):
         plot_range_test(RangeTest(*golden()), [])

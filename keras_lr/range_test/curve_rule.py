@@ -101,7 +101,7 @@ def _from_landmarks(curve: Curve, uneven: bool = False) -> Suggestion:
         )
     half, bottom, back_up = (rate_at(curve, place) for place in places)
     reason = (
-        f"The loss did half of its fall by {half:.2g}, was near its lowest at {bottom:.2g} and "
+        f"The loss had fallen halfway at {half:.2g}, was near its lowest at {bottom:.2g} and was "
         f"halfway back up at {back_up:.2g}; the suggestion is about half the geometric mean of "
         "these rates, corrected for the lag of the loss."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,35 @@ class Suggestion:
     method: str
     reason: str
     warnings: tuple[str, ...] = ()
+
+    def python(self, model: Any, optimizer: str | None = None, *, compiled: bool = True) -> str:
+        """A line of Python that sets this rate.
+
+        Args:
+            model: The model of the range test, compiled.
+            optimizer: Name of the optimizer, as in `lr_find`.
+            compiled: Whether the line changes the model's optimizer. If not, and if that one has
+                a schedule, the line makes an optimizer to compile with.
+        """
+        import keras
+
+        rate = self.learning_rate
+        if optimizer and optimizer != "optimizer":
+            return f"model.{optimizer}.learning_rate = {rate:.3g}"
+        if hasattr(model.optimizer, "optimizers"):  # the rate is that of the fastest group
+            rates = [float(part.learning_rate) for part in model.optimizer.optimizers]
+            if not any(rates):
+                return f"# give the fastest group of the optimizer the rate {rate:.3g}"
+            return (
+                "for part in model.optimizer.optimizers: "
+                f"part.learning_rate = float(part.learning_rate) * {rate / max(rates):.3g}"
+            )
+        inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        schedules = keras.optimizers.schedules.LearningRateSchedule
+        if not compiled or isinstance(getattr(inner, "_learning_rate", None), schedules):
+            return f"optimizer = keras.optimizers.{type(inner).__name__}(learning_rate={rate:.3g})"
+        path = "model.optimizer" if inner is model.optimizer else "model.optimizer.inner_optimizer"
+        return f"{path}.learning_rate = {rate:.3g}"
 
 
 @dataclass(frozen=True)
