@@ -102,10 +102,10 @@ def test_a_range_test_that_is_not_damaged_is_loaded(tmp_path):
         ({"training_steps": 1e999}, "damaged"),
         ({"version": []}, "not a range test"),
         ({"version": 2}, "later keras-lr"),
-        ({"confirmation__steps": [40, None]}, "where a number belongs"),
+        ({"confirmation__steps": [40, None]}, "is not a number"),
         ({"confirmation__steps": [40]}, "differ in length"),
-        ({"confirmation__low": "x"}, "where a number belongs"),
-        ({"confirmation__warnings": [1]}, "no text"),
+        ({"confirmation__low": "x"}, "is not a number"),
+        ({"confirmation__warnings": [1]}, "is not text"),
     ],
 )
 def test_a_damaged_range_test_is_refused_and_named(tmp_path, changes, words):

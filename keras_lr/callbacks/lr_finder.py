@@ -16,15 +16,15 @@ from keras_lr._util.interrupts import uninterrupted
 from keras_lr.callbacks.base import Policy
 from keras_lr.loops.data import Replay, is_array_data
 from keras_lr.range_test.checks import check_model
-from keras_lr.range_test.find import run_range_test
+from keras_lr.range_test.find import (
+    TrainingData,
+    passed_to_fit,
+    run_range_test,
+    validation_passed_to_fit,
+)
 from keras_lr.range_test.options import Options, checked_options, takes_options
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.suggestion import NoSuggestion
-from keras_lr.range_test.training_data import (
-    TrainingData,
-    passed_to_fit,
-    validation_passed_to_fit,
-)
 from keras_lr.steering import driven_optimizers, updates_every
 from keras_lr.steering.optimizers import number, rate_ratios
 
