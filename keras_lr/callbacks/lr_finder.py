@@ -247,13 +247,10 @@ class LRFinder(Policy):
         if model.optimizer is not None:
             object.__setattr__(model.optimizer, "finalize_variable_values", _nothing)
 
-    def _restore_train_function(self, model: Any) -> None:
-        if model.train_function == self._collect:
-            model.train_function = self._train_function
-
     def _unpatch(self, model: Any) -> None:
         """Remove everything that this callback put into the model."""
-        self._restore_train_function(model)
+        if model.train_function == self._collect:
+            model.train_function = self._train_function
         vars(model).pop("get_metrics_result", None)
         if model.optimizer is not None:
             vars(model.optimizer).pop("finalize_variable_values", None)
