@@ -1,26 +1,20 @@
-"""Remakes the tables of README.md and benchmarks/README.md from measurements.
+"""Remake the tables of README.md and benchmarks/README.md from measurements.
 
     python benchmarks/tables.py                     # all of them: hours
     python benchmarks/tables.py suggestion          # those of one script
 
-A script of `SCRIPTS` tells its progress on stderr, and prints on stdout the blocks that it
-remakes, as Markdown between two marks:
-
-    <!-- begin suggestion -->
-    ...
-    <!-- end suggestion -->
-
-A block takes the place of the one of the same name in either file. What stands between two marks
-is never edited by hand.
+Each script of `SCRIPTS` reports its progress on stderr and prints its blocks (`blocks.py`) on
+stdout. A block replaces the one with the same name in either file. Never edit a block by hand.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 from pathlib import Path
+
+from blocks import blocks, replaced
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
@@ -33,34 +27,17 @@ SCRIPTS = {
     "suggestion": "benchmarks/suggestion/run.py",
     "suggestion-refit": "benchmarks/suggestion/refit.py",
 }
-BLOCK = re.compile(
-    r"^<!-- begin (?P<name>[\w-]+) -->\n(?P<text>.*?)^<!-- end (?P=name) -->$",
-    re.DOTALL | re.MULTILINE,
-)
-
-
-def blocks(text: str) -> dict[str, str]:
-    """What stands between the marks, by name."""
-    return {found["name"]: found["text"] for found in BLOCK.finditer(text)}
-
-
-def replaced(page: str, made: dict[str, str]) -> str:
-    """The page with the blocks that were made in place of its own."""
-
-    def block(found: re.Match) -> str:
-        name = found["name"]
-        return f"<!-- begin {name} -->\n{made.get(name, found['text'])}<!-- end {name} -->"
-
-    return BLOCK.sub(block, page)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", nargs="*", help=f"of {', '.join(SCRIPTS)}; all without")
+    parser.add_argument("name", nargs="*", help=f"of {', '.join(SCRIPTS)}; all by default")
     names = parser.parse_args().name or list(SCRIPTS)
     unknown = sorted(set(names) - set(SCRIPTS))
     if unknown:
-        parser.error(f"No script makes {', '.join(unknown)}. There are: {', '.join(SCRIPTS)}.")
+        parser.error(
+            f"There is no script {', '.join(unknown)}; the scripts are: {', '.join(SCRIPTS)}."
+        )
     for name in names:
         print(f"{name}: {SCRIPTS[name]}", file=sys.stderr)
         run = subprocess.run(
@@ -71,9 +48,9 @@ def main() -> None:
             cwd=ROOT,
         )
         made = blocks(run.stdout)
-        homeless = set(made).difference(*(blocks(page.read_text("utf-8")) for page in PAGES))
-        if homeless or not made:
-            sys.exit(f"{name} printed no block that a page has: {sorted(homeless)}\n{run.stdout}")
+        missing = set(made).difference(*(blocks(page.read_text("utf-8")) for page in PAGES))
+        if missing or not made:
+            sys.exit(f"No page has these blocks of {name}: {sorted(missing)}\n{run.stdout}")
         for page in PAGES:
             page.write_text(replaced(page.read_text("utf-8"), made), "utf-8")
 

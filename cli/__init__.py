@@ -1,4 +1,4 @@
-"""The `keras-lr` command. Importing it loads click and nothing heavier."""
+"""The `keras-lr` command. Importing this package imports click, but neither Keras nor NumPy."""
 
 from .commands import main
 

@@ -1,4 +1,4 @@
-"""Does this data fit this model? Said in one line, both sides named, before any training."""
+"""Check that the data fit the model, before any training. Messages name both sides."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ CHUNK = 4096
 
 
 def describe_inputs(model: Any) -> str:
-    """The shapes that the model wants, as in 'x of shape (None, 32) and y for (None, 10)'."""
+    """The shapes that the model takes: 'x of shape (None, 32) and y for an output of ...'."""
     inputs = getattr(model, "inputs", None) or []
     if not inputs:
-        return "x and y of any shape that it accepts"
+        return "x and y; it does not declare their shapes"
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
     outputs = ", ".join(str(tuple(tensor.shape)) for tensor in model.outputs)
     return f"x of shape {shapes} and y for an output of shape {outputs}"
 
 
 def check_data(data: Data, model: Any, source: str) -> None:
-    """Check whole arrays, or the first batch of a data set that can be read twice.
+    """Check whole arrays, or the first batch of a data set that can be read again.
 
     Raises:
         BadInput: If lengths, shapes, kinds of numbers, labels or values are wrong.
@@ -33,7 +33,7 @@ def check_data(data: Data, model: Any, source: str) -> None:
     import keras
 
     if type(model).fit is not keras.Model.fit:
-        return  # it makes something else of the data first
+        return  # its own `fit` may change the data first
     if data.is_arrays:
         _check(data.x, data.y, model, source)
         return
@@ -46,7 +46,7 @@ def _first_batch(dataset: Any, source: str) -> Any:
     try:
         if hasattr(dataset, "__len__") and len(dataset) == 0:
             raise BadInput(f"{source} has no examples.")
-        if iter(dataset) is dataset:  # a generator: what is read is gone
+        if iter(dataset) is dataset:  # a generator cannot be read again
             return None
     except TypeError:
         pass
@@ -75,7 +75,7 @@ def _check(x: Any, y: Any, model: Any, source: str, examples: bool = True) -> No
         raise BadInput(f"{source} has no examples.")
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise BadInput(f"{source}: x and y must be of one length; {counts}.")
+        raise BadInput(f"{source}: x and y must have the same length; {counts}.")
     if inputs and len(xs) != len(inputs):
         raise BadInput(
             f"The model has {len(inputs)} inputs ({', '.join(names)}); {source} has {len(xs)}."
@@ -95,7 +95,7 @@ def _check(x: Any, y: Any, model: Any, source: str, examples: bool = True) -> No
 
 
 def _parts(value: Any, names: list[str], one: str) -> Iterator[tuple[str, Any]]:
-    """The arrays in a value, with the names to call them by."""
+    """The arrays in a value, with their names for messages."""
     import numpy as np
 
     if isinstance(value, dict):
@@ -118,7 +118,7 @@ def _parts(value: Any, names: list[str], one: str) -> Iterator[tuple[str, Any]]:
         try:
             yield name, np.asarray(part)
         except Exception as error:
-            raise BadInput(f"{name} is no array: {one_line(error)}") from error
+            raise BadInput(f"{name} is not an array: {one_line(error)}") from error
 
 
 def _check_kind(part: Any, name: str, source: str, text: bool = False) -> None:
@@ -151,7 +151,7 @@ def _check_input_shape(part: Any, tensor: Any, name: str, source: str) -> None:
     shapes = [got, (*got, 1)] + ([got[:-1]] if got and got[-1] == 1 else [])
     if not any(_fits(shape, wanted) for shape in shapes):
         raise BadInput(
-            f"{source}: {name} has shape {part.shape}; the model wants {tuple(tensor.shape)}."
+            f"{source}: {name} has shape {part.shape}; the model takes {tuple(tensor.shape)}."
         )
 
 
@@ -161,7 +161,7 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
 
 
 def _check_tokens(part: Any, tensor: Any, model: Any, name: str) -> None:
-    """JAX clips a token that is out of range in silence; TensorFlow says so in twenty lines."""
+    """Check the range of tokens: JAX clips them silently, TensorFlow prints twenty lines."""
     import keras
 
     for layer in getattr(model, "layers", ()):
@@ -174,7 +174,7 @@ def _check_tokens(part: Any, tensor: Any, model: Any, name: str) -> None:
         if direct and (part.min() < 0 or part.max() >= layer.input_dim):
             raise BadInput(
                 f"{name} holds tokens from {part.min():g} to {part.max():g}; the embedding "
-                f"{layer.name} knows 0 to {layer.input_dim - 1}."
+                f"{layer.name} takes 0 to {layer.input_dim - 1}."
             )
 
 
@@ -186,7 +186,7 @@ def _check_target(
         if not (_fits(got, wanted[:-1]) or got[-1:] == (1,) and _fits(got[:-1], wanted[:-1])):
             hint = " One-hot rows go with categorical_crossentropy." if _fits(got, wanted) else ""
             raise BadInput(
-                f"{source}: {name} has shape {part.shape}; {loss} wants one integer for an output "
+                f"{source}: {name} has shape {part.shape}; {loss} takes one integer for an output "
                 f"of shape {output}.{hint}"
             )
         _check_labels(part, wanted[-1], model, name, source)
@@ -202,7 +202,7 @@ def _check_target(
         low, high = part.min(), part.max()
         if low < 0 or high > 1:
             raise BadInput(
-                f"{source}: {name} runs from {low:g} to {high:g}; {loss} wants values from 0 to 1."
+                f"{source}: {name} ranges from {low:g} to {high:g}; {loss} takes values in [0, 1]."
             )
 
 
@@ -214,10 +214,10 @@ def _check_labels(part: Any, classes: Any, model: Any, name: str, source: str) -
     if not labels.size:
         return
     if labels.dtype.kind == "f" and not np.equal(np.mod(labels, 1), 0).all():
-        raise BadInput(f"{source}: {name} holds fractions; labels of classes are whole numbers.")
+        raise BadInput(f"{source}: {name} holds fractions; class labels must be integers.")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (classes is not None and high >= classes):
         raise BadInput(
-            f"{source}: {name} holds labels from {low} to {high}; the model tells {classes} "
-            f"classes apart, so labels run from 0 to {classes - 1}."
+            f"{source}: {name} holds labels from {low} to {high}; the model has {classes} "
+            f"classes, so labels must be from 0 to {classes - 1}."
         )

@@ -1,4 +1,4 @@
-"""From what the user typed to arrays or a data set that `fit` takes."""
+"""Load the data that the command line names, as arrays or a data set that `fit` takes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ VALIDATION = (("x_val", "y_val"), ("x_valid", "y_valid"), ("x_test", "y_test"))
 
 @dataclass
 class Data:
-    """What is handed to `fit`: `x` alone when it is a data set that brings its own batches."""
+    """The arguments of `fit`: `x` alone if it is a data set with its own batches."""
 
     x: Any
     y: Any = None
     sample_weight: Any = None
-    classes: list[str] | None = None  # the names of the labels, if text was encoded
+    classes: list[str] | None = None  # names of the labels, if the target was text
 
     @property
     def is_arrays(self) -> bool:
@@ -44,12 +44,16 @@ def check_source(
     features: str | None = None,
     drop: str | None = None,
 ) -> None:
-    """What can be said without reading it: does it exist, and is it of a kind that we read?"""
+    """Check, without reading it, that the source exists and is of a kind that `load_data` reads.
+
+    Raises:
+        BadInput: If not.
+    """
     for_tables = {"--features": features, "--drop": drop}
     for name, given in for_tables.items():
         columns_of(given, name)
         if given is not None and (os.path.isdir(source) or not source.endswith(TABLES)):
-            raise BadInput(f"{name} chooses columns of a table; {option} {source} is none.")
+            raise BadInput(f"{name} chooses columns of a table; {option} {source} is not a table.")
     if is_function(source):
         return
     paths = _pair(source) or [source]
@@ -66,15 +70,15 @@ def check_source(
         raise BadInput(f"{source} is one array; name two files with a comma, as in x.npy,y.npy.")
     if source.endswith(TABLES):
         if target is None:
-            raise BadInput(f"{source} is a table; say with --target which column to predict.")
+            raise BadInput(f"{source} is a table; name the column to predict with --target.")
     elif not source.endswith(".npz"):
         raise BadInput(f"{option} {source} is of an unknown kind; it takes {KINDS}.")
 
 
 def source_beside(model_spec: str) -> str:
-    """The `.npz` next to the model file, for the user who names no data."""
+    """The `.npz` file beside the model file, used if --data is not given; "" if there is none."""
     if is_function(model_spec):
-        raise BadInput(f"A model from a function has no data beside it; pass --data: {KINDS}.")
+        raise BadInput(f"A model from a function has no data file beside it; pass --data: {KINDS}.")
     beside = os.path.splitext(model_spec)[0] + ".npz"
     return beside if os.path.exists(beside) else ""
 
@@ -95,13 +99,13 @@ def load_data(
     Args:
         source: A file, two `.npy` files with a comma between them, a folder, or
             `module:function`.
-        model: The model that will see the data; it decides the size of images and the names of
+        model: The model that takes the data; it determines the size of images and the names of
             several inputs.
         batch_size: Examples per batch of a folder of images; `None` means 32.
-        target: Column of a table that holds the targets.
-        features: Columns of a table for the model, with commas between them; `None` means all.
-        drop: Columns of a table to leave out.
-        classes: Names of the labels of the training data, for a table with text as targets.
+        target: The column of a table that holds the targets.
+        features: The columns of a table for the model, with commas; `None` means all others.
+        drop: The columns of a table to leave out.
+        classes: Names of the labels of the training data, for a table whose target is text.
         validation: Prefer the arrays `x_val` and `y_val` of an `.npz` file.
 
     Raises:
@@ -121,13 +125,13 @@ def load_data(
         if source.endswith(".npz"):
             return _npz(source, model, VALIDATION + TRAINING if validation else TRAINING)
         if source.endswith(TABLES):
-            asked = Columns(
+            columns = Columns(
                 str(target),
                 columns_of(features, "--features"),
                 columns_of(drop, "--drop") or (),
                 classes,
             )
-            x, y, classes = load_table(source, asked, model)
+            x, y, classes = load_table(source, columns, model)
             return Data(x, y, classes=classes and list(classes))
         return Data(*(_array(path) for path in _pair(source)))
     except (BadInput, KeyboardInterrupt):
@@ -148,15 +152,15 @@ def _made(made: Any, spec: str) -> Data:
         return Data(*made)
     if made is None or not (hasattr(made, "__iter__") or hasattr(made, "__getitem__")):
         raise BadInput(
-            f"{spec} returned a {type(made).__name__}; it must return (x, y) or a data set."
+            f"{spec} returned {type(made).__name__}; it must return (x, y) or a data set."
         )
     if isinstance(made, (str, dict)) or (hasattr(made, "shape") and hasattr(made, "dtype")):
-        raise BadInput(f"{spec} returned a {type(made).__name__} without targets; return (x, y).")
+        raise BadInput(f"{spec} returned {type(made).__name__} without targets; return (x, y).")
     return Data(made)
 
 
 def _saved_dataset(path: str, model: Any, batch_size: int) -> Any:
-    """What `tf.data.Dataset.save` wrote, in batches if it was saved example by example."""
+    """A data set that `tf.data.Dataset.save` wrote, batched if it was saved unbatched."""
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -164,7 +168,7 @@ def _saved_dataset(path: str, model: Any, batch_size: int) -> Any:
     dataset = tf.data.Dataset.load(path)
     parts = dataset.element_spec
     if not isinstance(parts, tuple) or len(parts) not in (2, 3):
-        raise BadInput(f"{path} must hold pairs (x, y); its elements have another form.")
+        raise BadInput(f"{path} must hold pairs (x, y); its elements have another structure.")
     inputs = getattr(model, "inputs", None) or []
     ranks = [part.shape.rank for part in tf.nest.flatten(parts[0])]
     if len(ranks) == len(inputs) and ranks == [len(tensor.shape) - 1 for tensor in inputs]:
@@ -176,14 +180,14 @@ def _array(path: str) -> Any:
     import numpy as np
 
     with open(path, "rb") as file:
-        _believable(file, os.path.getsize(path), path)
+        _check_header(file, os.path.getsize(path), path)
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _npz(path: str, model: Any, choices: Sequence[tuple[str, str]]) -> Data:
     if not zipfile.is_zipfile(path):
-        raise BadInput(f"{path} is damaged, cut short or no .npz file.")
+        raise BadInput(f"{path} is damaged, cut short or not an .npz file.")
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         lower = {name.lower(): name for name in names}
@@ -215,18 +219,18 @@ def _member(archive: zipfile.ZipFile, name: str, path: str) -> Any:
 
     label = f"{name.removesuffix('.npy')} in {path}"
     with archive.open(name) as file:
-        _believable(file, archive.getinfo(name).file_size, label)
+        _check_header(file, archive.getinfo(name).file_size, label)
     with archive.open(name) as file:
         try:
             array = np.lib.format.read_array(file, allow_pickle=False)
-            file.read(1)  # reaches the end, where the checksum is compared
+            file.read(1)  # the checksum is compared at the end
             return array
         except ValueError as error:
             raise BadInput(f"{label} could not be read: {one_line(error)}") from error
 
 
-def _believable(file: Any, size: int, label: str) -> None:
-    """A header may claim any shape; compare it with the bytes that are there before reading."""
+def _check_header(file: Any, size: int, label: str) -> None:
+    """Compare the shape in the header with the size of the file, before memory is allocated."""
     import numpy as np
 
     version = np.lib.format.read_magic(file)
@@ -237,11 +241,11 @@ def _believable(file: Any, size: int, label: str) -> None:
     )
     shape, _, dtype = read_header(file)
     if dtype.hasobject:
-        raise BadInput(
-            f"{label} holds Python objects, which are not loaded; save plain numbers or text."
-        )
+        raise BadInput(f"{label} holds Python objects, which are not loaded; save numbers or text.")
     claimed = dtype.itemsize
     for length in shape:
         claimed *= length
     if claimed > size or min(shape, default=0) < 0:
-        raise BadInput(f"{label} claims the shape {shape} but its file is shorter; it is damaged.")
+        raise BadInput(
+            f"{label} is damaged: its header names the shape {shape} but the file is shorter."
+        )

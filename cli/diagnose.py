@@ -1,4 +1,4 @@
-"""`keras-lr diagnose`: what went wrong in a training run, by its log."""
+"""`keras-lr diagnose`: find problems of a training run in its log."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["diagnose"]
 
 
 @click.command(
-    short_help="Tell from LOG what is wrong with a training run.",
+    short_help="Diagnose a training run from its LOG.",
     epilog="Example: keras-lr diagnose training.csv --batch-size 256",
 )
 @click.argument("log", metavar="LOG")
-@click.option("--batch-size", metavar="SIZES", help="Rows of data in an update; see above.")
+@click.option("--batch-size", metavar="SIZES", help="Batch size, or sizes by epoch; see above.")
 @click.option(
     "--restart",
     "restarts",
@@ -27,13 +27,13 @@ __all__ = ["diagnose"]
     metavar="EPOCH",
     help="Epoch at which the run was resumed; repeatable.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Epochs that were planned.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Planned number of epochs.")
 @click.option(
-    "--untrained-loss", type=float, metavar="X", help="Loss before training: ln 10 for 10 classes."
+    "--untrained-loss", type=float, metavar="X", help="Loss before training; ln(10) for 10 classes."
 )
-@click.option("--strict", is_flag=True, help="Exit with 1 if an error or a warning is found.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and no more.")
-@click.option("--quiet", is_flag=True, help="Print the names of the findings and no more.")
+@click.option("--strict", is_flag=True, help="Exit with 1 on an error or a warning.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object only.")
+@click.option("--quiet", is_flag=True, help="Print the names of the findings only.")
 @click.option("--traceback", "show", is_flag=True, help="Show the traceback of an error.")
 def diagnose(
     log: str,
@@ -46,20 +46,20 @@ def diagnose(
     quiet: bool,
     show: bool,
 ) -> None:
-    """Tell from LOG what is wrong with a training run, and one thing to do.
+    """Diagnose a training run from its LOG, with evidence and advice.
 
     \b
     LOG is one of
-      training.csv   what CSVLogger writes
-      history.json   History.history as JSON; or a JSON object a line
-      logs/          a folder of TensorBoard, with train/ and validation/ in it
+      training.csv   a file of CSVLogger
+      history.json   History.history as JSON, or one JSON object per line
+      logs/          a TensorBoard folder, which may hold train/ and validation/
 
-    It is only read. SIZES is the size of a batch, such as 256; or sizes with
-    the epochs that they begin at, such as 0:32,10:256.
+    LOG is never written. SIZES is the batch size, such as 256, or a list of
+    batch sizes with their first epochs, such as 0:32,10:256.
     """
     from .quiet import short_warnings
 
-    with ending(f"{log} could not be judged.", show, "Interrupted."), short_warnings(quiet):
+    with ending(f"Cannot diagnose {log}.", show, "Interrupted."), short_warnings(quiet):
         found = _diagnose(log, batch_size, restarts, epochs, untrained_loss)
     if as_json:
         click.echo(json.dumps(found.to_dict(), allow_nan=False))
@@ -98,7 +98,7 @@ def _diagnose(
 
 
 def _sizes(text: str) -> int | dict[int, int]:
-    """One size, or sizes by the epochs that they begin at."""
+    """One batch size, or batch sizes by their first epochs."""
     try:
         if ":" not in text:
             return int(text)
@@ -106,5 +106,5 @@ def _sizes(text: str) -> int | dict[int, int]:
         return {int(epoch): int(size) for epoch, size in pairs}
     except ValueError as error:
         raise BadInput(
-            f"--batch-size must be a number like 256, or like 0:32,10:256; got {text!r}."
+            f"--batch-size must be an integer, or a list such as 0:32,10:256; got {text!r}."
         ) from error

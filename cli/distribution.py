@@ -1,4 +1,4 @@
-"""Training on all devices of this machine."""
+"""`--distribute`: training on all devices of this machine."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from .errors import BadInput
 
 __all__ = ["STRATEGIES", "distributed", "shared_equally"]
 
-# What each needs.
-STRATEGIES = {"mirrored": "tensorflow", "data-parallel": "jax"}
+STRATEGIES = {"mirrored": "tensorflow", "data-parallel": "jax"}  # with the backend of each
 
 
 def distributed(name: str, backend: str) -> contextlib.AbstractContextManager[None]:
-    """Within it, models are made for all devices that the backend sees.
+    """In the block, Keras creates and trains models on all devices of the backend.
 
     Raises:
-        BadInput: If the backend is another one, or sees one device only.
+        BadInput: If the strategy needs another backend, or the backend sees only one device.
     """
     needed = STRATEGIES[name]
     if backend != needed:
@@ -41,10 +40,10 @@ def distributed(name: str, backend: str) -> contextlib.AbstractContextManager[No
 
 
 def shared_equally(data: Data, name: str) -> Data:
-    """The data without the last rows that the devices cannot share equally, and a line about them.
+    """Drop the last rows that the devices cannot share equally, and print a line about them.
 
-    Mirrored devices share any batch. Of a data set that brings its own batches, the library
-    refuses what cannot be shared.
+    Mirrored devices share any batch. For a data set with its own batches, the library refuses a
+    batch that cannot be shared.
     """
     if name != "data-parallel" or not data.is_arrays:
         return data
@@ -58,9 +57,9 @@ def shared_equally(data: Data, name: str) -> Data:
     rest = total % devices
     if not rest or total < devices:
         return data
-    told = "The last row is" if rest == 1 else f"The last {rest} rows are"
+    dropped = "The last row is" if rest == 1 else f"The last {rest} rows are"
     click.echo(
-        f"{told} left out of {total}, so that {devices} devices share every batch equally.",
+        f"{dropped} left out of {total}, so that {devices} devices share every batch equally.",
         err=True,
     )
     kept = total - rest

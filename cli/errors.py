@@ -1,4 +1,4 @@
-"""How a command ends when it cannot answer: one line on stderr and an exit code."""
+"""How a command ends when it fails: one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = [
 
 
 class BadInput(click.ClickException):
-    """What was typed, or a file that it names, is wrong: exit 2."""
+    """An argument, or a file that it names, is wrong: exit 2."""
 
     exit_code = 2
 
 
 class RunFailed(click.ClickException):
-    """The input was fine but the run could not finish: exit 1."""
+    """The input is right but the run did not finish: exit 1."""
 
     exit_code = 1
 
@@ -42,9 +42,10 @@ class Interrupted(click.ClickException):
 
 
 def visible(text: str) -> str:
-    """Text out of a file, safe for a terminal: what does not print is shown as an escape.
+    """Escape what does not print: escape sequences, line ends, marks of writing direction.
 
-    A name may hold an escape sequence, a line end, or a mark that turns the direction of writing.
+    The same as `visible` in `keras_lr/_util/terminal.py`, which cannot be imported here: that
+    imports `keras_lr`, and with it Keras, before the options are checked.
 
     >>> visible("conv\\x1b[2J")
     'conv\\\\x1b[2J'
@@ -53,7 +54,7 @@ def visible(text: str) -> str:
 
 
 def one_line(error: BaseException | str, limit: int = 400) -> str:
-    """The message on one line, without the configurations that Keras likes to append."""
+    """The message on one line, without the tracebacks that Keras appends."""
     text = str(error) or type(error).__name__
     if isinstance(error, KeyError):
         text = f"{error} is missing"
@@ -64,19 +65,19 @@ def one_line(error: BaseException | str, limit: int = 400) -> str:
 
 
 def show_traceback_of(error: BaseException) -> None:
-    """The traceback on stderr; its messages may quote names out of a file."""
+    """Print the traceback to stderr, escaped: its messages may quote names from a file."""
     text = "".join(traceback.format_exception(error))
     click.echo("\n".join(map(visible, text.split("\n"))), err=True)
 
 
 @contextmanager
 def ending(failed: str, show_traceback: bool, interrupted: str | None = None) -> Iterator[None]:
-    """In the block a command does its work; whatever ends it early is told in one line.
+    """Turn any error of a command's work into one line and an exit code.
 
     Args:
-        failed: What to say of an error that nobody foresaw.
-        show_traceback: Whether to print its traceback too.
-        interrupted: What to say of Ctrl-C.
+        failed: First sentence of the message for an unexpected error.
+        show_traceback: Whether to print the traceback too.
+        interrupted: The message for Ctrl-C.
     """
     try:
         yield

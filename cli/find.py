@@ -168,7 +168,7 @@ def _find(
     traceback: bool,  # read by `find`
     **given: Any,
 ) -> int:
-    from .inputs import Asked, read_inputs
+    from .inputs import InputOptions, read_inputs
     from .quiet import stdout_to_stderr
 
     started = time.perf_counter()
@@ -176,7 +176,7 @@ def _find(
         raise BadInput(
             f"--start-lr must be below --end-lr; got {given['start_lr']:g} and {given['end_lr']:g}."
         )
-    asked = Asked.taken(spec, given)
+    asked = InputOptions.take(spec, given)
     with stdout_to_stderr():
         inputs = read_inputs(asked, {"--plot": plot, "--save": save}, given["seed"])
         name = given["optimizer_name"]
@@ -253,7 +253,7 @@ def _answer(
         rate = float(f"{found.learning_rate:.3g}")
         paste = in_python(inputs.model, inputs.multipliers, rate)
     elif found:
-        paste = found.python(inputs.model, name, compiled=not inputs.asked.optimizer)
+        paste = found.python(inputs.model, name, compiled=not inputs.options.optimizer)
     result = report.Outcome(
         **outcome, paste=paste, seconds=time.perf_counter() - started, written=written
     )

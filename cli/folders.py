@@ -1,4 +1,4 @@
-"""A folder with one sub-folder a class, of images or of text, on any backend."""
+"""A folder with one sub-folder for each class, of images or of text, on any backend."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DEFAULT_SIZE = 224
 def load_folder(folder: str, model: Any, batch_size: int) -> tuple[Any, Any]:
     """Images as a `PyDataset` that reads them batch by batch, text as one array of strings.
 
-    Classes are the sub-folders in alphabetical order, as in Keras's own loaders. Labels are
-    integers for a sparse loss, one-hot rows for a categorical one, 0. or 1. for a binary one.
+    Classes are the sub-folders in alphabetical order, as in the loaders of Keras. Labels are
+    integers for a sparse loss, one-hot rows for a categorical one, 0.0 or 1.0 for a binary one.
     """
     classes = sorted(
         entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."
@@ -34,8 +34,8 @@ def load_folder(folder: str, model: Any, batch_size: int) -> tuple[Any, Any]:
     texts = [item for item in files if item[0].lower().endswith(".txt")]
     if not images and not texts:
         raise BadInput(
-            f"{folder} must hold one folder a class, with images or .txt files in them; "
-            f"it has {len(classes)} folders and none of these files."
+            f"{folder} must hold one folder for each class, with images or .txt files; "
+            f"it has {len(classes)} folders and no such files."
         )
     labels = labels_for([label for _, label in (images or texts)], len(classes), folder, model)
     if images:
@@ -44,16 +44,16 @@ def load_folder(folder: str, model: Any, batch_size: int) -> tuple[Any, Any]:
 
 
 def labels_for(codes: list[int], classes: int, source: str, model: Any) -> Any:
-    """Numbers of classes as the model's loss takes them.
+    """Class indices in the form that the loss of the model takes.
 
     Args:
         codes: The class of each example.
-        classes: How many there are.
-        source: Where they come from, for messages.
+        classes: The number of classes.
+        source: Where the classes come from, for messages.
         model: The compiled model.
 
     Raises:
-        BadInput: If the model tells fewer classes apart.
+        BadInput: If the model has fewer classes.
     """
     import numpy as np
 
@@ -63,7 +63,7 @@ def labels_for(codes: list[int], classes: int, source: str, model: Any) -> Any:
     array = np.asarray(codes, dtype="int32")
     if loss.startswith("binary") and width in (1, None):
         if classes != 2:
-            raise BadInput(f"{source} has {classes} classes; a model with {loss} tells two apart.")
+            raise BadInput(f"{source} has {classes} classes; a model with {loss} has two.")
         return array.astype("float32")[:, None]
     if width is not None and classes > width:
         raise BadInput(f"{source} has {classes} classes but the model has only {width} outputs.")
@@ -83,18 +83,18 @@ def _images(paths: list[str], labels: Any, model: Any, batch_size: int) -> Any:
     inputs = getattr(model, "inputs", None) or []
     shape = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else ()
     if len(shape) != 3:
-        raise BadInput(f"The folder holds images; the model wants {_shape_of(inputs)}.")
+        raise BadInput(f"The folder holds images; the model takes {_shape_of(inputs)}.")
     first = keras.config.image_data_format() == "channels_first"
     channels, *size = shape if first else (shape[2], shape[0], shape[1])
     mode = {1: "grayscale", 3: "rgb", 4: "rgba", None: "rgb"}.get(channels)
     if mode is None:
-        raise BadInput(f"The model wants images with {channels} channels; files have 1, 3 or 4.")
+        raise BadInput(f"The model takes images with {channels} channels; files have 1, 3 or 4.")
     height, width = (length or DEFAULT_SIZE for length in size)
     if None in size:
         click.echo(f"The model takes any size; images are read at {height} x {width}.", err=True)
 
     class Images(keras.utils.PyDataset):
-        """Reads the images of one batch when it is asked for."""
+        """Read the images of a batch when the batch is needed."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -113,7 +113,7 @@ def _images(paths: list[str], labels: Any, model: Any, batch_size: int) -> Any:
                 image = keras.utils.load_img(path, color_mode=mode, target_size=(height, width))
             except Exception as error:
                 reason = one_line(error).partition(" <_io")[0]
-                self.problem = BadInput(f"{path} is no readable image: {reason}")
+                self.problem = BadInput(f"{path} is not a readable image: {reason}")
                 raise self.problem from error
             return keras.utils.img_to_array(image)
 
@@ -127,8 +127,8 @@ def _texts(paths: list[str], folder: str, model: Any) -> Any:
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) != 1 or inputs[0].dtype != "string":
         raise BadInput(
-            f"{folder} holds text but the model wants {_shape_of(inputs)}; put a TextVectorization "
-            "layer into the model (TensorFlow), or pass module:function with tokenised data."
+            f"{folder} holds text but the model takes {_shape_of(inputs)}; add a TextVectorization "
+            "layer to the model (TensorFlow), or pass module:function with tokenized data."
         )
     if keras.backend.backend() != "tensorflow":
         raise BadInput("Only TensorFlow feeds text to a model; pass --backend tensorflow.")
@@ -141,4 +141,4 @@ def _texts(paths: list[str], folder: str, model: Any) -> Any:
 
 def _shape_of(inputs: Any) -> str:
     shapes = [f"{tuple(tensor.shape)} of {tensor.dtype}" for tensor in inputs]
-    return ", ".join(shapes) or "an input that it does not declare"
+    return ", ".join(shapes) or "an input of unknown shape"

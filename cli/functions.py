@@ -1,4 +1,4 @@
-"""`module:function` on the command line: the user's own code makes the model or the data."""
+"""`module:function` on the command line: the user's code makes the model or the data."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["call", "import_modules", "is_function"]
 
 
 def is_function(spec: str) -> bool:
-    """Whether `spec` reads as module:function rather than as a path that exists."""
+    """Whether `spec` has the form module:function and is not an existing path."""
     return bool(re.fullmatch(r"[\w.]+:[\w.]+", spec)) and not os.path.exists(spec)
 
 
 def call(spec: str) -> Any:
-    """Import the module, the current folder first, and call the function without arguments.
+    """Import the module, from the current folder first, and call the function.
 
     Raises:
-        BadInput: If there is no such module or function, or it raises.
+        BadInput: If the module or the function is missing or raises.
     """
     module_name, _, path = spec.partition(":")
     with _current_folder_first():
@@ -34,7 +34,7 @@ def call(spec: str) -> Any:
                 raise BadInput(f"The module {module_name} has no {path}.")
             made = getattr(made, name)
         if not callable(made):
-            raise BadInput(f"{spec} is not a function but a {type(made).__name__}.")
+            raise BadInput(f"{spec} is not a function; it is {type(made).__name__}.")
         try:
             return made()
         except Exception as error:
@@ -42,10 +42,10 @@ def call(spec: str) -> Any:
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Import modules, the current folder first, for what they register with Keras.
+    """Import modules, from the current folder first, which register classes with Keras.
 
     Raises:
-        BadInput: If there is no such module, or it raises.
+        BadInput: If a module is missing or raises.
     """
     with _current_folder_first():
         for name in names:
@@ -73,9 +73,9 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and (name + ".").startswith(error.name + "."):
             raise BadInput(
-                f"No module {error.name} in the current folder or among the installed packages."
+                f"There is no module {error.name} in the current folder or the installed packages."
             ) from error
-        raise BadInput(f"{name} imports {error.name}, which is missing.") from error
+        raise BadInput(f"{name} imports {error.name}, which is not installed.") from error
     except Exception as error:
         raise BadInput(_raised(name, error)) from error
 

@@ -14,20 +14,21 @@ from . import data as sources
 from .distribution import distributed, shared_equally
 from .errors import BadInput, RunFailed, one_line
 from .functions import import_modules, is_function
-from .models import check_model_file, load_model
+from .model_files import check_model_file
+from .models import load_model
 from .multipliers import put_multipliers, read_multipliers
 from .outputs import check_outputs, try_outputs
 from .startup import start
 
-__all__ = ["Asked", "Inputs", "read_inputs"]
+__all__ = ["InputOptions", "Inputs", "read_inputs"]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the options that a command shares with others name: a model, data, a backend.
+class InputOptions:
+    """The options of `find` and `search` that name a model, data and a backend.
 
-    `multipliers` is a file, `factors` what it holds; `distribute` a name of `STRATEGIES`, and
-    until the command ends Keras trains on all devices then.
+    `multipliers` is a file and `factors` its content. `distribute` is a name of `STRATEGIES`:
+    Keras then trains on all devices until the command ends.
     """
 
     spec: str
@@ -49,20 +50,20 @@ class Asked:
     factors: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
-    def taken(spec: str, options: dict[str, Any]) -> Asked:
-        """Take these options out of all that a command was given, and read the multipliers.
+    def take(spec: str, given: dict[str, Any]) -> InputOptions:
+        """Take these options out of all those of a command, and read the multipliers.
 
         Raises:
-            BadInput: If that file is missing, damaged or wrong.
+            BadInput: If the file of multipliers is missing, damaged or wrong.
         """
-        names = {each.name for each in fields(Asked)}.intersection(options)
-        asked = Asked(spec, **{name: options.pop(name) for name in names})
-        if asked.multipliers is None:
-            return asked
-        return replace(asked, factors=read_multipliers(asked.multipliers))
+        names = {each.name for each in fields(InputOptions)}.intersection(given)
+        options = InputOptions(spec, **{name: given.pop(name) for name in names})
+        if options.multipliers is None:
+            return options
+        return replace(options, factors=read_multipliers(options.multipliers))
 
     def load_model(self, lean: bool = False) -> tuple[Any, dict[Any, float]]:
-        """The compiled model, with its multipliers in it; and these, by layer."""
+        """Load the compiled model with its multipliers; return it and the multipliers by layer."""
         model = load_model(
             self.spec,
             trust=self.trust,
@@ -78,20 +79,20 @@ class Asked:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was read.
+    """The model and the data, loaded.
 
     Attributes:
-        asked: What the options named.
+        options: The options that named them.
         model: The compiled model.
-        multipliers: Those that were put into it, by layer.
+        multipliers: The multipliers of its optimizer, by layer.
         given: The training data.
         held_out: The data of --validation; None without it.
-        data_spec: Where the training data came from.
-        backend: What Keras runs on.
-        own_code: Whether code of the user's made the model or the data.
+        data_spec: The source of the training data.
+        backend: The backend of Keras.
+        own_code: Whether code of the user made the model or the data.
     """
 
-    asked: Asked
+    options: InputOptions
     model: Any
     multipliers: dict[Any, float]
     given: sources.Data
@@ -102,7 +103,7 @@ class Inputs:
 
     @property
     def validation(self) -> Any:
-        """What `fit` takes as `validation_data`; None without --validation."""
+        """The `validation_data` of `fit`; None without --validation."""
         held_out = self.held_out
         if held_out is None:
             return None
@@ -111,19 +112,19 @@ class Inputs:
         return parts[:keep] if held_out.is_arrays else held_out.x
 
     def arguments(self) -> dict[str, Any]:
-        """The data as arguments of the library's functions, which take them as `fit` does."""
+        """The data as arguments of the library's functions, which take the same as `fit`."""
         given = self.given
         found = {"x": given.x, "y": given.y, "validation_data": self.validation}
         if given.is_arrays:
-            found.update(batch_size=self.asked.batch_size, sample_weight=given.sample_weight)
+            found.update(batch_size=self.options.batch_size, sample_weight=given.sample_weight)
         return found
 
     @contextmanager
     def telling(self, *wrong: type[Exception]) -> Iterator[None]:
-        """In the block the library works on them; what it refuses is told in one line.
+        """Turn errors of the library into `BadInput` and `RunFailed`.
 
         Args:
-            wrong: What else but ValueError and TypeError says that the input is wrong.
+            wrong: Exceptions, besides ValueError and TypeError, that mean a wrong input.
         """
         import keras_lr
 
@@ -141,48 +142,50 @@ class Inputs:
             raise
 
 
-def read_inputs(asked: Asked, outputs: Mapping[str, str | None], seed: int | None = None) -> Inputs:
-    """Import Keras and read the model and the data: the quick checks first, the slow ones last.
+def read_inputs(
+    options: InputOptions, outputs: Mapping[str, str | None], seed: int | None = None
+) -> Inputs:
+    """Import Keras and load the model and the data: quick checks first, slow ones last.
 
     Args:
         outputs: The files that the command will write, by the options that name them.
-        seed: Seeds every generator before the model and the data are made: layers choose the
+        seed: Seeds every generator before the model and the data are made, since layers draw the
             seed of their noise when they are made.
 
     Raises:
-        BadInput: If something is missing, damaged, does not fit or cannot be written.
+        BadInput: If a file is missing, damaged or cannot be written, or the data do not fit.
     """
-    spec, size, validation = asked.spec, asked.batch_size, asked.validation
+    spec, size, validation = options.spec, options.batch_size, options.validation
     check_model_file(spec)
-    data = asked.data or sources.source_beside(spec)
+    data = options.data or sources.source_beside(spec)
     for source, option in ((data, "--data"), (validation, "--validation")):
         if source:
-            sources.check_source(source, option, asked.target, asked.features, asked.drop)
+            sources.check_source(source, option, options.target, options.features, options.drop)
     read = [spec, *(source for source in (data, validation) if source)]
-    check_outputs(outputs, [*read, *([asked.multipliers] if asked.multipliers else [])])
-    own_code = bool(asked.imports) or any(is_function(each) for each in read)
-    backend = start(asked.backend, cache=asked.cache, lean=not own_code)
-    if asked.distribute:
-        click.get_current_context().with_resource(distributed(asked.distribute, backend))
+    check_outputs(outputs, [*read, *([options.multipliers] if options.multipliers else [])])
+    own_code = bool(options.imports) or any(is_function(each) for each in read)
+    backend = start(options.backend, cache=options.cache, lean=not own_code)
+    if options.distribute:
+        click.get_current_context().with_resource(distributed(options.distribute, backend))
     if seed is not None:
         import keras
 
         keras.utils.set_random_seed(seed % 2**32)
-    import_modules(asked.imports)
-    model, multipliers = asked.load_model(lean=not own_code)
+    import_modules(options.imports)
+    model, multipliers = options.load_model(lean=not own_code)
     from .checks import check_data, describe_inputs
 
     try_outputs(*outputs.values())
     if not data:
         beside = os.path.splitext(spec)[0] + ".npz"
         raise BadInput(
-            f"No --data was given and there is no {beside}; the model wants "
+            f"No --data was given and there is no {beside}; the model takes "
             f"{describe_inputs(model)}."
         )
     columns: dict[str, Any] = {
-        "target": asked.target,
-        "features": asked.features,
-        "drop": asked.drop,
+        "target": options.target,
+        "features": options.features,
+        "drop": options.drop,
     }
     given = sources.load_data(data, model, batch_size=size, **columns)
     check_data(given, model, data)
@@ -192,7 +195,7 @@ def read_inputs(asked: Asked, outputs: Mapping[str, str | None], seed: int | Non
             validation, model, batch_size=size, classes=given.classes, validation=True, **columns
         )
         check_data(held_out, model, validation)
-    if asked.distribute:
-        given = shared_equally(given, asked.distribute)
-        held_out = held_out and shared_equally(held_out, asked.distribute)
-    return Inputs(asked, model, multipliers, given, held_out, data, backend, own_code)
+    if options.distribute:
+        given = shared_equally(given, options.distribute)
+        held_out = held_out and shared_equally(held_out, options.distribute)
+    return Inputs(options, model, multipliers, given, held_out, data, backend, own_code)

@@ -17,7 +17,7 @@ from .text import can_draw, is_narrow, table_box, table_text, width
 
 __all__ = ["layers"]
 
-PRESETS = {  # what follows the name, separated by colons; the last may be left out for decay
+PRESETS = {  # the numbers after the name, separated by colons; those of decay may lack the last
     "decay": ("FACTOR", "MIN_SCALE"),
     "head": ("FACTOR",),
     "discriminative": ("LOW", "HIGH"),
@@ -31,8 +31,8 @@ FORMS = "decay:FACTOR[:MIN_SCALE], head:FACTOR or discriminative:LOW:HIGH"
     epilog="Example: keras-lr layers model.keras --preset decay:0.75",
 )
 @click.argument("model", metavar="MODEL")
-@click.option("--preset", metavar="RECIPE", help="Make multipliers; see above.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and no more.")
+@click.option("--preset", metavar="RECIPE", help="Compute multipliers; see above.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object only.")
 @import_option
 @click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda).")
 @click.option("--backend", metavar="NAME", help="tensorflow, jax or torch.")
@@ -49,15 +49,15 @@ def layers(
     """Show the layers of MODEL, and a multiplier of the learning rate for each.
 
     MODEL is a .keras or .h5 file, or module:function that returns a model. It
-    is only read. Without --preset, the multipliers are those of MODEL's
-    optimizer, else 1. With --json they are in a form to edit, and for
+    is not changed. Without --preset, the multipliers are those of MODEL's
+    optimizer, or 1. The output of --json can be edited and passed to
     keras-lr find --multipliers.
 
     \b
     RECIPE is one of
       decay:0.75                 each block 0.75 times the next; the head has 1
       decay:0.75:0.01            the same, with no multiplier below 0.01
-      head:10                    the head, or all heads, 10, the others 1
+      head:10                    10 for the head or all heads, 1 for the others
       discriminative:1e-5:1e-3   learning rates from the first block to the head
     """
     from .quiet import short_warnings
@@ -71,12 +71,12 @@ def layers(
         if isinstance(error, (click.ClickException, BrokenPipeError)):
             raise
         text = f"{type(error).__name__}: {one_line(error)}"
-        raise RunFailed(f"The layers could not be shown. {text}") from error
+        raise RunFailed(f"Could not show the layers. {text}") from error
 
 
 @dataclass(frozen=True)
 class Row:
-    """A layer in the table; its multiplier is None if nothing trains or it is no one number."""
+    """A layer in the table; its multiplier is None if nothing trains or it varies."""
 
     label: str
     kind: str
@@ -94,8 +94,9 @@ def _layers(
     backend: str | None,
 ) -> None:
     from .functions import import_modules, is_function
-    from .models import check_model_file, load_model
-    from .multipliers import in_python, labels_of
+    from .model_files import check_model_file
+    from .models import load_model
+    from .multipliers import in_python
     from .quiet import stdout_to_stderr
     from .startup import start
 
@@ -106,29 +107,29 @@ def _layers(
         backend = start(backend, lean=lean)
         import_modules(imports)
         model = load_model(spec, trust=trust, compiled=False, lean=lean)
-        from keras_lr.optimizers.blocks import groups_of, parts_of
-        from keras_lr.optimizers.presets import keys_of
+        from keras_lr.optimizers.blocks import groups_of
+        from keras_lr.optimizers.layer_keys import keys_of
+        from keras_lr.optimizers.model_parts import parts_of
 
         if not model.built:
             raise BadInput(
-                f"{spec} returned a model that has no weights yet; give it an Input, or call its "
+                f"{spec} returned a model that has no weights yet; add an Input, or call its "
                 "build(input_shape)."
             )
         parts = parts_of(model)
-        labels = dict(zip(map(id, parts), labels_of(parts), strict=True))
         trained = [part for part in parts if part.trained]
         keys = keys_of(trained, model)
-        chosen, rate = recipe(model) if recipe else _present(model, trained, keys)
+        chosen, rate = recipe(model) if recipe else (_present(model, trained, keys), None)
         of = {id(part): chosen.get(key) for part, key in zip(trained, keys, strict=True)}
         of = {place: 1.0 if recipe and value is None else value for place, value in of.items()}
-        names = {id(key): labels[id(part)] for part, key in zip(trained, keys, strict=True)}
+        names = {id(key): part.label for part, key in zip(trained, keys, strict=True)}
         if len(chosen) < len(trained) and not recipe:
-            chosen = {}  # what a form of one number a layer cannot say
+            chosen = {}  # one number for each layer cannot describe these multipliers
         python = in_python(model, chosen, rate) if chosen else ""
         groups = len(groups_of(model)) if preset and not preset.startswith("head") else None
     rows = [
         Row(
-            labels[id(part)],
+            part.label,
             type(part.layer).__name__,
             _size(part.weights),
             _size(part.trained),
@@ -151,7 +152,7 @@ def _layers(
 
 
 def _recipe(text: str) -> Callable[[Any], tuple[dict[Any, float], float | None]]:
-    """A function that makes the multipliers of a model, and the rate that they are relative to."""
+    """A function of a model that returns multipliers, and the learning rate that they are for."""
     name, *numbers = text.split(":")
     most = len(PRESETS.get(name, ()))
     if name not in PRESETS or not (1 if name == "decay" else most) <= len(numbers) <= most:
@@ -161,7 +162,7 @@ def _recipe(text: str) -> Callable[[Any], tuple[dict[Any, float], float | None]]
         try:
             values.append(float(number))
         except ValueError as error:
-            raise BadInput(f"--preset {text}: {number!r} is no number.") from error
+            raise BadInput(f"--preset {text}: {number!r} is not a number.") from error
 
     def make(model: Any) -> tuple[dict[Any, float], float | None]:
         import keras_lr
@@ -179,25 +180,22 @@ def _recipe(text: str) -> Callable[[Any], tuple[dict[Any, float], float | None]]
     return make
 
 
-def _present(model: Any, trained: list[Any], keys: list[Any]) -> tuple[dict[Any, float], None]:
-    """The multipliers of the model's own optimizer; 1 for each layer if it has none."""
+def _present(model: Any, trained: list[Any], keys: list[Any]) -> dict[Any, float]:
+    """The multipliers in the model's optimizer, without layers in which they vary; 1 without."""
     from keras_lr.optimizers import LayerwiseLR
-    from keras_lr.optimizers.multipliers import resolve
-    from keras_lr.optimizers.paths import paths_in
 
     optimizer = model.optimizer if getattr(model, "compiled", False) else None
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not isinstance(optimizer, LayerwiseLR):
-        return dict.fromkeys(keys, 1.0), None
-    variables = model.trainable_variables
-    multipliers = resolve(optimizer._rules, variables, paths_in(model, variables))
-    of = dict(zip(map(id, variables), multipliers, strict=True))
+        return dict.fromkeys(keys, 1.0)
+    multipliers = optimizer.multipliers_in(model)
+    of = dict(zip(map(id, model.trainable_variables), multipliers, strict=True))
     found = {}
     for part, key in zip(trained, keys, strict=True):
         own = {of[id(weight)] for weight in part.trained}
         if len(own) == 1 and not any(each.curves for each in own):
             found[key] = own.pop().number
-    return found, None
+    return found
 
 
 def _size(weights: list[Any]) -> int:
@@ -233,7 +231,7 @@ def _text(rows: list[Row], groups: int | None, rate: float | None, python: str) 
     without = sum(not row.parameters for row in rows)
     summary = f"{total:,} parameters, {sum(row.trained for row in rows):,} of them train."
     if without:
-        summary += f" {without} {'layer' if without == 1 else 'layers'} without weights left out."
+        summary += f" {without} {'layer' if without == 1 else 'layers'} without weights not shown."
     blocks = [_table([row for row in rows if row.parameters], total), _filled(summary)]
     if groups is not None:
         smallest = min(row.multiplier for row in rows if row.multiplier is not None)
@@ -241,10 +239,10 @@ def _text(rows: list[Row], groups: int | None, rate: float | None, python: str) 
         blocks.append(_filled(f"{number} of layers; the smallest multiplier is {smallest:.3g}."))
     if rate is not None:
         blocks.append(
-            _filled(f"The optimizer's learning rate has to be {rate:g}: that of the head.")
+            _filled(f"Set the optimizer's learning rate to {rate:g}, the rate of the head.")
         )
     if any(row.trained and row.multiplier is None for row in rows):
-        blocks.append(_filled("A multiplier that varies changes with time, or within the layer."))
+        blocks.append(_filled("A multiplier that varies changes over time or within the layer."))
     if python:
         blocks.append("In Python:\n" + textwrap.indent(python, "  "))
     return "\n\n".join(block for block in blocks if block)

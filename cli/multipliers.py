@@ -1,4 +1,4 @@
-"""Multipliers of layers: read from a file, put around an optimizer, and written as Python."""
+"""Multipliers of layers: read from a file, put into a model's optimizer, written as Python."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import BadInput, one_line
 
-__all__ = ["in_python", "labels_of", "put_multipliers", "read_multipliers", "summary"]
+__all__ = ["in_python", "put_multipliers", "read_multipliers", "summary"]
 
 LARGEST_FILE = 16 * 2**20
 WIDTH = 78
@@ -22,11 +22,11 @@ def read_multipliers(path: str) -> dict[str, float]:
     """The multipliers in a file: what `keras-lr layers --json` prints, or {"key": number, ...}.
 
     Raises:
-        BadInput: If there is no such file, or it holds something else.
+        BadInput: If the file cannot be read, or has other content.
     """
     try:
         if os.path.isdir(path):
-            raise BadInput(f"--multipliers {path} is a folder; name a JSON file.")
+            raise BadInput(f"--multipliers {path} is a folder; pass a JSON file.")
         with open(path, "rb") as file:
             raw = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
@@ -39,7 +39,7 @@ def read_multipliers(path: str) -> dict[str, float]:
     except BadInput as error:
         raise BadInput(f"--multipliers {path} {error.message}") from error
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"--multipliers {path} is no JSON: {one_line(error, 120)}.") from error
+        raise BadInput(f"--multipliers {path} is not JSON: {one_line(error, 120)}.") from error
     if isinstance(content, dict) and isinstance(content.get("multipliers"), dict):
         content = content["multipliers"]
     if not isinstance(content, dict) or not content:
@@ -74,91 +74,52 @@ def _number(path: str, key: str, value: Any) -> float:
     return number
 
 
-def labels_of(parts: Sequence[Any]) -> list[str]:
-    """What a person calls the layers: their paths, each another one."""
-    import keras
-
-    labels: list[str] = []
-    counts: dict[str, int] = {}
-    for part in parts:
-        label = "/".join(part.path)
-        if isinstance(part.layer, keras.Model):
-            label += " (own weights)"
-        counts[label] = counts.get(label, 0) + 1
-        labels.append(label if counts[label] == 1 else f"{label}#{counts[label]}")
-    return labels
-
-
 def put_multipliers(model: Any, multipliers: Mapping[str, float], path: str) -> dict[Any, float]:
     """Put `LayerwiseLR` around the optimizer of a compiled model, which keeps its state.
 
     Args:
         model: The model.
-        multipliers: By the path of a layer as `keras-lr layers` shows it, or by regular
+        multipliers: By the label of a layer that `keras-lr layers` shows, or by regular
             expression.
-        path: Where they come from, for messages.
+        path: The file that they come from, for messages.
 
     Returns:
-        The multipliers with the keys that `LayerwiseLR` got.
+        The multipliers with the keys of `LayerwiseLR`.
 
     Raises:
-        BadInput: If the optimizer takes none, or a key fits no layer.
+        BadInput: If the optimizer takes no multipliers, or a key matches no layer.
     """
     from keras_lr.optimizers import LayerwiseLR
-    from keras_lr.optimizers.borrowed import replace_optimizer
-    from keras_lr.optimizers.multipliers import check_multipliers, resolve
-    from keras_lr.optimizers.paths import paths_in
+    from keras_lr.optimizers.layer_keys import keys_for_labels
+    from keras_lr.optimizers.multipliers import check_multipliers, resolve_in
+    from keras_lr.optimizers.temporary_layerwise import replace_optimizer
 
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if hasattr(inner, "optimizers"):
         raise BadInput(
-            f"--multipliers cannot go with a {type(inner).__name__}, which has a rate for each "
-            "group already; name another with --optimizer."
+            f"--multipliers cannot be used with a {type(inner).__name__}, which has a learning "
+            "rate for each group already; choose another optimizer with --optimizer."
         )
     if isinstance(inner, LayerwiseLR):
         raise BadInput(
             "The model's optimizer has multipliers already; leave out --multipliers to use them, "
-            "or name an optimizer with --optimizer."
+            "or choose another optimizer with --optimizer."
         )
     try:
-        found = _by_layer(model, multipliers) if model.built else dict(multipliers)
+        found: dict[Any, float] = dict(multipliers)
         if model.built:
-            variables = model.trainable_variables
-            resolve(check_multipliers(found), variables, paths_in(model, variables))
+            found = keys_for_labels(multipliers, model)
+            resolve_in(check_multipliers(found), model)
         wrapped = LayerwiseLR(inner, found)
     except (ValueError, TypeError) as error:
         raise BadInput(f"--multipliers {path}: {one_line(error)}") from error
     replace_optimizer(model, inner, wrapped)
-    model.train_function = None  # a model from a function may have trained with the other one
-    return found
-
-
-def _by_layer(model: Any, multipliers: Mapping[str, float]) -> dict[Any, float]:
-    """With the keys that are paths of layers replaced by keys for just these layers."""
-    from keras_lr.optimizers.blocks import parts_of
-    from keras_lr.optimizers.presets import keys_of
-
-    parts = parts_of(model)
-    layers: dict[str, Any] = {}
-    for part in parts:
-        for depth, each in enumerate(part.around, start=1):
-            layers.setdefault("/".join(part.path[:depth]), each)
-    layers.update(
-        (label, part) for label, part in zip(labels_of(parts), parts, strict=True) if part.trained
-    )
-    found: dict[Any, float] = {}
-    for text, value in multipliers.items():
-        key = text
-        if text in layers:
-            (key,) = keys_of([layers[text]], model)
-        if key in found:
-            raise ValueError(f"A layer can have one multiplier; {text!r} is there twice.")
-        found[key] = value
+    model.train_function = None  # a model from a function may have trained already
     return found
 
 
 def summary(multipliers: Mapping[Any, float], path: str) -> str:
-    """One sentence about multipliers in use."""
+    """One sentence about the multipliers in use."""
     low, high = min(multipliers.values()), max(multipliers.values())
     values = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
     return (
@@ -168,12 +129,12 @@ def summary(multipliers: Mapping[Any, float], path: str) -> str:
 
 
 def in_python(model: Any, multipliers: Mapping[Any, float], rate: float | None = None) -> str:
-    """Lines of Python that make the optimizer of the model with these multipliers.
+    """Lines of Python that make the model's optimizer with these multipliers.
 
     Args:
         model: The model, compiled or not.
         multipliers: By the keys of `LayerwiseLR`.
-        rate: The learning rate; None for that of the model's optimizer.
+        rate: The learning rate; None for the rate of the model's optimizer.
     """
     from keras_lr.optimizers import LayerwiseLR
 
@@ -197,7 +158,7 @@ def in_python(model: Any, multipliers: Mapping[Any, float], rate: float | None =
 
 
 def _broken(head: str, first: str, entries: list[str], tail: str) -> list[str]:
-    """A dictionary after `head` and a first argument, on one line or on several."""
+    """The lines of a dictionary after `head` and a first argument; one line if it fits."""
     before = f"{first}, " if first else ""
     line = f"{head}{before}{{{', '.join(entries)}}}{tail}"
     if len(line) <= WIDTH:
@@ -209,23 +170,23 @@ def _broken(head: str, first: str, entries: list[str], tail: str) -> list[str]:
 
 
 def _plain_call(optimizer: Any, rate: float | None) -> str | None:
-    """The call that makes the optimizer without multipliers; None if one call cannot."""
+    """The call that makes the optimizer without multipliers; None if one call is not enough."""
     import keras
 
+    from keras_lr._keras.optimizers import has_schedule
     from keras_lr.optimizers import LayerwiseLR
 
     if optimizer is None or hasattr(optimizer, "optimizers"):
         return f"keras.optimizers.AdamW(learning_rate={_float(1e-4 if rate is None else rate)})"
     kind = type(optimizer).__bases__[-1] if isinstance(optimizer, LayerwiseLR) else type(optimizer)
     made = getattr(keras.optimizers, kind.__name__, None)
-    schedules = keras.optimizers.schedules.LearningRateSchedule
     if made is None or not issubclass(kind, made):
         return None
-    if rate is None and isinstance(getattr(optimizer, "_learning_rate", None), schedules):
+    if rate is None and has_schedule(optimizer):
         return None
     rate = float(optimizer.learning_rate) if rate is None else rate
     arguments = [f"learning_rate={_float(rate)}"]
-    # Not by `get_config`: for a schedule, that imports TensorFlow on any backend.
+    # Not from `get_config`: with a schedule, it imports TensorFlow on every backend.
     for argument, parameter in inspect.signature(made).parameters.items():
         value = getattr(optimizer, argument, None)
         if argument in ("learning_rate", "name") or value == parameter.default:
@@ -237,26 +198,26 @@ def _plain_call(optimizer: Any, rate: float | None) -> str | None:
 
 
 def _key(model: Any, key: Any) -> str:
-    """A key as an expression: text, or the way to the layer."""
+    """A key as a Python expression: a string, or an expression for the layer."""
     if isinstance(key, str):
         return _quoted(key)
-    return next(way for layer, way in _ways(model, "model") if layer is key)
+    return next(text for layer, text in _layers_in(model, "model") if layer is key)
 
 
-def _ways(model: Any, way: str) -> Iterator[tuple[Any, str]]:
-    """Each layer in a model, with an expression that evaluates to it."""
+def _layers_in(model: Any, text: str) -> Iterator[tuple[Any, str]]:
+    """Each layer in a model, with a Python expression for it; `text` is that of the model."""
     import keras
 
     if not isinstance(model, keras.Model):
-        model, way = model.layer, f"{way}.layer"  # of a wrapper
-        yield model, way
+        model, text = model.layer, f"{text}.layer"  # of a wrapper
+        yield model, text
     names = [layer.name for layer in model.layers]
     for place, layer in enumerate(model.layers):
-        known = names.count(layer.name) == 1
-        inner = f"{way}.get_layer({_quoted(layer.name)})" if known else f"{way}.layers[{place}]"
+        unique = names.count(layer.name) == 1
+        inner = f"{text}.get_layer({_quoted(layer.name)})" if unique else f"{text}.layers[{place}]"
         yield layer, inner
         if isinstance(getattr(layer, "layer", layer), keras.Model):
-            yield from _ways(layer, inner)
+            yield from _layers_in(layer, inner)
 
 
 def _quoted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Files that a command is asked to write, looked at before the work begins."""
+"""Output files and stdout: checked before the work begins, written after it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "eps", "p
 
 
 def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ()) -> None:
-    """Can the results be written, and would they overwrite what is read?
+    """Check that the output files can be written and do not overwrite an input.
 
     Args:
-        outputs: The files by the options that name them; that of `--plot` is a picture.
-        inputs: What the command reads.
+        outputs: The files by the options that name them; the one of `--plot` is a picture.
+        inputs: The files that the command reads.
 
     Raises:
-        BadInput: If one cannot be written, or must not be.
+        BadInput: If a file cannot be written, or would overwrite an input.
     """
     given = {option: path for option, path in outputs.items() if path}
     plot = given.get("--plot")
     if plot and plot.rpartition(".")[2].lower() not in PICTURES:
         raise BadInput(
-            f"--plot {plot} must end in one of .{', .'.join(PICTURES[:3])} and the like."
+            f"--plot {plot} must end in .{', .'.join(PICTURES[:3])} or another picture format."
         )
     if len({os.path.realpath(path) for path in given.values()}) < len(given):
         raise BadInput(f"{' and '.join(given)} name the same file.")
@@ -41,7 +41,7 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
             os.path.exists(each) and os.path.realpath(each) == os.path.realpath(path)
             for each in inputs
         ):
-            raise BadInput(f"{option} {path} would overwrite what is read; name another file.")
+            raise BadInput(f"{option} {path} would overwrite an input; name another file.")
         if os.path.isdir(path):
             raise BadInput(f"{option} {path} is a folder; name a file in it.")
         if not os.path.isdir(folder):
@@ -51,10 +51,10 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
 
 
 def try_outputs(*paths: str | None) -> None:
-    """Make sure, by trying, that the files can be written; None is no file.
+    """Check that the files can be written by creating one beside each; None is skipped.
 
     Raises:
-        BadInput: If one cannot.
+        BadInput: If one cannot be written.
     """
     from keras_lr._util.files import check_writable
 
@@ -67,7 +67,7 @@ def try_outputs(*paths: str | None) -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """In the block results are written; what prevents it is told in one line."""
+    """Turn an error of writing a result into one line."""
     try:
         yield
     except OSError as error:
@@ -77,18 +77,16 @@ def writing() -> Iterator[None]:
 def write_all(
     files: Mapping[str, tuple[str | None, Callable[[str], Any]]],
 ) -> tuple[dict[str, str], RunFailed | None]:
-    """Write the results of a run, as many as can be.
-
-    A disk that fills up during the run is no reason to lose the other files, or the answer.
+    """Write as many result files as possible, so that a full disk does not cost the answer.
 
     Args:
-        files: Paths, None for a file that nobody wants, with what writes to them, by name.
+        files: By name, the path (None to skip it) and the function that writes to it.
 
     Returns:
-        The files that were written, by name; and what to end the command with after its answer.
+        The paths that were written, by name; and the first error, to raise after the answer.
     """
     written: dict[str, str] = {}
-    problem = None
+    problem: RunFailed | None = None
     for name, (path, write) in files.items():
         if not path:
             continue
@@ -98,22 +96,22 @@ def write_all(
             written[name] = path
         except RunFailed as error:
             problem = problem or error
-        except Exception as error:  # a name that Matplotlib takes for a formula
-            told = f"{type(error).__name__}: {one_line(error)}"
-            problem = problem or RunFailed(f"{path} could not be written: {told}")
+        except Exception as error:  # a name that Matplotlib reads as a formula
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            problem = problem or RunFailed(f"{path} could not be written: {reason}")
     return written, problem
 
 
 def tell(text: str, gist: str) -> None:
-    """Print the answer of a run that took long.
+    """Print the answer of a long run.
 
     Args:
-        gist: The answer in a sentence, for stderr where stdout takes no more: a full disk.
+        gist: The answer in one sentence, for stderr if stdout cannot be written: a full disk.
     """
     try:
         click.echo(text)
     except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader has gone, as in `keras-lr ... | head`
+        if error.errno == errno.EPIPE:  # the reader has closed it, as in `keras-lr ... | head`
             raise
         reason = error.strerror or one_line(error)
         raise RunFailed(f"stdout could not be written ({reason}). {gist}") from error

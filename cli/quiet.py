@@ -1,4 +1,4 @@
-"""Keep the start-up chatter of the backends off stderr, and every real message on it."""
+"""Filter the start-up messages of the backends from stderr, and keep every real message."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .errors import one_line
 
 __all__ = ["filtered_stderr", "short_warnings", "stdout_to_stderr", "tame_loggers"]
 
-# glog lines of level I and W, and the errors that TensorFlow reports on every machine without a
-# GPU. Everything else passes, fatal errors among them.
+# glog lines of level I and W, and the errors that TensorFlow logs on every machine without a GPU.
+# All other lines pass, including fatal errors.
 CHATTER = re.compile(
     rb"^([IW]\d{4} \d\d:\d\d:"
     rb"|E\d{4} \d\d:\d\d:.*(cuda|cudart|cufft|cublas|computation_placer|cuInit)"
@@ -31,7 +31,7 @@ BENIGN = re.compile(r"Skipping variable loading for optimizer .* saved optimizer
 
 
 def tame_loggers() -> None:
-    """Ask the backends for errors only, unless the user has asked for more."""
+    """Let the backends log errors only, unless the environment requests more."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -39,10 +39,10 @@ def tame_loggers() -> None:
 
 @contextlib.contextmanager
 def filtered_stderr() -> Iterator[None]:
-    """Drop glog's chatter from file descriptor 2 while a backend is imported.
+    """Drop glog's start-up lines from file descriptor 2 while a backend is imported.
 
-    C++ writes there before any setting of ours is read. A child process reads the pipe, so what
-    is not chatter arrives even if the import kills this process.
+    C++ code writes there before it reads any setting. A child process reads the pipe, so that
+    other lines arrive even if the import kills this process.
     """
     wanted = os.environ.get("TF_CPP_MIN_LOG_LEVEL") in ("0", "1")
     if wanted or not hasattr(os, "fork"):
@@ -72,7 +72,7 @@ def filtered_stderr() -> Iterator[None]:
 
 
 def _forward(reader: int, stderr: int) -> None:
-    """The child: copy lines that are not chatter, until the other end is closed."""
+    """The child: copy the other lines until the writing end is closed."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         rest = b""
@@ -88,7 +88,7 @@ def _forward(reader: int, stderr: int) -> None:
 
 
 def _wait(child: int) -> None:
-    """A process that the import left behind may hold the pipe; then do not wait for it."""
+    """Wait one second at most: a process that the import started may keep the pipe open."""
     for _ in range(200):
         if os.waitpid(child, os.WNOHANG)[0]:
             return
@@ -99,7 +99,7 @@ def _wait(child: int) -> None:
 
 @contextlib.contextmanager
 def short_warnings(quiet: bool = False) -> Iterator[None]:
-    """Python warnings as one line each, the harmless ones and those for developers left out."""
+    """Print Python warnings as one line each, without harmless ones and those for developers."""
 
     def show(message: Warning | str, category: type[Warning], *_: object) -> None:
         text = one_line(str(message))
@@ -117,7 +117,7 @@ def short_warnings(quiet: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """stdout is for the answer; whatever a model or a data set prints goes to stderr."""
+    """Send what a model or a data set prints to stderr: stdout is for the answer."""
     sys.stdout.flush()
     with contextlib.redirect_stdout(sys.stderr):
         yield

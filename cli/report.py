@@ -57,7 +57,7 @@ class Outcome:
 
 def to_json(outcome: Outcome) -> str:
     """One JSON object; unknown values are null."""
-    from keras_lr._util.json import finite
+    from keras_lr._util.json import jsonable
 
     found = outcome.suggestion
     content = {
@@ -83,7 +83,7 @@ def to_json(outcome: Outcome) -> str:
         "written": outcome.written,
         **outcome.test.to_dict(),
     }
-    return json.dumps(finite(content), allow_nan=False)
+    return json.dumps(jsonable(content), allow_nan=False)
 
 
 def to_text(outcome: Outcome, *, method: str, compare: bool, unicode: bool) -> str:

@@ -27,7 +27,7 @@ from .text import LABEL, can_draw, labelled, rate_text, table_box, table_text
 from .workers import arguments, company, watch
 
 if TYPE_CHECKING:
-    from .inputs import Asked, Inputs
+    from .inputs import InputOptions, Inputs
 
 __all__ = ["search"]
 
@@ -214,7 +214,7 @@ def _search(
     traceback: bool,  # of the command alone
     **given: Any,
 ) -> None:
-    from .inputs import Asked, read_inputs
+    from .inputs import InputOptions, read_inputs
     from .quiet import stdout_to_stderr
 
     started = time.perf_counter()
@@ -225,7 +225,7 @@ def _search(
     if report and not report.lower().endswith((".html", ".htm")):
         raise BadInput(f"--report {report} must end in .html.")
     dimensions = dict(_dimension(each) for each in also)
-    asked = Asked.taken(spec, given)
+    asked = InputOptions.take(spec, given)
     stem = spec.replace(":", "_") if is_function(spec) else os.path.splitext(spec)[0]
     storage = storage or f"{stem}.search.sqlite3"
     study = study or os.path.basename(stem)
@@ -264,7 +264,7 @@ def _search(
 def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
     import keras_lr
 
-    asked = inputs.asked
+    asked = inputs.options
     model = _maker(asked) if is_function(asked.spec) else inputs.model
     sweep.update(inputs.arguments(), verbose=0 if quiet else 1)
     # Keras looks for TensorFlow, which takes seconds, whenever it writes a config down.
@@ -273,7 +273,7 @@ def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
         return keras_lr.search(model, **sweep)
 
 
-def _maker(asked: Asked) -> Callable[[], Any]:
+def _maker(asked: InputOptions) -> Callable[[], Any]:
     """Makes a model for each run; the record tells it by the code of the user's function."""
     module, _, path = asked.spec.partition(":")
 

@@ -1,7 +1,8 @@
-"""How the commands fit the terminal: help of any width, and files for the shell's completion."""
+"""Help that fits the width of the terminal, and completion of file names in the shell."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +14,11 @@ from .text import width
 
 __all__ = ["fit_to_terminal"]
 
-FILES = ("FILE", "SRC", "MODEL", "LOG")  # what the help calls an argument that may be a file
+FILES = ("FILE", "SRC", "MODEL", "LOG")  # metavars of arguments that may be files
 
 
 class _File(click.ParamType):
-    """Text that the shell completes as a path; `module:function` and the like stay as typed."""
+    """Text that the shell completes as a path; other values, as `module:function`, are kept."""
 
     name = "text"
 
@@ -28,7 +29,7 @@ class _File(click.ParamType):
 
 
 class _Formatter(click.HelpFormatter):
-    """Click's, for terminals narrower than its 50 columns too, and folding lines that are kept."""
+    """Click's formatter, also below its minimum of 50 columns, and wrapping preformatted lines."""
 
     def __init__(
         self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
@@ -44,11 +45,14 @@ class _Formatter(click.HelpFormatter):
     def _folded(self, line: str) -> list[str]:
         if len(line) <= self.width:
             return [line]
-        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        indent = len(line) - len(line.lstrip()) + 4
+        term = re.match(r" *\S+ {2,}", line)  # two columns: the text of the second is aligned
+        if term and len(term[0]) <= self.width // 2:
+            indent = len(term[0])
         return textwrap.wrap(
             line,
             self.width,
-            subsequent_indent=indent,
+            subsequent_indent=" " * indent,
             break_long_words=False,
             break_on_hyphens=False,
         )
@@ -66,7 +70,7 @@ class _Context(click.Context):
 
 
 def fit_to_terminal(command: click.Command) -> None:
-    """Give a command and those below it such help and such completion."""
+    """Apply both to a command and its subcommands."""
     for each in _all(command):
         each.context_class = _Context
         for parameter in each.params:

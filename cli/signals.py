@@ -34,7 +34,7 @@ class Asked:
         first = self._first()
         if first:
             threading.Thread(target=self._remind, daemon=True).start()
-        if not (first and _library("waiting")):
+        if not (first and _library("is_pending")):
             raise KeyboardInterrupt
 
     def forward(self, number: int, frame: Any) -> None:
@@ -69,7 +69,7 @@ class Asked:
 
     def _remind(self) -> None:
         while not self._heard.wait(REMIND):
-            if _library("waiting") or not _library("noting"):
+            if _library("is_pending") or not _library("is_recording"):
                 _interrupt_main()
 
 

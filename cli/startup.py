@@ -1,4 +1,4 @@
-"""From nothing to an imported Keras, quickly and on the right backend."""
+"""Import Keras on the right backend, quickly."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def start(
     """Import Keras and return the name of its backend.
 
     Args:
-        backend: The one to use; `None` leaves the choice to KERAS_BACKEND, then to Keras's own
-            settings, then to what is installed.
+        backend: The backend to use. `None` takes KERAS_BACKEND, then the backend in keras.json,
+            then one that is installed.
         cache: On JAX, keep compiled programs in the user's cache folder.
-        lean: Hide packages that Keras imports without needing them, which saves a second. Only
-            where no code of the user runs.
-        prefer: For a command that trains nothing: "numpy", which starts fastest, or "jax". It is
-            taken where KERAS_BACKEND names none and JAX, from which Keras's NumPy borrows, is
-            installed.
+        lean: Hide packages that Keras imports but does not need, which saves a second. Pass False
+            if code of the user runs.
+        prefer: For a command that does not train: "numpy", which starts fastest, or "jax". It is
+            used if KERAS_BACKEND is not set and JAX is installed, which Keras's NumPy backend
+            needs.
 
     Raises:
-        BadInput: If the backend is unknown, not installed, or no longer to be chosen.
-        RunFailed: If it is installed but its import fails.
+        BadInput: If the backend is unknown or not installed, or Keras runs on another one.
+        RunFailed: If the backend is installed but its import fails.
     """
     if "keras" in sys.modules:
         import keras
 
         running = str(keras.backend.backend())
         if backend not in (None, running):
-            raise BadInput(f"Keras runs on {running} already; --backend {backend} comes too late.")
+            raise BadInput(f"Keras already runs on {running}, not on the {backend} of --backend.")
         return running
     backend = _choose(backend) if prefer is None else _choose_to_compute(prefer)
     os.environ["KERAS_BACKEND"] = backend
@@ -66,9 +66,9 @@ def start(
         _keep_compiled_programs()
     try:
         with (
-            _told(f"Loading Keras on {backend} ..."),
+            _announced(f"Loading Keras on {backend} ..."),
             filtered_stderr(),
-            hidden("sklearn", "pandas", "matplotlib") if lean else _nothing(),
+            hidden("sklearn", "pandas", "matplotlib") if lean else contextlib.nullcontext(),
         ):
             tame_loggers()
             import keras
@@ -84,24 +84,24 @@ def start(
     return backend
 
 
-def _choose(asked: str | None) -> str:
+def _choose(requested: str | None) -> str:
     by = "--backend"
-    if asked is None:
-        asked, by = os.environ.get("KERAS_BACKEND") or None, "KERAS_BACKEND"
+    if requested is None:
+        requested, by = os.environ.get("KERAS_BACKEND") or None, "KERAS_BACKEND"
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
     if not installed:
         choices = ", or ".join(INSTALL.values())
-        raise BadInput(f"No backend of Keras is installed; choose one: {choices}.")
-    if asked is not None:
-        if asked not in BACKENDS:
+        raise BadInput(f"No backend of Keras is installed; install one: {choices}.")
+    if requested is not None:
+        if requested not in BACKENDS:
             names = ", ".join(BACKENDS)
-            raise BadInput(f"{by} must be one of {names}, which can train; got {asked}.")
-        if asked not in installed:
+            raise BadInput(f"{by} must be one of {names}; got {requested}.")
+        if requested not in installed:
             raise BadInput(
-                f"{by} is {asked}, which is not installed: {INSTALL[asked]}, "
+                f"{by} is {requested}, which is not installed: {INSTALL[requested]}, "
                 f"or use {' or '.join(installed)}."
             )
-        return asked
+        return requested
     usual = _backend_of_settings()
     if usual in installed:
         return usual
@@ -110,10 +110,10 @@ def _choose(asked: str | None) -> str:
 
 
 def _choose_to_compute(preferred: str) -> str:
-    asked = os.environ.get("KERAS_BACKEND") or None
-    if asked == "numpy":
-        return asked
-    return preferred if asked is None and importlib.util.find_spec("jax") else _choose(None)
+    requested = os.environ.get("KERAS_BACKEND") or None
+    if requested == "numpy":
+        return requested
+    return preferred if requested is None and importlib.util.find_spec("jax") else _choose(None)
 
 
 def _backend_of_settings() -> str:
@@ -126,8 +126,8 @@ def _backend_of_settings() -> str:
 
 
 @contextlib.contextmanager
-def _told(text: str) -> Iterator[None]:
-    """In the block, which takes seconds, a terminal shows the text."""
+def _announced(text: str) -> Iterator[None]:
+    """Show the text in a terminal during the block, which takes seconds."""
     if not sys.stderr.isatty():
         yield
         return
@@ -139,13 +139,8 @@ def _told(text: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-@contextlib.contextmanager
 def hidden(*names: str) -> Iterator[None]:
-    """Let `import name` fail for packages not imported yet; afterwards it works again."""
+    """Make `import name` fail in the block for packages that are not imported yet."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
@@ -157,10 +152,10 @@ def hidden(*names: str) -> Iterator[None]:
 
 
 def _keep_compiled_programs() -> None:
-    """Give JAX a persistent cache that nobody else can write to, unless the user has one.
+    """Give JAX a persistent cache that only this user can write to, unless one is set.
 
-    What it holds is run as code, so the folder must be the user's own and closed to others. Its
-    name carries the versions and the processor: a home shared by different machines is safe.
+    JAX runs its content as code, so the folder must belong to the user and be closed to others.
+    Its name holds the versions and the processor, so that machines can share a home folder.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or not hasattr(os, "getuid"):
         return
@@ -170,7 +165,7 @@ def _keep_compiled_programs() -> None:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         if not _is_own(folder.parent):
             return
-        folder.parent.chmod(0o700)  # older versions left it to the umask
+        folder.parent.chmod(0o700)  # older versions applied the umask
         folder.mkdir(mode=0o700, exist_ok=True)
         if not _is_own(folder) or stat.S_IMODE(folder.stat().st_mode) & 0o022:
             return
@@ -183,7 +178,7 @@ def _keep_compiled_programs() -> None:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether `folder` is a folder of this user, and no link to one."""
+    """Whether `folder` is a folder of this user, not a link to one."""
     status = folder.lstat()
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
 
@@ -206,7 +201,7 @@ def _fingerprint() -> str:
 
 
 def _prune(folder: Path) -> None:
-    """Drop the oldest entries once the cache has outgrown its limit."""
+    """Delete the oldest entries if the cache exceeds its limit."""
     entries = [(file.stat(), file) for file in folder.glob("*/*") if file.is_file()]
     size = sum(status.st_size for status, _ in entries)
     if size > CACHE_LIMIT:

@@ -1,16 +1,18 @@
-"""A table, as people export it, into numbers: features in columns, and one column to predict."""
+"""Load a table: columns of numbers as features, and one column to predict."""
 
 from __future__ import annotations
 
 import csv
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import click
 
 from .errors import BadInput, visible
+from .folders import labels_for
 
 __all__ = ["TABLES", "Columns", "columns_of", "load_table"]
 
@@ -20,33 +22,29 @@ _DECIMAL_COMMA = r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?"
 _NUMBER = rf"{_DECIMAL_COMMA}|[-+]?\d+(?:[eE][-+]?\d+)?"
 
 
+@dataclass(frozen=True)
 class Columns:
-    """Which columns of a table a command was asked to use.
+    """The columns of a table that the options name.
 
-    Args:
+    Attributes:
         target: The column to predict.
         features: The columns for the model, in its order; None for all but the target.
         drop: Columns to leave out.
-        classes: The classes of a target that holds text, from the training data; None to take
-            them from this table.
+        classes: The classes of a target that is text, from the training data; None to take them
+            from this table.
     """
 
-    def __init__(
-        self,
-        target: str,
-        features: Sequence[str] | None = None,
-        drop: Sequence[str] = (),
-        classes: Sequence[str] | None = None,
-    ) -> None:
-        self.target, self.features, self.drop = target, features, drop
-        self.classes = classes
+    target: str
+    features: Sequence[str] | None = None
+    drop: Sequence[str] = ()
+    classes: Sequence[str] | None = None
 
 
 def columns_of(text: str | None, option: str) -> list[str] | None:
-    """The names in an option, with commas between them; quotes around a name with a comma in it.
+    """Split the value of an option at its commas; a name with a comma is quoted.
 
     Raises:
-        BadInput: If a name is missing or there twice.
+        BadInput: If a name is empty or occurs twice.
     """
     if text is None:
         return None
@@ -58,28 +56,28 @@ def columns_of(text: str | None, option: str) -> list[str] | None:
     return names
 
 
-def load_table(path: str, asked: Columns, model: Any) -> tuple[Any, Any, list[str] | None]:
-    """The features, the target, and the classes if the target holds text.
+def load_table(path: str, chosen: Columns, model: Any) -> tuple[Any, Any, list[str] | None]:
+    """The features, the target, and the classes if the target is text.
 
     Raises:
-        BadInput: If pandas is missing, or the columns do not suit.
+        BadInput: If pandas is missing, or a column is missing or cannot be used.
     """
     try:
         import pandas as pd
     except ImportError as error:
         raise BadInput(f"Reading {path} needs pandas; pip install pandas.") from error
     table = _parquet(pd, path) if path.endswith(".parquet") else _text(pd, path)
-    table = _choose(table, path, asked)
-    features = [name for name in table.columns if name != asked.target]
-    if asked.features is not None:
-        features = list(asked.features)
+    table = _choose(table, path, chosen)
+    features = [name for name in table.columns if name != chosen.target]
+    if chosen.features is not None:
+        features = list(chosen.features)
     if not features:
-        raise BadInput(f"{path} has no columns but the target {asked.target!r}.")
+        raise BadInput(f"{path} has no columns but the target {chosen.target!r}.")
     if not len(table):
         raise BadInput(f"{path} has a header and no rows.")
-    _check_values(table[[*features, asked.target]], path)
+    _check_values(table[[*features, chosen.target]], path)
     x = _features(table[features], path, model)
-    y, classes = _target(table[asked.target], path, asked, model)
+    y, classes = _target(table[chosen.target], path, chosen, model)
     return x, y, classes
 
 
@@ -98,20 +96,20 @@ def _parquet(pd: Any, path: str) -> Any:
 
 
 def _text(pd: Any, path: str) -> Any:
-    """A file with commas, semicolons or tabs between the cells; its first line decides."""
+    """A text file, its cells separated by commas, semicolons or tabs, as in its first line."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         line = file.readline(2**20)
         separator = "\t" if path.endswith(".tsv") else _separator(line)
         file.seek(0)
         header = next(csv.reader(file, delimiter=separator), [])
     if not any(header):
-        raise BadInput(f"{path} must name the columns in its first line, which is empty.")
-    # As pandas calls a column without a name, such as the index that it writes itself.
+        raise BadInput(f"The first line of {path} must name the columns; it is empty.")
+    # The name that pandas gives to a column without one, such as the index in its own files.
     names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
     if twice := _repeated(names):
         raise BadInput(f"{path} has several columns named {twice!r}.")
     if all(_is_number(name) for name in names):
-        raise BadInput(f"{path} has no header; its first line must name the columns.")
+        raise BadInput(f"The first line of {path} must name the columns; it holds numbers.")
     options = {"sep": separator, "encoding": "utf-8-sig", "index_col": False}
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
@@ -124,7 +122,7 @@ def _text(pd: Any, path: str) -> Any:
 
 
 def _separator(header: str) -> str:
-    """What stands between the names, outside of quotes, most often."""
+    """The most frequent separator outside quotes."""
     bare = "".join(header.split('"')[::2])
     return max(",;\t", key=bare.count)
 
@@ -157,10 +155,11 @@ def _repeated(names: Sequence[str]) -> str | None:
 # Columns
 
 
-def _choose(table: Any, path: str, asked: Columns) -> Any:
-    """The table without the columns to drop; names that do not suit are refused."""
+def _choose(table: Any, path: str, chosen: Columns) -> Any:
+    """The table without the dropped columns, after a check of all the names."""
     columns = list(table.columns)
-    wanted = {"--target": [asked.target], "--features": asked.features or (), "--drop": asked.drop}
+    features, drop = chosen.features or (), chosen.drop
+    wanted = {"--target": [chosen.target], "--features": features, "--drop": drop}
     for option, names in wanted.items():
         for name in names:
             if name not in columns:
@@ -168,16 +167,16 @@ def _choose(table: Any, path: str, asked: Columns) -> Any:
                     f"{path} has no column {name!r}, which {option} names; its columns are: "
                     f"{_listed(columns)}."
                 )
-            if option != "--target" and name == asked.target:
+            if option != "--target" and name == chosen.target:
                 raise BadInput(f"{option} names {name!r}, which is the target.")
-    both = set(asked.drop).intersection(asked.features or ())
+    both = set(drop).intersection(features)
     if both:
         raise BadInput(f"--features and --drop both name {sorted(both)[0]!r}.")
-    return table.drop(columns=list(asked.drop))
+    return table.drop(columns=list(drop))
 
 
 def _check_values(table: Any, path: str) -> None:
-    """Every cell that is used must hold a value, and a finite one."""
+    """Check that every cell in use holds a finite value."""
     import numpy as np
 
     for name in table.columns:
@@ -198,7 +197,7 @@ def _check_values(table: Any, path: str) -> None:
 
 
 def _place(path: str, row: int) -> str:
-    """The row in words, by its line in a file of text."""
+    """The row, by its line number in a file of text."""
     if path.endswith(".parquet"):
         return f"row {row}"
     with open(path, encoding="utf-8-sig", newline="") as file:
@@ -210,7 +209,7 @@ def _place(path: str, row: int) -> str:
 
 
 def _features(table: Any, path: str, model: Any) -> Any:
-    """The features as the model takes them: one array, or one for each named input."""
+    """The features in the form that the model takes: one array, or one for each named input."""
     import pandas as pd
 
     inputs = list(getattr(model, "inputs", None) or [])
@@ -219,7 +218,7 @@ def _features(table: Any, path: str, model: Any) -> Any:
         unused = [name for name in table.columns if name not in names]
         if unused:
             raise BadInput(
-                f"{path} has columns that are no inputs of the model; leave them out with --drop "
+                f"{path} has columns that are not inputs of the model; leave them out with --drop "
                 f"{','.join(map(_quoted, unused))}."
             )
         return {
@@ -229,11 +228,11 @@ def _features(table: Any, path: str, model: Any) -> Any:
     if len(inputs) == 1 and inputs[0].dtype == "string" and len(table.columns) == 1:
         return _column(pd, table[table.columns[0]], inputs[0], path)
     _refuse_text(pd, table, path)
-    return _as_model_wants(table.to_numpy(dtype="float32"), inputs)
+    return _reshaped(table.to_numpy(dtype="float32"), inputs)
 
 
 def _column(pd: Any, column: Any, tensor: Any, path: str) -> Any:
-    """One column for one input."""
+    """The column for one input."""
     if tensor.dtype == "string":
         import keras
 
@@ -260,30 +259,28 @@ def _refuse_text(pd: Any, table: Any, path: str) -> None:
         )
 
 
-def _target(column: Any, path: str, asked: Columns, model: Any) -> tuple[Any, list[str] | None]:
-    """The target; text as classes in sorted order."""
+def _target(column: Any, path: str, chosen: Columns, model: Any) -> tuple[Any, list[str] | None]:
+    """The target, and the sorted classes if it is text."""
     import pandas as pd
 
-    if _is_numeric(pd, column) and asked.classes is None:
+    if _is_numeric(pd, column) and chosen.classes is None:
         return column.to_numpy(), None
     if pd.api.types.is_datetime64_any_dtype(column):
-        raise BadInput(f"{path}: the target {asked.target!r} holds dates; it must hold numbers.")
-    from .folders import labels_for
-
+        raise BadInput(f"{path}: the target {chosen.target!r} holds dates; it must hold numbers.")
     values = column.astype(str)
-    classes = sorted(set(values)) if asked.classes is None else list(asked.classes)
+    classes = sorted(set(values)) if chosen.classes is None else list(chosen.classes)
     codes: Mapping[str, int] = {name: code for code, name in enumerate(classes)}
     unknown = [value for value in sorted(set(values)) if value not in codes]
     if unknown:
         raise BadInput(
-            f"{path}: the target {asked.target!r} has {unknown[0]!r}, which is no class of the "
+            f"{path}: the target {chosen.target!r} has {unknown[0]!r}, which is not a class of the "
             f"training data: {_listed(classes)}."
         )
-    source = f"{path}: the target {asked.target!r}"
+    source = f"{path}: the target {chosen.target!r}"
     y = labels_for([codes[value] for value in values], len(classes), source, model)
-    if asked.classes is None:
-        told = _listed([f"{visible(name)}={code}" for name, code in codes.items()])
-        click.echo(f"Target {asked.target!r}: {len(classes)} classes {told}", err=True)
+    if chosen.classes is None:
+        labels = _listed([f"{visible(name)}={code}" for name, code in codes.items()])
+        click.echo(f"Target {chosen.target!r}: {len(classes)} classes {labels}", err=True)
     return y, classes
 
 
@@ -295,8 +292,8 @@ def _quoted(name: str) -> str:
     return f'"{name}"' if "," in name or " " in name else name
 
 
-def _as_model_wants(x: Any, inputs: Sequence[Any]) -> Any:
-    """A row of a table may be an image written out: shape it as the model's only input."""
+def _reshaped(x: Any, inputs: Sequence[Any]) -> Any:
+    """Reshape each row to the input of the model, if it is an image written as one row."""
     if len(inputs) != 1 or len(inputs[0].shape) <= 2 or None in inputs[0].shape[1:]:
         return x
     shape = tuple(inputs[0].shape[1:])
@@ -305,5 +302,5 @@ def _as_model_wants(x: Any, inputs: Sequence[Any]) -> Any:
         size *= length
     if x.shape[1] != size:
         return x
-    click.echo(f"Each row of {size} numbers is taken as an example of shape {shape}.", err=True)
+    click.echo(f"Each row of {size} numbers is reshaped to {shape}.", err=True)
     return x.reshape(-1, *shape)

@@ -1,14 +1,14 @@
-"""Cyclic rates in half of the epochs against a fixed rate, and with the bounds of a range test.
+"""Cyclic rates in half of the epochs against a constant rate, and with bounds of a range test.
 
-    python examples/cyclic.py                             # TensorFlow, or what Keras is set to
+    python examples/cyclic.py                             # TensorFlow, or your Keras backend
     KERAS_BACKEND=jax python examples/cyclic.py --networks 30
 
-Takes less than a minute on two CPU cores and writes nothing. Needs scikit-learn beside keras-lr.
+Takes less than a minute on two CPU cores and writes no files. Needs keras-lr and scikit-learn.
 
-Smith ("Cyclical learning rates", 2017) says that a rate that goes up and down reaches in fewer
-steps what a fixed rate reaches, and that a range test gives the bounds, so that nothing is left
-to tune. The fixed rate here is the best of several for its length of training, and the same cycles
-are also run with the best of these as their upper bound.
+Smith ("Cyclical learning rates", 2017) claims that a cyclic rate needs fewer steps than a constant
+rate for the same accuracy, and that a range test gives its bounds without tuning. Here, the
+constant rate is the best of a grid for its number of epochs. The same cycles also run with the best
+upper bound of the same grid.
 """
 
 import os
@@ -34,14 +34,14 @@ def main():
         return [keras_lr.CyclicLR(base_lr=rate / 4, max_lr=rate, step_size=half_cycle)]
 
     print(head(chosen.networks))
-    rate, fixed = networks.tuned(epochs=LONG)
-    print(row("fixed", LONG, rate, fixed, chosen.rates), flush=True)
+    rate, constant = networks.tuned(epochs=LONG)
+    print(row("constant", LONG, rate, constant, chosen.rates), flush=True)
     rate, short = networks.tuned(epochs=SHORT)
-    print(row("fixed", SHORT, rate, short, chosen.rates), flush=True)
+    print(row("constant", SHORT, rate, short, chosen.rates), flush=True)
     rate, tuned = networks.tuned(cycles, epochs=SHORT)
     print(row("cyclic, to", SHORT, rate, tuned, chosen.rates), flush=True)
 
-    networks.begin_anew()
+    networks.reset()
     found = keras_lr.lr_find(networks.model, networks.x, networks.y, batch_size=64, seed=0)
     low, high = found.bounds()
     bounded = networks.judge(
@@ -50,10 +50,10 @@ def main():
     print(row(f"cyclic, range test: {low:.2g} to", SHORT, high, bounded))
     print(FOOT)
 
-    half = "in half of the epochs as good as a fixed rate, to a point"
-    print(judged(f"Cyclic rates {half}", tuned, fixed, at_least=-1))
-    print(judged("Cyclic rates better than a fixed rate if both are short", tuned, short))
-    claim = "The range test's bounds as good as tuned ones, to a point"
+    half = "in half of the epochs as good as a constant rate, within a point"
+    print(judged(f"Cyclic rates {half}", tuned, constant, at_least=-1))
+    print(judged("Cyclic rates better than a constant rate if both are short", tuned, short))
+    claim = "The range test's bounds as good as tuned ones, within a point"
     print(judged(claim, bounded, tuned, at_least=-1))
     print(f"{time.perf_counter() - begin:.0f} seconds.")
 

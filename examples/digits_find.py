@@ -1,10 +1,10 @@
-"""Find a learning rate for a small CNN, then train with it, on scikit-learn's digits.
+"""Find a learning rate for a small CNN on scikit-learn's digits, then train with it.
 
-    python examples/digits_find.py                        # TensorFlow, or what Keras is set to
+    python examples/digits_find.py                        # TensorFlow, or your Keras backend
     KERAS_BACKEND=jax python examples/digits_find.py
 
 Takes less than a minute on two CPU cores. Writes range_test.png and range_test.json to the
-current folder. Needs scikit-learn beside keras-lr.
+current folder. Needs keras-lr and scikit-learn.
 """
 
 import os
@@ -29,18 +29,18 @@ def main() -> None:
     test = keras_lr.lr_find(model, *train, batch_size=32, validation_data=held_out, seed=0)
     found = test.suggest()
     print(f"{test.training_steps} steps in {time.perf_counter() - begin:.1f} s: {test.stop_reason}")
-    print(f"learning rate {found.learning_rate:.2g}, from {found.low:.2g} to {found.high:.2g}")
+    print(f"learning rate {found.learning_rate:.2g}, between {found.low:.2g} and {found.high:.2g}")
     print(found.reason)
     for warning in found.warnings:
         print(f"warning: {warning}")
     save_range_test_plot(test, "range_test.png")
     test.save("range_test.json")
 
-    # The model is as it was: the same weights, and an optimizer that never made a step.
+    # lr_find restored the model: the same weights, and an optimizer at step 0.
     model.optimizer.learning_rate = found.learning_rate
     model.fit(*train, batch_size=32, epochs=5, verbose=0)
     _, accuracy = model.evaluate(*held_out, verbose=0)
-    print(f"held-out accuracy after 5 epochs: {accuracy:.3f}")
+    print(f"validation accuracy after 5 epochs: {accuracy:.3f}")
 
 
 if __name__ == "__main__":

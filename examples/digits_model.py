@@ -1,8 +1,8 @@
-"""Save a small compiled CNN for scikit-learn's digits, and the digits beside it.
+"""Save a small compiled CNN for scikit-learn's digits, and the digits as arrays.
 
     python examples/digits_model.py digits.keras     # also writes digits.npz
 
-The pair is what `keras-lr find digits.keras` expects.
+`keras-lr find digits.keras` reads both files.
 """
 
 import os
@@ -17,13 +17,13 @@ from sklearn.datasets import load_digits
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """1797 grey images of 8 x 8 pixels in [0, 1], and their labels 0 to 9."""
+    """1797 gray images of 8 x 8 pixels in [0, 1], and their labels 0 to 9."""
     images, labels = load_digits(return_X_y=True)
     return images.reshape(-1, 8, 8, 1).astype("float32") / 16.0, labels.astype("int32")
 
 
 def small_cnn() -> keras.Model:
-    """A convolutional classifier with batch normalisation and dropout, compiled with Adam."""
+    """A convolutional classifier with batch normalization and dropout, compiled with Adam."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -50,7 +50,7 @@ def main(path: Path) -> None:
     x, y = digits()
     small_cnn().save(path)
     np.savez_compressed(path.with_suffix(".npz"), x=x, y=y)
-    print(f"Wrote {path} and {path.with_suffix('.npz')}.")
+    print(f"Saved {path} and {path.with_suffix('.npz')}.")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Fine-tune a network from the digits 0-4 to the digits 5-9: what do multipliers buy?
+"""Fine-tune networks from the digits 0-4 to the digits 5-9: do multipliers gain accuracy?
 
-    python examples/fine_tune_digits.py                   # TensorFlow, or what Keras is set to
+    python examples/fine_tune_digits.py                   # TensorFlow, or your Keras backend
     KERAS_BACKEND=jax python examples/fine_tune_digits.py --networks 40
 
-Takes less than a minute on two CPU cores and writes nothing. Needs scikit-learn beside keras-lr.
+Takes less than a minute on two CPU cores and writes no files. Needs keras-lr and scikit-learn.
 
-Small networks learn 0-4 from all images of these. Then each gets a new head, and learns 5-9 from
-ten images of each: at one rate everywhere, or at rates that differ from layer to layer, in six
-ways. Every way makes the same number of steps, and takes its rate from the same few, by the
-accuracy of four networks on validation images. What it is worth is then measured with the other
-networks, on 500 test images. Each network has its own body, head and images to learn from, the same
-for every way: so the ways are compared network by network.
+Small networks learn the digits 0-4 from all their images. Each network then gets a new head and
+learns the digits 5-9 from ten images per digit, at one rate for all layers or with one of six
+methods for layer-wise rates. All methods make the same number of steps and choose their rate from
+the same grid, by the accuracy of four networks on validation images. The other networks are scored
+on 500 test images. Each network has its own body, head and training images, the same for every
+method, so that the methods are compared network by network.
 """
 
 import os
@@ -24,11 +24,11 @@ from digits_model import digits
 from side_by_side import (
     FOOT,
     TUNING,
-    begin_anew,
     dense,
     head,
     interval,
     options,
+    reset,
     row,
     summed_loss,
     tuned,
@@ -39,10 +39,10 @@ from keras_lr.optimizers import LayerwiseLR
 
 RATES = (3e-3, 1e-2, 4e-2, 0.15, 0.6)
 EPOCHS = 3
-PASSES = 6  # over the images in an epoch; few long epochs are faster than many short ones
-FIT = {"batch_size": 10, "shuffle": False, "verbose": 0}  # the images come in random order
+PASSES = 6  # passes over the images per epoch; few long epochs are faster than many short ones
+FIT = {"batch_size": 10, "shuffle": False, "verbose": 0}  # the images are in random order
 
-# How each way trains. `compiled` below makes the models, which have the multipliers in them.
+# The training of each method. `compiled` below makes the models, including their multipliers.
 
 
 def constant(model, x, y, rate):
@@ -52,16 +52,16 @@ def constant(model, x, y, rate):
 
 def unfreezing(model, x, y, rate):
     model.optimizer.learning_rate = rate
-    thaw = keras_lr.GradualUnfreeze(["head", "body_2", "body_1"], epochs_per_group=1)
-    model.fit(x, y, epochs=EPOCHS, callbacks=[thaw], **FIT)
+    unfreeze = keras_lr.GradualUnfreeze(["head", "body_2", "body_1"], epochs_per_group=1)
+    model.fit(x, y, epochs=EPOCHS, callbacks=[unfreeze], **FIT)
 
 
 def two_phases(model, x, y, rate):
-    keras_lr.fine_tune(model, (x, y), head_epochs=1, epochs=EPOCHS - 1, base_lr=rate, **FIT)
+    keras_lr.fine_tune(model, x, y, head_epochs=1, epochs=EPOCHS - 1, base_lr=rate, **FIT)
 
 
-ONE_RATE = "one rate everywhere"
-WAYS = {  # name: how the multipliers are made, how the model is trained
+ONE_RATE = "one rate"
+METHODS = {  # name: (function that makes the multipliers, function that trains)
     ONE_RATE: (None, constant),
     "frozen body": (lambda model: {"body_.*": 0.0}, constant),
     "boost_head x10": (lambda model: keras_lr.boost_head(model, "head", 10.0), constant),
@@ -73,7 +73,7 @@ WAYS = {  # name: how the multipliers are made, how the model is trained
 
 
 def compiled(count, make_multipliers=None):
-    """`count` networks side by side, whose weights never meet: one `fit` trains them all."""
+    """A model of `count` independent networks, trained by one `fit`."""
     layers = [
         dense(count, 128, activation="relu", name="body_1"),
         dense(count, 64, activation="relu", name="body_2"),
@@ -90,13 +90,13 @@ def compiled(count, make_multipliers=None):
 
 
 def rows_of_each(x, y, rows):
-    """Images and labels for networks side by side; `rows` of each network, one below another."""
+    """Images and labels for all networks; `rows` has the row numbers of each network."""
     rows = np.stack(rows, axis=1)
     return x[rows], y[rows]
 
 
 class Task:
-    """Pretrained networks with new heads, and for each ten images of each digit from 5 to 9."""
+    """Pretrained networks with new heads; for each, ten images of each digit from 5 to 9."""
 
     def __init__(self, count):
         self.count = count
@@ -119,8 +119,8 @@ class Task:
         epochs = []
         for draw in draws:
             rest = draw.permutation(rest)
-            learnt = np.concatenate([rest[y[rest] == digit][:10] for digit in range(5)])
-            epochs.append(np.concatenate([draw.permutation(learnt) for _ in range(PASSES)]))
+            learned = np.concatenate([rest[y[rest] == digit][:10] for digit in range(5)])
+            epochs.append(np.concatenate([draw.permutation(learned) for _ in range(PASSES)]))
         self.train = rows_of_each(x, y, epochs)
 
     def tuned(self, make_multipliers, train, rates):
@@ -128,7 +128,7 @@ class Task:
         model = compiled(self.count, make_multipliers)
 
         def train_at(rate):
-            begin_anew(model, self.weights)
+            reset(model, self.weights)
             train(model, *self.train, rate)
 
         return tuned(model, self.count, rates, train_at, self.validation, self.test)
@@ -139,7 +139,7 @@ def shown(mean, low, high):
 
 
 def verdict(found):
-    """One sentence on what multipliers bought over one rate."""
+    """One sentence on the gain of multipliers over one rate."""
 
     def listed(names):
         names = sorted(names, key=lambda name: -found[name][0])
@@ -149,28 +149,28 @@ def verdict(found):
     worse = [name for name, (_, _, high) in found.items() if high < 0]
     best = max(found, key=lambda name: found[name][0])
     if better:
-        sentence = f"Over one rate that is tuned as well, multipliers bought: {listed(better)}"
+        sentence = f"Compared with one tuned rate, multipliers gained: {listed(better)}"
     else:
         sentence = (
-            "Over one rate that is tuned as well, multipliers bought nothing that chance would not "
-            f"explain; the best was {listed([best])}"
+            "Compared with one tuned rate, multipliers gained nothing significant; the best was "
+            f"{listed([best])}"
         )
-    return f"{sentence}; they cost: {listed(worse)}." if worse else f"{sentence}."
+    return f"{sentence}; they lost: {listed(worse)}." if worse else f"{sentence}."
 
 
 def main():
     chosen = options(__doc__.splitlines()[0], RATES)
     begin = time.perf_counter()
     task = Task(TUNING + chosen.networks)
-    print(f"{head(chosen.networks)}   over one rate (95 % for all at once)")
+    print(f"{head(chosen.networks)}   minus one rate (95 %, simultaneous)")
     found, plain = {}, None
-    for name, way in WAYS.items():
-        rate, tested = task.tuned(*way, chosen.rates)
+    for name, method in METHODS.items():
+        rate, tested = task.tuned(*method, chosen.rates)
         line = row(name, EPOCHS * PASSES, rate, tested, chosen.rates)
         if plain is None:
             plain = tested
         else:
-            found[name] = interval(tested - plain, len(WAYS) - 1)
+            found[name] = interval(tested - plain, len(METHODS) - 1)
             line = f"{line}   {shown(*found[name])}"
         print(line, flush=True)
     print(FOOT)

@@ -1,14 +1,14 @@
-"""A large batch with its rate scaled in proportion: as good as a small one, given a warm-up?
+"""Is a large batch at a linearly scaled rate, with a warm-up, as good as a small batch?
 
-    python examples/large_batch.py                        # TensorFlow, or what Keras is set to
+    python examples/large_batch.py                        # TensorFlow, or your Keras backend
     KERAS_BACKEND=jax python examples/large_batch.py --networks 30
 
-Takes less than a minute on two CPU cores and writes nothing. Needs scikit-learn beside keras-lr.
+Takes less than a minute on two CPU cores and writes no files. Needs keras-lr and scikit-learn.
 
-Goyal et al. ("Accurate, large minibatch SGD", 2017) train ResNet-50 with batches of up to 8192 as
-well as with 256, in as many epochs, by a rate that is k times higher where the batch is k times
-larger, and a warm-up to it. Here the rate is the best of several for the small batch. That which is
-best for the large batch, without a rule and without a warm-up, stands beside it.
+Goyal et al. ("Accurate, large minibatch SGD", 2017) train ResNet-50 with batch sizes up to 8192 to
+the same accuracy as with 256, in the same number of epochs. They multiply the rate by the ratio of
+the batch sizes and warm up to it. Here, the rate is the best of a grid for the small batch. The
+baseline is the best rate of the grid for the large batch, without warm-up.
 """
 
 import os
@@ -43,10 +43,10 @@ def main():
     print(row(f"batches of {LARGE}, tuned", EPOCHS, rate, own, chosen.rates))
     print(FOOT)
 
-    as_good = "as good as the small one, to a point"
+    as_good = "as good as the small one, within a point"
     print(judged(f"The large batch, scaled and warmed up, {as_good}", warm, small, at_least=-1))
     print(judged("The scaled rate better with a warm-up", warm, cold))
-    print(judged("The rule as good as tuning, to a point", warm, own, at_least=-1))
+    print(judged("The rule as good as tuning, within a point", warm, own, at_least=-1))
     print(f"{time.perf_counter() - begin:.0f} seconds.")
 
 

@@ -1,7 +1,7 @@
 """Write examples/tour.ipynb, with its outputs: python examples/make_tour.py [NOTEBOOK]
 
-The notebook's cells stand here, where a change to them can be read. `make notebook` runs this.
-Needs nbclient, nbformat and ipykernel beside what the examples need.
+The cells of the notebook are in this file, so that changes to them are readable. `make notebook`
+runs it. Needs nbclient, nbformat and ipykernel, and the requirements of the examples.
 """
 
 import os
@@ -15,8 +15,8 @@ CELLS = [
     """
 # A tour of keras-lr
 
-Find a rate, look at it, train with it, give each layer its own, and ask what went wrong. Everything
-here runs in seconds on a CPU, on TensorFlow, JAX or PyTorch; the outputs come from JAX.
+Find a learning rate, plot the test, train with the rate, use layer-wise rates, and diagnose a run.
+Each cell runs in seconds on a CPU, on TensorFlow, JAX or PyTorch. The outputs are from JAX.
 """,
     """
 >>>
@@ -35,13 +35,13 @@ import keras_lr
 plt.rcParams["figure.dpi"] = 72
 keras.utils.set_random_seed(0)
 x, y = digits()
-model = small_cnn()  # with batch normalisation, dropout and Adam
+model = small_cnn()  # with batch normalization, dropout and Adam
 x.shape, model.count_params()
 """,
     """
 ## Find a rate
 
-`lr_find` trains for 100 steps while the rate climbs, and gives the model back as it was.
+`lr_find` trains for 100 steps with an increasing rate, and restores the model.
 """,
     """
 >>>
@@ -58,8 +58,8 @@ test.plot(axes);
     """
 ## Train with it
 
-One cycle climbs to the rate and falls again, while the momentum mirrors it. `LRLogger` records what
-each update was trained with.
+One cycle raises the rate to its maximum and lowers it again, while the momentum mirrors it.
+`LRLogger` records both for each update.
 """,
     """
 >>>
@@ -83,10 +83,10 @@ below.plot(log.history["momentum"])
 below.set(ylabel="momentum (beta_1)", xlabel="update");
 """,
     """
-## Look before you train
+## Preview a schedule
 
-`preview` tells what a schedule, or a stack of callbacks, would do. The code that trains computes
-the numbers.
+`preview` computes the rates of a schedule or of a list of callbacks without training, with the code
+that training uses.
 """,
     """
 >>>
@@ -96,10 +96,10 @@ figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 shown.plot(axes);
 """,
     """
-## A rate for each layer, and a plateau
+## Layer-wise rates and a plateau
 
-The last layer learns at the optimizer's rate, each layer before it at half the rate of the next.
-`ReduceLROnPlateau` halves all of them when the loss stops to fall.
+The last layer trains at the optimizer's rate, each layer before it at half the rate of the next.
+`ReduceLROnPlateau` halves all of them when the loss plateaus.
 """,
     """
 >>>
@@ -114,9 +114,9 @@ print(multipliers)
 print([float(f"{rate:.2g}") for rate in history.history["learning_rate"]])
 """,
     """
-## What went wrong?
+## Diagnose a run
 
-A run at thirty times the rate, and what `diagnose` reads from its log.
+This run uses thirty times the rate. `diagnose` finds the problem in its log.
 """,
     """
 >>>
@@ -129,8 +129,8 @@ print(keras_lr.diagnose(history, batch_size=32))
     """
 ## Confirm by training
 
-A search trains at each rate and refines around the best. This one is short, and keeps its record in
-memory; with `storage="digits.sqlite3"` it could be stopped, and would go on.
+A search trains at several rates and refines around the best. This search is short and keeps its
+record in memory. With `storage="digits.sqlite3"` you could stop and resume it.
 """,
     """
 >>>
@@ -141,7 +141,7 @@ best = keras_lr.search(
     epochs=1,
     fine_rounds=1,
     points=3,
-    repeats=2,
+    final_seeds=2,
     batch_size=32,
     verbose=0,
 )
@@ -170,7 +170,7 @@ def notebook():
 
 
 def execute(book, timeout=120):
-    """Run its cells in the folder of the examples, and leave out what differs by machine.
+    """Run the cells in the folder of the examples, and remove what depends on the machine.
 
     Raises:
         CellExecutionError: If a cell fails.
@@ -189,7 +189,7 @@ def execute(book, timeout=120):
 
 
 def shape(book):
-    """For each cell its source and the kinds of its outputs."""
+    """Source of each cell, and the types of its outputs."""
     return [
         (
             cell.source,
@@ -208,8 +208,8 @@ def main():
     nbformat.write(book, path)
     text = path.read_text(encoding="utf-8")
     if any(str(folder) in text for folder in (HERE.parent, Path.home(), tempfile.gettempdir())):
-        sys.exit(f"{path} names a folder of this machine.")
-    print(f"Wrote {path}, {path.stat().st_size / 1000:.0f} kB.")
+        sys.exit(f"{path} contains the path of a folder of this machine.")
+    print(f"Saved {path}, {path.stat().st_size / 1000:.0f} kB.")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Many small networks in one Keras model, so that one `fit` trains them all; no example itself.
+"""Many small networks in one Keras model, trained by one `fit`; used by the other examples.
 
-To compare ways to train, one has to train under many seeds, and a `fit` of so small a network costs
-more than its steps. So here the networks of all seeds stand side by side in one model. Their
-weights never meet: each has its own random weights, sees the images in an order of its own, and
-the loss is the sum of theirs. The rate, which is what the examples ask about, is one for all.
+A comparison of training methods needs many seeds, and for so small a network the overhead of `fit`
+exceeds its steps. Therefore one model contains the networks of all seeds. Their weights are
+independent: each network has its own random weights and its own order of images, and the loss is
+the sum of their losses. All networks train at the same rate.
 
-The first few networks choose the rate, on validation images. The others are judged, on test images.
+The first few networks choose the rate on validation images. The others are scored on test images.
 """
 
 import argparse
@@ -18,16 +18,16 @@ import numpy as np
 from digits_model import digits
 from scipy import stats  # scikit-learn needs it too
 
-TUNING = 4  # networks that choose the rate
-RATES = (0.03, 0.1, 0.3, 1.0)  # to choose from
-SIZE = 10  # of an image, in pixels
+TUNING = 4  # number of networks that choose the rate
+RATES = (0.03, 0.1, 0.3, 1.0)  # the grid
+SIZE = 10  # width and height of an image, in pixels
 
 
 def placed_digits():
-    """(x, y) to train on, to validate on and to test on.
+    """(x, y) for training, validation and test.
 
-    Each of scikit-learn's digits is put at a random place of a slightly larger image, and the 1000
-    of the training at four: left where they are, they are so easy that all ways end at 98 %.
+    Each of scikit-learn's digits is placed at a random position of a slightly larger image; each of
+    the 1000 training digits at four positions. Without this, all methods reach 98 %.
     """
     rng = np.random.default_rng(0)
     images, labels = digits()
@@ -45,9 +45,9 @@ def placed_digits():
 
 
 def dense(networks, units, **options):
-    """A Dense layer for each network: (rows, networks, inputs) to (rows, networks, units)."""
+    """One Dense layer per network: (rows, networks, inputs) to (rows, networks, units)."""
 
-    def glorot_uniform(shape, dtype=None):  # of each network by itself
+    def glorot_uniform(shape, dtype=None):  # for each network separately
         limit = np.sqrt(6 / (shape[-2] + shape[-1]))
         return keras.random.uniform(shape, -limit, limit, dtype=dtype)
 
@@ -61,20 +61,20 @@ def dense(networks, units, **options):
 
 
 def summed_loss(y, logits):
-    """Cross-entropy that Keras's mean over rows and networks makes the sum over networks."""
+    """Cross-entropy, scaled so that Keras's mean over rows and networks is a sum over networks."""
     entropy = keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
     return entropy * logits.shape[1]
 
 
-def begin_anew(model, weights):
-    """Other weights, and an optimizer that never made a step; nothing is compiled again."""
+def reset(model, weights):
+    """Set the weights, and reset the optimizer, without a new `compile`."""
     model.set_weights(weights)
     for variable in model.optimizer.variables:
         variable.assign(np.zeros(variable.shape, variable.dtype))
 
 
 def accuracies(model, x, y, networks):
-    """Per cent of the rows that each network gets right."""
+    """Accuracy of each network, in per cent."""
     logits = model.predict(np.repeat(x[:, None], networks, axis=1), batch_size=1000, verbose=0)
     return 100 * np.mean(np.argmax(logits, axis=-1) == y[:, None], axis=0)
 
@@ -83,7 +83,7 @@ def tuned(model, networks, rates, train_at, validation, test):
     """The rate that the tuning networks choose, and the test accuracies of the others at it.
 
     Args:
-        train_at: Trains the model anew at a rate.
+        train_at: Function that resets the model and trains it at a rate.
     """
     best = -np.inf
     for tried in rates:
@@ -99,8 +99,8 @@ class Networks:
     """Small networks with batch normalisation, for SGD with momentum.
 
     Args:
-        judged: How many networks there are beside those that choose the rate.
-        rates: Rates to choose from.
+        judged: Number of networks in addition to those that choose the rate.
+        rates: Grid of rates.
     """
 
     def __init__(self, judged, rates=RATES):
@@ -114,8 +114,8 @@ class Networks:
         keras.utils.set_random_seed(0)
         layers = [
             dense(count, 64),
-            keras.layers.Reshape((count * 64,)),  # features of one network or another: each is
-            keras.layers.BatchNormalization(momentum=0.9),  # normalised by itself
+            keras.layers.Reshape((count * 64,)),
+            keras.layers.BatchNormalization(momentum=0.9),  # normalizes each feature separately
             keras.layers.Reshape((count, 64)),
             keras.layers.ReLU(),
             dense(count, 10),
@@ -124,22 +124,22 @@ class Networks:
         self.model.compile(keras.optimizers.SGD(momentum=0.9), summed_loss)
         self.weights = self.model.get_weights()
 
-    def begin_anew(self):
-        """Give all of them their first weights."""
-        # Batches come in the same order whatever is compared, save in the very first `fit`, in
-        # which Keras draws random numbers to build the model.
+    def reset(self):
+        """Set the initial weights of all networks."""
+        # All methods see the batches in the same order, except in the very first `fit`, where Keras
+        # draws random numbers to build the model.
         keras.utils.set_random_seed(0)
-        begin_anew(self.model, self.weights)
+        reset(self.model, self.weights)
 
     def train(self, rate, callbacks=(), *, epochs, batch_size=64):
-        """Train all of them from their first weights; the rate is for what no callback steers."""
-        self.begin_anew()
+        """Train all networks from their initial weights, at `rate` or as the callbacks set it."""
+        self.reset()
         self.model.optimizer.learning_rate = rate
         fit = {"epochs": epochs, "batch_size": batch_size, "callbacks": list(callbacks)}
         self.model.fit(self.x, self.y, verbose=0, **fit)
 
     def judge(self, rate, callbacks=(), **fit):
-        """Train, and return the test accuracy of each network that is judged."""
+        """Train, and return the test accuracy of each network that did not choose the rate."""
         self.train(rate, callbacks, **fit)
         return accuracies(self.model, *self.test, self.count)[TUNING:]
 
@@ -147,7 +147,7 @@ class Networks:
         """The rate that the tuning networks choose, and the test accuracies of the others at it.
 
         Args:
-            callbacks_at: From a rate to callbacks.
+            callbacks_at: Function from a rate to a list of callbacks.
             fit: `epochs` and `batch_size`.
         """
 
@@ -158,20 +158,20 @@ class Networks:
 
 
 def options(description, rates=RATES):
-    """What the command line says: `networks`, and `rates` in place of these."""
+    """The options of the command line: `networks` and `rates`."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--networks", type=int, default=12, help="to judge by, at least 2")
-    parser.add_argument("--rates", type=float, nargs="+", default=rates, help="to choose from")
+    parser.add_argument("--networks", type=int, default=12, help="networks to score, at least 2")
+    parser.add_argument("--rates", type=float, nargs="+", default=rates, help="grid of rates")
     found = parser.parse_args()
     if found.networks < 2:
-        parser.error(f"--networks must be at least 2, for a spread; got {found.networks}.")
+        parser.error(f"--networks must be at least 2 to give a spread; got {found.networks}.")
     return found
 
 
 def interval(differences, intervals=1):
-    """Their mean, and its interval by Student's t: 95 % for as many `intervals` all at once.
+    """Mean and its Student's t interval, with 95 % confidence for all `intervals` together.
 
-    (Bonferroni's correction: of six intervals of 95 % each, one would often miss the truth.)
+    The simultaneous confidence uses Bonferroni's correction.
     """
     count = len(differences)
     margin = stats.t.ppf(1 - 0.025 / intervals, count - 1) * differences.std(ddof=1)
@@ -180,12 +180,12 @@ def interval(differences, intervals=1):
 
 
 def judged(claim, one, other, at_least=0.0):
-    """A line that says whether `one` is so much better than `other`, network by network.
+    """One line on whether a claim holds, from the paired differences of `one` and `other`.
 
     Args:
-        claim: What the literature says.
-        one, other: Accuracies of the same networks, trained in two ways.
-        at_least: Points by which `one` has to be better; below 0 what "as good" may cost.
+        claim: Claim of the literature.
+        one, other: Accuracies of the same networks, trained with two methods.
+        at_least: Minimum gain in points; negative for the tolerance of "as good".
     """
     mean, low, high = interval(one - other)
     if low > at_least:
@@ -204,9 +204,9 @@ def head(networks):
 
 
 def row(name, epochs, rate, tested, rates=()):
-    """A line of the table under `head`, with a star for the lowest or highest of `rates`."""
+    """A row of the table under `head`, with a star at the lowest or highest of `rates`."""
     edge = "*" if rates and rate in (min(rates), max(rates)) else " "
     return f"{name:36}{epochs:>6}{rate:8.3g}{edge}{tested.mean():7.1f}{tested.std(ddof=1):8.1f}"
 
 
-FOOT = "Spread: standard deviation over networks. *: the last of the rates to choose from."
+FOOT = "Spread: standard deviation over networks. *: at the edge of the grid of rates."

@@ -32,7 +32,7 @@ from keras_lr.range_test import (
     lr_find,
 )
 from keras_lr.rate_search import Search, SearchError, search
-from keras_lr.schedule_preview.simulate import Preview, preview
+from keras_lr.schedule_preview import Preview, preview
 from keras_lr.schedules import scale_lr
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""A page as Chromium shows it, asked over its debugging pipe; nothing is fetched from anywhere."""
+"""Show a page in Chromium, driven over its debugging pipe; nothing is fetched from a network."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TIMEOUT = 60.0
 
 
 def chromium() -> str:
-    """Its path. Without one the test is skipped, or fails where the environment demands it."""
+    """The path of Chromium. Without it, skip the test, or fail if KERAS_LR_REQUIRE_CHROMIUM=1."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         why = f"no Chromium on PATH; looked for {', '.join(NAMES)}"
@@ -52,7 +52,7 @@ def chromium() -> str:
 
 
 class Browser:
-    """One tab of a Chromium that was started for it."""
+    """One tab of a Chromium process."""
 
     def __init__(self, to: int, back: int) -> None:
         self._to, self._back = to, back
@@ -95,28 +95,28 @@ class Browser:
             self.events.append(self._read())
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression, as JSON can hold it."""
+        """The value of a JavaScript expression, as JSON."""
         reply = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in reply, reply
         return reply["result"].get("value")
 
     def complaints(self) -> list[dict[str, Any]]:
-        """What the console and the log say since the page was opened."""
+        """The messages of the console and the log since the page was opened."""
         kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return [event for event in self.events if event.get("method") in kinds]
 
     def requests(self) -> list[str]:
-        """The addresses that the page asked for since it was opened."""
+        """The addresses that the page requested since it was opened."""
         asked = [e for e in self.events if e.get("method") == "Network.requestWillBeSent"]
         return [event["params"]["request"]["url"] for event in asked]
 
     def screenshot(self, file: Path) -> None:
-        """The whole page, not only what the window shows."""
+        """The whole page, not only the visible part."""
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         file.write_bytes(base64.b64decode(shot["data"]))
 
     def pdf(self) -> bytes:
-        """The page as it is printed."""
+        """The page as printed."""
         return base64.b64decode(self.call("Page.printToPDF")["data"])
 
     def _read(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Browser:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """A Chromium of its own, which knows no address but those of files."""
+    """A new Chromium that can open only files."""
     program = chromium()
     theirs, to = os.pipe()
     back, also_theirs = os.pipe()
@@ -156,7 +156,7 @@ def browser() -> Iterator[Browser]:
     try:
         yield Browser(to, back)
     finally:
-        os.close(to)  # by which it ends, and tidies up
+        os.close(to)  # makes it exit and clean up
         try:
             process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""The command line in this process, and small files for it: a model, data, and their variants."""
+"""Run the command line in this process, on small files: a model, data, and variants of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS, FEATURES, CLASSES = 64, 8, 4
 
 
 def run(*arguments: object) -> Result:
-    """Run `keras-lr` with these arguments; only SystemExit may come out."""
+    """Run `keras-lr` with these arguments; it may raise only SystemExit."""
     result = CliRunner().invoke(main, [str(each) for each in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -34,7 +34,7 @@ def refused(*arguments: object, exit_code: int = 2) -> str:
 
 
 def dense(units: int = CLASSES, activation: str | None = None) -> keras.Model:
-    """A classifier of one hidden layer."""
+    """A classifier with one hidden layer."""
     keras.utils.set_random_seed(0)
     activation = activation or ("softmax" if units > 1 else "sigmoid")
     return keras.Sequential(
@@ -53,7 +53,7 @@ def compiled(loss: str = "sparse_categorical_crossentropy", **options) -> keras.
 
 
 def arrays() -> tuple[np.ndarray, np.ndarray]:
-    """Rows whose largest of the first four features is their class."""
+    """Rows whose class is the index of the largest of the first four features."""
     x = np.random.default_rng(0).normal(size=(ROWS, FEATURES)).astype("float32")
     return x, x[:, :CLASSES].argmax(axis=1).astype("int32")
 

@@ -1,33 +1,37 @@
-"""One process, one backend, one thread: set before anything imports Keras."""
+"""Set one backend and one thread for the test process, before anything imports Keras."""
 
 import importlib.util
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from databases import postgres as postgres
 from databases import storage as storage
 
-CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache"
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".pytest_cache"
+# Tests share the damaged files and the full disks of benchmarks/faults.
+sys.path += [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "faults")]
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch with several workers thrashes otherwise
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # equal to the last bit is a promise on CPU
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch in parallel tests thrashes otherwise
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # results are bit-identical on a CPU only
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
-# Most of a test's time on JAX is compiling, and twins compile the same program.
+# Tests on JAX spend most of their time compiling, often the same program twice.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as JAX's own suite does
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a job in the background has it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def installed(monkeypatch, tmp_path):
-    """Pretend that only these backends are installed, and that Keras has no settings."""
+    """Pretend that only these backends are installed, and that Keras has no settings file."""
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
 

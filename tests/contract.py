@@ -63,7 +63,7 @@ SCHEDULES: dict[type, Callable[[int], Any]] = {
     schedules.WarmUpSchedule: lambda steps: schedules.WarmUpSchedule(
         _keras_warm_up(steps), steps, start_factor=0.1, mode="exponential"
     ),
-    schedules.WarmupStableDecaySchedule: lambda steps: schedules.WarmupStableDecaySchedule(
+    schedules.WarmUpStableDecaySchedule: lambda steps: schedules.WarmUpStableDecaySchedule(
         0.1, steps, warmup_steps=steps // 3, decay_steps=(steps + 1) // 2
     ),
 }

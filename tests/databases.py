@@ -1,4 +1,4 @@
-"""Where a search can keep its record: a real PostgreSQL on loopback, SQLite, Optuna's journal."""
+"""Storages of a search: a real PostgreSQL on loopback, SQLite, and the journal of Optuna."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from urllib.parse import quote
 
 import pytest
 
-PASSWORD = "s3cret@word/100%"  # of which no message may show anything
+PASSWORD = "s3cret@word/100%"  # which no message may show
 KINDS = ("sqlite", "journal", "postgresql")
 REQUIRED = "KERAS_LR_REQUIRE_POSTGRES"
 
 
 class Server:
-    """A PostgreSQL of our own; `database` makes a new one in it."""
+    """A PostgreSQL server for the tests; `database` creates a database in it."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -32,7 +32,7 @@ class Server:
         return f"postgresql://keras:{quote(password, safe='')}@127.0.0.1:{self.port}/{name}"
 
     def database(self) -> str:
-        """The address of a database that is empty."""
+        """The address of an empty database."""
         self._count += 1
         name = f"search_{self._count}"
         with self.connection() as connection:
@@ -50,7 +50,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """PostgreSQL, started for the tests of this session and removed after them."""
+    """PostgreSQL, started for this test session and removed after it."""
     why = _missing()
     if why:
         if os.environ.get(REQUIRED) == "1":
@@ -88,14 +88,14 @@ def _missing() -> str:
 
 
 def _program(name: str) -> str | None:
-    """A program of PostgreSQL, which Debian keeps away from PATH."""
+    """A program of PostgreSQL, which Debian does not put on PATH."""
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     path = os.pathsep.join([*map(str, places), os.environ.get("PATH", "")])
     return shutil.which(name, path=path)
 
 
 def restarted(folder: Path, port: int) -> subprocess.Popen:
-    """The server of this folder, started again after it was stopped."""
+    """Start the server of this folder again after it was stopped."""
     process = _run(folder, port)
     if not _answers(process, port):
         raise RuntimeError(f"PostgreSQL did not come back:\n{(folder / 'log').read_text()[-2000:]}")
@@ -116,7 +116,7 @@ def _started(folder: Path) -> tuple[subprocess.Popen, int]:
         **who,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
-    for _ in range(5):  # somebody else may take the port before PostgreSQL does
+    for _ in range(5):  # another process may take the port first
         port = free_port()
         process = _run(folder, port)
         if _answers(process, port):
@@ -143,7 +143,7 @@ def _run(folder: Path, port: int) -> subprocess.Popen:
 
 
 def _somebody() -> dict[str, int | list[int]]:
-    """Who PostgreSQL runs as: never root."""
+    """The user that PostgreSQL runs as: never root."""
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):
@@ -170,7 +170,7 @@ def _answers(process: subprocess.Popen, port: int) -> bool:
 
 
 def _stopped(process: subprocess.Popen) -> None:
-    for sign in (signal.SIGQUIT, signal.SIGKILL):  # without tidying up first
+    for sign in (signal.SIGQUIT, signal.SIGKILL):  # without a clean shutdown
         if process.poll() is None:
             process.send_signal(sign)
             try:

@@ -24,7 +24,7 @@ def main():
         find = ["find", "model.keras", "--batch-size", 16, "--steps", 30, "--no-shuffle"]
         if HOW == "data-parallel":
             text = refused(*find[:3], 15, "--distribute", HOW)
-            assert "multiple of the 2 devices; got 15" in text, text
+            assert "multiple of the number of devices, 2; got 15" in text, text
             data = np.load("model.npz")  # 63 rows: of batches of 16, the last has 15
             np.savez("odd.npz", x=data["x"][:63], y=data["y"][:63])
             odd = ["--data", "odd.npz", "--validation", "odd.npz"]

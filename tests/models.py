@@ -1,4 +1,4 @@
-"""Small models and data that several test files train."""
+"""Small models and data for several test files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ ROWS = 96
 
 
 def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """96 rows of 6 features and the class, 0 to 2, that two of them decide."""
+    """96 rows of 6 features, and a class from 0 to 2 that depends on two of them."""
     x = np.random.default_rng(seed).normal(size=(ROWS, 6)).astype("float32")
     return x, (x[:, 0] > 0).astype("int32") + (x[:, 1] > 0)
 
 
 def multi_optimizer(default, groups):
-    """Keras's optimizer of several, by patterns of paths; it came with Keras 3.15."""
+    """Keras's optimizer with several others, by patterns of paths; new in Keras 3.15."""
     if not hasattr(keras.optimizers, "MultiOptimizer"):
         pytest.skip("this Keras has no MultiOptimizer")
     table = keras.optimizers.OptimizerMap(default)
@@ -28,7 +28,7 @@ def multi_optimizer(default, groups):
 def classifier(
     optimizer="adam", *, dropout=0.2, seed=0, loss=None, metrics=("accuracy",), **compile_options
 ):
-    """Dense, batch normalisation and dropout: weights, statistics and a seed generator."""
+    """Dense, batch normalization and dropout: weights, statistics and a seed generator."""
     keras.utils.set_random_seed(seed)
     layers = keras.layers
     model = keras.Sequential(
@@ -50,6 +50,6 @@ def values(variables) -> list[np.ndarray]:
 
 
 def same(left, right) -> bool:
-    """Equal to the last bit, NaN equal to NaN."""
+    """Bitwise equal; NaN equals NaN."""
     pairs = zip(left, right, strict=True)
     return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)

@@ -1,4 +1,4 @@
-"""The tables of speed: their arithmetic, and that every class of ours is measured."""
+"""The tables of speed: their arithmetic, and that every public class is measured."""
 
 import importlib
 import json

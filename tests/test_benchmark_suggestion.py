@@ -1,4 +1,4 @@
-"""What the benchmark of the suggestions computes: regrets, intervals, and what peers are shown."""
+"""The benchmark of the suggestions: regrets, intervals, and the input of the peers."""
 
 import sys
 import warnings

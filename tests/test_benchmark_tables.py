@@ -1,8 +1,9 @@
-"""The marks between which measurements stand in the pages, and what puts them there."""
+"""The marks around measurements in the pages, and the code that replaces them."""
 
 import importlib.util
 from pathlib import Path
 
+import blocks
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,9 +16,9 @@ pytestmark = pytest.mark.once
 
 def test_a_block_takes_the_place_of_the_one_with_its_name():
     page = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n<!-- begin y -->\n<!-- end y -->\n"
-    assert tables.blocks(page) == {"x": "old\n", "y": ""}
-    changed = tables.replaced(page, {"x": "1\n2 \\1\n"})
-    assert tables.blocks(changed) == {"x": "1\n2 \\1\n", "y": ""}
+    assert blocks.blocks(page) == {"x": "old\n", "y": ""}
+    changed = blocks.replaced(page, {"x": "1\n2 \\1\n"})
+    assert blocks.blocks(changed) == {"x": "1\n2 \\1\n", "y": ""}
     assert changed.replace("1\n2 \\1\n", "old\n") == page
 
 
@@ -25,7 +26,7 @@ def test_the_marks_of_the_pages_are_whole_and_their_names_used_once():
     names = []
     for path in tables.PAGES:
         page = path.read_text("utf-8")
-        found = list(tables.blocks(page))
+        found = list(blocks.blocks(page))
         assert page.count("<!-- begin ") == page.count("<!-- end ") == len(found)
         names += found
     assert len(names) == len(set(names))
@@ -34,3 +35,10 @@ def test_the_marks_of_the_pages_are_whole_and_their_names_used_once():
 @pytest.mark.parametrize("script", tables.SCRIPTS.values())
 def test_a_script_that_makes_tables_is_there(script):
     assert (ROOT / script).is_file()
+
+
+def test_scripts_write_the_marks_in_one_place():
+    scripts = {path for path in (ROOT / "benchmarks").rglob("*.py") if "<!-- " in path.read_text()}
+    assert {path.name for path in scripts} == {"blocks.py"}
+    assert blocks.block("x", ["1", "2"]) == blocks.block("x", "1\n2\n")
+    assert blocks.blocks(blocks.block("x", ["1", "2"])) == {"x": "1\n2\n"}

@@ -1,4 +1,4 @@
-"""Data as users have it: files, folders, functions, and what is wrong with them."""
+"""Data as users have it: files, folders, functions, and errors in them."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def test_npz_may_hold_an_array_for_each_input(tmp_path):
     np.testing.assert_array_equal(data.x["right"], X[:, 3:])
     checks.check_data(data, model, "d.npz")
     np.savez(tmp_path / "e.npz", right=X[:, 2:], left=X[:, :3], y=np.eye(4)[Y])
-    with pytest.raises(BadInput, match=r"right has shape \(64, 6\).*wants \(None, 5\)"):
+    with pytest.raises(BadInput, match=r"right has shape \(64, 6\).*takes \(None, 5\)"):
         checks.check_data(load_data(str(tmp_path / "e.npz"), model), model, "e.npz")
 
 
@@ -119,7 +119,7 @@ def test_rows_of_a_table_take_the_shape_of_the_input(files, capsys):
         ("a,label\n1,x\n4,NA\n", "the column 'label' has no value in line 3"),
         ("a,a,label\n1,2,3\n", "several columns named 'a'"),
         ("a,label\n", "a header and no rows"),
-        ("1,2\n3,4\n", "has no header"),
+        ("1,2\n3,4\n", "it holds numbers"),
         ("a,label\n1,2,3\n", "could not be read"),
         ("a;label\n1,5;2\n1.5;3\n", "columns that are not numbers: a"),
         ("label\n1\n", "no columns but the target"),
@@ -198,7 +198,7 @@ def test_more_classes_than_outputs_are_refused(tmp_path):
     path = table(tmp_path / "d.csv")
     with pytest.raises(BadInput, match="'species' has 4 classes but the model has only 3 outputs"):
         load_data(path, command_line.compiled(units=3), target="species")
-    with pytest.raises(BadInput, match="4 classes; a model with binary_crossentropy tells two"):
+    with pytest.raises(BadInput, match="4 classes; a model with binary_crossentropy has two"):
         load_data(path, command_line.compiled("binary_crossentropy", units=1), target="species")
 
 
@@ -211,7 +211,7 @@ def test_held_out_table_has_the_classes_of_the_training_data(tmp_path, model):
     data = load_data(str(held_out), model, target="species", classes=classes, validation=True)
     assert data.y.tolist() == [1, 0]
     frame.assign(species="fern").to_csv(held_out, index=False)
-    with pytest.raises(BadInput, match="has 'fern', which is no class of the training data"):
+    with pytest.raises(BadInput, match="has 'fern', which is not a class of the training data"):
         load_data(str(held_out), model, target="species", classes=classes, validation=True)
 
 
@@ -243,7 +243,7 @@ def test_columns_that_cannot_be_chosen_are_refused(tmp_path, model, options, wor
 
 
 def test_columns_belong_to_tables(files, model):
-    with pytest.raises(BadInput, match="--drop chooses columns of a table; --data .*npz is none"):
+    with pytest.raises(BadInput, match="--drop chooses columns of a table; --data .*npz is not"):
         load_data(str(files / "model.npz"), model, drop="f0")
 
 
@@ -251,7 +251,7 @@ def test_columns_go_to_the_inputs_of_their_names(tmp_path):
     inputs = [keras.Input((1,), name=name) for name in ("f3", "f1")]
     model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.concatenate(inputs)))
     path = table(tmp_path / "d.csv")
-    with pytest.raises(BadInput, match="no inputs of the model; leave them out with --drop f0,f2"):
+    with pytest.raises(BadInput, match="not inputs of the model; leave them out with --drop f0,f2"):
         load_data(path, model, target="species")
     model.compile("sgd", "sparse_categorical_crossentropy")
     data = load_data(path, model, target="species", features="f1,f3")
@@ -328,17 +328,17 @@ def test_damaged_image_is_named(pictures):
     path = pictures / "cat" / "0.png"
     path.write_bytes(path.read_bytes()[:40])
     data = load_data(str(pictures), cnn(), batch_size=9)
-    with pytest.raises(BadInput, match=r"cat/0\.png is no readable image"):
+    with pytest.raises(BadInput, match=r"cat/0\.png is not a readable image"):
         data.x[0]
 
 
 def test_folder_for_a_model_of_rows_names_what_the_model_wants(pictures, model):
-    with pytest.raises(BadInput, match=r"the model wants \(None, 8\)"):
+    with pytest.raises(BadInput, match=r"the model takes \(None, 8\)"):
         load_data(str(pictures), model)
 
 
 def test_folder_without_classes_is_explained(tmp_path, model):
-    with pytest.raises(BadInput, match="one folder a class"):
+    with pytest.raises(BadInput, match="one folder for each class"):
         load_data(str(tmp_path), model)
 
 
@@ -407,11 +407,11 @@ def test_generator_is_not_read_before_the_run(function, model):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("return None", "returned a NoneType"),
+        ("return None", "returned NoneType"),
         ("return X", "without targets"),
-        ("return 5", "returned a int"),
+        ("return 5", "returned int"),
         ("raise KeyError('x')", "raised KeyError"),
-        ("return X[:, :5], Y", "the model wants (None, 8)"),
+        ("return X[:, :5], Y", "the model takes (None, 8)"),
     ],
 )
 def test_function_that_gives_no_data_is_explained(files, function, line, words):
@@ -463,7 +463,7 @@ def test_validation_data_is_checked_too(files, tmp_path, option):
     ("loss", "y", "words"),
     [
         ("categorical_crossentropy", Y, "sparse_categorical_crossentropy"),
-        ("categorical_crossentropy", 2 * np.eye(4)[Y], "0 to 2; .* wants values from 0 to 1"),
+        ("categorical_crossentropy", 2 * np.eye(4)[Y], "0 to 2; .* takes values in .0, 1"),
         ("mse", np.zeros((64, 3)), r"\(64, 3\); the model's output is \(None, 4\)"),
     ],
 )
@@ -505,7 +505,7 @@ def test_tokens_beyond_the_embedding_are_refused():
     model = keras.Sequential([keras.Input((8,)), keras.layers.Embedding(10, 2)])
     model.compile("sgd", "mse")
     tokens = np.arange(64 * 8).reshape(64, 8) % 11
-    with pytest.raises(BadInput, match="tokens from 0 to 10; .* knows 0 to 9"):
+    with pytest.raises(BadInput, match="tokens from 0 to 10; .* takes 0 to 9"):
         checks.check_data(command_line_data(tokens, np.zeros((64, 8, 2))), model, "it")
 
 
@@ -537,7 +537,7 @@ def test_array_that_claims_more_than_its_file_is_refused_unread(files, tmp_path)
         archive.writestr("x.npy", header.getvalue() + b"\0" * 64)
         archive.writestr("y.npy", header.getvalue() + b"\0" * 64)
     message = refused("find", files / "model.keras", "--data", tmp_path / "d.npz")
-    assert "claims the shape (1000000000000, 8)" in message
+    assert "its header names the shape (1000000000000, 8)" in message
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])

@@ -44,18 +44,18 @@ def test_a_finding_has_its_evidence_and_one_thing_to_do(csv):
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["Error", "diverged"]
     assert lines[1].startswith(
-        "Seen           The loss rose from 0.4 in epoch 3 to 300 in epoch 7;"
+        "Evidence       The loss rose from 0.4 in epoch 3 to 300 in epoch 7;"
     )
-    assert lines[3].startswith("Do             Train at a tenth of the rate, 0.05,")
+    assert lines[3].startswith("Advice         Train at a tenth of the rate, 0.05,")
     assert any(line.startswith("Not judged     Over- and underfitting") for line in lines)
     assert max(map(len, lines)) <= 80
     assert result.stdout.isascii()
     assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
 
 
-def test_nothing_wrong_is_said(csv):
+def test_a_run_without_problems(csv):
     result = run("diagnose", csv(HEALTHY), "--batch-size", 32)
-    assert (result.exit_code, result.stdout) == (0, "Nothing wrong seen in 30 epochs.\n")
+    assert (result.exit_code, result.stdout) == (0, "No problems found in 30 epochs.\n")
     result = run("diagnose", csv(HEALTHY), "--quiet", "--strict")
     assert (result.exit_code, result.stdout) == (0, "")
 
@@ -113,14 +113,14 @@ def test_json_and_folders_of_tensorboard(tmp_path):
     ("content", "words"),
     [
         ("", "is empty"),
-        ("epoch,loss\n", "is empty: it has no more than a header"),
-        ("epoch,accuracy\n0,0.5\n", "has no column of the training loss"),
+        ("epoch,loss\n", "is empty: it has only a header"),
+        ("epoch,accuracy\n0,0.5\n", "has no training loss column"),
         ("epoch,loss\n0,abc\n", "line 2: loss must be a number"),
-        ("{", "is no JSON"),
-        ("\0\1\2", "is no text"),
+        ("{", "is not valid JSON"),
+        ("\0\1\2", "is not a text file"),
     ],
 )
-def test_what_is_no_log_is_refused_in_one_line(tmp_path, content, words):
+def test_a_file_that_is_not_a_log_is_refused_in_one_line(tmp_path, content, words):
     path = tmp_path / "training.csv"
     path.write_text(content)
     assert words in refused("diagnose", path)
@@ -132,9 +132,11 @@ def test_bad_paths_and_options_are_refused_in_one_line(csv, tmp_path):
     path = csv(HEALTHY)
     assert "does not exist" in refused("diagnose", tmp_path / "missing.csv")
     (tmp_path / "empty").mkdir()
-    assert "no event file of TensorBoard" in refused("diagnose", tmp_path / "empty")
+    assert "no TensorBoard event file" in refused("diagnose", tmp_path / "empty")
     for sizes in ("many", "3,4", "0:", "1.5", ":"):
-        assert "--batch-size must be a number" in refused("diagnose", path, "--batch-size", sizes)
+        assert "--batch-size must be an integer, or a list" in refused(
+            "diagnose", path, "--batch-size", sizes
+        )
     assert "at least 1; got 0." in refused("diagnose", path, "--batch-size", 0)
     assert "ends with epoch 29; got 99." in refused("diagnose", path, "--restart", 99)
     assert "finite number" in refused("diagnose", path, "--untrained-loss", "nan")
@@ -160,5 +162,5 @@ assert not loaded, loaded
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=clean
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Nothing wrong seen")
+    assert done.stdout.startswith("No problems found")
     assert done.stderr == ""

@@ -248,7 +248,7 @@ def test_multipliers_file_is_not_overwritten(files, tmp_path):
     path = tmp_path / "multipliers.json"
     path.write_text('{"dense.*": 0.5}')
     message = refused("find", files / "model.keras", "--multipliers", path, "--save", path)
-    assert "would overwrite what is read" in message
+    assert "would overwrite an input" in message
     assert json.loads(path.read_text()) == {"dense.*": 0.5}
 
 
@@ -408,7 +408,7 @@ def test_damaged_image_in_the_middle_of_the_run_is_named(tmp_path):
     assert result.exit_code in (0, 1) and "Cost" in result.stdout, result.stderr
     (tmp_path / "pets" / last[0] / f"{last[1]}.png").write_bytes(b"no picture")
     message = refused(*arguments)
-    assert f"{last[0]}/{last[1]}.png is no readable image" in message
+    assert f"{last[0]}/{last[1]}.png is not a readable image" in message
 
 
 def test_another_backend_comes_too_late_in_this_process(files):

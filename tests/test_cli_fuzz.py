@@ -5,10 +5,18 @@ import random
 import command_line
 import numpy as np
 import pytest
+from mutations import damaged
 
 import keras_lr
 
-TRIALS = {"model.keras": 80, "model.h5": 80, "model.npz": 80, "model.csv": 60, "layers.json": 60}
+# Files of each, and the kind of damage from benchmarks/faults/mutations.py.
+TRIALS = {
+    "model.keras": (80, "zip"),
+    "model.h5": (80, "h5"),
+    "model.npz": (80, "zip"),
+    "model.csv": (60, "csv"),
+    "layers.json": (60, "json"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -18,17 +26,6 @@ def files(tmp_path_factory):
     layers = command_line.run("layers", folder / "model.keras", "--json")
     (folder / "layers.json").write_text(layers.stdout)
     return folder
-
-
-def damaged(content: bytes, chance: random.Random) -> bytes:
-    """Cut short, or with some bytes flipped, or both."""
-    content = bytearray(content)
-    if chance.random() < 0.35:
-        del content[chance.randrange(len(content)) :]
-    if content and chance.random() < 0.8:
-        for _ in range(chance.choice([1, 1, 3, 20])):
-            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-    return bytes(content)
 
 
 MODELS = ("model.keras", "model.h5")  # which each backend reads in its own way
@@ -45,9 +42,10 @@ def test_no_damage_to_a_file_shows_a_traceback(files, name, monkeypatch):
     content = (files / name).read_bytes()
     chance = random.Random(name)
     codes = []
-    for trial in range(TRIALS[name]):
+    trials, kind = TRIALS[name]
+    for trial in range(trials):
         broken = files / f"broken{trial}.{name.rpartition('.')[2]}"
-        broken.write_bytes(damaged(content, chance))
+        broken.write_bytes(damaged(content, kind, chance))
         if name in ("model.keras", "model.h5"):
             arguments = [broken, "--data", files / "model.npz"]
         elif name == "layers.json":
@@ -60,4 +58,4 @@ def test_no_damage_to_a_file_shows_a_traceback(files, name, monkeypatch):
         assert len(errors) == (result.exit_code != 0), result.stderr
         codes.append(result.exit_code)
         broken.unlink()
-    assert codes.count(2) >= TRIALS[name] // 4  # the damage was real
+    assert codes.count(2) >= trials // 4  # the damage was real

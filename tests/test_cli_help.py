@@ -1,4 +1,4 @@
-"""What the command says about itself, and what it may load to say it."""
+"""The help of the command, and the modules that it may load for it."""
 
 import inspect
 import subprocess

@@ -105,7 +105,7 @@ def test_table_has_paths_sizes_shares_and_multipliers(tmp_path):
         ["head", "4", "7.4%", "yes", "0.5"],
         ["dense", "2", "3.7%", "yes", "1"],
     ]
-    assert "54 parameters, 36 of them train. 2 layers without weights left out." in rest
+    assert "54 parameters, 36 of them train. 2 layers without weights not shown." in rest
     assert "4 groups of layers; the smallest multiplier is 0.125." in rest
     assert "In Python:\n  optimizer = keras_lr.optimizers.LayerwiseLR(" in rest
     assert max(map(len, result.stdout.splitlines())) <= 80
@@ -177,7 +177,7 @@ def test_preset_is_in_the_layers_the_multipliers_and_the_python(tmp_path, preset
 
 def test_rate_of_discriminative_is_told(tmp_path):
     result = run("layers", saved(tmp_path), "--preset", "discriminative:1e-5:1e-3")
-    assert "The optimizer's learning rate has to be 0.001: that of the head." in result.stdout
+    assert "Set the optimizer's learning rate to 0.001, the rate of the head." in result.stdout
     assert "keras.optimizers.AdamW(learning_rate=0.001)" in result.stdout
 
 
@@ -256,7 +256,7 @@ def test_layers_of_a_subclassed_model_and_its_own_weights(tmp_path, monkeypatch)
     assert [of[id(variable)] for variable in ordered] == expected
     for preset in ([], ["--preset", "head:10"]):
         message = refused("layers", "own_weights_code:unbuilt", *preset)
-        assert "no weights yet; give it an Input" in message
+        assert "no weights yet; add an Input" in message
 
 
 # What is refused
@@ -269,16 +269,16 @@ def test_layers_of_a_subclassed_model_and_its_own_weights(tmp_path, monkeypatch)
             "decay",
             "must be decay:FACTOR[:MIN_SCALE], head:FACTOR or discriminative:LOW:HIGH; got 'decay'",
         ),
-        ("decay:", "'' is no number"),
+        ("decay:", "'' is not a number"),
         ("decay:0.5:0.5:1", "got 'decay:0.5:0.5:1'"),
-        ("decay:0.5:0", "min_scale must be a finite number above 0 and of at most 1; got 0.0"),
+        ("decay:0.5:0", "min_scale must be in (0, 1]; got 0.0"),
         ("head:1:2", "got 'head:1:2'"),
         ("tail:10", "got 'tail:10'"),
         ("", "got ''"),
-        ("head:ten", "--preset head:ten: 'ten' is no number"),
-        ("decay:2", "decay must be a finite number above 0 and of at most 1; got 2.0"),
+        ("head:ten", "--preset head:ten: 'ten' is not a number"),
+        ("decay:2", "decay must be in (0, 1]; got 2.0"),
         ("decay:nan", "got nan"),
-        ("head:-1", "factor must be a finite number above 0; got -1.0"),
+        ("head:-1", "factor must be above 0; got -1.0"),
         ("discriminative:1e-3:1e-5", "low must not be above high"),
     ],
 )
@@ -290,14 +290,14 @@ def test_model_without_weights_that_train(tmp_path):
     model = nested()
     model.trainable = False
     path = saved(tmp_path, model=model)
-    assert "weights that train" in refused("layers", path, "--preset", "head:10")
+    assert "trainable weights" in refused("layers", path, "--preset", "head:10")
     assert run("layers", path).exit_code == 0
     assert "does not exist" in refused("layers", tmp_path / "missing.keras")
 
 
 BAD_FILES = {
-    "no JSON": "is no JSON",
-    "": "is no JSON",
+    "no JSON": "is not JSON",
+    "": "is not JSON",
     "[1, 2]": "must hold",
     "{}": "must hold",
     '{"multipliers": {}}': "must hold",
@@ -309,10 +309,10 @@ BAD_FILES = {
     '{"head": NaN}': "got NaN",
     '{"head": 1e999}': "got Infinity",
     '{"head": 1' + "0" * 400 + "}": "finite number of at least 0",
-    '{"head": 1' + "0" * 5000 + "}": "is no JSON",
+    '{"head": 1' + "0" * 5000 + "}": "is not JSON",
     '{"head": 1, "head": 2}': "names 'head' twice",
-    "[" * 100_000: "is no JSON",
-    '{"hed": 1}': "No trainable variable matches 'hed'; the layers that train are: ",
+    "[" * 100_000: "is not JSON",
+    '{"hed": 1}': "No trainable variable matches 'hed'; the trainable layers are: ",
     '{"head": 1, "hea.": 2}': "got two keys for",
     '{"body": 1, "body/dense": 2}': "got two keys for",
     '{"head": 1, "(": 2}': "must be a regular expression",
@@ -340,7 +340,7 @@ def test_file_that_cannot_be_read_is_refused_on_one_line(tmp_path):
     assert "No such file" in refused(*find, tmp_path / "missing.json")
     assert "is a folder" in refused(*find, tmp_path)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00{")
-    assert "is no JSON" in refused(*find, tmp_path / "binary.json")
+    assert "is not JSON" in refused(*find, tmp_path / "binary.json")
     with open(tmp_path / "huge.json", "wb") as file:
         file.truncate(17 * 2**20)
     assert "larger than 16 MiB" in refused(*find, tmp_path / "huge.json")

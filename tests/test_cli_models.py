@@ -18,10 +18,10 @@ import pytest
 from command_line import refused
 
 import keras_lr
-from keras_lr_cli import errors, models
-from keras_lr_cli.carried_code import carried_code
+from keras_lr._util import terminal
+from keras_lr_cli import errors, model_files, models
 from keras_lr_cli.errors import BadInput
-from keras_lr_cli.hdf5 import is_endless
+from keras_lr_cli.model_files import carried_code, is_endless
 from keras_lr_cli.text import labelled, table_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
@@ -52,7 +52,7 @@ def rewrite(source, target, change):
         ("missing.keras", "does not exist"),
         ("folder.keras", "is a folder"),
         ("empty.keras", "is an empty file"),
-        ("text.keras", "damaged or no .keras file"),
+        ("text.keras", "damaged or not a .keras file"),
         ("text.h5", "could not be loaded"),
         ("text.txt", "neither with .keras nor with .h5"),
         ("x.weights.h5", "holds weights only"),
@@ -327,7 +327,7 @@ def test_h5_of_something_else_is_refused(tmp_path):
 
 
 def test_huge_archive_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "_memory", lambda: 1000)
+    monkeypatch.setattr(model_files, "_memory", lambda: 1000)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", "{}")
@@ -359,9 +359,9 @@ def test_function_makes_the_model(module):
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        ("number", "returned a int; it must return a Keras model"),
+        ("number", "returned int; it must return a Keras model"),
         ("broken", "raised OSError: the disk is gone"),
-        ("constant", "is not a function but a int"),
+        ("constant", "is not a function; it is int"),
         ("nothing", "has no nothing"),
     ],
 )
@@ -370,7 +370,7 @@ def test_function_that_gives_no_model_is_named(module, function, words):
 
 
 def test_module_that_does_not_exist_is_named(module):
-    assert "No module no_such" in refused("find", "no_such:model", "--data", f"{module}:number")
+    assert "no module no_such" in refused("find", "no_such:model", "--data", f"{module}:number")
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,8 @@ def test_names_reach_the_terminal_as_escapes(tmp_path):
 def test_what_does_not_print_is_shown_as_an_escape(c):
     for text in (errors.visible(f"a{c}b"), errors.one_line(f"a{c}b"), labelled("Why", f"a{c}b")):
         assert text.endswith("a" + ascii(c)[1:-1] + "b"), text
-    assert errors.visible("é文") == "é文"
+    assert errors.visible("é文") == terminal.visible("é文") == "é文"
+    assert terminal.visible(f"a{c}b") == errors.visible(f"a{c}b")  # the library's is the same
 
 
 @pytest.mark.once
@@ -515,7 +516,7 @@ def test_file_of_keras_2_with_metrics_takes_options(files, tmp_path):
         new.attrs["training_config"] = json.dumps(training)
         new.attrs["keras_version"] = "2.15.0"
     message = refused("find", tmp_path / "old.h5", "--data", files / "model.npz")
-    assert "old.h5, which Keras 2.15.0 saved, cannot be read" in message
+    assert "old.h5, saved by Keras 2.15.0, cannot be read" in message
     assert "--optimizer adam --loss mse" in message
     loss = "sparse_categorical_crossentropy"
     model = models.load_model(str(tmp_path / "old.h5"), optimizer="adam", loss=loss)
@@ -529,7 +530,7 @@ def test_saved_model_is_refused_with_a_way_out(tmp_path):
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"x")
     with pytest.raises(BadInput, match=r"is a SavedModel, .* model.save\('model.keras'\)"):
-        models.check_model_file(str(tmp_path / "saved"))
+        model_files.check_model_file(str(tmp_path / "saved"))
 
 
 OWN = """
@@ -554,14 +555,14 @@ def test_import_registers_the_classes_of_a_module(files, tmp_path, monkeypatch):
     del sys.modules[name]
     del keras.saving.get_custom_objects()["own>Doubled"]
     message = refused("layers", "m.keras")
-    assert "a class that Keras does not know; pass --import" in message
+    assert "a class that Keras does not know. Pass --import" in message
     before = list(sys.path)
     for command in (["layers", "m.keras"], ["find", "m.keras", "--steps", 12]):
         data = ["--data", files / "model.npz"] if command[0] == "find" else []
         result = command_line.run(*command, *data, "--import", name)
         assert ("36 parameters" if command[0] == "layers" else "Cost") in result.stdout
     assert sys.path == before
-    assert "No module not_there" in refused("layers", "m.keras", "--import", "not_there")
+    assert "no module not_there" in refused("layers", "m.keras", "--import", "not_there")
     assert "the name of a module" in refused("layers", "m.keras", "--import", "own.py/x")
 
 

@@ -1,4 +1,4 @@
-"""`keras-lr preview`: its options, its answer, and where that goes."""
+"""`keras-lr preview`: options, output and files."""
 
 import inspect
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,8 +19,9 @@ from command_line import refused, run
 
 import keras_lr
 from keras_lr_cli import main, startup, text
+from keras_lr_cli.class_options import arguments_of
 from keras_lr_cli.errors import BadInput
-from keras_lr_cli.preview import OURS, POLICIES
+from keras_lr_cli.policies import OURS, POLICIES, Policy
 
 pytestmark = pytest.mark.once
 
@@ -36,6 +38,11 @@ def class_of(name):
         "keras.optimizers.schedules": keras.optimizers.schedules,
     }
     return getattr(homes[policy.home], policy.name)
+
+
+def command_of(name):
+    preview = main.commands["preview"]
+    return preview.get_command(click.Context(preview), name)
 
 
 def answer(*arguments):
@@ -71,7 +78,7 @@ def test_options_are_the_arguments_of_the_class_with_its_defaults(name):
     for skipped in ("name", "scale_fn", "total_steps", "optimizer"):
         arguments.pop(skipped, None)
     assert {option.name for option in policy.options} == set(arguments)
-    context = main.commands["preview"].commands[name].make_context(name, [], resilient_parsing=True)
+    context = command_of(name).make_context(name, [], resilient_parsing=True)
     for option in policy.options:
         default = arguments[option.name].default
         given = option.get_default(context)
@@ -82,10 +89,62 @@ def test_options_are_the_arguments_of_the_class_with_its_defaults(name):
             assert (given, type(given)) == (default, type(default)), option.name
 
 
+@names
+def test_choices_are_those_that_the_class_accepts(name):
+    policy = POLICIES[name]
+    required = {option.name: 0.1 for option in policy.options if option.required}
+    required |= {name: 9 for name in required if name.endswith("steps") or name == "step_size"}
+    required |= {policy.length: 20} if policy.length else {}
+    for option in policy.options:
+        if isinstance(option.type, click.Choice):
+            *others, last = map(repr, option.type.choices)
+            message = f"{option.name} must be {', '.join(others)} or {last}; got 'neither'."
+            with pytest.raises(ValueError, match=re.escape(message)):
+                class_of(name)(**{**required, option.name: "neither"})
+
+
+def test_an_argument_added_to_a_class_is_an_option_by_itself(tmp_path, monkeypatch):
+    source = Path(inspect.getsourcefile(keras_lr.schedules.StepDecaySchedule)).read_text()
+    source = source.replace(
+        "gamma: float = 0.1)",
+        'gamma: float = 0.1, *, floor: float | None = None, shape: str = "b", skip: bool = False)',
+    ).replace(
+        "\n    Raises:",
+        """        floor: Smallest rate; `gamma` times
+            the first by default. More of it.
+        shape: Either "a" or "b".
+        skip: Skip it.
+
+    Raises:""",
+    )
+    (tmp_path / "grown").mkdir()
+    (tmp_path / "grown" / "__init__.py").write_text("from grown.step import StepDecaySchedule\n")
+    (tmp_path / "grown" / "step.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    *_, gamma, floor, shape, skip = Policy("grown", "StepDecaySchedule", "", "").options
+    assert (gamma.opts, gamma.default, gamma.help) == (
+        ["--gamma"],
+        0.1,
+        "Factor of each decay, in (0, 1].",
+    )
+    assert (floor.opts, floor.type.name, floor.required) == (["--floor"], "float", False)
+    assert floor.help == "Smallest rate; gamma times the first by default."
+    assert (list(shape.type.choices), shape.default) == (["a", "b"], "b")
+    assert (skip.opts, skip.is_flag, skip.default) == (["--skip"], True, False)
+    assert "grown" not in sys.modules
+
+
+def test_an_unknown_class_is_a_lookup_error():
+    with pytest.raises(LookupError, match=r"keras_lr\.schedules has no class NoSchedule"):
+        arguments_of("keras_lr.schedules", "NoSchedule")
+    with pytest.raises(LookupError, match="no_package is not installed"):
+        arguments_of("no_package", "NoSchedule")
+
+
 def test_warm_up_has_the_default_of_the_callback():
     expected = inspect.signature(keras_lr.WarmUp).parameters["start_factor"].default
     for name, policy in POLICIES.items():
-        options = {option.name: option for option in main.commands["preview"].commands[name].params}
+        options = {option.name: option for option in command_of(name).params}
         if policy.warms_up:
             assert options["start_factor"].default == expected
             assert not options["warmup_steps"].required
@@ -100,8 +159,14 @@ def test_help_fits_80_columns_and_has_one_example(name):
     assert lines[2].strip() == POLICIES[name].text
     example = result.stdout.partition("Example: ")[2].replace("\\\n", "")
     assert shlex.split(example) == shlex.split(f"keras-lr preview {name} {POLICIES[name].example}")
-    for option in main.commands["preview"].commands[name].params:
+    for option in command_of(name).params:
         assert option.help and option.help.endswith("."), option.name
+
+
+@names
+def test_help_fits_60_columns(name):
+    result = CliRunner().invoke(main, ["preview", name, "--help"], terminal_width=60)
+    assert max(map(len, result.stdout.splitlines())) <= 60
 
 
 @names
@@ -163,7 +228,7 @@ def test_csv_has_a_row_for_each_step(tmp_path):
     arguments = ("preview", "step", "--start-lr", 0.1, "--step-size", 2, "--steps", 4)
     result = run(*arguments, "--csv", path)
     assert path.read_text() == "step,learning_rate\n0,0.1\n1,0.1\n2,0.01\n3,0.01\n"
-    assert f"Wrote {path}" in result.stdout
+    assert f"Saved {path}" in result.stdout
     assert answer(*arguments, "--csv", path)["written"] == {"csv": str(path)}
     hostile = tmp_path / "a\x1b[2J.csv"
     shown = run(*arguments, "--csv", hostile).stdout
@@ -185,7 +250,7 @@ def test_warm_up_multiplies_the_first_steps():
     assert shown["python"]["callbacks"] == "[keras_lr.WarmUp(steps=2, start_factor=0.5)]"
 
 
-def test_cosine_of_keras_falls_in_what_its_warm_up_leaves():
+def test_cosine_of_keras_decays_in_the_rest_of_the_run_after_its_warm_up():
     cosine = ("preview", "cosine", "--initial-learning-rate", 0, "--steps", 12)
     shown = answer(*cosine, "--warmup-target", 0.1, "--warmup-steps", 4)
     fall = 0.05 * (1 + np.cos(np.pi * np.arange(8) / 8))
@@ -213,7 +278,7 @@ def test_text_is_plain_where_the_terminal_is(monkeypatch):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
-def test_bars_are_not_drawn_where_they_cannot_be_encoded(encoding):
+def test_block_characters_need_an_encoding_that_has_them(encoding):
     assert not text.can_draw(encoding)
 
 
@@ -223,12 +288,15 @@ def test_bars_are_not_drawn_where_they_cannot_be_encoded(encoding):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("one-cycle --max-lr -1", "max_lr must be a finite number above 0; got -1.0."),
-        ("one-cycle --max-lr 1 --pct-start 2", "pct_start must be a finite number of at least 0"),
+        ("one-cycle --max-lr -1", "max_lr must be above 0; got -1.0."),
+        ("one-cycle --max-lr 1 --pct-start 2", "pct_start must be in [0, 1]; got 2.0."),
         ("one-cycle --max-lr 1 --steps 0", "steps must be an integer of at least 1; got 0."),
         ("one-cycle --max-lr 1 --steps 99999999", "steps must be at most 16777216"),
         ("cyclic --base-lr 1 --max-lr .1 --step-size 9", "base_lr must not be above max_lr"),
-        ("wsd --max-lr 1 --steps 9 --warmup-steps 9", "must fit into total_steps; got 9 + 1 of 9."),
+        (
+            "wsd --max-lr 1 --steps 9 --warmup-steps 9",
+            "at most total_steps; got 9 + 1 and total_steps=9",
+        ),
         ("cosine --initial-learning-rate -1", "must be finite and at least 0; got -1 at step 0."),
         ("exponential --initial-learning-rate 1 --decay-rate nan --decay-steps 9", "got nan at"),
         ("cosine --initial-learning-rate 1 --decay-steps 0", "`decay_steps` must be > 0"),
@@ -242,23 +310,23 @@ def test_bars_are_not_drawn_where_they_cannot_be_encoded(encoding):
         ("step --start-lr 1 --step-size 3 --base-momentum .8", "No such option '--base-momentum'"),
         (
             "one-cycle --max-lr 1 --no-cycle-momentum --max-momentum .9",
-            "--max-momentum counts only with --cycle-momentum.",
+            "--max-momentum requires --cycle-momentum.",
         ),
         (
             "cyclic --base-lr .1 --max-lr 1 --step-size 9 --base-momentum .8",
-            "--base-momentum counts only with --cycle-momentum.",
+            "--base-momentum requires --cycle-momentum.",
         ),
         (
             "step --start-lr 1 --step-size 3 --start-factor .1",
-            "--start-factor counts only with --warmup-steps.",
+            "--start-factor requires --warmup-steps.",
         ),
         (
             "cosine --initial-learning-rate 0 --warmup-steps 9",
-            "--warmup-steps counts only with --warmup-target.",
+            "--warmup-steps requires --warmup-target.",
         ),
         (
             "cosine --initial-learning-rate 0 --warmup-target 9",
-            "--warmup-target counts only with --warmup-steps.",
+            "--warmup-target requires --warmup-steps.",
         ),
         ("two-cycle --max-lr 1", "No such command 'two-cycle'."),
     ],
@@ -268,11 +336,11 @@ def test_wrong_input_is_refused_in_a_line(arguments, message):
     assert message in re.sub(r"option: (--[\w-]+)", r"option '\1'", told)  # as click 8.2 has it
 
 
-def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+def test_files_that_cannot_be_written_are_refused_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(keras_lr, "preview", lambda *_: pytest.fail("the work began"))
     (tmp_path / "folder.csv").mkdir()
     for option, path, message in (
-        ("--plot", tmp_path / "rates.txt", "must end in one of .png"),
+        ("--plot", tmp_path / "rates.txt", "must end in .png, .svg"),
         ("--plot", tmp_path / "none" / "rates.png", "does not exist"),
         ("--csv", tmp_path / "none" / "rates.csv", "does not exist"),
         ("--csv", tmp_path / "folder.csv", "is a folder"),
@@ -296,19 +364,19 @@ def test_an_existing_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch)
     assert [file.name for file in tmp_path.iterdir()] == ["rates.csv"]
 
 
-def test_what_goes_wrong_otherwise_shows_no_traceback(monkeypatch):
+def test_unexpected_errors_show_no_traceback(monkeypatch):
     def broken(*_):
         raise MemoryError("too much")
 
     monkeypatch.setattr(keras_lr, "preview", broken)
     message = refused(*ONE_CYCLE, exit_code=1)
-    assert message == "Error: The preview could not be made. MemoryError: too much"
+    assert message == "Error: The preview failed. MemoryError: too much"
 
 
 # The backend
 
 
-def test_what_trains_nothing_runs_where_keras_starts_fastest(installed, monkeypatch):
+def test_preview_runs_on_the_backend_that_starts_fastest(installed, monkeypatch):
     installed("tensorflow", "jax", "torch")
     assert startup._choose_to_compute("numpy") == "numpy"
     installed("tensorflow", "torch")
@@ -323,7 +391,7 @@ def test_what_trains_nothing_runs_where_keras_starts_fastest(installed, monkeypa
         startup._choose_to_compute("numpy")
 
 
-def test_a_process_of_its_own_gives_the_rates_of_the_library():
+def test_a_new_process_gives_the_rates_of_the_library():
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     command = [sys.executable, "-m", "keras_lr_cli", *map(str, ONE_CYCLE), "--steps", "50"]
     done = subprocess.run(
@@ -337,7 +405,7 @@ def test_a_process_of_its_own_gives_the_rates_of_the_library():
     np.testing.assert_allclose(shown["momenta"], expected.momenta, rtol=1e-6)
 
 
-def test_policies_of_ours_are_callbacks():
+def test_policies_of_keras_lr_itself_are_callbacks():
     for name, policy in POLICIES.items():
         kind = keras.callbacks.Callback if policy.home == OURS else object
         assert issubclass(class_of(name), kind)

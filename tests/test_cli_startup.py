@@ -1,4 +1,4 @@
-"""From nothing to an imported Keras: the backend, the cache, and what is kept off stderr."""
+"""The import of Keras: the backend, the cache, and what is kept off stderr."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Terminals of any width, completion in the shell, and what is shown while one waits."""
+"""Terminals of any width, completion in the shell, and messages during long work."""
 
 import io
 import re
@@ -83,7 +83,7 @@ class Terminal(io.StringIO):
 def test_terminal_shows_that_keras_is_loaded_and_nothing_afterwards(monkeypatch):
     for stream, expected in ((Terminal(), "Loading Keras ..."), (io.StringIO(), "")):
         monkeypatch.setattr(sys, "stderr", stream)
-        with startup._told("Loading Keras ..."):
+        with startup._announced("Loading Keras ..."):
             assert stream.getvalue() == expected
         assert stream.getvalue() == expected + (f"\r{' ' * 17}\r" if expected else "")
 

@@ -1,4 +1,4 @@
-"""What a diagnosis says of curves made by hand, of real logs, and of runs made to fail here."""
+"""Findings on curves made by hand, on real logs, and on runs made to fail here."""
 
 import doctest
 import importlib
@@ -15,17 +15,17 @@ from keras_lr.diagnosis import NAMES, Diagnosis, Finding, diagnose
 from keras_lr.diagnosis.result import SEVERITIES
 
 LOGS = Path(__file__).parent / "data" / "training_logs.json"
-# Real runs of benchmarks/diagnosis, each with what is wrong with it.
+# Real runs of benchmarks/diagnosis, each with its problem.
 REAL = json.loads(LOGS.read_text()) if LOGS.exists() else []
 once = pytest.mark.once
 
 EPOCHS = np.arange(30)
-LEARNING = 0.1 + 2.0 * np.exp(-EPOCHS / 5)  # bends, and comes to 0.1
-WOBBLE = np.where(EPOCHS % 2, 1.0, -1.0)  # of standard deviation 1, worst for noise
+LEARNING = 0.1 + 2.0 * np.exp(-EPOCHS / 5)  # an exponential fall to 0.1
+WOBBLE = np.where(EPOCHS % 2, 1.0, -1.0)  # standard deviation 1, the worst case of noise
 
 
 def found(log, name, **options):
-    """The finding of that name, and no other."""
+    """The finding of that name; there must be no other."""
     said = diagnose(log, **options)
     assert said.names == (name,), said
     return said.findings[0]
@@ -41,7 +41,7 @@ def silent(log, **options):
 
 @once
 @pytest.mark.parametrize("run", REAL, ids=lambda run: f"{run['way']}-{run['data']}-{run['setup']}")
-def test_real_runs_are_judged_right(run):
+def test_real_runs_are_judged_correctly(run):
     said = diagnose(run["log"], **run["options"])
     if run["way"] == "healthy":
         assert not said, said
@@ -70,14 +70,14 @@ def test_the_unit_of_the_loss_does_not_matter(factor):
         assert diagnose(log, **run["options"]).names == said, run["setup"]
 
 
-# Curves by hand, rule by rule: what is found, with its numbers, and what is near but nothing
+# Curves by hand, rule by rule: findings with their numbers, and near misses
 
 
 @once
-def test_a_curve_that_learns_is_nothing():
+def test_a_healthy_curve_gives_no_finding():
     silent({"loss": LEARNING, "val_loss": LEARNING + 0.05})
     silent({"loss": LEARNING - 1.0, "val_loss": LEARNING - 0.9})  # a loss may be negative
-    assert str(diagnose({"loss": LEARNING})).startswith("Nothing wrong seen in 30 epochs.\n")
+    assert str(diagnose({"loss": LEARNING})).startswith("No problems found in 30 epochs.\n")
 
 
 @once
@@ -86,14 +86,14 @@ def test_not_a_number():
     finding = found({"loss": loss}, "not-a-number")
     assert finding.severity == "error"
     assert (finding.first, finding.last) == (3, 4)
-    assert finding.evidence == ("The loss is NaN in epoch 3 to epoch 4; it was 0.5 in epoch 2.")
-    assert "look for NaN in the data" in finding.advice
+    assert finding.evidence == "The loss is NaN from epoch 3 to epoch 4; it was 0.5 in epoch 2."
+    assert "Look for NaN in the data" in finding.advice
     rising = found({"loss": [2.0, 9.0, 80.0, math.inf]}, "not-a-number")
     assert "infinite in epoch 3;" in rising.evidence
     assert rising.advice.startswith("Lower the learning rate.")
     held_out = found({"loss": [3.0, 2.0, 1.0], "val_loss": [3.0, math.nan, 2.0]}, "not-a-number")
-    assert held_out.evidence == "The held-out loss is NaN in epoch 1; it was 3 in epoch 0."
-    assert held_out.advice == "Look for NaN or infinity in the held-out data."
+    assert held_out.evidence == "The validation loss is NaN in epoch 1; it was 3 in epoch 0."
+    assert held_out.advice == "Look for NaN or infinity in the validation data."
 
 
 @once
@@ -105,47 +105,52 @@ def test_diverged():
     assert (finding.first, finding.last) == (3, 7)
     assert "from 0.4 in epoch 3 to 300 in epoch 7; it was 2 in epoch 0." in finding.evidence
     assert "rose from 0.1 to 1.6" in finding.evidence
-    assert "no higher than about 0.1" in finding.advice
+    assert "Limit the rate to about 0.1." in finding.advice
     found({"loss": [1.0, 3.0, 9.0]}, "diverged")
-    found({"loss": [1.0, 0.8, 0.5, 0.6, 80.0]}, "diverged")  # one leap is enough
+    found({"loss": [1.0, 0.8, 0.5, 0.6, 80.0]}, "diverged")  # one very large loss is enough
     found({"loss": [2.0, 1.0, 0.5, 0.2, 0.1, 0.4, 0.9, 1.4, 1.7]}, "diverged")
     found({"loss": [-1.0, -2.0, -3.0, 4.0, 60.0, 900.0]}, "diverged")
     silent({"loss": [1.0, 0.8, 0.6, 0.7, 0.65]})
 
 
 @once
-def test_rate_too_high_oscillates():
+def test_rate_too_high_with_oscillations():
     wild = LEARNING * np.exp(0.3 * WOBBLE)
     finding = found({"loss": wild, "learning_rate": [0.3] * 30}, "rate-too-high")
     assert finding.severity == "warning"
-    assert "The loss jumps about" in finding.evidence
+    assert "The loss oscillates by" in finding.evidence
     assert "a third of the rate, 0.1," in finding.advice
     silent({"loss": LEARNING * np.exp(0.02 * WOBBLE), "val_loss": LEARNING})
-    falling = np.exp(-EPOCHS / 22) * np.exp(0.06 * WOBBLE)  # falls by more than it is shaken
+    falling = np.exp(-EPOCHS / 22) * np.exp(0.06 * WOBBLE)  # the fall exceeds the noise
     silent({"loss": falling})
     assert found({"loss": 0.5 + 0.1 * falling / falling[0] + 0.2 * WOBBLE}, "rate-too-high")
-    rate = np.where(EPOCHS < 20, 0.3, 0.01)  # a schedule takes the noise away
+    rate = np.where(EPOCHS < 20, 0.3, 0.01)  # a schedule removes the noise
     loss = np.where(EPOCHS < 20, wild, 0.04 * LEARNING[20] / LEARNING)
     assert "rate-too-high" not in diagnose({"loss": loss, "learning_rate": rate}).names
 
 
 @once
-def test_rate_too_high_kills():
+def test_rate_too_high_with_a_constant_loss():
     dead = [14.0, 14.4] + [14.5] * 12
     finding = found({"loss": dead}, "rate-too-high")
     assert (finding.first, finding.last) == (2, 13)
-    assert "stands still at 14.5 from epoch 2 on" in finding.evidence
-    done = [1.0, 0.5, 0.2] + [0.1] * 12  # learned, and then nothing moves: no death
+    assert "constant at 14.5 (to five digits) from epoch 2 on" in finding.evidence
+    done = [1.0, 0.5, 0.2] + [0.1] * 12  # has learned before it is constant
     assert "rate-too-high" not in diagnose({"loss": done}).names
 
 
 @once
 def test_rate_too_high_at_the_first_updates():
     loss = [900.0, 1.0, *LEARNING[10:]]
-    assert "900, of the second 1" in found({"loss": loss}, "rate-too-high").evidence
+    assert (
+        "900 in the first epoch and 1 in the second"
+        in found({"loss": loss}, "rate-too-high").evidence
+    )
     known = {"loss": [9.0, *LEARNING[1:]]}
     silent(known)
-    assert "and 2.3 before" in found(known, "rate-too-high", untrained_loss=2.3).evidence
+    assert (
+        "it was 2.3 before training" in found(known, "rate-too-high", untrained_loss=2.3).evidence
+    )
 
 
 @once
@@ -154,11 +159,11 @@ def test_rate_too_low():
     finding = found({"loss": straight, "learning_rate": [1e-5] * 30}, "rate-too-low")
     assert finding.severity == "warning"
     assert "from 2 in epoch 0 to 1.71 in epoch 29" in finding.evidence
-    assert "by 0.01 an epoch, at the beginning by 0.01" in finding.evidence
+    assert "by 0.01 per epoch at the start and 0.01 at the end" in finding.evidence
     assert "ten times the rate, 0.0001." in finding.advice
-    ramp = np.linspace(0.0, 1e-3, 30)  # a warm-up all the way is a schedule
+    ramp = np.linspace(0.0, 1e-3, 30)  # a warm-up over the whole run
     silent({"loss": straight, "learning_rate": ramp, "val_loss": straight})
-    half = 2.0 * 0.5 ** (EPOCHS / 8)  # falls by as much, but bends
+    half = 2.0 * 0.5 ** (EPOCHS / 8)  # the same fall, but exponential
     silent({"loss": half, "val_loss": half})
 
 
@@ -167,12 +172,12 @@ def test_plateau():
     loss = 1.0 + np.exp(-EPOCHS / 2) + 0.03 * WOBBLE
     finding = found({"loss": loss}, "plateau")
     assert finding.severity == "warning"
-    assert "stays near 1." in finding.evidence and finding.last == 29
+    assert "plateaus near 1." in finding.evidence and finding.last == 29
     assert 3 <= finding.first <= 12
     assert "keras_lr.ReduceLROnPlateau" in finding.advice
     never = found({"loss": 2.3 + 0.001 * WOBBLE}, "plateau")
     assert never.first == 0 and "keras-lr find" in never.advice
-    silent({"loss": 0.02 * loss, "metric": loss, "accuracy": [0.99] * 30})  # nothing to gain
+    silent({"loss": 0.02 * loss, "metric": loss, "accuracy": [0.99] * 30})  # converged
     short = np.concatenate([LEARNING[:20], LEARNING[19] + 0.01 * WOBBLE[:5]])
     silent({"loss": short})  # as early stopping ends a run
 
@@ -196,23 +201,23 @@ def test_underfitting():
     log = {"loss": loss, "val_loss": loss + 0.05, "accuracy": [0.6] * 30}
     finding = found(log, "underfitting")
     assert finding.severity == "hint"
-    assert "near 1 and the held-out loss near 1.05: no gap" in finding.evidence
+    assert "near 1 and the validation loss near 1.05, with no gap" in finding.evidence
     assert "accuracy ends at 0.6" in finding.evidence
     for other in (
         {"accuracy": [0.95] * 30},
         {"val_loss": loss + 0.4},
-        {"learning_rate": np.where(EPOCHS < 5, 0.1, 0.001)},  # its rate holds it still
+        {"learning_rate": np.where(EPOCHS < 5, 0.1, 0.001)},  # plateaus because of its rate
     ):
         assert "underfitting" not in diagnose({**log, **other}).names
-    assert "underfitting" not in diagnose({"loss": loss}).names  # not to be told
+    assert "underfitting" not in diagnose({"loss": loss}).names  # cannot be judged
 
 
 @once
 def test_spikes_after_restart():
     loss = np.concatenate([LEARNING[:20], 0.5 + LEARNING[20:]])
     finding = found({"loss": loss}, "spikes-after-restart", restarts=[20])
-    assert "began again in epoch 20" in finding.evidence
-    assert "does not come back" in finding.evidence
+    assert "restarted in epoch 20" in finding.evidence
+    assert "does not recover" in finding.evidence
     assert "BackupAndRestore" in finding.advice
     assert (finding.first, finding.last) == (19, 21)
     silent({"loss": LEARNING, "val_loss": LEARNING}, restarts=[20])
@@ -242,7 +247,7 @@ def test_schedule_ended_early():
     loss = np.where(EPOCHS < 10, LEARNING, LEARNING[10])
     finding = found({"loss": loss, "learning_rate": rate}, "schedule-ended-early")
     assert (finding.first, finding.last) == (10, 29)
-    assert "from 0.1 to 0 by epoch 10; in the 20 epochs since, 67% of the run" in finding.evidence
+    assert "from 0.1 to 0 by epoch 10. In the last 20 epochs, 67% of the run" in finding.evidence
     steps = 0.1 ** (1.0 + (EPOCHS >= 15) + 2.0 * (EPOCHS >= 23))  # the last quarter at 0.1 %
     silent({"loss": LEARNING, "val_loss": LEARNING, "learning_rate": steps})
     still = np.where(EPOCHS < 20, LEARNING, LEARNING[20])
@@ -259,13 +264,12 @@ def test_never_decayed():
     slow = 0.05 * (1 + np.cos(np.pi * EPOCHS / 300))
     log = {"loss": LEARNING, "val_loss": LEARNING, "learning_rate": slow}
     finding = found(log, "never-decayed")
-    assert "only from 0.1 in epoch 0 to 0.0977 in epoch 29" in finding.evidence
-    assert "98% of it are left" in finding.evidence
+    assert "only to 98%: from 0.1 in epoch 0 to 0.0977 in epoch 29" in finding.evidence
     silent(log, total_epochs=300)  # it was stopped
-    silent({**log, "learning_rate": [0.1] * 30})  # a constant rate that does
-    silent({**log, "learning_rate": np.where(EPOCHS < 20, 0.1, 0.05)})  # a callback's one cut
+    silent({**log, "learning_rate": [0.1] * 30})  # a constant rate that works
+    silent({**log, "learning_rate": np.where(EPOCHS < 20, 0.1, 0.05)})  # one reduction
     flat = {"loss": 1.0 + np.exp(-EPOCHS / 2) + 0.03 * WOBBLE, "learning_rate": [0.1] * 30}
-    assert "The rate stays 0.1" in found(flat, "never-decayed").evidence
+    assert "The rate stays at 0.1" in found(flat, "never-decayed").evidence
     warm = np.minimum(0.1, 0.02 * (EPOCHS + 1))
     silent({**log, "learning_rate": warm})
 
@@ -275,7 +279,7 @@ def test_no_warm_up():
     loss = np.concatenate([[2.0, 3.5, 3.0], LEARNING])
     log = {"loss": loss, "learning_rate": [0.8] * 33}
     finding = found(log, "no-warm-up", batch_size=1024)
-    assert "The batch is 1024, the rate begins at 0.8, its full height" in finding.evidence
+    assert "The batch size is 1024, the rate starts at 0.8 of at most 0.8," in finding.evidence
     assert "rises from 2 to 3.5 after epoch 0" in finding.evidence
     assert "keras_lr.WarmUp" in finding.advice
     silent(log, batch_size=32)
@@ -297,7 +301,7 @@ def test_batch_size_changed():
     column = {**log, "batch_size": [32] * 12 + [128] * 18}
     assert found(column, "batch-size-changed") == finding
     grown = np.where(EPOCHS < 12, 0.1, 0.2)
-    silent({**column, "learning_rate": grown})  # by the root, as for Adam
+    silent({**column, "learning_rate": grown})  # square-root scaling, as for Adam
     silent({**log, "batch_size": [32] * 30})
     assert found({**column, "learning_rate": [None] * 30}, "batch-size-changed").severity == "hint"
 
@@ -307,14 +311,14 @@ def test_batch_size_shows_in_the_updates():
     steps = np.cumsum([40] * 10 + [10] * 20)
     log = {"epoch": EPOCHS, "step": steps, "loss": LEARNING, "learning_rate": [0.1] * 30}
     evidence = found(log, "batch-size-changed").evidence
-    assert "0.25 times the updates from epoch 10 on" in evidence
+    assert "From epoch 10 on, an epoch has 0.25 times as many updates" in evidence
     cut_short = np.cumsum([40] * 10 + [80] + [40] * 19)  # an epoch that was trained twice
     silent({**log, "step": cut_short})
 
 
 @once
 def test_rules_look_at_the_last_run_only():
-    """A run that began anew in the same file is judged for itself."""
+    """A run that restarted with new weights in the same file is judged alone."""
     log = {"epoch": [*range(30), *range(30)], "loss": [*LEARNING, *(2.1 - 0.01 * EPOCHS)]}
     said = diagnose(log)
     assert set(said.names) == {"spikes-after-restart", "rate-too-low"}
@@ -322,21 +326,21 @@ def test_rules_look_at_the_last_run_only():
     silent({**lost, "loss": [*lost["loss"], *LEARNING]})
 
 
-# The answer
+# The result
 
 
 @once
-def test_what_cannot_be_judged_is_named():
+def test_missing_columns_are_listed_as_not_judged():
     said = diagnose({"loss": [2.0, 1.0, 0.5]})
     told = "\n".join(said.not_judged)
-    for words in ("3 epochs are too few", "no held-out loss", "no learning rate", "batch size"):
+    for words in ("3 epochs; at least 6", "no validation loss", "no learning rate", "batch size"):
         assert words in told
     whole = {"loss": LEARNING, "val_loss": LEARNING, "learning_rate": [0.1] * 30}
     assert diagnose(whole, batch_size=32).not_judged == ()
 
 
 @once
-def test_the_worst_comes_first_and_text_and_dictionary_have_it_all():
+def test_findings_are_sorted_and_complete_as_text_and_dictionary():
     log = {
         "loss": [2.0, 1.0, 0.5, 0.4, 0.9, 3.0, 20.0, 300.0],
         "learning_rate": [0.1] * 8,
@@ -380,7 +384,7 @@ def test_options_out_of_range_are_refused(options, error, words):
 
 
 @once
-def test_strange_curves_are_judged_without_a_hitch():
+def test_strange_curves_raise_no_error():
     rng = np.random.default_rng(0)
     curves = [
         np.zeros(20),
@@ -409,12 +413,12 @@ def test_strange_curves_are_judged_without_a_hitch():
 
 @once
 def test_the_examples_run():
-    for name in ("names", "diagnose"):
+    for name in ("columns", "judge"):
         module = importlib.import_module(f"keras_lr.diagnosis.{name}")
         assert doctest.testmod(module).failed == 0
 
 
-# Runs made to fail here, by way of the files that Keras writes
+# Runs made to fail here, read from the files of Keras
 
 
 def task():

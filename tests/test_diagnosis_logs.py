@@ -1,4 +1,4 @@
-"""Reading training logs: whatever the writer, the same arrays; whatever is broken, one sentence."""
+"""Reading training logs: each writer gives the same arrays, each broken file one sentence."""
 
 import csv
 import json
@@ -98,7 +98,9 @@ def test_a_run_that_goes_on_in_the_same_files_shows_where(tmp_path):
         np.testing.assert_array_equal(log.positions, [0, 1, 2, 3])
         np.testing.assert_allclose(log.loss, expected, rtol=1e-5)
         assert log.restarts == (2,)
-        assert log.notes == ("An epoch was trained again after a restart; what came later counts.",)
+        assert log.notes == (
+            "1 epoch was trained again after a restart; the later values are used.",
+        )
 
 
 # Forms of one log
@@ -200,12 +202,12 @@ def test_the_plainest_of_two_columns_counts():
     np.testing.assert_array_equal(read(both).loss, [2.0, 1.0])
 
 
-# Rows that do not lie side by side
+# Columns with values in different rows
 
 
 @pytest.mark.once
 def test_losses_of_batches_are_averaged_between_held_out_losses(tmp_path):
-    """Lightning's CSVLogger: rows of some batches, and of each epoch's end, with empty cells."""
+    """Lightning's CSVLogger: rows of batches and of epoch ends, with empty cells."""
     text = "epoch,step,train_loss,val_loss\n"
     for epoch in range(4):
         for batch in range(5):
@@ -246,7 +248,7 @@ def test_files_of_several_runs(tmp_path):
     np.testing.assert_array_equal(log.positions, [0, 1, 2])
     np.testing.assert_array_equal(log.loss, [2.0, 0.9, 0.4])
     assert log.restarts == (1,)
-    assert log.notes == ("2 epochs were trained again after a restart; what came later counts.",)
+    assert log.notes == ("2 epochs were trained again after a restart; the later values are used.",)
 
 
 @pytest.mark.once
@@ -285,7 +287,9 @@ def test_event_files_of_torch(tmp_path):
 def test_several_runs_in_a_folder_are_named(tmp_path):
     for name in ("first", "second"):
         events(tmp_path / name, {"loss": [2.0, 1.0]})
-    with pytest.raises(ValueError, match="several runs; name one of them: first, second"):
+    with pytest.raises(
+        ValueError, match="several runs; pass the folder of one of them: first, second"
+    ):
         read(tmp_path)
     assert len(read(tmp_path / "second")) == 2
 
@@ -297,16 +301,16 @@ def test_an_event_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path):
     whole = file.read_bytes()
     file.write_bytes(whole[:-40])
     log = read(tmp_path)
-    assert 7 <= len(log) < 10 and "cut off" in log.notes[0]
+    assert 7 <= len(log) < 10 and "truncated" in log.notes[0]
     length = struct.unpack("<Q", whole[:8])[0]
     for junk in (b"", b"junk", whole[: 16 + length], bytes(200), whole[:5]):
         file.write_bytes(junk)
-        with pytest.raises(ValueError, match="no column of the training loss|no event file"):
+        with pytest.raises(ValueError, match="no training loss column|no TensorBoard event file"):
             read(tmp_path)
 
 
 @pytest.mark.once
-def test_a_folder_without_tensorboard_is_told(tmp_path, monkeypatch):
+def test_a_folder_without_the_tensorboard_package_is_refused(tmp_path, monkeypatch):
     events(tmp_path, {"loss": [1.0]})
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -315,38 +319,38 @@ def test_a_folder_without_tensorboard_is_told(tmp_path, monkeypatch):
         read(tmp_path)
 
 
-# What is no log
+# Files that are not logs
 
 BAD_TEXTS = {
     "": "is empty",
     " \n\n": "is empty",
-    "epoch,loss\n": "is empty: it has no more than a header",
-    "hello\n": "one line and no column",
-    "epoch,accuracy\n0,0.5\n": "no column of the training loss; its columns are: epoch, accuracy.",
-    "epoch,val_loss\n0,0.5\n": "no column of the training loss",
+    "epoch,loss\n": "is empty: it has only a header",
+    "hello\n": "one line and no known column",
+    "epoch,accuracy\n0,0.5\n": "no training loss column; its columns are: epoch, accuracy.",
+    "epoch,val_loss\n0,0.5\n": "no training loss column",
     "epoch,loss\n0,abc\n": "line 2: loss must be a number; got 'abc'.",
     "epoch,loss\n0,1\n1,2 3\n": "line 3: loss must be a number; got '2 3'.",
-    "epoch,loss\n0,NA\n": "has no value of the loss yet",
+    "epoch,loss\n0,NA\n": "its loss column has no values",
     "0,1.5\n1,1.2\n": "has no header",
     "epoch,loss\n0,1\n1\n2,3\n": "line 3, has 1 cells; the header has 2.",
     "epoch,loss\n0,1,2\n": "line 2, has 3 cells; the header has 2.",
-    "epoch,loss\n0,\0\n": "is no text",
-    "{": "is no JSON",
+    "epoch,loss\n0,\0\n": "is not a text file",
+    "{": "is not valid JSON",
     "[]": "is empty",
     "{}": "is empty",
-    "[1, 2]": "must hold lists of values by name, or rows with names",
+    "[1, 2]": "must hold lists of values by column name, or rows of them",
     '{"loss": 3}': "loss must be a list; got 3.",
-    '{"loss": []}': "has no value of the loss yet",
-    '{"loss": [1, 2], "learning_rate": [1]}': "the lists must be of one length",
+    '{"loss": []}': "its loss column has no values",
+    '{"loss": [1, 2], "learning_rate": [1]}': "all lists must have the same length",
     '{"loss": [1, {}]}': "loss must be a number; got {}",
-    '{"accuracy": [1]}': "no column of the training loss; its columns are: accuracy.",
-    "[" * 100_000: "is no JSON",
+    '{"accuracy": [1]}': "no training loss column; its columns are: accuracy.",
+    "[" * 100_000: "is not valid JSON",
 }
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("content", BAD_TEXTS, ids=lambda content: content[:30])
-def test_what_is_no_log_is_told_in_one_line(tmp_path, content):
+def test_a_file_that_is_not_a_log_is_refused_in_one_line(tmp_path, content):
     path = written(tmp_path / "log.csv", content)
     with pytest.raises(ValueError) as refusal:
         diagnose(path)
@@ -361,10 +365,10 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read(tmp_path / "missing.csv")
     (tmp_path / "log.csv").write_bytes(bytes(range(256)))
-    with pytest.raises(ValueError, match="is no text"):
+    with pytest.raises(ValueError, match="is not a text file"):
         read(tmp_path / "log.csv")
     (tmp_path / "log.csv").unlink()
-    with pytest.raises(ValueError, match="has no event file of TensorBoard"):
+    with pytest.raises(ValueError, match="contains no TensorBoard event file"):
         read(tmp_path)
 
 
@@ -378,15 +382,15 @@ def test_the_last_line_of_a_killed_run_is_left_out(tmp_path):
         assert len(log) == (3 if cells == 3 and not text[:cut].endswith(",") else len(log))
         assert len(log) in (2, 3)
         if cells < 3:
-            assert len(log) == 2 and "cut off" in log.notes[0]
+            assert len(log) == 2 and "incomplete" in log.notes[0]
     lines = "".join(json.dumps({"loss": 1.0 / (epoch + 1)}) + "\n" for epoch in range(5))
     log = read(written(tmp_path / "log.jsonl", lines[:-4]))
-    assert len(log) == 4 and "cut off" in log.notes[0]
+    assert len(log) == 4 and "incomplete" in log.notes[0]
 
 
 @pytest.mark.once
 def test_damaged_files_are_read_or_refused_in_one_line(tmp_path):
-    """Bytes changed, dropped and doubled at random: an answer or a sentence, never a traceback."""
+    """Randomly changed, dropped and repeated bytes give a result or a ValueError."""
     chance = random.Random(0)
     sources = [table().encode(), table(";").encode(), json.dumps(ROWS).encode()]
     path = tmp_path / "log.csv"
@@ -429,7 +433,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(tmp_path):
     ],
 )
 def test_reading_takes_a_time_linear_in_the_file(tmp_path, rows, least):
-    """Four times the text takes less than eight times as long."""
+    """Four times the text takes less than eight times the time."""
 
     def seconds(count):
         path = tmp_path / f"{count}.csv"

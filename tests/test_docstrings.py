@@ -1,4 +1,4 @@
-"""The examples in docstrings run as they stand; other files do those of schedules and presets."""
+"""The examples in docstrings run as written; other files test those of schedules and presets."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""The examples that the README does not run: as a reader would start them, but shorter."""
+"""The examples that the README does not run, started as a reader would, but shorter."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 @pytest.mark.once
-def test_fine_tuning_example_compares_every_way_with_one_rate(tmp_path):
+def test_fine_tuning_example_compares_every_method_with_one_rate(tmp_path):
     short = ["--networks", "2", "--rates", "0.01"]
     run = subprocess.run(
         [sys.executable, str(EXAMPLES / "fine_tune_digits.py"), *short],
@@ -22,13 +22,13 @@ def test_fine_tuning_example_compares_every_way_with_one_rate(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert len(re.findall(r" points \(.* to .*\)$", run.stdout, flags=re.MULTILINE)) == 6
-    assert re.search(r"^one rate everywhere +18 +0\.01\* +[6-9]\d\.\d", run.stdout, re.MULTILINE)
-    assert re.search(r"^Over one rate .*multipliers bought", run.stdout, re.MULTILINE)
+    assert re.search(r"^one rate +18 +0\.01\* +[6-9]\d\.\d", run.stdout, re.MULTILINE)
+    assert re.search(r"^Compared with one tuned rate, multipliers gained", run.stdout, re.MULTILINE)
     assert not any(tmp_path.iterdir())
 
 
 def example(script, *arguments, cwd):
-    """What an example prints, in a process of its own."""
+    """Output of an example in a new process."""
     run = subprocess.run(
         [sys.executable, str(EXAMPLES / script), *arguments],
         cwd=cwd,
@@ -54,8 +54,8 @@ def test_large_batch_example_judges_each_claim(tmp_path, monkeypatch):
 
 
 @pytest.mark.once
-def test_networks_side_by_side_do_not_meet(monkeypatch):
-    """Other images for one network change its weights alone."""
+def test_networks_side_by_side_are_independent(monkeypatch):
+    """Other images for one network change only the weights of this network."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     from side_by_side import Networks
 

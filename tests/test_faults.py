@@ -1,23 +1,20 @@
-"""Full disks and kills: a slice of `benchmarks/faults/disks.py`, and each fault that it found."""
+"""Full disks and kills: a part of `benchmarks/faults/disks.py`, and each fault that it found."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import command_line
+import disks
 import keras
 import numpy as np
 import pytest
+import readers
 
 import keras_lr
 from keras_lr._util.files import atomic_write
 from keras_lr_cli.errors import RunFailed
 from keras_lr_cli.outputs import tell
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "faults"))
-import disks
-import readers
 
 pytestmark = pytest.mark.once
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
@@ -25,7 +22,7 @@ needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/de
 
 @pytest.fixture
 def full(request):
-    """A folder on a full disk, with an old file of the name that the test asks for."""
+    """A folder on a full disk, with an old file whose name the test chooses."""
     if not sys.platform.startswith("linux") or not disks.can_mount():
         pytest.skip("a file system can be mounted by root alone")
     with disks.mounted("full", disks.Case("", request.param, lambda _: None)) as place:
@@ -33,7 +30,7 @@ def full(request):
 
 
 def test_a_picture_is_drawn_before_its_file_is_begun(tmp_path):
-    """A process that is killed while it draws leaves nothing behind."""
+    """A process that is killed while it draws leaves no file behind."""
     seen = []
 
     def draw(file):
@@ -45,7 +42,7 @@ def test_a_picture_is_drawn_before_its_file_is_begun(tmp_path):
 
 
 def test_nothing_of_the_picture_in_memory_is_lent_while_its_file_is_written(tmp_path, monkeypatch):
-    """Python 3.12.1 crashes where a BytesIO goes before the buffer that it lent."""
+    """Python 3.12.1 crashes if a BytesIO is freed before its buffer."""
     drawn = []
 
     def draw(file):

@@ -16,7 +16,7 @@ OPTIONS = {"batch_size": 16, "shuffle": False, "verbose": 0}
 def test_the_head_trains_first_and_then_everything():
     model, record = network(), Record()
     optimizer, config = model.optimizer, model.optimizer.get_config()
-    phases = fine_tune(model, data(), 2, 3, 1e-2, callbacks=[record], **OPTIONS)
+    phases = fine_tune(model, *data(), 2, 3, 1e-2, callbacks=[record], **OPTIONS)
     assert len(phases.head.history["loss"]) == 2
     assert len(phases.whole.history["loss"]) == 3
     assert record.changes == [{*parts(model)}] * 3  # of the second phase, a run of its own
@@ -25,14 +25,14 @@ def test_the_head_trains_first_and_then_everything():
     assert int(optimizer.iterations) == 5 * 6
 
     only = Record()
-    fine_tune(model, data(), 2, 0, 1e-2, callbacks=[only], **OPTIONS)
+    fine_tune(model, *data(), 2, 0, 1e-2, callbacks=[only], **OPTIONS)
     assert only.changes == [{"head"}] * 2
 
 
 def test_the_rates_are_those_of_fastai():
     """Peaks of base_lr and base_lr / 2, a start of 1/25 and 1/5 of it, the top at .99 and .3."""
     model, logger = network(), keras_lr.LRLogger()
-    phases = fine_tune(model, data(), 5, 10, 1e-2, callbacks=[logger], **OPTIONS)
+    phases = fine_tune(model, *data(), 5, 10, 1e-2, callbacks=[logger], **OPTIONS)
     rates = np.array(logger.history["learning_rate"])  # 60 updates of the second phase
     np.testing.assert_allclose(rates[0], 5e-3 / 5, rtol=1e-5)
     assert abs(int(rates.argmax()) - 0.3 * 60) <= 1
@@ -45,7 +45,7 @@ def test_the_rates_are_those_of_fastai():
 
 def test_the_whole_equals_the_phases_written_out():
     ours, twin = (network(keras.optimizers.SGD(0.3)) for _ in range(2))
-    fine_tune(ours, data(), 1, 2, 0.1, lr_mult=16.0, **OPTIONS)
+    fine_tune(ours, *data(), 1, 2, 0.1, lr_mult=16.0, **OPTIONS)
 
     x, y = data()
     for name in ("block1", "block2", "norm2"):
@@ -68,7 +68,7 @@ def test_the_whole_equals_the_phases_written_out():
 def test_the_head_can_be_named_and_multipliers_of_the_optimizer_come_back():
     model = network(LayerwiseLR(keras.optimizers.Adam(0.01), {"head": 0.5}))
     record = Record()
-    fine_tune(model, data(), 1, 0, head=["norm2", "head"], callbacks=[record], **OPTIONS)
+    fine_tune(model, *data(), 1, 0, head=["norm2", "head"], callbacks=[record], **OPTIONS)
     assert record.changes == [{"norm2", "norm2 statistics", "head"}]
     assert model.optimizer.multipliers == {"head": 0.5}
     model.fit(*data(), callbacks=[record], **OPTIONS)
@@ -84,9 +84,11 @@ def test_data_sets_weights_and_validation_go_to_fit():
             x, y = data()
             return x[:16], y[:16]
 
-    phases = fine_tune(network(), Batches(), 1, 1, validation_data=data(), verbose=0)
+    phases = fine_tune(
+        network(), Batches(), head_epochs=1, epochs=1, validation_data=data(), verbose=0
+    )
     assert "val_loss" in phases.whole.history
-    weighted = fine_tune(network(), (*data(), np.zeros(96)), 1, 1, **OPTIONS)
+    weighted = fine_tune(network(), *data(), 1, 1, sample_weight=np.zeros(96), **OPTIONS)
     assert weighted.head.history["loss"] == [0.0]
 
 
@@ -98,7 +100,7 @@ def test_an_error_on_the_way_leaves_the_optimizer_in_place():
     model = network()
     optimizer = model.optimizer
     with pytest.raises(ZeroDivisionError):
-        fine_tune(model, data(), 1, 1, callbacks=[Fails()], **OPTIONS)
+        fine_tune(model, *data(), 1, 1, callbacks=[Fails()], **OPTIONS)
     assert model.optimizer is optimizer
     record = Record()
     model.fit(*data(), callbacks=[keras_lr.LRLogger(), record], **OPTIONS)
@@ -114,12 +116,37 @@ def test_an_error_on_the_way_leaves_the_optimizer_in_place():
         ({"lr_mult": 0.5}, ValueError, "lr_mult"),
         ({"head": ".*"}, ValueError, "a body besides the head"),
         ({"head": "nobody"}, ValueError, "No trainable variable matches 'nobody'"),
-        ({"initial_epoch": 3}, TypeError, "sets initial_epoch of fit itself"),
+        ({"initial_epoch": 3}, TypeError, "does not take initial_epoch"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_trained(options, error, message):
     model = network()
     before = values(model.variables)
     with pytest.raises(error, match=message):
-        fine_tune(model, data(), **options)
+        fine_tune(model, *data(), **options)
     assert same(values(model.variables), before)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("given", [data(), (*data(), np.zeros(96))])
+def test_a_tuple_of_inputs_and_targets_is_refused_with_the_way_out(given):
+    """`fit` would train on the targets as a second input of the model."""
+    model = network()
+    before = values(model.variables)
+    with pytest.raises(TypeError, match=rf"tuple of {len(given)}\. .*fine_tune\(model, x, y\)"):
+        fine_tune(model, given, head_epochs=1, epochs=1, **OPTIONS)
+    assert same(values(model.variables), before)
+
+
+@pytest.mark.once
+def test_inputs_of_several_in_a_list_need_no_targets():
+    left, right = keras.Input((4,)), keras.Input((4,))
+    inner = keras.layers.Dense(4, name="body")
+    out = keras.layers.Dense(1, name="head")(keras.layers.Add()([inner(left), right]))
+    model = keras.Model([left, right], out)
+    model.compile("sgd")
+    model.compute_loss = lambda x, y, y_pred, *_, **__: keras.ops.mean(y_pred**2)
+    phases = fine_tune(
+        model, [np.ones((32, 4)), np.ones((32, 4))], epochs=1, callbacks=None, verbose=0
+    )
+    assert phases.whole.history["loss"][0] < phases.head.history["loss"][0]

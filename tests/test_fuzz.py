@@ -1,26 +1,22 @@
-"""A slice of `benchmarks/faults/fuzz.py`, and each file that went wrong there once.
+"""A part of `benchmarks/faults/fuzz.py`, and each file that once went wrong there.
 
-`test_cli_fuzz.py` does the same for models and their data by way of the command.
+`test_cli_fuzz.py` does the same for models and their data through the command.
 """
 
 import json
 import random
 import sqlite3
-import sys
-from pathlib import Path
 
+import fuzz
 import keras
 import numpy as np
 import pytest
+import readers
+from mutations import INSIDE, damaged
 
 import keras_lr
 from keras_lr.range_test.suggestion import Confirmation
 from keras_lr_cli import startup
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "faults"))
-import fuzz
-import readers
-from mutations import INSIDE, damaged
 
 pytestmark = pytest.mark.once
 
@@ -153,7 +149,7 @@ def test_lr_logger_drops_the_row_that_a_killed_run_was_writing(tmp_path, torn):
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
-    """A search that has ended, as its SQLite file."""
+    """The SQLite file of a finished search."""
     return READERS["search, SQLite"].make(tmp_path_factory.mktemp("search")).read_bytes()
 
 

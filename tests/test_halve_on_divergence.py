@@ -306,8 +306,8 @@ def test_a_model_without_weights_is_refused():
 @pytest.mark.parametrize(
     ("error", "arguments", "message"),
     [
-        (ValueError, {"factor": 1.0}, "factor must be a finite number above 0 and below 1"),
-        (ValueError, {"threshold": 1.0}, "threshold must be a finite number above 1; got 1.0"),
+        (ValueError, {"factor": 1.0}, r"factor must be in \(0, 1\); got 1.0"),
+        (ValueError, {"threshold": 1.0}, "threshold must be above 1; got 1.0"),
         (ValueError, {"max_halvings": 0}, "max_halvings must be an integer of at least 1; got 0"),
         (ValueError, {"check_every": 0}, "check_every must be an integer of at least 1; got 0"),
         (TypeError, {"check_every": "epoch"}, "check_every must be an integer of at least 1"),

@@ -1,4 +1,4 @@
-"""Ctrl-C waits for the end of a block, or goes through when it comes once more."""
+"""Ctrl-C is delayed until the end of a block, or delivered at once if pressed again."""
 
 import signal
 

@@ -278,7 +278,7 @@ def test_bad_keys_are_known_when_training_begins():
 @pytest.mark.parametrize(
     ("optimizer", "multipliers", "error", "message"),
     [
-        ("adam", {}, TypeError, "an optimizer of Keras; got 'adam'"),
+        ("adam", {}, TypeError, "needs a Keras optimizer; got 'adam'"),
         (optimizers.SGD(), {"a": -0.5}, ValueError, "at least 0; got -0.5"),
         (optimizers.SGD(), {"a": float("nan")}, ValueError, "finite"),
         (optimizers.SGD(), {"a": float("inf")}, ValueError, "finite"),
@@ -294,12 +294,18 @@ def test_bad_keys_are_known_when_training_begins():
             "LossScaleOptimizer around LayerwiseLR",
         ),
         (keras_lr.optimizers.Prodigy(), {}, ValueError, "got Prodigy, which estimates one rate"),
-        (LayerwiseLR(optimizers.SGD()), {}, ValueError, "around another LayerwiseLR"),
+        (LayerwiseLR(optimizers.SGD()), {}, ValueError, "cannot wrap another LayerwiseLR"),
     ],
 )
 def test_bad_arguments_are_refused(optimizer, multipliers, error, message):
     with pytest.raises(error, match=message):
         LayerwiseLR(optimizer, multipliers)
+
+
+@pytest.mark.once
+def test_keys_of_numpy_are_plain_text():
+    optimizer = LayerwiseLR(optimizers.SGD(), {np.str_("a"): 0.5})
+    assert [type(key) for key in optimizer.multipliers] == [str]
 
 
 # Saving

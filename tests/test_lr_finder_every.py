@@ -10,7 +10,7 @@ from test_steering import STEPS, groups, network, rows
 from test_steering import fit as fit_line
 
 import keras_lr
-from keras_lr._keras.snapshot import optimizers_of
+from keras_lr._keras.object_graph import optimizers_of
 
 BACKEND = keras.backend.backend()
 SUGGESTS = {"apply": True, "steps": 150, "start_lr": 1e-5, "end_lr": 10.0, "seed": 3}

@@ -1,4 +1,4 @@
-"""What gets installed: two import names, one command, and nothing called `cli`."""
+"""The installed package: two import names, one command, and nothing called `cli`."""
 
 import importlib.metadata
 import os
@@ -17,7 +17,7 @@ NAMES = ["keras_lr", "keras_lr_cli"]
 
 
 def python(*arguments, cwd, path=None):
-    """Run a fresh Python outside the checkout, which sees only what is installed."""
+    """Run a new Python outside the checkout, which sees only installed packages."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if path is not None:
         clean["PYTHONPATH"] = str(path)
@@ -27,7 +27,7 @@ def python(*arguments, cwd, path=None):
 
 
 def folders_with_code():
-    """The packages of the checkout, under the names that they are installed as."""
+    """The packages of the checkout, by their installed names."""
     names = []
     for folder, name in (("keras_lr", "keras_lr"), ("cli", "keras_lr_cli")):
         for file in (ROOT / folder).rglob("__init__.py"):
@@ -37,7 +37,7 @@ def folders_with_code():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel of the checkout, built from a copy so that no build folder is left in it."""
+    """A wheel of the checkout, built from a copy, which leaves no build folder."""
     from setuptools import build_meta  # noqa: F401  a clear failure if it is missing
 
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
@@ -75,7 +75,7 @@ def test_the_console_script_starts_the_command_line():
     assert script.value == "keras_lr_cli:main"
 
 
-def test_the_wheel_holds_every_module_and_the_marker_for_type_checkers(wheel):
+def test_the_wheel_contains_every_module_and_the_marker_for_type_checkers(wheel):
     files = set(zipfile.ZipFile(wheel).namelist())
     packages = sorted(
         {name.rsplit("/", 1)[0].replace("/", ".") for name in files if "__init__" in name}
@@ -101,7 +101,7 @@ def test_the_unpacked_wheel_works_without_the_checkout(wheel, tmp_path):
     assert "find" in shown.stdout
 
 
-def test_the_wheel_names_what_the_command_needs_and_pins_nothing(wheel):
+def test_the_wheel_requires_what_the_command_needs_without_pins(wheel):
     with zipfile.ZipFile(wheel) as files:
         (name,) = [name for name in files.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = files.read(name).decode()
@@ -113,7 +113,7 @@ def test_the_wheel_names_what_the_command_needs_and_pins_nothing(wheel):
     assert "Requires-Python: >=3.10" in metadata
 
 
-def test_the_lowest_versions_that_the_package_names_are_those_that_the_suite_runs_on(wheel):
+def test_the_lowest_versions_of_the_package_are_those_of_the_suite(wheel):
     with zipfile.ZipFile(wheel) as files:
         (name,) = [name for name in files.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = files.read(name).decode()

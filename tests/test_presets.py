@@ -10,7 +10,7 @@ from keras import layers
 
 import keras_lr
 from keras_lr import boost_head, discriminative, layer_decay
-from keras_lr.optimizers import LayerwiseLR, blocks, presets
+from keras_lr.optimizers import LayerwiseLR, model_parts, presets
 
 
 def dense(name, units=3, **options):
@@ -213,7 +213,7 @@ def test_boost_head_is_for_the_last_layer_alone(name, loaded, tmp_path):
 @loaded
 def test_boost_head_finds_any_layer_object(name, loaded, tmp_path):
     model, order = given(name, loaded, tmp_path)
-    for part in blocks.parts_of(model):
+    for part in model_parts.parts_of(model):
         if not part.trained or isinstance(part.layer, keras.Model):
             continue
         rest = [v for v in model.trainable_variables if all(v is not each for each in part.trained)]
@@ -285,7 +285,7 @@ def test_a_group_can_be_a_nested_model():
 @pytest.mark.parametrize(
     ("groups", "error", "words"),
     [
-        ([["dense"], ["dense_1"]], ValueError, "every layer that trains; got none for"),
+        ([["dense"], ["dense_1"]], ValueError, "every trainable layer; got none for"),
         ([["dense.*"], ["dense_1", "norm"]], ValueError, "one multiplier; got two keys for"),
         (["dense", "dense"], ValueError, "one multiplier; got two for 'dense'"),
         (["dense", "nonsense"], ValueError, "No trainable variable matches 'nonsense'"),
@@ -323,8 +323,8 @@ def test_boost_head_takes_names_expressions_layers_and_lists():
 @pytest.mark.parametrize(
     ("chosen", "error", "words"),
     [
-        ("nonsense", ValueError, "No trainable variable matches 'nonsense'; the layers that"),
-        ([], ValueError, "layers must hold at least one layer; got []"),
+        ("nonsense", ValueError, "No trainable variable matches 'nonsense'; the trainable layers"),
+        ([], ValueError, "layers must contain at least one layer; got []"),
         (3, TypeError, "layers must be a layer"),
         (["dense", "dense.*"], ValueError, "got two keys for"),
         (lambda: dense("stranger"), TypeError, "layers must be a layer"),
@@ -334,6 +334,12 @@ def test_boost_head_takes_names_expressions_layers_and_lists():
 def test_layers_that_cannot_be_boosted_are_refused(chosen, error, words):
     with pytest.raises(error, match=re.escape(words)):
         boost_head(sequential(), chosen)
+
+
+@pytest.mark.once
+def test_names_of_numpy_are_plain_text():
+    names = np.array(["dense_10", "dense_2"])
+    assert repr(boost_head(sequential(), list(names))) == "{'dense_10': 10.0, 'dense_2': 10.0}"
 
 
 # Models and numbers
@@ -349,7 +355,7 @@ PRESETS = {
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_model_without_weights_says_how_to_get_them(name):
     unbuilt = keras.Sequential([layers.Dense(2)], name="unbuilt")
-    with pytest.raises(ValueError, match=f"^{name} must .* 'unbuilt', which is not built. Give"):
+    with pytest.raises(ValueError, match=f"^{name} needs .* 'unbuilt', which is not built. Add"):
         PRESETS[name](unbuilt)
     unbuilt.build((None, 3))
     assert list(PRESETS[name](unbuilt).values()) == [10.0 if name == "boost_head" else 1.0]
@@ -359,24 +365,24 @@ def test_a_model_without_weights_says_how_to_get_them(name):
 def test_a_model_that_does_not_train_is_refused(name):
     model = sequential()
     model.trainable = False
-    with pytest.raises(ValueError, match=f"^{name} must .* weights that train; .* trainable=True"):
+    with pytest.raises(ValueError, match=f"^{name} needs .* trainable weights; .* trainable=True"):
         PRESETS[name](model)
-    with pytest.raises(TypeError, match="must be a model of Keras; got 'model'"):
+    with pytest.raises(TypeError, match="must be a Keras model; got 'model'"):
         PRESETS[name]("model")
 
 
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda m: layer_decay(m, 0.0), ValueError, "decay must be a finite number above 0 and of"),
-        (lambda m: layer_decay(m, 1.5), ValueError, "at most 1; got 1.5."),
+        (lambda m: layer_decay(m, 0.0), ValueError, "decay must be in (0, 1]; got 0.0"),
+        (lambda m: layer_decay(m, 1.5), ValueError, "in (0, 1]; got 1.5."),
         (lambda m: layer_decay(m, float("nan")), ValueError, "got nan."),
         (lambda m: layer_decay(m, "0.5"), TypeError, "got '0.5'."),
         (lambda m: layer_decay(m, 1e-13), ValueError, "got 1e-39 for the first of 4 groups. Pass"),
-        (lambda m: discriminative(m, 0.0, 1.0), ValueError, "low must be a finite number above 0"),
+        (lambda m: discriminative(m, 0.0, 1.0), ValueError, "low must be above 0; got 0.0"),
         (lambda m: discriminative(m, 1e-3, 1e-5), ValueError, "low must not be above high; got"),
         (lambda m: discriminative(m, 1e-3, float("inf")), ValueError, "high must be a finite"),
-        (lambda m: boost_head(m, None, 0), ValueError, "factor must be a finite number above 0"),
+        (lambda m: boost_head(m, None, 0), ValueError, "factor must be above 0; got 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(call, error, words):
@@ -415,15 +421,15 @@ def test_a_layer_inside_and_outside_a_nested_model_counts_where_it_comes_first()
     body = keras.Model(start, dense("inner")(both(start)), name="body")
     inputs = keras.Input((3,))
     model = keras.Model(inputs, dense("out")(both(body(inputs))))
-    names = [part.layer.name for part in blocks.parts_of(model) if part.weights]
+    names = [part.layer.name for part in model_parts.parts_of(model) if part.weights]
     assert names == ["both", "inner", "out"]
-    assert len({id(part.layer) for part in blocks.parts_of(model)}) == 5  # and two inputs
-    assert len(blocks.parts_of(model)) == 5
+    assert len({id(part.layer) for part in model_parts.parts_of(model)}) == 5  # and two inputs
+    assert len(model_parts.parts_of(model)) == 5
     assert layer_decay(model, 0.5) == {"both": 0.25, "inner": 0.5, "out": 1.0}
 
 
 def test_parts_are_all_layers_with_their_places():
-    parts = blocks.parts_of(nested())
+    parts = model_parts.parts_of(nested())
     paths = ["/".join(part.path) for part in parts if part.weights]
     assert paths == [
         "each/frame/dense_2", "body/dense", "body/deep/dense", "body/deep/dense_1",

@@ -1,4 +1,4 @@
-"""A preview tells what a run will be trained with: the same rates, refusals and warnings."""
+"""A preview equals training: the same rates, errors and warnings."""
 
 import doctest
 import importlib
@@ -44,7 +44,7 @@ def rising_momentum(step):
     return 0.8 + 0.01 * keras.ops.cast(step, "float32")
 
 
-# Optimizer's rate, its momentum, callbacks, and further arguments of preview and optimizer alike.
+# Rate and momentum of the optimizer, callbacks, and other arguments of preview and optimizer
 STACKS = {
     "number": lambda: (0.1, 0.0, [], {}),
     "one cycle": lambda: (0.1, 0.9, [keras_lr.OneCycle(0.4)], {}),
@@ -141,7 +141,7 @@ def test_one_cycle_has_two_half_cosines_and_the_momentum_mirrors_them():
 @pytest.mark.parametrize(
     "module", ["keras_lr.schedule_preview.simulate", "keras_lr.plotting.schedule_preview"]
 )
-def test_examples_in_the_documentation_are_true(module):
+def test_examples_in_docstrings_run(module):
     failed, count = doctest.testmod(importlib.import_module(module))
     assert not failed and count
 
@@ -156,7 +156,7 @@ def test_a_schedule_in_the_list_is_the_optimizers_own():
 
 
 @once
-def test_a_number_is_the_one_that_float32_holds():
+def test_numbers_are_rounded_to_float32():
     shown = preview(0.1, 1, momentum=0.9)
     assert (shown.learning_rates[0], shown.momenta[0]) == (np.float32(0.1), np.float32(0.9))
 
@@ -170,7 +170,7 @@ def test_a_variable_of_an_optimizer_is_a_rate():
 
 
 @once
-def test_a_callback_brings_its_schedule_in_the_place_of_the_optimizers_rate():
+def test_the_schedule_of_a_callback_overrides_the_optimizers_rate():
     shown = preview(keras_lr.ScheduleLR(0.5), 2, learning_rate=0.1)
     assert shown.learning_rates.tolist() == [0.5, 0.5]
 
@@ -193,7 +193,7 @@ CONFLICTS = {
 
 @once
 @pytest.mark.parametrize("name", CONFLICTS)
-def test_preview_refuses_what_fit_refuses_in_the_same_words(name):
+def test_preview_raises_the_errors_of_fit(name):
     own = warm_cosine() if "optimizer" in name else 0.1
     with pytest.raises((ValueError, TypeError)) as of_fit:
         fitted(CONFLICTS[name](), own, momentum=0.9)
@@ -207,7 +207,7 @@ def test_preview_refuses_what_fit_refuses_in_the_same_words(name):
 @pytest.mark.parametrize(
     "make", [lambda: keras_lr.OneCycle(0.1, total_steps=5), lambda: keras_lr.WarmUp(steps=50)]
 )
-def test_preview_warns_where_fit_warns_in_the_same_words(make):
+def test_preview_gives_the_warnings_of_fit(make):
     said = []
     for run in (
         lambda: fitted([make()], momentum=0.9),
@@ -223,10 +223,10 @@ def test_preview_warns_where_fit_warns_in_the_same_words(make):
 
 @once
 @pytest.mark.parametrize("callback", [keras_lr.WarmUp(steps=2), keras_lr.LRLogger()])
-def test_a_stack_without_a_rate_asks_for_one(callback):
+def test_callbacks_without_a_rate_are_refused(callback):
     name = type(callback).__name__
     with pytest.raises(
-        ValueError, match=f"brings a rate of its own; got {name}. Pass learning_rate"
+        ValueError, match=f"include a rate or a schedule; got {name}. Pass learning_rate"
     ):
         preview([callback], 3)
 
@@ -238,23 +238,23 @@ def test_a_stack_without_a_rate_asks_for_one(callback):
         ("one-cycle", {}, r"policy must be a rate, a schedule, a callback.*got 'one-cycle'"),
         (True, {}, r"policy must be a rate, .*got True"),
         ([0.1, None], {}, r"policy must be a rate, .*got None"),
-        (-0.1, {}, r"policy must be a finite number of at least 0; got -0.1"),
-        (0.1, {"learning_rate": "fast"}, r"got 2 of them|learning_rate must be"),
+        (-0.1, {}, r"policy must be at least 0; got -0.1"),
+        (0.1, {"learning_rate": "fast"}, r"got 2\.|learning_rate must be"),
         ([], {"learning_rate": "fast"}, r"learning_rate must be a number or a Learn.*'fast'"),
-        ([0.1, 0.2], {}, r"one rate or schedule of its own; got 2 of them"),
-        (0.1, {"learning_rate": 0.2}, r"one rate or schedule of its own; got 2 of them"),
+        ([0.1, 0.2], {}, r"only one rate or schedule; got 2\."),
+        (0.1, {"learning_rate": 0.2}, r"only one rate or schedule; got 2\."),
         ([], {}, r"got an empty list"),
         (0.1, {"steps": 0}, r"steps must be an integer of at least 1; got 0"),
         (0.1, {"steps": 2.5}, r"steps must be an integer of at least 1; got 2.5"),
         (0.1, {"steps": 2**24 + 1}, r"steps must be at most 16777216, .*got 16777217"),
         (0.1, {"epochs": 0}, r"epochs must be an integer of at least 1; got 0"),
-        (0.1, {"momentum": 1.0}, r"momentum must be .*below 1; got 1.0"),
+        (0.1, {"momentum": 1.0}, r"momentum must be in \[0, 1\); got 1.0"),
         (keras_lr.OneCycle(0.1), {"momentum": 0.0}, r"OneCycle cannot cycle a momentum that is 0"),
-        (keras_lr.LRFinder(), {}, r"LRFinder ends its fit before anything is trained"),
+        (keras_lr.LRFinder(), {}, r"LRFinder stops fit before the model is trained"),
         (
             keras.callbacks.LambdaCallback(),
             {"learning_rate": 0.1},
-            r"callback of your own .*got LambdaCallback\. Leave it out",
+            r"a custom callback; got LambdaCallback\. Leave it out",
         ),
         (
             keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),
@@ -278,7 +278,7 @@ def test_a_stack_without_a_rate_asks_for_one(callback):
         ),
     ],
 )
-def test_wrong_input_is_refused_in_a_sentence(policy, options, message):
+def test_wrong_input_is_refused(policy, options, message):
     options = {"steps": 10, **options}
     with pytest.raises((ValueError, TypeError), match=message):
         preview(policy, options.pop("steps"), **options)
@@ -296,19 +296,19 @@ def test_preview_leaves_the_callbacks_as_they_were(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# Schedules that are not ours: the formula of each, in float64.
+# Schedules of Keras and of users, compared with their formulas in float64
 STEPS = np.arange(200)
 
 
 class Own(decays.LearningRateSchedule):
-    """Counts how often it is asked, and for what."""
+    """Records the shape of the steps of each call."""
 
     def __init__(self, rate):
         self.rate = rate
-        self.asked = []
+        self.calls = []
 
     def __call__(self, step):
-        self.asked.append(tuple(step.shape))
+        self.calls.append(tuple(step.shape))
         return self.rate(step)
 
 
@@ -332,33 +332,33 @@ def warmed_cosine(warm_up, decay):
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, np.ndarray) else "",
 )
-def test_schedules_of_keras_have_their_values_in_a_long_run(schedule, expected):
+def test_schedules_of_keras_follow_their_formulas_in_a_long_run(schedule, expected):
     shown = preview(schedule, 200).learning_rates
     np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-8)
 
 
-def test_a_schedule_that_takes_arrays_is_asked_at_once():
+def test_a_schedule_that_accepts_arrays_is_called_once_for_all_steps():
     schedule = Own(lambda step: 0.1 / (1.0 + keras.ops.cast(step, "float32")))
     shown = preview(schedule, 5000).learning_rates
     np.testing.assert_allclose(shown, 0.1 / (1 + np.arange(5000)), rtol=1e-6)
-    assert schedule.asked.count((5000,)) == 1
-    assert len(schedule.asked) < 20
+    assert schedule.calls.count((5000,)) == 1
+    assert len(schedule.calls) < 20
 
 
-def test_a_schedule_that_takes_one_step_is_asked_for_each():
+def test_a_schedule_that_accepts_single_steps_is_called_for_each():
     schedule = Own(lambda step: 0.1 if int(step) < 70 else 0.01)
     shown = preview(schedule, 200).learning_rates
     np.testing.assert_allclose(shown, np.where(STEPS < 70, 0.1, 0.01), rtol=1e-6)
 
 
-def test_a_schedule_that_mistakes_an_array_is_not_believed():
+def test_a_schedule_that_is_wrong_for_arrays_is_called_for_each_step():
     schedule = Own(lambda step: 0.1 + 0.001 * keras.ops.cast(keras.ops.max(step) - step, "float32"))
     shown = preview(schedule, 200).learning_rates
     np.testing.assert_allclose(shown, np.full(200, 0.1), rtol=1e-6)
 
 
 @once
-def test_a_momentum_that_takes_one_step_is_asked_for_each():
+def test_a_momentum_that_accepts_single_steps_is_called_for_each():
     shown = preview(keras_lr.ScheduleLR(0.1, momentum=lambda step: 0.9 if step < 60 else 0.5), 100)
     np.testing.assert_allclose(shown.momenta, [0.9] * 60 + [0.5] * 40)
     assert [point.step for point in shown.key_points()] == [0, 60, 99]
@@ -388,7 +388,7 @@ def points(policy, steps, **options):
             [(0, "start"), (299, "highest"), (598, "next phase"), (999, "lowest, end")],
         ),
         (
-            schedules.WarmupStableDecaySchedule(0.1, 1000, 100, 200),
+            schedules.WarmUpStableDecaySchedule(0.1, 1000, 100, 200),
             1000,
             [
                 (0, "start, lowest"),
@@ -462,7 +462,7 @@ def test_the_top_between_a_quick_climb_and_a_slow_fall_is_where_the_climb_ends()
 
 
 @once
-def test_rounding_makes_no_turns():
+def test_rounding_errors_are_not_turns():
     step = np.arange(10**5)
     fall = np.float32(0.1) * (1 + np.cos(np.pi * step.astype("float32") / 1e5).astype("float32"))
     wobbling = fall.astype(float) * (1 + 1e-7 * (-1.0) ** step)
@@ -473,24 +473,24 @@ def test_rounding_makes_no_turns():
 
 
 @once
-def test_countless_swings_are_no_phases():
+def test_very_frequent_oscillations_are_not_phases():
     assert turns(np.arange(1000) % 2.0) == []
     assert len(points(keras_lr.CyclicLR(0.01, 0.1, 2), 1000)) == 3
 
 
 @once
-def test_flat_stretches_are_told_from_slow_ones():
+def test_short_flat_stretches_are_not_phases():
     flat = np.concatenate([np.linspace(0, 1, 500), np.ones(20), np.linspace(1, 0, 500)])
     assert turns(flat) == [499, 520]
     short = np.concatenate([np.linspace(0, 1, 500), np.ones(3), np.linspace(1, 0, 500)])
     assert len(turns(short)) == 1
 
 
-# A preview of one's own, and what becomes of it
+# `Preview` from recorded values; CSV and dict
 
 
 @once
-def test_recorded_rates_can_be_shown_too():
+def test_recorded_rates_can_be_shown():
     shown = Preview([0.1, 0.2, 0.1], [0.9, 0.8, 0.9])
     assert [point.step for point in shown.key_points()] == [0, 1, 2]
     assert repr(shown) == "<Preview of 3 steps, learning rate 0.1 to 0.2>"
@@ -507,7 +507,7 @@ def test_recorded_rates_can_be_shown_too():
         ([0.1], [-0.5], r"A momentum must be finite and at least 0; got -0.5 at step 0"),
     ],
 )
-def test_rates_that_are_none_are_refused(rates, momenta, message):
+def test_wrong_rates_are_refused(rates, momenta, message):
     with pytest.raises(ValueError, match=message):
         Preview(rates, momenta)
 
@@ -548,7 +548,7 @@ def bars(lines):
 
 
 @once
-def test_each_eighth_has_a_bar_of_its_own():
+def test_bars_have_a_resolution_of_an_eighth():
     lines = sparkline(np.arange(1.0, 9.0), (9 + 8, 1), base=0.0)
     assert bars(lines) == ["▁▂▃▄▅▆▇█"]
     two = sparkline(np.arange(1.0, 9.0), (9 + 8, 2), base=0.0)
@@ -557,12 +557,12 @@ def test_each_eighth_has_a_bar_of_its_own():
 
 
 @once
-def test_nothing_has_no_bar_and_next_to_nothing_has_one():
+def test_zero_has_no_bar_and_a_tiny_value_has_one():
     assert bars(sparkline(np.array([0.0, 1e-6, 1.0]), (9 + 3, 1), base=0.0)) == [" ▁█"]
 
 
 @once
-def test_bars_share_a_column_where_steps_are_many_and_fill_the_line_where_they_are_few():
+def test_many_steps_share_columns_and_few_steps_fill_the_line():
     assert bars(sparkline(np.array([0.0, 4.0, 8.0, 0.0]), (9 + 2, 1), base=0.0)) == ["▄█"]
     assert bars(sparkline(np.array([4.0, 8.0]), (9 + 5, 1), base=0.0)) == ["▄▄▄██"]
 
@@ -609,7 +609,7 @@ def test_a_long_table_is_cut_in_the_middle():
 
 
 @once
-def test_only_rising_ramps_are_logarithmic_by_themselves():
+def test_only_rising_ramps_are_logarithmic_by_default():
     ramp = preview(schedules.ExponentialRampSchedule(1e-7, 10.0, 50), 50)
     assert "(log scale)" in str(ramp)
     assert "(log scale)" not in ramp.to_text(log=False)
@@ -663,6 +663,30 @@ def test_plot_of_a_long_run_keeps_every_extreme_and_few_points():
     assert len(line.get_xdata()) < 5000
     assert {0, 99_999} | spikes <= set(line.get_xdata())
     np.testing.assert_array_equal(line.get_ydata(), rates[line.get_xdata()])
+
+
+@once
+def test_saving_returns_the_path(tmp_path):
+    shown = preview(0.1, 4)
+    assert shown.to_csv(str(tmp_path / "rates.csv")) == tmp_path / "rates.csv"
+    assert save_preview_plot(shown, str(tmp_path / "rates.png")) == tmp_path / "rates.png"
+
+
+@once
+@pytest.mark.parametrize("name", ["log", "unicode"])
+def test_flags_of_text_and_plot_are_checked_by_value(name):
+    shown = preview(0.1, 4)
+    with pytest.raises(TypeError, match=f"{name} must be True or False; got 'no'"):
+        shown.to_text(**{name: "no"})
+    with pytest.raises(TypeError, match="log must be True or False; got 'no'"):
+        shown.plot(log="no")
+
+
+@once
+def test_the_package_and_the_function_live_side_by_side():
+    package = importlib.import_module("keras_lr.schedule_preview")
+    assert (package.preview, package.Preview) == (keras_lr.preview, keras_lr.Preview)
+    assert keras_lr.schedule_preview is package
 
 
 @once

@@ -527,7 +527,7 @@ def test_a_suggestion_that_is_less_sure_warns():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"start_lr": 0.0}, r"start_lr must be a finite number above 0; got 0.0\."),
+        ({"start_lr": 0.0}, r"start_lr must be above 0; got 0.0\."),
         ({"end_lr": float("nan")}, r"end_lr must be a finite number above 0; got nan\."),
         ({"end_lr": "high"}, r"end_lr must be a finite number above 0; got 'high'\."),
         ({"start_lr": 0.3, "end_lr": 0.2}, r"start_lr=0.3 and end_lr=0.2\."),

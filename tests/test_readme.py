@@ -1,4 +1,4 @@
-"""The README's Python runs on each backend; its keras-lr commands run, once, as written."""
+"""The Python code of the README runs on each backend; its commands run once, as written."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A folder with digits.keras and digits.npz, made as `make demo` makes them, and a log."""
+    """A folder with digits.keras and digits.npz, as from `make demo`, and a log."""
     folder = tmp_path_factory.mktemp("demo")
     script = ROOT / "examples" / "digits_model.py"
     subprocess.run([sys.executable, str(script), "digits.keras"], cwd=folder, check=True)
@@ -46,7 +46,7 @@ def test_readme_python_runs_as_it_stands(demo, tmp_path, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 3
     names = {}
-    keras.utils.set_random_seed(0)  # what a range test of a trained model says is partly chance
+    keras.utils.set_random_seed(0)  # the result on a trained model depends on chance
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert (tmp_path / "range_test.json").stat().st_size > 1000

@@ -249,7 +249,7 @@ def test_verbose_prints_the_rates_and_the_reason(capsys):
         ({"every": "batch"}, "every must be 'epoch' or a number of batches; got 'batch'"),
         ({"monitor": "val_loss", "every": 5}, "known once an epoch"),
         ({"monitor": "loss", "every": 0}, "every must be an integer of at least 1; got 0"),
-        ({"min_lr": -1.0}, "min_lr must be a finite number of at least 0; got -1.0"),
+        ({"min_lr": -1.0}, "min_lr must be at least 0; got -1.0"),
         ({"max_lr": 1.0}, "max_lr bounds a growth, and there is none"),
         ({"min_lr": 0.5, "max_lr": 0.1, "growth_factor": 2.0}, "min_lr must not be above max_lr"),
     ],

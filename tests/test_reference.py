@@ -1,4 +1,4 @@
-"""The API reference that `make docs` makes: every public name is in it, with its arguments."""
+"""The API reference of `make docs`: it contains every public name with its arguments."""
 
 import html
 import importlib
@@ -20,7 +20,7 @@ MODULES = ["keras_lr", "keras_lr.optimizers", "keras_lr.plotting", "keras_lr.sch
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """From a module to its page, made with the Makefile's own command."""
+    """The page of each module, built with the command of the Makefile."""
     folder = tmp_path_factory.mktemp("reference")
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     (command,) = re.findall(r"python -m (pdoc .*)", makefile)
@@ -59,7 +59,7 @@ def test_reference_has_every_public_name_with_its_arguments(reference, module):
 
 
 def documented_names(docstring):
-    """The sections of a docstring: the title that pdoc gives it, and the names listed in it."""
+    """The sections of a docstring: the title that pdoc gives them, and the names listed in them."""
     titles = {"Args": "Arguments", "Raises": "Raises", "Attributes": "Attributes"}
     for title, body in re.findall(r"^(\w+):\n((?:    .*\n?|\n)+)", docstring, re.M):
         if title in titles:

@@ -409,7 +409,7 @@ def test_an_iterator_that_a_model_holds_is_named_before_the_run():
 
 
 def test_a_large_array_is_not_copied_and_named(monkeypatch):
-    monkeypatch.setattr(keras_lr._keras.snapshot, "_LARGEST", 100)
+    monkeypatch.setattr(keras_lr._keras.tensors, "_LARGEST", 100)
 
     class Holds(keras.Model):
         def compile(self, *arguments, **options):

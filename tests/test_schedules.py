@@ -1,4 +1,4 @@
-"""What the schedules promise beyond their curves: steps, errors, saving, training."""
+"""Schedules apart from the values of their curves: steps, errors, saving, training."""
 
 import doctest
 import importlib
@@ -29,7 +29,7 @@ from keras_lr.schedules import (
     SlantedTriangularSchedule,
     StepDecaySchedule,
     WarmUpSchedule,
-    WarmupStableDecaySchedule,
+    WarmUpStableDecaySchedule,
     scale_lr,
 )
 from keras_lr.schedules.base import as_schedule, evaluate
@@ -91,12 +91,12 @@ def test_one_cycle_of_few_steps_climbs_before_it_falls(pct_start):
         close(evaluate(OneCycleSchedule(0.1, steps, pct_start), range(steps)), rates)
 
 
-def test_one_cycle_takes_one_step_for_a_climb_by_which_torch_divides():
+def test_one_cycle_climbs_in_one_step_where_torch_divides_by_zero():
     rates = evaluate(OneCycleSchedule(0.1, 10, pct_start=0.1, anneal="linear"), range(3))
     close(rates, [0.1 / 25, 0.1, 4e-7 + (0.1 - 4e-7) * 7 / 8])
 
 
-def test_one_cycle_in_three_phases_of_few_steps_comes_back():
+def test_one_cycle_in_three_phases_of_few_steps_returns_to_the_first_rate():
     for steps, rates in ((1, [0.1]), (2, [0.004, 0.1]), (3, [0.004, 0.1, 0.004])):
         schedule = OneCycleSchedule(0.1, steps, three_phase=True)
         close(evaluate(schedule, range(steps)), rates)
@@ -104,7 +104,7 @@ def test_one_cycle_in_three_phases_of_few_steps_comes_back():
 
 @pytest.mark.parametrize("three_phase", [False, True])
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_momentum_of_few_steps_goes_against_the_rate(steps, three_phase):
+def test_momentum_of_few_steps_mirrors_the_rate(steps, three_phase):
     schedule = OneCycleSchedule(0.1, steps, three_phase=three_phase)
     momenta = evaluate(schedule.momentum(0.85, 0.95), range(steps))
     close(momenta, {1: [0.85], 2: [0.95, 0.85], 3: [0.95, 0.85, 0.95]}[steps])
@@ -128,8 +128,8 @@ def test_after_its_end_a_schedule_keeps_its_last_rate():
         (OneCycleSchedule(0.1, 9), 0.1 / 25 / 1e4),
         (OneCycleSchedule(0.1, 9, three_phase=True), 0.1 / 25 / 1e4),
         (SlantedTriangularSchedule(0.8, 9, ratio=8), 0.1),
-        (FlatCosineSchedule(0.1, 9, div_final=100), 1e-3),
-        (WarmupStableDecaySchedule(0.1, 9, min_lr=0.02), 0.02),
+        (FlatCosineSchedule(0.1, 9, final_div_factor=100), 1e-3),
+        (WarmUpStableDecaySchedule(0.1, 9, min_lr=0.02), 0.02),
         (ExponentialRampSchedule(0.1, 10.0, 9), 10.0),
     ):
         close(evaluate(schedule, [9, 10, 10**6]), [last] * 3)
@@ -152,13 +152,13 @@ def test_longer_cycles_begin_exactly_where_the_sum_of_the_shorter_ones_ends():
     close(evaluate(schedule, starts + 2 ** (1 + np.arange(22))), 0.8 * 0.5 ** np.arange(22))
 
 
-def test_a_cycle_takes_steps_that_are_not_whole():
+def test_a_cycle_accepts_fractional_steps():
     close(evaluate(CyclicSchedule(0.1, 0.9, 2), [0.5, 2.5, 5.5]), [0.3, 0.7, 0.7])
     tripled = CyclicSchedule(0.1, 0.9, 2, cycle_mult=1.25)
     close(evaluate(tripled, [0.5, 3.5, 4 + 1.25, 9 + 1.5625]), [0.3, 0.3, 0.5, 0.5])
 
 
-def test_a_rule_for_the_height_gets_the_number_of_the_cycle():
+def test_scale_fn_receives_the_number_of_the_cycle():
     schedule = CyclicSchedule(0.1, 0.9, 1, scale_fn=lambda cycle: cycle)
     close(evaluate(schedule, [1, 3, 5, 7]), [0.9, 1.7, 2.5, 3.3])
 
@@ -176,21 +176,21 @@ def test_the_number_of_a_longer_cycle_is_right_from_its_first_step_to_its_last(m
     assert last.tolist() == number[1:].tolist()
 
 
-# Warm-up, sequences, runs that are made longer
+# Warm-up, sequences, longer runs
 
 
-def test_the_factor_of_a_warm_up_can_be_had_alone():
+def test_the_factor_of_a_warm_up_is_a_curve():
     close(evaluate(WarmUpFactor(4), range(6)), [0, 0.25, 0.5, 0.75, 1, 1])
     close(evaluate(WarmUpFactor(2, 0.25, "exponential"), range(4)), [0.25, 0.5, 1, 1])
     close(evaluate(WarmUpFactor(2, 0.25, "constant"), range(4)), [0.25, 0.25, 1, 1])
 
 
-def test_a_warm_up_multiplies_a_schedule_that_runs_on_beneath():
+def test_a_warm_up_multiplies_a_schedule_that_runs_meanwhile():
     schedule = WarmUpSchedule(theirs.ExponentialDecay(1.0, 1, 0.5), 4, start_factor=0.5)
     close(evaluate(schedule, range(6)), [0.5, 0.3125, 0.1875, 0.109375, 0.0625, 0.03125])
 
 
-def test_a_warm_up_takes_an_array_though_the_schedule_beneath_takes_one_step():
+def test_a_warm_up_accepts_arrays_for_a_schedule_that_accepts_single_steps():
     cosine = theirs.CosineDecay(0.01, 9, warmup_target=0.1, warmup_steps=5)
     rates = evaluate(WarmUpSchedule(cosine, 3), np.arange(12).reshape(3, 4))
     close(
@@ -205,15 +205,15 @@ def test_each_part_of_a_sequence_begins_at_its_own_step_0():
     close(rates, [0.5, 0.5, 0, 0.5, 1, 0.8, 0.6, 0.4, 0.2, 0, 0])
 
 
-def test_a_longer_stable_phase_leaves_the_rates_before_the_decay_as_they_were():
-    short, long = (WarmupStableDecaySchedule(0.1, total, 10, 20) for total in (100, 500))
+def test_a_longer_run_does_not_change_the_rates_before_the_decay():
+    short, long = (WarmUpStableDecaySchedule(0.1, total, 10, 20) for total in (100, 500))
     assert (evaluate(short, range(81)) == evaluate(long, range(81))).all()
     assert evaluate(short, 81) < evaluate(long, 81)
 
 
-def test_the_decay_of_warmup_stable_decay_is_a_tenth_of_the_run_by_default():
-    assert WarmupStableDecaySchedule(0.1, 250).decay_steps == 25
-    assert WarmupStableDecaySchedule(0.1, 3).decay_steps == 1
+def test_the_decay_of_warm_up_stable_decay_is_a_tenth_of_the_run_by_default():
+    assert WarmUpStableDecaySchedule(0.1, 250).decay_steps == 25
+    assert WarmUpStableDecaySchedule(0.1, 3).decay_steps == 1
 
 
 # Steps
@@ -279,7 +279,7 @@ def test_the_optimizer_within_a_wrapper_counts_updates():
     assert float(wrapped.learning_rate) == pytest.approx(0.3)
 
 
-def test_a_counter_that_is_no_optimizers_counts_as_it_is():
+def test_the_counter_of_no_optimizer_counts_updates():
     counter = keras.Variable(6, dtype="int32", trainable=False)
     assert float(LinearRampSchedule(0.1, 1.0, 10)(counter)) == pytest.approx(0.7)
 
@@ -297,7 +297,7 @@ def test_momentum_and_warm_up_factor_count_updates_too():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a loop of one's own in tf.function")
-def test_a_training_loop_of_ones_own_counts_updates():
+def test_a_custom_training_loop_counts_updates():
     import tensorflow as tf
 
     schedule = LinearRampSchedule(0.1, 1.0, 10)
@@ -347,13 +347,13 @@ def test_the_nearest_caller_that_fits_is_found():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_schedules_of_keras_with_integer_rates_are_made_right(schedule, steps, rates):
+def test_schedules_of_keras_with_integer_rates_are_converted_to_floats(schedule, steps, rates):
     np.testing.assert_allclose(evaluate(as_schedule(schedule), steps), rates, rtol=1e-5, atol=1e-7)
     doubled = SequentialSchedule([schedule], [])
     np.testing.assert_allclose(evaluate(doubled, steps), rates, rtol=1e-5, atol=1e-7)
 
 
-def test_schedules_that_are_right_are_left_alone():
+def test_schedules_with_float_rates_are_not_changed():
     class Mine(theirs.ExponentialDecay):
         pass
 
@@ -401,13 +401,13 @@ class Sawtooth(theirs.LearningRateSchedule):
     ],
     ids=["rule", "gamma", "nested", "own"],
 )
-def test_nested_schedules_and_rules_come_back(schedule):
+def test_nested_schedules_and_scale_fn_are_restored(schedule):
     again = theirs.deserialize(theirs.serialize(schedule))
     assert theirs.serialize(again) == theirs.serialize(schedule)
     assert (evaluate(again, range(12)) == evaluate(schedule, range(12))).all()
 
 
-def test_a_loaded_model_trains_on_where_the_schedule_was(tmp_path):
+def test_a_loaded_model_continues_at_the_step_of_the_schedule(tmp_path):
     schedule = WarmUpSchedule(theirs.CosineDecay(0.1, 20), 8)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.compile(keras.optimizers.SGD(schedule), "mse")
@@ -453,7 +453,7 @@ WRONG = [
         ConstantSchedule,
         (0.0,),
         ValueError,
-        "learning_rate must be a finite number above 0; got 0.0.",
+        "learning_rate must be above 0; got 0.0.",
     ),
     (ConstantSchedule, (True,), TypeError, "learning_rate must be .* above 0; got True."),
     (OneCycleSchedule, (float("nan"), 9), ValueError, "max_lr must .* above 0; got nan."),
@@ -473,7 +473,7 @@ WRONG = [
         OneCycleSchedule,
         (0.1, 9, 1.5),
         ValueError,
-        "pct_start .* of at least 0 and of at most 1; got 1.5.",
+        r"pct_start must be in \[0, 1\]; got 1.5.",
     ),
     (
         OneCycleSchedule,
@@ -491,7 +491,7 @@ WRONG = [
         TypeError,
         "three_phase must be True or False; got 1.",
     ),
-    (CyclicSchedule, (-0.1, 0.1, 9), ValueError, "base_lr must be .* of at least 0; got -0.1."),
+    (CyclicSchedule, (-0.1, 0.1, 9), ValueError, "base_lr must be at least 0; got -0.1."),
     (CyclicSchedule, (0.2, 0.1, 9), ValueError, "base_lr=0.2 and max_lr=0.1."),
     (CyclicSchedule, (0.1, 0.2, 0), ValueError, "step_size must be .* got 0."),
     (CyclicSchedule, (0.1, 0.2, 9, 0), ValueError, "step_size_down must be .* got 0."),
@@ -508,7 +508,7 @@ WRONG = [
         CyclicSchedule,
         (0.1, 0.2, 9, 9, "triangular2", 1, halved),
         ValueError,
-        "without a mode; got mode='triangular2'.",
+        "combined with a mode; got mode='triangular2'.",
     ),
     (
         CyclicSchedule,
@@ -518,7 +518,7 @@ WRONG = [
     ),
     (WarmUpSchedule, ("cosine", 9), TypeError, "schedule must be .* got 'cosine'."),
     (WarmUpSchedule, (OneCycleSchedule, 9), TypeError, "schedule must be .* LearningRateSchedule"),
-    (WarmUpSchedule, (0.0, 9), ValueError, "schedule must be .* above 0; got 0.0."),
+    (WarmUpSchedule, (0.0, 9), ValueError, "schedule must be above 0; got 0.0."),
     (WarmUpSchedule, (0.1, 0), ValueError, "warmup_steps must be .* got 0."),
     (WarmUpSchedule, (0.1, 9, 1.5), ValueError, "start_factor must be .* got 1.5."),
     (WarmUpSchedule, (0.1, 9, 0.0, "exponential"), ValueError, "start_factor must .* got 0.0."),
@@ -530,27 +530,27 @@ WRONG = [
         "mode must be 'linear', 'exponential' or 'constant'; got 'cosine'.",
     ),
     (
-        WarmupStableDecaySchedule,
+        WarmUpStableDecaySchedule,
         (0.1, 9, -1),
         ValueError,
         "warmup_steps must be .* at least 0; got -1.",
     ),
     (
-        WarmupStableDecaySchedule,
+        WarmUpStableDecaySchedule,
         (0.1, 9, 5, 6),
         ValueError,
-        "must fit into total_steps; got 5 . 6 of 9.",
+        "must be at most total_steps; got 5 . 6 and total_steps=9.",
     ),
-    (WarmupStableDecaySchedule, (0.1, 9, 5, 0), ValueError, "decay_steps must be .* got 0."),
-    (WarmupStableDecaySchedule, (0.1, 9, 5, 4, "exp"), ValueError, "decay must be .* got 'exp'."),
+    (WarmUpStableDecaySchedule, (0.1, 9, 5, 0), ValueError, "decay_steps must be .* got 0."),
+    (WarmUpStableDecaySchedule, (0.1, 9, 5, 4, "exp"), ValueError, "decay must be .* got 'exp'."),
     (
-        WarmupStableDecaySchedule,
+        WarmUpStableDecaySchedule,
         (0.1, 9, 5, 4, "linear", 0.2),
         ValueError,
         "start_lr=0.2 and max_lr=0.1",
     ),
     (
-        WarmupStableDecaySchedule,
+        WarmUpStableDecaySchedule,
         (0.1, 9, 5, 4, "linear", 0.0, 0.3),
         ValueError,
         "min_lr=0.3 and max_lr=0.1",
@@ -559,14 +559,14 @@ WRONG = [
         SlantedTriangularSchedule,
         (0.1, 9, 0.0),
         ValueError,
-        "cut_frac .* above 0 and below 1; got 0.0.",
+        r"cut_frac must be in \(0, 1\); got 0.0.",
     ),
     (SlantedTriangularSchedule, (0.1, 9, 0.1, 0.5), ValueError, "ratio must .* got 0.5."),
     (StepDecaySchedule, (0.1, 9, 0.0), ValueError, "gamma must be .* got 0.0."),
     (InverseSqrtSchedule, (0.1, 0), ValueError, "timescale must be given .* warmup_steps=0."),
     (InverseSqrtSchedule, (0.1, 9, 0), ValueError, "timescale must be .* got 0."),
     (FlatCosineSchedule, (0.1, 9, -0.5), ValueError, "pct_start must be .* got -0.5."),
-    (FlatCosineSchedule, (0.1, 9, 0.5, 0.5), ValueError, "div_final must be .* got 0.5."),
+    (FlatCosineSchedule, (0.1, 9, 0.5, 0.5), ValueError, "final_div_factor must be .* got 0.5."),
     (LinearRampSchedule, (0.1, 0.0, 9), ValueError, "end_lr must be .* got 0.0."),
     (ExponentialRampSchedule, (0.0, 0.1, 9), ValueError, "start_lr must be .* got 0.0."),
     (SequentialSchedule, ([], []), ValueError, "got 0 boundaries and 0 schedules."),
@@ -578,7 +578,7 @@ WRONG = [
         SequentialSchedule,
         ([0.1, 0.2, 0.3], [4, 4]),
         ValueError,
-        r"boundaries must each be above the one before; got \[4, 4\].",
+        r"boundaries must be strictly increasing; got \[4, 4\].",
     ),
     (scale_lr, (0.1, 0), ValueError, "batch_size must be .* got 0."),
     (scale_lr, (0.1, 64, 0), ValueError, "base_batch_size must be .* got 0."),
@@ -595,9 +595,31 @@ def test_wrong_arguments_are_refused(make, arguments, error, message):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("make", SCHEDULES.values(), ids=[each.__name__ for each in SCHEDULES])
+def test_strings_and_flags_are_checked_by_value(make):
+    schedule = make(12)
+    config = schedule.get_config()
+
+    def stored(name, value):
+        return type(schedule).from_config({**config, name: value}).get_config()[name]
+
+    for name, value in config.items():
+        if isinstance(value, bool):
+            assert type(stored(name, np.bool_(value))) is bool
+            for wrong in ("no", 1, None):
+                with pytest.raises(TypeError, match=f"{name} must be True or False; got "):
+                    stored(name, wrong)
+        elif isinstance(value, str):
+            assert type(stored(name, np.str_(value))) is str
+            for wrong in (value.upper(), [value], None):
+                with pytest.raises(ValueError, match=f"{name} must be '.*; got "):
+                    stored(name, wrong)
+
+
+@pytest.mark.once
 def test_wrong_momenta_are_refused():
     schedule = OneCycleSchedule(0.1, 9)
-    with pytest.raises(ValueError, match="max_momentum must be .* below 1; got 1.0."):
+    with pytest.raises(ValueError, match=r"max_momentum must be in \[0, 1\); got 1.0."):
         schedule.momentum(0.8, 1.0)
     with pytest.raises(ValueError, match="base_momentum=0.9 and max_momentum=0.8."):
         schedule.momentum(0.9, 0.8)

@@ -21,7 +21,7 @@ from keras_lr.schedules import (
     SlantedTriangularSchedule,
     StepDecaySchedule,
     WarmUpSchedule,
-    WarmupStableDecaySchedule,
+    WarmUpStableDecaySchedule,
     scale_lr,
 )
 from keras_lr.schedules.base import evaluate
@@ -135,7 +135,7 @@ def test_cycles_are_those_of_torch_with_their_momentum(options, up, down):
     assert_same(ours.momentum(0.8, 0.9), momenta)
 
 
-def test_cycles_with_a_rule_of_their_own_are_those_of_torch():
+def test_cycles_with_scale_fn_are_those_of_torch():
     def rule(cycle):
         return 1.0 / cycle
 
@@ -157,7 +157,7 @@ def test_cycles_keep_their_precision_through_a_million_steps():
 
 @pytest.mark.parametrize("up, down, mult", [(2, 2, 2.0), (3, 5, 1.5), (5, 5, 1.1), (1, 1, 3.0)])
 @pytest.mark.parametrize("mode", ["triangular", "triangular2"])
-def test_longer_and_longer_cycles_follow_a_walk_from_cycle_to_cycle(up, down, mult, mode):
+def test_growing_cycles_follow_a_loop_over_cycles(up, down, mult, mode):
     expected, begin, size, cycle = [], 0.0, 1.0, 0
     for step in range(3000):
         while step >= begin + (up + down) * size - 1e-9:
@@ -296,9 +296,9 @@ def wsd(step, max_lr, warmup, stable, decay_steps, shape, min_ratio):
 @pytest.mark.parametrize("shape", ["linear", "cosine", "1-sqrt"])
 @pytest.mark.parametrize("warmup, stable, decay", [(10, 30, 20), (0, 5, 45), (7, 0, 3)])
 @pytest.mark.parametrize("min_ratio", [0.0, 0.1])
-def test_warmup_stable_decay_is_that_of_transformers(warmup, stable, decay, shape, min_ratio):
+def test_warm_up_stable_decay_is_that_of_transformers(warmup, stable, decay, shape, min_ratio):
     total = warmup + stable + decay
-    ours = WarmupStableDecaySchedule(
+    ours = WarmUpStableDecaySchedule(
         0.3, total, warmup, decay, shape, start_lr=0.3 * min_ratio, min_lr=0.3 * min_ratio
     )
     steps = range(total + 4)
@@ -306,7 +306,7 @@ def test_warmup_stable_decay_is_that_of_transformers(warmup, stable, decay, shap
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine", "1-sqrt"])
-def test_warmup_stable_decay_keeps_its_precision_through_a_million_steps(shape):
+def test_warm_up_stable_decay_keeps_its_precision_through_a_million_steps(shape):
     steps = np.array([1, 999, 100_000, 100_001, 100_002, 500_000, 999_990, 999_999])
     p = np.maximum(steps - 100_000, 0) / 900_000
     left = (1_000_000 - steps) / 900_000
@@ -316,7 +316,7 @@ def test_warmup_stable_decay_keeps_its_precision_through_a_million_steps(shape):
         "1-sqrt": left / (1 + np.sqrt(p)),
     }
     expected = 0.3 * np.where(steps < 1000, steps / 1000, np.where(p > 0, decays[shape], 1.0))
-    assert_same(WarmupStableDecaySchedule(0.3, 10**6, 1000, 900_000, shape), expected, steps)
+    assert_same(WarmUpStableDecaySchedule(0.3, 10**6, 1000, 900_000, shape), expected, steps)
 
 
 def ulmfit(step, max_lr, total, cut_frac, ratio):
@@ -332,7 +332,7 @@ def test_slanted_triangle_is_that_of_the_paper(total, cut_frac, ratio):
     assert_same(SlantedTriangularSchedule(0.01, total, cut_frac, ratio), expected)
 
 
-def test_slanted_triangle_peaks_after_a_climb_whose_length_is_no_exact_product():
+def test_slanted_triangle_peaks_at_the_right_step_despite_rounding():
     assert 0.29 * 100 < 29
     assert evaluate(SlantedTriangularSchedule(0.5, 100, 0.29), 29) == 0.5
 

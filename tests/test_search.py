@@ -10,7 +10,7 @@ from models import multi_optimizer
 
 import keras_lr
 from keras_lr._keras import distribution
-from keras_lr._keras.snapshot import seed_everything
+from keras_lr._keras.random_state import seed_everything
 from keras_lr.rate_search.find import Options, _usual_sizes
 from keras_lr.rate_search.plan import Job, Setting
 from keras_lr.rate_search.runner import Data, Runner
@@ -461,19 +461,19 @@ def test_every_run_diverging_is_said():
     [
         ({"low": 1e-3}, "low and high must be given together; got low=0.001 and high=None"),
         ({"low": 1.0, "high": 0.1}, "low must be below high; got low=1.0 and high=0.1"),
-        ({"low": -1.0, "high": 1.0}, "low must be a finite number above 0"),
-        ({"fraction": 0.0}, "fraction must be a finite number above 0 and of at most 1"),
+        ({"low": -1.0, "high": 1.0}, "low must be above 0; got -1.0"),
+        ({"fraction": 0.0}, "fraction must be in (0, 1]; got 0.0"),
         ({"epochs": 0}, "epochs must be an integer of at least 1; got 0"),
         ({"fine_rounds": -1}, "fine_rounds must be an integer of at least 0"),
         ({"points": 4}, "points must be odd, to lie evenly around the best so far; got 4"),
         ({"repeats": 0}, "repeats must be an integer of at least 1"),
         ({"mode": "best"}, "mode must be 'auto', 'min' or 'max'; got 'best'"),
         ({"pruner": "asha"}, "pruner must be 'median', 'halving' or 'none'; got 'asha'"),
-        ({"validation_split": 1.0}, "validation_split must be a finite number above 0 and below 1"),
+        ({"validation_split": 1.0}, "validation_split must be in (0, 1); got 1.0"),
         ({"seed": -1}, "seed must be an integer of at least 0"),
-        ({"timeout": 0}, "timeout must be a finite number above 0"),
+        ({"timeout": 0}, "timeout must be above 0; got 0"),
         ({"also": "rate"}, "also must be 'momentum', 'batch_size', 'warmup' or 'policy'"),
-        ({"also": {"momentum": [1.0]}}, "momentum must be a finite number above 0 and below 1"),
+        ({"also": {"momentum": [1.0]}}, "momentum must be in (0, 1); got 1.0"),
         ({"also": {"batch_size": [0]}}, "batch_size must be an integer of at least 1; got 0"),
         ({"also": {"policy": ["step"]}}, "policy must be 'constant', 'one-cycle' or 'cosine'"),
         ({"also": {"warmup": []}}, "The values of warmup must be a list of some; got"),

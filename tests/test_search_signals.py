@@ -89,7 +89,7 @@ def test_ctrl_c_that_is_swallowed_still_ends_a_search_in_python(monkeypatch, bou
         )
     assert Batches.drawn < 60
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert not interrupts.waiting() and not interrupts.noting()
+    assert not interrupts.is_pending() and not interrupts.is_recording()
 
 
 def test_runs_of_killed_workers_are_given_back(tmp_path):
@@ -206,9 +206,9 @@ def test_signals_that_the_process_was_started_to_ignore_stay_ignored():
 def test_a_second_signal_ends_what_does_not_look():
     from keras_lr_cli.signals import polite
 
-    with polite(), interrupts.noted():
+    with polite(), interrupts.recorded_interrupts():
         signal.raise_signal(signal.SIGTERM)
-        assert interrupts.waiting()
+        assert interrupts.is_pending()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
 
@@ -217,7 +217,7 @@ def test_a_request_that_nobody_has_heard_is_made_once_more(monkeypatch):
     from keras_lr_cli import signals
 
     monkeypatch.setattr(signals, "REMIND", 0.1)
-    with signals.polite(), interrupts.noted():
+    with signals.polite(), interrupts.recorded_interrupts():
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             np.testing.assert_(time.sleep(20) is None)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_lr._util.classes import classes, ranked
+from keras_lr._util.stratify import class_labels, stratified_order
 from keras_lr.rate_search.split import held_out, part, usual_fraction
 
 pytestmark = pytest.mark.once
@@ -48,7 +48,7 @@ def test_within_a_class_the_rows_are_drawn_at_random():
     ids=["whole", "column", "float", "one of three", "bytes"],
 )
 def test_classes_are_known_in_every_usual_form(y):
-    assert np.array_equal(classes(y, 1000), LABELS)
+    assert np.array_equal(class_labels(y, 1000), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_classes_are_known_in_every_usual_form(y):
     ids=["none", "real", "all different", "shares", "several", "images"],
 )
 def test_what_is_no_class_is_split_at_random(y):
-    assert classes(y, 1000) is None
+    assert class_labels(y, 1000) is None
     kept, judged = held_out(y, 1000, 0.2, seed=0)
     assert len(judged) == 200 and len(kept) == 800 and not set(kept) & set(judged)
 
@@ -84,7 +84,7 @@ def test_a_class_of_one_row_is_trained_on():
 
 
 def test_order_begins_with_all_classes():
-    order = ranked(LABELS, 1000, 0)
+    order = stratified_order(LABELS, 1000, 0)
     assert sorted(order) == list(range(1000))
     assert set(LABELS[order[:10]]) == {0, 1, 2}
 

@@ -647,7 +647,7 @@ def test_a_server_that_stays_away_is_told_after_the_grace_period(server, join, s
         with pytest.raises(SearchError, match="Is the server up and the address right"):
             record.found()
         assert 2.0 < time.monotonic() - began < 10.0
-        with pytest.raises(KeyboardInterrupt), interrupts.noted():
+        with pytest.raises(KeyboardInterrupt), interrupts.recorded_interrupts():
             threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
             record.found()
     finally:

@@ -1,6 +1,6 @@
-"""Two devices on one machine, for a job that runs in a process of its own.
+"""Two devices on one machine, for a job that runs in its own process.
 
-Import it first: the number of devices is settled when the backend starts.
+Import it first: the number of devices is fixed when the backend starts.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ if BACKEND == "tensorflow":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
-    # One for all: a second strategy numbers its collective operations like the first.
+    # One for all: a second strategy would reuse the numbers of its collective operations.
     STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 @contextlib.contextmanager
 def distributed():
-    """Models made within are trained on both."""
+    """Models made in the block are trained on both devices."""
     if BACKEND == "tensorflow":
         with STRATEGY.scope():
             yield

@@ -1,6 +1,6 @@
 """What `keras_lr` promises, checked on the device against NumPy in double precision.
 
-Each check returns a figure for each of three seeds, and the largest that is right.
+Each check returns one figure for each of three seeds, and the tolerance.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def losses(memory: Memory) -> Figures:
 
 
 def restored(memory: Memory) -> Figures:
-    """How many values differ, of weights, slots, metrics and random generators."""
+    """The number of values that differ in weights, slots, metrics and random generators."""
     found = []
     for seed in SEEDS:
         keras.utils.set_random_seed(seed)
@@ -106,7 +106,7 @@ def restored(memory: Memory) -> Figures:
 
 
 def momentum(memory: Memory) -> Figures:
-    """The weights after a cycle of the rate and the momentum, half of it up, in straight lines."""
+    """The weights after a cycle of rate and momentum in straight lines, half of it up."""
     found = []
     up = STEPS // 2 - 1  # the peak is the last step of the first half, as in torch
     for seed in SEEDS:
@@ -138,7 +138,7 @@ def multipliers(memory: Memory) -> Figures:
 
 
 def memory_given_back(memory: Memory) -> Figures:
-    """Relative growth of the bytes in use on the device; nothing is known of a CPU."""
+    """Relative growth of the bytes in use on the device; unknown on a CPU."""
     found = []
     for seed in SEEDS:
         keras.utils.set_random_seed(seed)

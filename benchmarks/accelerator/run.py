@@ -1,21 +1,21 @@
-"""What a GPU adds: checks, speed, transfers and memory on the device, with JAX and torch.
+"""Measure on a GPU: checks, speed, transfers and memory, with JAX and torch.
 
     python benchmarks/accelerator/run.py                   # at most nine minutes; result.json
     python benchmarks/accelerator/run.py --minutes 4       # what fits
-    python benchmarks/accelerator/run.py --resume          # and what did not
-    python benchmarks/accelerator/run.py --dry-run         # toy sizes, on a CPU too, kept nowhere
+    python benchmarks/accelerator/run.py --resume          # then the rest
+    python benchmarks/accelerator/run.py --dry-run         # toy sizes, also on a CPU, not kept
 
-Without a GPU it says so, and prints the table of the measurement that is kept in result.json.
+Without a GPU it prints a message and the table of the result stored in result.json.
 
-Each part runs on each backend in a process of its own, parts that measure time alone; what has
-been measured is written after each. Ratios are of one process, the contenders by turns: the median
-of the rounds, the smallest and the largest. The peer is `fit` of the same model on the same data
-for as many steps. Everything is compiled before it is measured, but for the first calls. Those, and
-the peaks of the device's memory, are each of a process that does nothing else; it runs a second
-time for the peak, when what it compiles is cached, so that the compiler's trials do not count.
+Each part runs on each backend in its own process; parts that measure time run alone. Results are
+written after each part. Ratios are within one process, contenders alternating: the median of the
+rounds, the smallest and the largest. The baseline is `fit` of the same model on the same data for
+as many steps. Everything is compiled before it is measured, except in the first calls. First calls,
+and peaks of device memory, come from a process that does nothing else; for the peak it runs again
+with cached programs, so that the compiler's autotuning does not count.
 
-A transfer is a read of the device by the host: on JAX a first read of an array's value, and what
-the transfer guard logs; on torch an operation of which its debug mode says that it synchronizes.
+A transfer is a read of the device by the host: on JAX the first read of an array's value, and what
+the transfer guard logs; on torch an operation that its debug mode reports as synchronizing.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
-sys.path.append(str(FOLDER.parent / "speed"))
+sys.path += [str(FOLDER.parent), str(FOLDER.parent / "speed")]
 
+from blocks import block  # noqa: E402
 from figures import BACKENDS, grid  # noqa: E402
 
 RESULT = FOLDER / "result.json"
@@ -47,7 +48,7 @@ DEVICES = {
 }
 MODELS = ("MLP", "transformer", "ResNet50")
 CONTENDERS = ("fit", "OneCycle", "lr_find")
-LEAST = 15  # seconds; with less left, nothing is begun
+LEAST = 15  # seconds; with less left, no job is started
 TESTS = (  # of true losses, what is restored, and what an update used
     *("test_restore.py", "test_layerwise.py", "test_steering.py", "test_finder_fit.py"),
     *("test_callbacks.py", "test_composition.py"),
@@ -65,14 +66,14 @@ class Process(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Processes that run side by side, and the seconds after which they are stopped."""
+    """Processes that run at the same time, and the seconds after which they are stopped."""
 
     processes: list[Process]
     limit: float
 
 
 def jobs(backends: Sequence[str]) -> list[Job]:
-    """The most valuable first."""
+    """The jobs, the most valuable first."""
 
     def each(*arguments: str, only: Sequence[str] = backends) -> list[Process]:
         return [Process(backend, arguments) for backend in only if backend in backends]
@@ -92,13 +93,13 @@ def jobs(backends: Sequence[str]) -> list[Job]:
         return [Job(processes, limit), Job(again, limit)]
 
     return [
-        # These measure no time, and may disturb each other.
+        # These do not measure time, so they may run at the same time.
         Job([*each("checks"), *each("transfers"), *each("tests")], 100),
         *alone("speed", "--model", "MLP", limit=80),
         Job(each("candidates", only=["jax"]), 60),
         *alone("speed", "--model", "transformer", limit=120),
         *once("transformer", 80),
-        *reversed(alone("speed", "--model", "ResNet50", limit=170)),  # JAX compiles for long
+        *reversed(alone("speed", "--model", "ResNet50", limit=170)),  # JAX compiles slowly
         *once("MLP", 40),
         *once("ResNet50", 110),
     ]
@@ -131,7 +132,7 @@ def environment(process: Process, scratch: Path) -> dict[str, str]:
 
 
 def run(job: Job, seconds: float, logs: Path, scratch: Path) -> tuple[list[Any], list[Any]]:
-    """The rows that the processes of a job tell, and how those ended that failed."""
+    """The rows printed by the processes of a job, and the failed processes with their ends."""
     begin = time.monotonic()
     running = []
     for process in job.processes:
@@ -164,7 +165,7 @@ def run(job: Job, seconds: float, logs: Path, scratch: Path) -> tuple[list[Any],
 
 
 def figures(process: Process, text: str) -> tuple[list[Any], str]:
-    """The rows of a worker, and the last line of what went wrong."""
+    """The rows of a worker, and the last line of its error."""
     lines = text.strip().splitlines()
     rows = [json.loads(line) for line in lines if line.startswith('{"table":')]
     return rows, lines[-1][:200] if lines else "no output"
@@ -183,7 +184,7 @@ def tests(process: Process, text: str) -> tuple[list[Any], str]:
 
 
 def devices(backends: Sequence[str]) -> dict[str, str]:
-    """What each backend calls its accelerator; those that have none are left out."""
+    """The name of the accelerator on each backend; backends without one are left out."""
     names = {}
     for backend in backends:
         made = environment(Process(backend, ("device",)), Path(tempfile.gettempdir()))
@@ -197,7 +198,7 @@ def devices(backends: Sequence[str]) -> dict[str, str]:
 
 
 def asked(*line: str) -> str | None:
-    """What a command answers in one line, if it is there."""
+    """The one-line output of a command, if the command exists."""
     try:
         answer = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -225,7 +226,7 @@ def about(names: dict[str, str], commit: str | None) -> dict[str, Any]:
 
 
 def measured(todo: list[Job], result: dict[str, Any], options: argparse.Namespace) -> None:
-    """Run jobs while there is time; `result` grows, and is written after each."""
+    """Run jobs while time is left; `result` is written after each."""
     end = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -257,7 +258,7 @@ def measured(todo: list[Job], result: dict[str, Any], options: argparse.Namespac
 
 
 def cell(row: dict[str, Any]) -> str:
-    """The median, and the smallest and the largest value; in bold if above the mark."""
+    """The median, the smallest and the largest value; in bold if above the mark."""
     values = sorted(row["values"])
     if not values:
         return row["text"] or "-"
@@ -280,7 +281,7 @@ def short(value: float) -> str:
 
 
 def tables(result: dict[str, Any]) -> str:
-    """What stands in benchmarks/README.md."""
+    """The tables of benchmarks/README.md."""
     if not result.get("rows"):
         return "Not measured yet.\n"
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
@@ -339,12 +340,12 @@ def once(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", nargs="+", default=list(DEVICES), choices=list(DEVICES))
-    parser.add_argument("--minutes", type=float, default=9.0, help="all together; default 9")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for everything; default 9")
     parser.add_argument("--out", type=Path, help="default result.json beside this script")
-    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep what the parts print")
-    parser.add_argument("--commit", help="where the tree has no git folder")
-    parser.add_argument("--resume", action="store_true", help="add to --out what it lacks")
-    parser.add_argument("--dry-run", action="store_true", help="every part, worth nothing")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the output of the parts")
+    parser.add_argument("--commit", help="for a tree without a git folder")
+    parser.add_argument("--resume", action="store_true", help="add the missing parts to --out")
+    parser.add_argument("--dry-run", action="store_true", help="run every part at toy size")
     options = parser.parse_args()
     names = devices(options.backend)
     if not names and not options.dry_run:
@@ -364,7 +365,7 @@ def main() -> None:
             todo = jobs(list(names))
             options.out = options.out or RESULT
         measured(todo, result, options)
-    print(f"<!-- begin accelerator -->\n{tables(result)}<!-- end accelerator -->")
+    print(block("accelerator", tables(result)))
     if options.dry_run and result["failures"]:
         sys.exit(1)
 

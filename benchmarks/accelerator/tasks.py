@@ -11,7 +11,7 @@ layers = keras.layers
 
 
 class Size(NamedTuple):
-    """How long a model is trained; counts of batches."""
+    """The length of training, in batches."""
 
     batch: int
     epoch: int  # of a fit with callbacks
@@ -39,7 +39,7 @@ def mlp(toy: bool) -> Any:
 
 
 class Positions(layers.Layer):
-    """Adds a learnt vector for each place."""
+    """Adds a learned vector for each position."""
 
     def build(self, shape: Any) -> None:
         self.table = self.add_weight(shape=shape[1:], initializer="uniform", name="table")
@@ -90,7 +90,7 @@ MODELS = {"MLP": mlp, "transformer": transformer, "ResNet50": resnet}
 
 
 def compiled(name: str, toy: bool, rate: float = 1e-6) -> Any:
-    """A model with a rate at which the numbers stay in the same range for all contenders."""
+    """A compiled model at a rate that keeps the values in the same range for all contenders."""
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("mixed_bfloat16" if name == "transformer" else "float32")
     model = MODELS[name](toy)
@@ -103,7 +103,7 @@ def compiled(name: str, toy: bool, rate: float = 1e-6) -> Any:
 
 
 class Batches(keras.utils.PyDataset):
-    """A few batches over and over, so that a long run needs little host memory."""
+    """A few batches, repeated, so that a long run needs little host memory."""
 
     def __init__(self, batches: list[Any], steps: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""One part of run.py, on one backend, in a process of its own; prints a line of JSON per figure.
+"""One part of run.py, on one backend, in its own process; prints one line of JSON for each figure.
 
-A row has the table that it belongs to, its place there, and `values` (ratios of the rounds, say)
-with the largest median that we meant to reach, or a `text`.
+A row has its table, its place there, and `values` (such as the ratios of the rounds) with the
+target for the median, or a `text`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def gpu() -> Any:
 
 
 def device_memory() -> dict[str, int] | None:
-    """Bytes in use on the device now, and at most so far; None on a CPU."""
+    """Bytes in use on the device now, and the peak so far; None on a CPU."""
     device = gpu()
     if device is None:
         return None
@@ -106,7 +106,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 
 def speed(name: str, toy: bool) -> None:
-    """Callbacks by turns with a plain `fit`, an epoch each; then `lr_find` with a `fit`."""
+    """Callbacks alternating with a plain `fit`, an epoch each; then `lr_find` with a `fit`."""
     callbacks(name, toy)
     gc.collect()
     range_test(name, toy)
@@ -165,7 +165,7 @@ def range_test(name: str, toy: bool) -> None:
 
 
 def once(name: str, toy: bool, contender: str, timed: str) -> None:
-    """One first call in a process that has done nothing before: its time, and the device's peak."""
+    """One first call in a new process: its time, and the peak of device memory."""
     size = tasks.size(name, toy)
     warm = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     warm.compile("sgd", "mse")
@@ -203,7 +203,7 @@ class Transfers:
         self._exit()
 
     def _enter_jax(self) -> None:
-        """First reads of the value of an array: JAX keeps what it has read."""
+        """First reads of the value of an array: JAX keeps the value."""
         from jax._src.array import ArrayImpl
 
         self.how = "first reads of the values of arrays"
@@ -244,7 +244,7 @@ class Transfers:
 
 
 class GuardLog:
-    """What JAX's transfer guard writes about reads of the device; it guards none on a CPU."""
+    """What JAX's transfer guard logs about reads of the device; nothing on a CPU."""
 
     def __enter__(self) -> GuardLog:
         import jax
@@ -268,7 +268,7 @@ class GuardLog:
 
 
 def transfers(toy: bool) -> None:
-    """Per step: what a run of 60 steps has more than one of 20 steps, over 40."""
+    """Per step: the difference between a run of 60 steps and one of 20 steps, over 40."""
     counters: dict[str, Callable[[], Any]] = {"": Transfers}
     if BACKEND == "jax" and gpu() is not None:
         counters["by JAX's guard"] = GuardLog

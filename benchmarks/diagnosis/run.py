@@ -1,11 +1,11 @@
-"""Count what `keras_lr.diagnosis` finds in runs made to fail, and what it says of healthy ones.
+"""Count what `keras_lr.diagnosis` finds in runs made to fail, and in healthy runs.
 
     KERAS_BACKEND=jax python benchmarks/diagnosis/run.py --logs runs.json
     python benchmarks/diagnosis/run.py --read runs.json --write tests/data/training_logs.json
 
 The thresholds were set with the runs on digits, diabetes and moons. The table of the other three
-data sets, which were left out of that, is what to expect on a new one. Training takes half an
-hour; --data trains some of the sets, and --read takes several files.
+data sets, which were held out, shows what to expect on new data. Training takes half an hour;
+--data trains some of the data sets, and --read takes several files.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import runs
+from blocks import block
 
 from keras_lr.diagnosis import NAMES, diagnose
 from keras_lr.diagnosis.result import SEVERITIES
@@ -35,10 +36,12 @@ KEPT = 1  # runs of each way and data set in the fixture, and more healthy ones
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="*", default=[*runs.TUNED_ON, *runs.HELD_OUT])
-    parser.add_argument("--logs", help="keep the runs in this file")
-    parser.add_argument("--read", nargs="*", help="judge runs that --logs kept; train none")
-    parser.add_argument("--write", help="write a few of the runs, as tests read them")
-    parser.add_argument("--show", action="store_true", help="print each run that is misjudged")
+    parser.add_argument("--logs", help="save the runs in this file")
+    parser.add_argument(
+        "--read", nargs="*", help="diagnose runs of files from --logs; do not train"
+    )
+    parser.add_argument("--write", help="write a few of the runs for the tests")
+    parser.add_argument("--show", action="store_true", help="print each wrong diagnosis")
     given = parser.parse_args()
     if given.read:
         found = [runs.Run(**each) for file in given.read for each in json.load(open(file))]
@@ -72,7 +75,7 @@ def options(run: runs.Run) -> dict[str, Any]:
 
 
 def blocks(name: str, judged: list[tuple[runs.Run, Any]]) -> str:
-    """A row for each way: found by its name, silence, and what else was said; and the sum of it."""
+    """A row for each fault: found by its name, no finding, and other findings; then the totals."""
     lines = [
         "| made to be | found | nothing said | what else was said |",
         "| --- | --- | --- | --- |",
@@ -98,15 +101,11 @@ def blocks(name: str, judged: list[tuple[runs.Run, Any]]) -> str:
     made = [(name, lines)]
     if name.endswith("held-out"):
         made.append((f"{name}-short", [sentence]))
-    return "\n".join(
-        line
-        for block, text in made
-        for line in (f"<!-- begin {block} -->", *text, f"<!-- end {block} -->")
-    )
+    return "\n".join(block(*each) for each in made)
 
 
 def fixture(judged: list[tuple[runs.Run, Any]]) -> str:
-    """The first runs of each way and data set that are judged right, a line for each."""
+    """The first runs of each fault and data set that are diagnosed correctly, one a line."""
     kept: list[str] = []
     count: Counter[tuple[str, str]] = Counter()
     for run, said in judged:

@@ -1,9 +1,9 @@
-"""Real training runs, made to fail in each of twelve ways, and healthy ones.
+"""Real training runs, made to fail in each of twelve ways, and healthy runs.
 
-What a run is called is decided by what happened and by twins of it, never by the rules under
-test: a rate is too high where a tenth of it, or less, ends with a much lower loss; a model
-underfits where a larger one fits the same rows much better; and so on. A run that was meant to
-fail and did not is left out.
+The label of a run comes from its result and from comparison runs, never from the rules under test:
+a rate is too high if a tenth of it, or less, ends with a much lower loss; a model underfits if a
+larger one fits the same rows much better; and so on. A run that was meant to fail and did not is
+left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TAIL = 5  # epochs that make the level at a run's end
 
 @dataclasses.dataclass
 class Run:
-    """A finished run: its log as columns, and what is wrong with it ("healthy" if nothing)."""
+    """A finished run: its log as columns, and its fault ("healthy" for none)."""
 
     way: str
     data: str
@@ -125,7 +125,7 @@ class Columns(keras.callbacks.Callback):
 
 
 class Machine:
-    """A compiled model that trains from new weights as often as is asked, compiling once."""
+    """A compiled model that trains from new weights any number of times, compiled once."""
 
     def __init__(self, name: str, kind: str, optimizer: str) -> None:
         self.name, self.kind, self.optimizer_name = name, kind, optimizer
@@ -142,7 +142,7 @@ class Machine:
         self.forget()
 
     def forget(self) -> None:
-        """Empty the optimizer's slots, as a restart without its state does."""
+        """Reset the slots of the optimizer, as a restart without its state does."""
         for variable in self.optimizer.variables:
             if "learning_rate" not in variable.path:
                 variable.assign(np.zeros(variable.shape, variable.dtype))
@@ -159,7 +159,7 @@ class Machine:
         labels: Any = None,
         x: Any = None,
     ) -> dict[str, list[float]]:
-        """Train on, and return the columns."""
+        """Continue training, and return the columns."""
         if rate is not None:
             self.optimizer.learning_rate = rate
         columns = Columns()
@@ -185,7 +185,7 @@ def machine(name: str, kind: str, optimizer: str) -> Machine:
 
 
 def tail(log: dict[str, list[float]], column: str = "loss", count: int = TAIL) -> float:
-    """The level at the end of a run; infinite where it blew up."""
+    """The level of the loss at the end of a run; infinite if it diverged."""
     values = np.array(log[column][-count:])
     return float(values.mean()) if np.isfinite(values).all() else np.inf
 
@@ -195,7 +195,7 @@ def without_rate(log: dict[str, list[float]]) -> dict[str, list[float]]:
 
 
 def every_other(log: dict[str, list[float]], place: int) -> dict[str, list[float]]:
-    """Half of the logs without the rate, as CSVLogger leaves it out where nothing sets it."""
+    """Half of the logs without the rate, as CSVLogger omits it if no callback sets it."""
     return log if place % 2 else without_rate(log)
 
 
@@ -222,7 +222,7 @@ def grid(name: str, kind: str, optimizer: str, seed: int) -> dict[float, dict[st
 
 
 def best_rate(name: str, kind: str, optimizer: str, seed: int = 1) -> float:
-    """The rate with the lowest held-out loss at its best epoch, a step below if that is near."""
+    """The rate with the lowest held-out loss at its best epoch, or one step below if close."""
     logs = grid(name, kind, optimizer, seed)
     ends = {rate: np.nanmin([*log["val_loss"], np.inf]) for rate, log in logs.items()}
     finite = {rate: end for rate, end in ends.items() if np.isfinite(tail(logs[rate]))}
@@ -278,7 +278,7 @@ def rates_that_fail(name: str) -> Iterator[Run]:
 
 
 def diverging(name: str) -> Iterator[Run]:
-    """A rate that climbs till the loss runs away."""
+    """A rate that rises until the loss diverges."""
     for place, (kind, optimizer) in enumerate((*SETUPS[:3], ("linear", "sgd"))):
         of = machine(name, kind, optimizer)
         rate = best_rate(name, kind, optimizer) if kind != "linear" else 0.01
@@ -314,7 +314,7 @@ def not_a_number(name: str) -> Iterator[Run]:
 
 
 def plateaus(name: str) -> Iterator[Run]:
-    """A constant rate where only a smaller one goes on; a net of sigmoids that stands still."""
+    """A constant rate where only a lower one makes progress; a network of sigmoids that stalls."""
     for place, (kind, optimizer) in enumerate((("mlp", "momentum"), ("tanh", "sgd"))):
         of = machine(name, kind, optimizer)
         for times in (2.0, 5.0, 12.0):
@@ -338,7 +338,7 @@ def plateaus(name: str) -> Iterator[Run]:
 
 
 def overfitting(name: str) -> Iterator[Run]:
-    """A large network and few rows, or labels that are part noise."""
+    """A large network with few rows, or with labels that are partly noise."""
     rng = np.random.default_rng(3)
     for seed, (rows, noise, kind, optimizer) in enumerate(
         ((100, 0.0, "large", "adam"), (200, 0.3, "large", "adam"), (150, 0.2, "mlp", "momentum"))
@@ -357,7 +357,7 @@ def overfitting(name: str) -> Iterator[Run]:
 
 
 def underfitting(name: str) -> Iterator[Run]:
-    """Too small, or held back; a larger network fits the same rows much better."""
+    """Too small, or too regularized; a larger network fits the same rows much better."""
     large = machine(name, "large", "adam")
     large.reset(70)
     reachable = tail(large.fit(1e-3, 40))
@@ -370,7 +370,7 @@ def underfitting(name: str) -> Iterator[Run]:
 
 
 def restarts(name: str) -> Iterator[Run]:
-    """Restarts that lose weights, or come back with too high a rate; and warm restarts."""
+    """Restarts that lose weights, or resume at too high a rate; and warm restarts."""
     for seed, (kind, optimizer) in enumerate((("mlp", "adam"), ("mlp", "momentum"))):
         of = machine(name, kind, optimizer)
         rate = best_rate(name, kind, optimizer)
@@ -418,7 +418,7 @@ def cosine(rate: float, epochs: float) -> keras.callbacks.Callback:
 
 
 def schedules_that_do_not_fit(name: str) -> Iterator[Run]:
-    """Decay over in a third of the run, and decay that hardly begins."""
+    """Decay that ends after a third of the run, and decay that hardly begins."""
     for seed, (kind, optimizer) in enumerate((("mlp", "adam"), ("mlp", "momentum"))):
         of = machine(name, kind, optimizer)
         rate = best_rate(name, kind, optimizer)
@@ -448,7 +448,7 @@ def schedules_that_do_not_fit(name: str) -> Iterator[Run]:
 
 
 def large_batches(name: str) -> Iterator[Run]:
-    """A large batch at a rate scaled to it: trouble at the start that a warm-up avoids."""
+    """A large batch with a scaled rate: unstable at the start, which a warm-up avoids."""
     size = 256
     for seed, (kind, optimizer) in enumerate((("mlp", "momentum"), ("mlp", "adam"))):
         of = machine(name, kind, optimizer)
@@ -468,7 +468,7 @@ def large_batches(name: str) -> Iterator[Run]:
 
 
 def changed_batches(name: str) -> Iterator[Run]:
-    """The batch grows or shrinks, and the rate stays."""
+    """The batch size grows or shrinks, and the rate does not change."""
     for seed, (kind, optimizer, sizes) in enumerate(
         (("mlp", "momentum", (8, 256)), ("mlp", "adam", (16, 128)), ("tanh", "sgd", (128, 8)))
     ):

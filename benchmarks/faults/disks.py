@@ -2,11 +2,11 @@
 
     python benchmarks/faults/disks.py
 
-Mounts file systems of 64 KiB in a place of their own: one is filled to its last byte, one is
-read-only. An old file of the same name lies in each. Then everything that writes a file writes
-there, and every command that prints prints to `/dev/full`. Each has to say so in one sentence and
-with exit 1 or 2, without a traceback, to leave the old file and nothing beside it; and what was
-computed has to be told all the same, unless it was refused before the run. Needs Linux, and root or
+Mounts file systems of 64 KiB in a private namespace: one is filled to its last byte, one is
+read-only. Each holds an old file of the same name. Then everything that writes a file writes there,
+and every command that prints prints to `/dev/full`. Each must report the error in one sentence,
+with exit 1 or 2 and no traceback, and must leave the old file and no other file. Results that were
+computed must still be printed, unless the file was refused before the run. Needs Linux, and root or
 user namespaces; torch, optuna and pillow.
 """
 
@@ -38,9 +38,9 @@ class Case:
     """Something that writes.
 
     Attributes:
-        name: What, for people.
+        name: What writes, for the table.
         file: The file that it writes; "" for stdout.
-        run: Does it; gets the path to write to. Ends with SystemExit if it is a command.
+        run: Writes to the path that it gets. A command ends with SystemExit.
         told: Whether it trains, so that its answer must not be lost.
     """
 
@@ -85,7 +85,7 @@ def table(path: str) -> None:
 
 
 def logged(path: str) -> None:
-    """A `fit` of three epochs; it says what the logger recorded, and warnings as they come."""
+    """A `fit` of three epochs that prints what the logger recorded, and warnings."""
     import warnings
 
     import jobs
@@ -147,7 +147,7 @@ def mounted(kind: str, case: Case) -> Iterator[Path]:
 
 
 def forked(case: Case, path: str, stdout: str, folder: Path) -> tuple[int, str, str]:
-    """Run the case in a process of its own: exit code, stdout, stderr."""
+    """Run the case in its own process: exit code, stdout, stderr."""
     out, err = folder / "stdout", folder / "stderr"
     child = os.fork()
     if child == 0:
@@ -174,7 +174,7 @@ def forked(case: Case, path: str, stdout: str, folder: Path) -> tuple[int, str, 
 
 
 def judged(case: Case, kind: str, files: Path) -> tuple[str, bool]:
-    """What happened, in words for the table, and whether it is as it should be."""
+    """The outcome in words for the table, and whether it is right."""
     import shutil
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -217,7 +217,7 @@ def judged(case: Case, kind: str, files: Path) -> tuple[str, bool]:
 
 
 def disks() -> tuple[str, int]:
-    """The table as Markdown, and how many cases went wrong."""
+    """The table as Markdown, and the number of wrong cases."""
     lines = ["| what writes | full | read-only |", "| --- | --- | --- |"]
     bad = 0
     with tempfile.TemporaryDirectory() as place:
@@ -225,7 +225,7 @@ def disks() -> tuple[str, int]:
         files.mkdir()
         import jobs
 
-        # Not in this process: one that has trained is no good to fork from.
+        # Not in this process: do not fork from a process that has trained.
         environment = {**os.environ, "KERAS_BACKEND": "torch"}
         prepare = [sys.executable, HERE / "jobs.py", "--prepare", files]
         subprocess.run(prepare, check=True, capture_output=True, env=environment)

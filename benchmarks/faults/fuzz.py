@@ -1,16 +1,15 @@
-"""Does every reader of files either read a damaged file or say in a sentence what is wrong?
+"""Does every reader of files read a damaged file, or say in one sentence what is wrong?
 
     python benchmarks/faults/fuzz.py                       # 1000 damaged files each
-    python benchmarks/faults/fuzz.py --trials 50 model     # those whose name has "model" in it
+    python benchmarks/faults/fuzz.py --trials 50 model     # readers with "model" in their name
     python benchmarks/faults/fuzz.py --keep FOLDER         # keep the files that went wrong
 
-A damaged file counts as "read" if the reader took it and what it gave is good for what people do
-with it; as "refused" if the answer was the error that the documentation names, or exit 2 and one
-line, with the file's name in it. Everything else is wrong: another exception, a traceback, ten
-seconds without an answer (a minute of a search, which goes on), more than 3 GB of memory, the death
-of the process. A search's SQLite file takes about a second. The damage is drawn from a seed, so it
-is the same each time. Each reader has a process of its own. Needs torch,
-tensorflow, pandas, pyarrow, pillow, optuna and tensorboard.
+A damaged file counts as "read" if the reader accepted it and its result can be used; as "refused"
+if the reader raised the documented error, or exited with 2 and one line, naming the file.
+Everything else is wrong: another exception, a traceback, ten seconds without an answer (a minute
+for a search, which continues), more than 3 GB of memory, a crash of the process. A search's SQLite
+file takes about a second. The damage comes from a seed, so it is the same in each run. Each reader
+has its own process. Needs torch, tensorflow, pandas, pyarrow, pillow, optuna and tensorboard.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from pathlib import Path
 from mutations import damaged
 from readers import READERS, Reader, Refused
 
-PATIENCE = 120  # seconds after which a process that does not even hear the alarm is killed
-MEMORY = 3 * 2**30  # bytes beyond what the process has when it begins
+PATIENCE = 120  # seconds after which a process that ignores the alarm is killed
+MEMORY = 3 * 2**30  # bytes in addition to those at the start of the process
 COLUMNS = ("read", "refused", "wrong", "too slow", "crashed")
 
 
@@ -48,7 +47,7 @@ def damage(content: bytes, reader: Reader, trial: int) -> bytes:
 
 
 def attempt(reader: Reader, good: Path, content: bytes, folder: Path) -> tuple[str, str]:
-    """What the reader makes of a damaged file: the outcome, and what was said."""
+    """Read a damaged file: the outcome, and the message."""
     path = good.with_name(f"damaged{good.name}" if reader.name != "log, TensorBoard" else good.name)
     path.write_bytes(content)
     try:
@@ -65,16 +64,16 @@ def attempt(reader: Reader, good: Path, content: bytes, folder: Path) -> tuple[s
 
 
 def child(name: str, first: int, trials: int) -> None:
-    """The process of one reader: a line of JSON before and after each trial."""
+    """The process of one reader: prints a line of JSON before and after each trial."""
     reader = next(each for each in READERS if each.name == name)
     for package in {"tensorflow", "jax", "torch", "sklearn"} - {os.environ["KERAS_BACKEND"]}:
-        sys.modules[package] = None  # Keras imports what it finds, which takes seconds
+        sys.modules[package] = None  # Keras imports it if installed, which takes seconds
 
     def late(*_: object) -> None:
         raise TooSlow
 
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is not taken for an answer
+    os.dup2(2, 1)  # the output of a library is not an answer
     signal.signal(signal.SIGALRM, late)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -98,7 +97,7 @@ def child(name: str, first: int, trials: int) -> None:
 
 
 def outcomes(reader: Reader, trials: int, log: Path):
-    """How each trial ended; a process that dies is started again after the trial it died in."""
+    """The outcome of each trial; a process that crashes is restarted after that trial."""
     first = 0
     while first < trials:
         command = [sys.executable, __file__, "--child", reader.name, str(first), str(trials)]
@@ -131,7 +130,7 @@ def outcomes(reader: Reader, trials: int, log: Path):
 
 
 def keep(folder: Path, reader: Reader, trial: int, told: str) -> None:
-    """Write down what went wrong, with the file that did it."""
+    """Save the report of a trial that went wrong, and its file."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = "".join(c if c.isalnum() else "_" for c in reader.name)
     with tempfile.TemporaryDirectory() as place:
@@ -141,7 +140,7 @@ def keep(folder: Path, reader: Reader, trial: int, told: str) -> None:
 
 
 def table(trials: int, wanted: list[str], kept: Path | None) -> tuple[str, int]:
-    """The table as Markdown, and how many trials went wrong."""
+    """The table as Markdown, and the number of trials that went wrong."""
     lines = [f"| reader | files | {' | '.join(COLUMNS)} |", "| --- |" + " --- |" * 6]
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as place:
@@ -168,9 +167,9 @@ def table(trials: int, wanted: list[str], kept: Path | None) -> tuple[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", nargs="*", help="words of the readers' names; all without")
+    parser.add_argument("name", nargs="*", help="words in names of readers; all by default")
     parser.add_argument("--trials", type=int, default=1000, help="damaged files each")
-    parser.add_argument("--keep", type=Path, help="folder for what went wrong")
+    parser.add_argument("--keep", type=Path, help="folder for files that went wrong")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:

@@ -1,7 +1,8 @@
-"""What `soak.py` kills: `python jobs.py KIND FOLDER` does the job of that kind in a folder.
+"""The jobs that `soak.py` kills: `python jobs.py KIND FOLDER` runs a job of that kind in a folder.
 
-Started again in the same folder it goes on, or does it again. Whatever it answers is in the folder
-at the end; `began` appears there when the work begins, `busy` while Keras writes its own backup.
+Started again in the same folder, a job continues or repeats its work. All its results are in the
+folder at the end; the file `began` appears when the work begins, and `busy` exists while Keras
+writes its backup.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 if "keras" not in sys.modules:
-    # Keras imports them where it finds them, and is slower by seconds.
+    # Keras imports them if installed, which takes seconds.
     for package in {"tensorflow", "jax", "torch", "sklearn"} - {os.environ["KERAS_BACKEND"]}:
         sys.modules[package] = None  # type: ignore[assignment]
 
@@ -26,7 +27,7 @@ import numpy as np
 import keras_lr
 from keras_lr_cli import main as command_line
 
-# What is imported on the way, so that a process that is forked from this one has it at once.
+# Imported here, so that forked processes have them at once.
 for _name in (
     "h5py", "matplotlib.backends.backend_agg", "optuna.storages.journal", "sqlalchemy", "PIL.Image",
     "keras_lr.plotting", "keras_lr.rate_search.study", "keras_lr_cli.inputs", "torch._dynamo",
@@ -37,7 +38,7 @@ for _name in (
 EPOCHS, BATCHES, BATCH_SIZE, FEATURES, CLASSES = 6, 5, 8, 8, 4
 OUTPUTS = ("curve.json", "curve.png")
 SEARCHES = {"search, SQLite": "search.sqlite3", "search, journal": "journal:search.log"}
-GRACE = 2  # heartbeats of a second that may be missed, so that nobody waits long for the dead
+GRACE = 2  # heartbeats of a second that a process may miss, so that a dead one is found soon
 
 
 def data(rows: int = BATCHES * BATCH_SIZE) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +51,7 @@ def data(rows: int = BATCHES * BATCH_SIZE) -> tuple[np.ndarray, np.ndarray]:
 
 
 def classifier(optimizer: Any) -> Any:
-    """No dropout: Keras saves no random state, so a backup cannot bring it back."""
+    """No dropout: Keras does not save random state, so a backup cannot restore it."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
@@ -102,7 +103,7 @@ def stacks() -> dict[str, Any]:
 
 
 class Backup(keras.callbacks.BackupAndRestore):
-    """Keras's own, which leaves a mark while it writes: it does not write files whole."""
+    """Keras's callback, which marks the time while it writes: its writes are not atomic."""
 
     def _save_model(self) -> None:
         with busy():
@@ -137,14 +138,14 @@ def fit(stack: str) -> None:
 
 
 def answer(name: str, write: Any) -> None:
-    """Write a file of the job's own, whole."""
+    """Write a file of the job atomically."""
     with open(f"{name}.part", "wb") as file:
         write(file)
     os.replace(f"{name}.part", name)
 
 
 def command(*arguments: str) -> None:
-    """Run `keras-lr`, its stdout in a file."""
+    """Run `keras-lr`, with its stdout in a file."""
     from click.testing import CliRunner
 
     result = CliRunner().invoke(command_line, list(arguments))
@@ -173,13 +174,13 @@ def work(kind: str) -> None:
 
 
 def job(kind: str, folder: str) -> None:
-    """The whole life of a process that may be killed."""
+    """Everything in a process that may be killed."""
     os.chdir(folder)
     log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     warnings.simplefilter("ignore")
-    keras.config.disable_traceback_filtering()  # who it was that could not go on
+    keras.config.disable_traceback_filtering()  # show all frames
     Path("began").touch()
     try:
         work(kind)

@@ -1,10 +1,11 @@
-"""Damage to files: bytes that flip, and content that is well-formed and not what it should be.
+"""Damage to files: flipped bytes, and well-formed files with wrong content.
 
-`damaged(content, kind, chance)` gives a file of that kind with a damage drawn from `chance`, a
-`random.Random`. Half of the damage is to the bytes, whatever they are. The other half depends on
-the kind: a value of a JSON file becomes a list nested a hundred thousand deep, a member of an
-archive is damaged and packed again with the right checksum, a cell of a database gets another
-type. What reads a format well gives bytes that are wrong no chance; this half goes further in.
+`damaged(content, kind, chance)` returns a file of that kind with damage drawn from `chance`, a
+`random.Random`. Half of the damage is to bytes of any kind. The other half depends on the kind: a
+value of a JSON file becomes a list nested a hundred thousand deep, a member of an archive is
+damaged and packed again with the right checksum, a cell of a database gets another type. A reader
+that checks its format detects wrong bytes at once; this half gets past that check. The tests use it
+too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-# JSON that a value may become, as text: not all of it can be written by `json.dumps`.
+# JSON that replaces a value, as text: `json.dumps` cannot write all of it.
 ODD_JSON = (
     "null", "true", "false", "0", "-1", "2.5", "1e308", "1e999", "-1e999", "NaN", "Infinity",
     "1" + "0" * 400, "1" + "0" * 6000, '""', '"x"', '"NaN"', '"\\ud800"', '"\\u0000"',
@@ -38,12 +39,12 @@ TOKEN = "@@odd@@"
 
 
 def damaged(content: bytes, kind: str, chance: random.Random) -> bytes:
-    """The content with one damage, now and then with two.
+    """Damage the content once, sometimes twice.
 
     Args:
         content: A whole file.
-        kind: A name of `INSIDE`; any other has its bytes damaged and no more.
-        chance: Where the damage is drawn from.
+        kind: A name in `INSIDE`; for any other only bytes are damaged.
+        chance: The source of randomness.
     """
     inside = INSIDE.get(kind)
     if inside is not None and chance.random() < 0.5:
@@ -110,7 +111,7 @@ def _noise(content: bytes, chance: random.Random) -> bytes:
 
 
 def _encode(content: bytes, chance: random.Random) -> bytes:
-    """As an editor with other habits saves it."""
+    """Save the text with another encoding and other line ends, as some editors do."""
     text = content.decode("utf-8", "surrogateescape")
     encoding, ends = chance.choice(["utf-16", "utf-16-le", "utf-32", "utf-8-sig", "latin-1"]), "\n"
     if encoding == "latin-1":
@@ -123,7 +124,7 @@ BYTES = (
 )  # fmt: skip
 
 
-# Text with a form
+# Structured text
 
 
 def _json(content: bytes, chance: random.Random) -> bytes:
@@ -164,7 +165,7 @@ def _holders(value):
 
 
 def _lines(content: bytes, chance: random.Random) -> bytes:
-    """JSON in lines: one of them damaged, lost, twice, or at another place."""
+    """JSON lines: one of them damaged, lost, doubled or moved."""
     lines = content.splitlines(keepends=True)
     if not lines:
         return content
@@ -204,11 +205,11 @@ def _table(content: bytes, chance: random.Random) -> bytes:
     return ("\n".join(separator.join(row) for row in rows) + "\n").encode("utf-8", "replace")
 
 
-# Archives, arrays, databases: damaged inside and whole outside
+# Archives, arrays, databases: damaged inside, valid outside
 
 
 def _zip(content: bytes, chance: random.Random) -> bytes:
-    """A member lost, twice, renamed, of another one's content, or damaged as its kind has it."""
+    """A member lost, doubled, renamed, with the content of another, or damaged by its kind."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [(name, archive.read(name)) for name in archive.namelist()]
@@ -239,7 +240,7 @@ def _write_member(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # two of one name are what was wanted
+        warnings.simplefilter("ignore")  # duplicate names are intended
         archive.writestr(name, content)
 
 
@@ -265,7 +266,7 @@ def _npy(content: bytes, chance: random.Random) -> bytes:
 
 
 def _h5(content: bytes, chance: random.Random) -> bytes:
-    """An attribute with damaged JSON, an array of another shape or type, a group lost."""
+    """An attribute with damaged JSON, an array of another shape or type, a lost group."""
     import h5py
     import numpy as np
 
@@ -314,7 +315,7 @@ def _closed(file, buffer: io.BytesIO) -> bytes:
 
 
 def _sqlite(content: bytes, chance: random.Random) -> bytes:
-    """A cell with another value, a row or a table lost."""
+    """A cell with another value, a lost row or table."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "damaged.sqlite3")
         path.write_bytes(content)
@@ -351,7 +352,7 @@ def _sqlite(content: bytes, chance: random.Random) -> bytes:
 
 
 def _events(content: bytes, chance: random.Random) -> bytes:
-    """Records of TensorBoard: one damaged, with the checksums right, lost, twice or elsewhere."""
+    """Records of TensorBoard: one damaged with right checksums, lost, doubled or moved."""
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
     records, at = [], 0

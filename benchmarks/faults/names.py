@@ -1,11 +1,11 @@
-"""What do names that are no plain words do to what a command prints?
+"""How do the commands print hostile names?
 
     python benchmarks/faults/names.py
 
 Layers, metrics, files and the columns of a log get names with escape sequences, rich's markup, line
 ends, bidirectional and zero-width characters, and formulas of Matplotlib; each command prints them.
-Counted for each command: outputs; `raw`, those with a control or formatting character that a
-terminal would obey (anything but a line end that is not printable); `lost`, those without the
+Counted for each command: outputs; `raw`, outputs with a control or formatting character that a
+terminal would interpret (any unprintable character but a line end); `lost`, outputs without the
 answer that the command gives for a plain name, or with a traceback. Needs optuna.
 """
 
@@ -42,7 +42,7 @@ QUICK = "--epochs 1 --fine-rounds 0 --points 3 --repeats 1 --low 0.01 --high 1".
 
 
 def cases(folder: Path, name: str) -> dict[str, list[str]]:
-    """The commands that print this name, in a folder of their own."""
+    """The commands that print this name, in their own folder."""
     import keras
     import numpy as np
 
@@ -85,12 +85,12 @@ def cases(folder: Path, name: str) -> dict[str, list[str]]:
 
 
 def obeyed(text: str) -> str:
-    """The characters that a terminal would obey."""
+    """The characters that a terminal would interpret."""
     return "".join(sorted({c for c in text if c != "\n" and not c.isprintable()}))
 
 
 def measure() -> tuple[str, int]:
-    """The table as Markdown, and how many outputs were wrong."""
+    """The table as Markdown, and the number of wrong outputs."""
     from click.testing import CliRunner
 
     from keras_lr_cli import main as command_line

@@ -1,8 +1,8 @@
-"""Everything in the package that reads a file, each with a file that it reads well.
+"""Everything in the package that reads a file, each with a valid file.
 
-A reader either reads what it is given or says in a sentence that names the file why not. `READERS`
-has a row for each: how its file is made, of what kind that is (see `mutations.py`), and how it is
-read. Reading stops short of training: the range test and the runs of a search are formulas here.
+A reader reads a file or refuses it in one sentence that names the file. `READERS` has a row for
+each: how its file is made, the kind of the file (see `mutations.py`), and how it is read. Nothing
+is trained: formulas replace the range test and the runs of a search.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from unittest import mock
 import numpy as np
 
 ROWS, FEATURES, CLASSES = 64, 8, 4
-LONGEST = 1200  # characters of a refusal; the command cuts off what is longer
+LONGEST = 1200  # characters of a refusal; the command shortens longer ones
 
 
 class Refused(Exception):
-    """The file was refused as it should be; the text is what was said."""
+    """The file was refused as it should be; the text is the message."""
 
 
 class Wrong(Exception):
@@ -36,11 +36,11 @@ class Reader:
     """A reader of files.
 
     Attributes:
-        name: What it reads, for people.
-        kind: The kind of damage, a name of `mutations.INSIDE` or "".
-        make: Writes a good file into a folder and returns its path.
-        read: Reads the file at a path; the folder has the good files beside it.
-        backend: What Keras has to run on; "" for any.
+        name: What it reads, for the table.
+        kind: The kind of damage, a name in `mutations.INSIDE` or "".
+        make: Writes a valid file into a folder and returns its path.
+        read: Reads the file at a path; the folder holds the other files that it needs.
+        backend: The backend that Keras must run on; "" for any.
         limit: Seconds for one file; a search also writes its record, and on SQLite to the disk.
     """
 
@@ -57,7 +57,7 @@ class Reader:
 
 @contextlib.contextmanager
 def refusing(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """In the block the library reads `path`; these errors say that it refuses to."""
+    """In the block the library reads `path`; these errors are its refusals."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -68,7 +68,7 @@ def refusing(path: Path, *errors: type[Exception]) -> Iterator[None]:
 
 
 def command(path: Path, *arguments: object) -> None:
-    """Run `keras-lr` on `path`: exit 0, or exit 2 and one line that says what is wrong with it."""
+    """Run `keras-lr` on `path`: exit 0, or exit 2 and one line that says what is wrong."""
     from click.testing import CliRunner
 
     from keras_lr_cli import main
@@ -117,7 +117,7 @@ def arrays() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ramp(*_: object, **__: object) -> Any:
-    """A range test that took no training."""
+    """A range test computed without training."""
     import keras_lr
 
     rates = np.geomspace(1e-6, 1.0, 60)
@@ -140,13 +140,13 @@ def _saved(name: str, shape: tuple[int, ...] = (FEATURES,)) -> Callable[[Path], 
 
 
 def good_model(folder: Path) -> Path:
-    """A model for the data that is damaged."""
+    """A valid model for damaged data."""
     path = folder / "good.keras"
     return path if path.exists() else _saved(path.name)(folder)
 
 
 def good_data(folder: Path) -> Path:
-    """Data for the model that is damaged."""
+    """Valid data for a damaged model."""
     x, y = arrays()
     np.savez(folder / "good.npz", x=x, y=y)
     return folder / "good.npz"
@@ -208,7 +208,7 @@ def _make_parquet(folder: Path) -> Path:
 
 def _make_images(ending: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        """A class with one image beside three with a good one; the damage is to the first."""
+        """A class with one image beside three valid ones; the damage is to the first."""
         from PIL import Image
 
         _saved("good_images.keras", (12, 12, 3))(folder)
@@ -303,7 +303,7 @@ def _read_range_test(path: Path, folder: Path) -> None:
 
     with refusing(path, ValueError, OSError):
         test = keras_lr.RangeTest.load(path)
-    # What was read has to be good for what people do with it.
+    # The loaded result must support its usual uses.
     test.to_dict()
     with warnings.catch_warnings(), contextlib.suppress(keras_lr.NoSuggestion):
         warnings.simplefilter("ignore")
@@ -361,7 +361,7 @@ def _read_log(path: Path, folder: Path) -> None:
     command(path, "diagnose", path, "--json")
 
 
-# What a run goes on from
+# Files that a run continues from
 
 
 def _make_rates(folder: Path) -> Path:
@@ -372,7 +372,7 @@ def _make_rates(folder: Path) -> Path:
 
 
 def _read_rates(path: Path, folder: Path) -> None:
-    """A run that is resumed in its third epoch goes on with the file of `LRLogger`."""
+    """A run resumed in its third epoch continues the file of `LRLogger`."""
     import keras
 
     import keras_lr
@@ -449,7 +449,7 @@ def _make_settings(folder: Path) -> Path:
 
 
 def _read_settings(path: Path, folder: Path) -> None:
-    """Keras's own settings, in which we look for the backend."""
+    """Keras's settings file, from which the command takes the backend."""
     from keras_lr_cli import startup
 
     home = folder / "home"

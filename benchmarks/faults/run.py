@@ -2,10 +2,11 @@
 
     python benchmarks/faults/run.py            # over an hour on two cores, longer on busy ones
     python benchmarks/faults/run.py --quick    # 20 damaged files each and 30 kills
-    python benchmarks/faults/run.py --results FOLDER    # keep each table, and go on from those
+    python benchmarks/faults/run.py --results FOLDER    # keep each table, and skip finished parts
 
-The parts are scripts of their own: `fuzz.py` damages every file that the package reads, `disks.py`
-fills the disk, `soak.py` kills runs and starts them again. Each says at its top what it counts.
+Each part is a script: `fuzz.py` damages every file that the package reads, `disks.py` fills the
+disk, `soak.py` kills runs and starts them again, `signals.py` interrupts searches and `names.py`
+uses hostile names. The docstring of each says what it counts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
 
 HERE = Path(__file__).resolve().parent
 PARTS = {
@@ -27,20 +32,20 @@ PARTS = {
 
 
 def measured(part: str, folder: Path, quick: bool) -> str:
-    """The table of a part: the one that the folder has, or a new one that it then has."""
+    """The table of a part: from the folder, or measured now and stored there."""
     kept = folder / f"{part}.md"
     if not kept.exists():
         _, short = PARTS[part]
         command = [sys.executable, str(HERE / f"{part}.py"), *(short if quick else [])]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if not done.stdout.strip():
-            sys.exit(f"{part}.py ended with {done.returncode} and gave no table.")
+            sys.exit(f"{part}.py ended with {done.returncode} and printed no table.")
         kept.write_text(done.stdout.strip() + "\n", "utf-8")
     return kept.read_text("utf-8")
 
 
 def rows(text: str) -> dict[str, dict[str, str]]:
-    """A Markdown table: its first column, and the others by their titles."""
+    """A Markdown table as dictionaries: by its first column, then by the titles of the others."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[each.strip() for each in line.strip("|").split("|")] for line in lines]
     titles = cells[0][1:]
@@ -48,7 +53,7 @@ def rows(text: str) -> dict[str, dict[str, str]]:
 
 
 def short(texts: dict[str, str]) -> str:
-    """The sums, for the project's README."""
+    """The totals, for the project's README."""
     files, kills = rows(texts["fuzz"])["all"], rows(texts["soak"])["all"]
     disks = rows(texts["disks"])
     failed = [name for name, each in disks.items() if "WRONG" in "".join(each.values())]
@@ -80,16 +85,16 @@ def short(texts: dict[str, str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a short one")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep and go on from here")
+    parser.add_argument("--quick", action="store_true", help="a short run")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep tables and reuse them")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.results or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         texts = {part: measured(part, folder, given.quick) for part in PARTS}
     told = "\n".join(f"### {PARTS[part][0]}\n\n{text}" for part, text in texts.items())
-    print(f"<!-- begin faults -->\n{told}<!-- end faults -->\n")
-    print(f"<!-- begin faults-short -->\n{short(texts)}<!-- end faults-short -->")
+    print(block("faults", told))
+    print(block("faults-short", short(texts)))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""Does a search end when it is asked to, with everything given back?
+"""Does a search end when it is told to, and leave its record consistent?
 
     python benchmarks/faults/signals.py               # 20 of each
     python benchmarks/faults/signals.py --runs 3      # a short one
     python benchmarks/faults/signals.py SIGTERM       # of one kind
 
-Each run is `keras-lr search` in a process group of its own, on PyDatasets that take a while for
-each batch; the backends take turns. At a random moment after the first run has begun (for every
-second run of "Ctrl-C" at one of the start, while the workers still import) it gets:
+Each run is `keras-lr search` in its own process group, on PyDatasets that take a while for each
+batch; the backends take turns. At a random moment after the first run has begun (for every second
+run of "Ctrl-C" at a random moment of the start, while the workers still import) it gets:
 
-- SIGTERM, SIGHUP: the command alone, without workers and with two in turn.
-- Ctrl-C: SIGINT to the whole group, a command with three workers beside it.
+- SIGTERM, SIGHUP: the command alone, alternating between no workers and two.
+- Ctrl-C: SIGINT to the whole group, a command with three workers.
 - parent dies: SIGKILL to a command with two workers.
-- database restarts: a PostgreSQL of our own, which holds the record, is stopped at once, as by a
-  crash, and started again 3 seconds later. The search has to end with every run once.
+- database restarts: a PostgreSQL server of our own, which holds the record, is stopped at once, as
+  by a crash, and started again 3 seconds later. The search must end with every run done once.
 
-Counted as they should be: the process has ended within 3 seconds (5 for workers whose parent died),
-with exit 130 and without a traceback; no process is left; no run is left as begun, but that of a
-parent that was killed. `misses` is the rest, each of which is told on stderr. Needs optuna, for the
+A run is right if the process ends within 3 seconds (5 for workers whose parent died) with exit 130
+and without a traceback, no process is left, and no run is left unfinished, except the run of a
+parent that was killed. `misses` counts the others; each is printed to stderr. Needs optuna, for the
 last kind psycopg and PostgreSQL, and the backends that it finds.
 """
 
@@ -39,7 +39,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("SIGTERM", "SIGHUP", "Ctrl-C", "parent dies", "database restarts")
 BACKENDS = [name for name in ("jax", "torch", "tensorflow") if importlib.util.find_spec(name)]
-PATIENCE = 180  # seconds after which a process that does not come to the point is a miss
+PATIENCE = 180  # seconds after which a process counts as a miss
 IN_TIME = {"parent dies": 5.0}
 USUAL = 3.0
 DOWN = 3.0  # seconds for which the database is away
@@ -83,7 +83,7 @@ for package in {"tensorflow", "jax", "torch", "sklearn", "pandas", "matplotlib"}
 
 
 class Search:
-    """A command that runs, and its workers."""
+    """A running command with its workers."""
 
     def __init__(self, folder: Path, backend: str, *arguments: str, slow: float = 0.05) -> None:
         self.errors = (folder / "stderr").open("w+b")
@@ -134,7 +134,7 @@ class Search:
 
 
 def trials(storage: str) -> list[tuple[str, str, str]]:
-    """Of each run in the record its job, how it stands, and whose it is."""
+    """For each run in the record: its job, its state, and its process."""
     from keras_lr.rate_search import storage as places
 
     with contextlib.suppress(Exception), places.silently():
@@ -155,7 +155,7 @@ def trials(storage: str) -> list[tuple[str, str, str]]:
 
 
 def at_work(search: Search, storage: str, processes: int) -> bool:
-    """Wait until so many processes are at work on a run."""
+    """Wait until so many processes work on a run."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and search.code(0.2) is None:
         at = {who for _, state, who in trials(storage) if state == "RUNNING" and who}
@@ -165,7 +165,7 @@ def at_work(search: Search, storage: str, processes: int) -> bool:
 
 
 def asked_to_end(kind: str, folder: Path, backend: str, chance: random.Random) -> tuple[str, float]:
-    """What went wrong, if anything did, and the seconds that the end took."""
+    """What went wrong, if anything, and the seconds until the end."""
     beside = {"Ctrl-C": 3, "parent dies": 2}.get(kind, chance.choice([0, 2]))
     storage = str(folder / "search.sqlite3")
     words = ["--storage", storage, "--workers", str(1 + beside), "--epochs", "40"]
@@ -202,7 +202,7 @@ def asked_to_end(kind: str, folder: Path, backend: str, chance: random.Random) -
 
 
 def database(kind: str, folder: Path, backend: str, chance: random.Random) -> tuple[str, float]:
-    """A server that crashes and comes back; how long the search went on after that."""
+    """A server that crashes and comes back; how long the search took afterwards."""
     sys.path.insert(0, str(ROOT / "tests"))
     import databases
 
@@ -239,7 +239,7 @@ def database(kind: str, folder: Path, backend: str, chance: random.Random) -> tu
 
 
 def measure(kind: str, runs: int, seed: int) -> tuple[int, int, float]:
-    """Runs, misses, and the longest time that one took to end."""
+    """Runs, misses, and the longest time until the end."""
     misses, longest = 0, 0.0
     for number in range(runs):
         backend = BACKENDS[number % len(BACKENDS)]
@@ -258,11 +258,11 @@ def measure(kind: str, runs: int, seed: int) -> tuple[int, int, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", nargs="*", help=f"of {', '.join(KINDS)}; all without")
+    parser.add_argument("name", nargs="*", help=f"of {', '.join(KINDS)}; all by default")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    # A search ignores what it was started to ignore, as nohup and jobs in the background have it.
+    # A search ignores signals that it inherits as ignored, as from nohup or a background job.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -4,24 +4,24 @@
     python benchmarks/faults/soak.py --runs 30     # a short one
 
 Each run is a process that is killed with SIGKILL, at a moment drawn uniformly over the time that
-the same job takes undisturbed, and then the same command again, now and then killed again, until
-it ends. The jobs are in `jobs.py`: `keras-lr find` that replaces an old curve and picture; `fit`
-with each callback, `LRLogger(csv)` and `keras.callbacks.BackupAndRestore`; `keras-lr search` on a
-SQLite file and on a journal. Most run on torch, in processes forked from one that has imported
-everything; some on JAX and TensorFlow. After each kill and at the end the script looks:
+the same job takes undisturbed; then the same command runs again, sometimes killed again, until it
+ends. The jobs are in `jobs.py`: `keras-lr find` that replaces an old curve and picture; `fit` with
+each callback, `LRLogger(csv)` and `keras.callbacks.BackupAndRestore`; `keras-lr search` on a SQLite
+file and on a journal. Most run on torch, in processes forked from one that has imported everything;
+some on JAX and TensorFlow. After each kill and at the end the script checks:
 
-- equal: what the run gave in the end is what an undisturbed one gives: the curve and the
-  suggestion; each rate of each update and, to the last bit, weights and optimizer state; each run
-  of the search once, with its loss.
-- half files: a file of ours that is not whole. Temporary files that a kill has left behind are
-  counted beside them; nothing reads those.
-- models: the model file is the same to the last byte.
-- Keras's backup: Keras does not write its backup in one step. Where a kill fell into that and the
-  run could not go on from it, or went on from the wrong place, it is counted here and not as
-  equal; a run that could not go on is begun anew and still has to end equal.
+- equal: the final result equals that of an undisturbed run: the curve and the suggestion; the rate
+  of each update and, to the last bit, weights and optimizer state; each run of the search once,
+  with its loss.
+- half files: a file of ours that is incomplete. Temporary files left by a kill are counted
+  separately; nothing reads them.
+- models: the model file is unchanged to the last byte.
+- Keras's backup: Keras does not write its backup atomically. A kill during that write, after which
+  the run could not continue or continued from the wrong place, is counted here and not as equal;
+  a run that could not continue is started anew and must still end equal.
 
-The moments come from a seed, but what a process does at a moment is not the same each time.
-Needs torch, jax, tensorflow, optuna and pillow.
+The moments come from a seed, but what a process does at that moment varies. Needs torch, jax,
+tensorflow, optuna and pillow.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-PATIENCE = 300  # seconds after which a run that does not end is an error
+PATIENCE = 300  # seconds after which a run without an end is an error
 ELSEWHERE = ("find", "OneCycle", "ReduceLROnPlateau", "search, SQLite")  # on JAX and TensorFlow
 SEARCH_FILES = {"search, SQLite": "search.sqlite3", "search, journal": "search.log"}
 COLUMNS = ("runs", "kills", "equal", "lost", "half files", "changed models", "Keras's backup")
 
 
 class Process:
-    """A job in a process of its own: forked on torch, started on the other backends."""
+    """A job in its own process: forked on torch, started on the other backends."""
 
     def __init__(self, kind: str, folder: Path, backend: str) -> None:
         for name in ("began", "ended", "error"):
@@ -79,7 +79,7 @@ class Process:
             time.sleep(0.002)
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code, None if it still runs after so many seconds."""
+        """The exit code; None if the process still runs after so many seconds."""
         if self._forked is not None:
             self._forked.join(seconds)
             return self._forked.exitcode
@@ -118,7 +118,7 @@ def digest(path: Path) -> str:
 
 
 def answer(kind: str, folder: Path) -> dict:
-    """What the run gave in the end, as it can be compared."""
+    """The final result of the run, in a form that can be compared."""
     if kind == "find":
         curve = json.loads((folder / "curve.json").read_text())
         told = json.loads((folder / "stdout.json").read_text())
@@ -136,7 +136,7 @@ def answer(kind: str, folder: Path) -> dict:
         found = {name: arrays[name].tobytes().hex() for name in arrays.files}
     rows = list(csv.DictReader((folder / "rates.csv").open(newline="")))
     found["steps"] = [(row["epoch"], row["step"]) for row in rows]
-    # As many digits as float32 holds: what a device computes a rate with may differ in the last.
+    # As many digits as float32 holds: devices may differ in the last.
     found["rates"] = [
         f"{float(row[name]):.5e}" for row in rows for name in row if name not in ("epoch", "step")
     ]
@@ -161,7 +161,7 @@ def _trials(kind: str, folder: Path) -> list[tuple[str, str]]:
 
 
 def half_files(kind: str, folder: Path, old: dict[str, str]) -> list[str]:
-    """The files of ours that are not whole after a kill."""
+    """The incomplete files of ours after a kill."""
     if kind != "find":
         return _half_rates(folder / "rates.csv") if (folder / "rates.csv").exists() else []
     import keras_lr  # on whatever backend: a curve is read with NumPy
@@ -184,7 +184,7 @@ def half_files(kind: str, folder: Path, old: dict[str, str]) -> list[str]:
 
 
 def _half_rates(path: Path) -> list[str]:
-    """The rows of a run that was killed: whole but for the last, which the next run drops."""
+    """The rows of a killed run: all complete but the last, which the next run drops."""
     text = path.read_bytes().decode()
     whole = text[: text.rfind("\n") + 1]
     rows = list(csv.DictReader(whole.splitlines()))
@@ -196,7 +196,7 @@ def _half_rates(path: Path) -> list[str]:
 
 
 class Bench:
-    """What the runs of one kind on one backend have in common."""
+    """The common data of the runs of one kind on one backend."""
 
     def __init__(self, kind: str, backend: str, files: Path, place: Path) -> None:
         self.kind, self.backend, self._files, self._place = kind, backend, files, place
@@ -221,7 +221,7 @@ class Bench:
         return folder
 
     def run(self, chance: random.Random) -> Counter[str]:
-        """Kill a run, and look at what is left of it."""
+        """Kill a run, and check what it leaves."""
         while True:
             found = self._run(chance)
             if found["kills"]:
@@ -293,7 +293,7 @@ class Bench:
 
 
 def shares(kinds: list[str], runs: int) -> list[tuple[str, str, int]]:
-    """How many runs of each kind on each backend: find and search more than one callback."""
+    """The number of runs of each kind on each backend: more for find and search."""
     other = [(kind, backend) for kind in ELSEWHERE for backend in ("jax", "tensorflow")]
     each = runs // 200
     weights = {kind: 2 if kind == "find" or kind in SEARCH_FILES else 1 for kind in kinds}
@@ -307,9 +307,9 @@ def shares(kinds: list[str], runs: int) -> list[tuple[str, str, int]]:
 
 
 def soak(runs: int, seed: int, wanted: list[str]) -> tuple[str, int]:
-    """The table as Markdown, and how many runs lost something."""
+    """The table as Markdown, and the number of runs that lost something."""
     os.environ["KERAS_BACKEND"] = "torch"
-    # The process that others are forked from looks for modules there, and not beside this file.
+    # The fork server finds modules there, not beside this file.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     rows: dict[str, Counter[str]] = {}
     started = time.perf_counter()
@@ -345,7 +345,7 @@ def soak(runs: int, seed: int, wanted: list[str]) -> tuple[str, int]:
 
 
 def _row(kind: str) -> str:
-    """What the kind is called in the table; on several backends it is one row."""
+    """The name of the kind in the table; several backends share a row."""
     name, comma, more = kind.partition(", ")
     if kind == "find" or kind in SEARCH_FILES:
         return f"`keras-lr {name}`{comma}{more}"
@@ -354,7 +354,7 @@ def _row(kind: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", nargs="*", help="words of the kinds' names; all without")
+    parser.add_argument("name", nargs="*", help="words in names of kinds; all by default")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

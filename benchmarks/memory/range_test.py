@@ -1,13 +1,13 @@
-"""How much memory `lr_find` needs beside `fit`, in copies of the weights and the optimizer's slots.
+"""Measure the memory of `lr_find` beside that of `fit`, in copies of the weights and slots.
 
     KERAS_BACKEND=jax python benchmarks/memory/range_test.py              # 100 million weights
     KERAS_BACKEND=torch python benchmarks/memory/range_test.py --weights 1e6
 
-Four square Dense layers under Adam: weights and slots are three times the weights. `fit` and
-`lr_find` run in a fresh process each. The peak is that of the process's resident memory, less what
-it held before the model was made; on JAX also that of the live arrays, sampled whenever a batch is
-drawn. The last rows are the live arrays of one process that does both, which must not grow.
-The host's memory is measured, so that the numbers mean something where the model is on the CPU.
+Four square Dense layers under Adam: weights and slots take three times the memory of the weights.
+`fit` and `lr_find` run in a fresh process each. The peak is the resident memory of the process,
+minus what it held before the model was made; on JAX also the peak of the live arrays, sampled at
+each batch. The last rows are the live arrays of one process that runs both, which must not grow.
+It measures host memory, so the numbers are meaningful if the model is on the CPU.
 
 Prints a Markdown table. Needs about 5 times the memory of weights and slots.
 """
@@ -21,12 +21,17 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
 
 STEPS, ROWS = 4, 16
 
 
 def resident():
-    """Largest resident memory of this process so far, in bytes."""
+    """Peak resident memory of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -44,7 +49,7 @@ def live():
 
 
 def measured(what, weights):
-    """Runs in a process of its own: `what` is "fit", "lr_find" or "both"."""
+    """Runs in its own process: `what` is "fit", "lr_find" or "both"."""
     import keras
     import numpy as np
 
@@ -105,22 +110,23 @@ def main():
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     fit, find = (in_a_process(what, options.weights) for what in ("fit", "lr_find"))
     state = fit["state"]
-    print(f"<!-- begin memory-{backend} -->")
-    print(f"| {backend}, {options.weights:,.0f} weights | `fit` | `lr_find` | difference |")
-    print("| --- | --- | --- | --- |")
+    lines = [
+        f"| {backend}, {options.weights:,.0f} weights | `fit` | `lr_find` | difference |",
+        "| --- | --- | --- | --- |",
+    ]
     rows = [("peak of resident memory", "resident")]
     if backend == "jax":
         rows.append(("peak of live arrays", "arrays"))
     for title, name in rows:
         ours, theirs = find[name] / state, fit[name] / state
-        print(f"| {title} | {theirs:.2f} | {ours:.2f} | {ours - theirs:+.2f} |")
+        lines.append(f"| {title} | {theirs:.2f} | {ours:.2f} | {ours - theirs:+.2f} |")
     if backend == "jax":
         first, found, again, last = (
             each / state for each in in_a_process("both", options.weights)["live"]
         )
-        print(f"| live arrays after each, in one process | {first:.3f} | {found:.3f} | |")
-        print(f"| and after each once more | {again:.3f} | {last:.3f} | |")
-    print(f"<!-- end memory-{backend} -->")
+        lines.append(f"| live arrays after each, in one process | {first:.3f} | {found:.3f} | |")
+        lines.append(f"| and after each once more | {again:.3f} | {last:.3f} | |")
+    print(block(f"memory-{backend}", lines))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""How good is the rate that a search finds, beside the one that a range test suggests?
+"""Compare the rate that `search` finds with the suggestion of a range test.
 
-    python benchmarks/search/run.py       # on JAX, if KERAS_BACKEND says nothing else
+    python benchmarks/search/run.py       # on JAX, unless KERAS_BACKEND is set
 
-Small real tasks. For each: the range test's suggestion (`lr_find` with its defaults, and with
+Small real tasks. For each: the suggestion of the range test (`lr_find` with its defaults, and with
 `confirm=True`), the answer of `search` with its defaults, Keras's default rate, and a grid of four
-rates a decade, which stands for the best there is. Each rate is then trained anew, from seeds that
-nobody has seen before, on all training rows, and judged on test rows that neither the range test
-nor the search was given. Every task is judged with two seeds, which order the data and choose what
-is held out. Regret of a rate: 0 is the best of all rates judged, 1 is untrained. The
-best of the grid is chosen by those very seeds and rows, which flatters it.
+rates a decade, as an estimate of the best possible. Each rate is then trained again, with new
+seeds, on all training rows, and evaluated on test rows that neither the range test nor the search
+has seen. Two seeds for each task set the order of the data and the validation split. The regret of
+a rate is 0 at the best of all evaluated rates and 1 for the untrained model. The best rate of the
+grid is chosen with the same seeds and rows, which favors the grid.
 
 Needs scikit-learn and mnist1d.
 """
@@ -35,6 +35,10 @@ import numpy as np
 import keras_lr
 from keras_lr.rate_search.plan import Job, Setting
 from keras_lr.rate_search.runner import Data, Runner
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
 
 EPOCHS = 5
 SEEDS = (100, 101, 102)
@@ -139,7 +143,7 @@ class Task:
         return float(self.model.evaluate(*self.judged, verbose=0))
 
     def losses(self, rates: Iterable[float]) -> dict[float, float]:
-        """Mean test loss after training at each rate; that of the untrained model at most."""
+        """Mean test loss after training at each rate, at most the loss of the untrained model."""
         worst, found = self.untrained(), {}
         data = Data(self.x, self.y, None, self.judged, {})
         with Runner.lend(self.model, data, "val_loss", 32, 0) as runner:
@@ -190,7 +194,7 @@ NAMED = {
 }
 
 
-def block(results: list[dict[str, Any]]) -> str:
+def table(results: list[dict[str, Any]]) -> str:
     """The table of the README."""
     lines = [
         f"| {keras.backend.backend()} | median | mean | worst | cost in epochs |",
@@ -207,17 +211,19 @@ def block(results: list[dict[str, Any]]) -> str:
         "",
         f"The interval of the search held the best rate of the grid in {held} of {len(results)}.",
     ]
-    return "\n".join(["<!-- begin search -->", *lines, "<!-- end search -->"])
+    return block("search", lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", type=Path, help="write the figures as JSON")
-    parser.add_argument("--read", type=Path, nargs="+", help="print what --save wrote; train none")
+    parser.add_argument(
+        "--read", type=Path, nargs="+", help="print the tables of files from --save; do not train"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()
     if options.read:
-        print(block([result for path in options.read for result in json.loads(path.read_text())]))
+        print(table([result for path in options.read for result in json.loads(path.read_text())]))
         return
     results = []
     for seed, parts in itertools.product(options.seeds, TASKS):
@@ -229,7 +235,7 @@ def main() -> None:
         print(f"{result['task']:<26} {shown}  ({seconds:.0f} s)", file=sys.stderr, flush=True)
         if options.save:
             options.save.write_text(json.dumps(results, indent=1) + "\n")
-    print(block(results))
+    print(table(results))
 
 
 if __name__ == "__main__":

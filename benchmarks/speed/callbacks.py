@@ -1,25 +1,25 @@
-"""What a callback costs per training step, beside the floor and the usual way, in one process.
+"""Measure what a callback adds to a training step, against a baseline and the usual way.
 
     KERAS_BACKEND=jax python benchmarks/speed/callbacks.py
 
-Chains of Dense(8), SGD with momentum, batches of 32. Every contender trains a model of its own
-in a thread of its own, and only one of them runs at a time: an epoch each, in a new order each
-round. So each is compiled once, and that is not counted. What is counted is all between the
-beginnings of two epochs, the callback's work at an epoch's end included.
+Chains of Dense(8), SGD with momentum, batches of 32. Each contender trains its own model in its own
+thread, and only one runs at a time: an epoch each, in a new order each round. So each is compiled
+once, which is not counted. Everything between the starts of two epochs is counted, including the
+work of the callback at the end of an epoch.
 
-Printed are medians of the ratios to the floor's epoch of the same round, and their quartiles, of
-process CPU time and wall time:
+The script prints medians and quartiles of the ratios to the baseline of the same round, for CPU
+time of the process and wall time:
 
-* floor: plain `fit`, or `fit` with a callback whose `on_train_batch_end` does nothing, whichever
-  takes less CPU time. Keras hands the ends of batches to a thread on JAX and torch, unless a
-  callback overrides that method; on a small model the hand-over can be most of the step;
+* floor, the baseline: plain `fit`, or `fit` with a callback whose `on_train_batch_end` does
+  nothing, whichever takes less CPU time. On JAX and torch, Keras calls `on_train_batch_end` in
+  another thread unless a callback overrides it; on a small model that can be most of the step;
 * the usual way: a callback that sets `self.model.optimizer.learning_rate` before each batch;
-* `LRFinder(every=1)` makes a range test of as many steps as the epoch has before each epoch: a
-  ratio of 2 says that a step of the test costs what a step of `fit` costs;
-* `GradualUnfreeze` has half of the layers frozen, and `HalveOnDivergence` looks at the loss every
-  50 batches and at the end of the epoch, and then copies the weights to the host.
+* `LRFinder(every=1)` runs a range test before each epoch with as many steps as the epoch: a ratio
+  of 2 means that a step of the test costs as much as a step of `fit`;
+* `GradualUnfreeze` has half of the layers frozen, and `HalveOnDivergence` checks the loss every 50
+  batches and at the end of the epoch, and then copies the weights to the host.
 
-Traces are how often `train_step` was traced by a plain `fit`, two of the callback's, and a plain
+Traces counts how often `train_step` was traced by a plain `fit`, two with the callback, and a plain
 one; on JAX and TensorFlow, where a `fit` without a trace compiles nothing either.
 """
 
@@ -44,13 +44,13 @@ from turns import Contender
 
 import keras_lr
 
-# Neither is to come to its end: what is measured is a step on the way.
+# Neither may reach its end: a step in the middle is measured.
 warnings.filterwarnings("ignore", "The last group should thaw|The warm-up should end")
 
 BATCH = 32
-RATE = 1e-6  # nobody is to learn: the numbers stay in the same range for all
+RATE = 1e-6  # too low to learn: the numbers stay in the same range for all
 DECAY = {"initial_learning_rate": RATE, "decay_steps": 10**6}
-PATIENT = {"monitor": "loss", "patience": 10**6}  # judges, and changes nothing
+PATIENT = {"monitor": "loss", "patience": 10**6}  # checks, and changes nothing
 
 
 class Nothing(keras.callbacks.Callback):
@@ -59,7 +59,7 @@ class Nothing(keras.callbacks.Callback):
 
 
 class UsualWay(keras.callbacks.Callback):
-    """As in the old packages: a rate for each batch; on JAX a sync of the whole state."""
+    """As in older packages: set the rate for each batch; on JAX this syncs the whole state."""
 
     def on_train_begin(self, logs=None):
         self.step = 0
@@ -75,7 +75,7 @@ def decay():
 
 
 class Size(NamedTuple):
-    """Of a run: variables of the model, steps of an epoch."""
+    """The size of a run: variables of the model, steps of an epoch."""
 
     variables: int
     steps: int
@@ -94,7 +94,7 @@ def unfreeze(size):
 def finder(size):
     # Where nothing diverges, so that every test makes all of its steps.
     ramp = {"start_lr": RATE / 10, "end_lr": RATE, "stop_factor": None}
-    # The data once more, for what TensorFlow's fit gets is no array.
+    # The data again, since TensorFlow's fit does not get arrays.
     again = tuple(data(size.steps))
     return keras_lr.LRFinder(every=1, steps=size.steps, verbose=0, data=again, **ramp)
 
@@ -141,7 +141,7 @@ MARKS = {
 
 
 class Chain(keras.Sequential):
-    """Notes how often Python runs through its training step."""
+    """Counts how often Python runs through its training step."""
 
     def train_step(self, *arguments):
         object.__setattr__(self, "traces", getattr(self, "traces", 0) + 1)
@@ -149,7 +149,7 @@ class Chain(keras.Sequential):
 
 
 def compiled(variables, rate):
-    """A chain under SGD with momentum at a rate, or under the optimizer that is given."""
+    """A chain under SGD with momentum at a rate, or under the given optimizer."""
     keras.utils.set_random_seed(0)
     # Orthogonal and linear, so that nothing explodes or vanishes into slow denormal numbers.
     dense = [
@@ -170,8 +170,8 @@ def data(steps):
 def batches(x, y):
     """The arguments of `fit` for these data.
 
-    On TensorFlow the data set that `fit` makes of arrays, but not tuned while it runs: whoever
-    tunes it sleeps for seconds, and a `fit` that has waited for its turn waits for that too.
+    On TensorFlow, the data set that `fit` makes of arrays but without autotuning: the tuner sleeps
+    for seconds, and a `fit` that waits for its turn would wait for the tuner too.
     """
     if keras.backend.backend() != "tensorflow":
         return {"x": x, "y": y, "batch_size": BATCH, "shuffle": False}
@@ -186,7 +186,7 @@ def batches(x, y):
 
 
 def contender(make, size, x, y, epochs):
-    """A `fit` that goes on for an epoch at a time."""
+    """A `fit` that advances one epoch at a time."""
     rate, callbacks = make(size)
     model = compiled(size.variables, rate)
     options = {"epochs": epochs, "verbose": 0}
@@ -196,13 +196,13 @@ def contender(make, size, x, y, epochs):
 
 
 def in_turn(running, steps, repeats):
-    """CPU and wall seconds per step, repeats x 2 for each name, of contenders by turns."""
+    """CPU and wall seconds per step, shape (repeats, 2) for each name, of alternating runs."""
     rng = np.random.default_rng(0)
     for _ in range(2):  # to compile, and to warm up
         for _, contender in running:
             contender.epoch()
     gc.collect()
-    gc.freeze()  # a collection is not to pay for the other models
+    gc.freeze()  # garbage collection must not count here
     copies = Counter(name for name, _ in running)
     seconds = {name: np.zeros((repeats, 2)) for name in copies}
     for repeat in range(repeats):
@@ -216,14 +216,14 @@ def in_turn(running, steps, repeats):
 
 
 def floor_of(seconds):
-    """Which of the two floors takes less CPU time."""
+    """The baseline that takes less CPU time."""
     return min(FLOORS, key=lambda name: np.median(seconds[name][:, 0]))
 
 
 def measure(names, size, repeats):
     """The rows of one size."""
     x, y = data(size.steps)
-    # Two of each, made in mirrored order: what is made earlier lies better in memory. Where it
+    # Two of each, made in mirrored order: earlier ones have better places in memory. Where it
     # takes long to compile, and a step takes longer than that matters, one.
     twice = names[::-1] if size.variables < 200 else []
     running = [

@@ -1,10 +1,10 @@
-"""What the whole `keras-lr find` process costs, beside the shortest script that does as much work.
+"""Measure the whole `keras-lr find` process, against the shortest script that does the same work.
 
     python benchmarks/speed/command.py --backend jax
 
-The script imports Keras, loads the same model, trains 100 steps by `fit` and saves a picture.
-Whole processes in turn, A B A B; the medians of the ratios of their CPU and wall times. The
-first pair is told apart: it fills the disk cache, and on JAX our cache of compiled programs.
+The script imports Keras, loads the same model, trains 100 steps by `fit` and saves a picture. Whole
+processes alternate, A B A B; medians of the ratios of their CPU and wall times. The first pair is
+reported separately: it fills the disk cache, and on JAX our cache of compiled programs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ figure.savefig("minimal.png")
 
 
 def spent(command: list[str], folder: str, environment: dict[str, str]) -> tuple[float, float]:
-    """CPU and wall seconds of a process that has to succeed."""
+    """CPU and wall seconds of a process, which must succeed."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,10 +1,9 @@
-"""How the parts of the measurement of speed tell their figures, and how these become tables.
+"""The results of the speed scripts, and the tables made of them.
 
-A part hands over a dictionary that JSON holds: `part`, `backend`, and `rows`. A row has the
-`table` that it belongs to, its `row` and `column` there, `cpu` and, where that was measured,
-`wall`: the ratio to the floor in each round; `mark`, the largest median that we meant to reach, or
-None; and, for some, `text`, which stands there as it is. No bare time leaves a process: it says
-more of the machine than of the library.
+A script returns a dictionary for JSON: `part`, `backend`, and `rows`. A row has its `table`, its
+`row` and `column` there, `cpu` and, if measured, `wall`: the ratio to the baseline in each round;
+`mark`, the target for the median, or None; and for some `text`, which is printed unchanged. No
+absolute time is reported: it tells more about the machine than about the library.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def row(
     mark: float | None = None,
     text: str = "",
 ) -> Row:
-    """A row of a result; ratios of a round each, in the same order."""
+    """A row of a result; one ratio for each round, in the same order."""
     return {
         "table": table,
         "row": name,
@@ -48,12 +47,12 @@ def quartiles(ratios: Sequence[float]) -> tuple[float, float, float]:
 
 
 def missed(each: Row) -> bool:
-    """Whether the median is above the mark, as far as two decimals show."""
+    """Whether the median, rounded to two decimals, is above the mark."""
     return each["mark"] is not None and round(quartiles(each["cpu"])[1], 2) > each["mark"]
 
 
 def short(each: Row) -> str:
-    """The median, in bold where the mark is missed."""
+    """The median, in bold if it is above the mark."""
     if not each["cpu"]:
         return each["text"] or EMPTY
     middle = f"{quartiles(each['cpu'])[1]:.2f}"
@@ -74,7 +73,7 @@ def full(each: Row) -> str:
 
 
 def grid(corner: str, cells: dict[tuple[str, str], str], rows: Sequence[str] = ()) -> str:
-    """A Markdown table of `{(row, column): text}`; rows and columns as they come."""
+    """A Markdown table of `{(row, column): text}`, in the order of the entries."""
     rows = list(rows) or list(dict.fromkeys(name for name, _ in cells))
     columns = list(dict.fromkeys(column for _, column in cells))
     lines = [[corner, *columns], ["---"] * (1 + len(columns))]
@@ -93,7 +92,7 @@ def table(
 
 
 def tell(result: dict[str, Any], as_json: bool) -> None:
-    """Print what a part has measured: as JSON, or as tables with quartiles."""
+    """Print the result of a script: as JSON, or as tables with quartiles."""
     if as_json:
         print(json.dumps(result))
         return

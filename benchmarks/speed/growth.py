@@ -1,11 +1,11 @@
-"""How what keras_lr adds to a step grows with the model, and with the number of steps.
+"""Measure how the overhead of keras_lr grows with the model and with the number of steps.
 
     KERAS_BACKEND=jax python benchmarks/speed/growth.py
 
-As in callbacks.py: chains of Dense(8) under SGD with momentum, contenders by turns, ratios to the
-floor's epoch of the same round. Here with 20, 200 and 2,000 variables (TensorFlow: 600); with
-epochs of 25, 100 and 400 batches at 20 variables; and `lr_find` with 30, 100 and 300 steps over a
-`fit` of as many. A thousand layers take long to compile, and each contender does that once.
+As in callbacks.py: chains of Dense(8) under SGD with momentum, alternating runs, ratios to the
+baseline of the same round. Here with 20, 200 and 2,000 variables (TensorFlow: 600); with epochs of
+25, 100 and 400 batches at 20 variables; and `lr_find` with 30, 100 and 300 steps against a `fit` of
+as many. A thousand layers take long to compile, and each contender compiles them once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DEPTH, STACK = 50_000, 512 * 2**20
 
 
 def layerwise(size):
-    """Eleven multipliers; a chain of 10 layers has one of them less."""
+    """Eleven multipliers; ten for a chain of 10 layers."""
     values = [0.8**place for place in range(11)]
     names = layer_names(size.variables)
     multipliers = {name: values[place * 11 // len(names)] for place, name in enumerate(names)}
@@ -50,7 +50,7 @@ def layerwise(size):
 
 
 class RangeTests:
-    """An epoch of it is a range test of as many steps, on a model that has trained before."""
+    """Each of its epochs is a range test of as many steps, on a model trained before."""
 
     def __init__(self, size, x, y):
         self.model, self.x, self.y, self.steps = compiled(size.variables, RATE), x, y, size.steps
@@ -79,7 +79,7 @@ class RangeTests:
 
 
 def measure(size, repeats, names, table, column):
-    """The rows of one size. One contender of each: a thousand layers take long to compile."""
+    """The rows of one size, with one contender of each: a thousand layers compile slowly."""
     x, y = data(size.steps)
     makers = callbacks.CONTENDERS | {LAYERWISE: layerwise}
     running = [

@@ -1,15 +1,14 @@
-"""What a modified optimizer costs per training step, beside the plain one, in one process.
+"""Measure what a modified optimizer adds to a training step, against the plain optimizer.
 
     KERAS_BACKEND=jax python benchmarks/speed/optimizers.py
 
-A chain of 11 Dense(64), 22 variables, batches of 32. Every contender has a model of its own,
-compiled before anything is counted. Then they take turns, a burst of training steps each, in a
-new order each round; what runs is the model's own `train_function` on batches made beforehand,
-so callbacks and the data pipeline of `fit`, the same for all, do not hide what the optimizers do.
+A chain of 11 Dense(64), 22 variables, batches of 32. Each contender has its own model, compiled
+before anything is counted. Then they alternate, a burst of training steps each, in a new order each
+round. They run the model's own `train_function` on prepared batches, so that callbacks and the data
+pipeline of `fit`, equal for all, do not hide the cost of the optimizers.
 
-Printed are medians, with their quartiles, of the ratios to the plain optimizer's burst of the
-same round, in process CPU time and wall time; and what the optimizer keeps more than the plain
-one, in copies of the weights.
+The script prints medians and quartiles of the ratios to the plain optimizer in the same round, for
+CPU time of the process and wall time; and the additional state, in copies of the weights.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from figures import row, tell
 from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR, Prodigy
 
 LAYERS, WIDTH, BATCH = 11, 64, 32
-RATE = 1e-5  # nobody is to learn: the numbers stay in the same range for all
+RATE = 1e-5  # too low to learn: the numbers stay in the same range for all
 NAMES = [f"dense_{index}" for index in range(LAYERS)]
 MANY = {name: 0.8**index for index, name in enumerate(reversed(NAMES))}
 TWO = {NAMES[-1]: 10.0}
@@ -50,7 +49,7 @@ def adamw(rate=RATE):
 
 
 def several(make, multipliers):
-    """Keras's own way: an optimizer for each rate."""
+    """Keras's own way: one optimizer for each rate."""
     rated = {name: make(RATE * value) for name, value in multipliers.items()}
     rest = make()
     return keras.optimizers.MultiOptimizer(
@@ -82,7 +81,7 @@ CONTENDERS = {  # the plain optimizer, how the other is made, the target
 
 
 class Contender:
-    """A compiled model, and how it makes a burst of steps."""
+    """A compiled model that runs bursts of steps."""
 
     def __init__(self, make, batches):
         keras.utils.set_random_seed(0)
@@ -140,7 +139,7 @@ class Contender:
         return run
 
     def burst(self):
-        """CPU and wall seconds of a step."""
+        """CPU and wall seconds per step of one burst."""
         begin = np.array([time.process_time(), time.perf_counter()])
         loss = self.run()
         seconds = np.array([time.process_time(), time.perf_counter()]) - begin
@@ -148,7 +147,7 @@ class Contender:
         return seconds / self.steps
 
     def copies(self):
-        """What the optimizer keeps, in copies of the weights."""
+        """The state of the optimizer, in copies of the weights."""
 
         def size(variables):  # all are of 4 bytes an element, or scalars
             return sum(math.prod(variable.shape) for variable in variables)
@@ -158,16 +157,16 @@ class Contender:
 
 
 def measure(makers, steps, rounds):
-    """Seconds per step, an array of rounds x 2, and copies kept, for each contender."""
+    """Seconds per step, shape (rounds, 2), and copies of state, for each contender."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, steps, BATCH, WIDTH)).astype("float32")
     batches = list(zip(x, y, strict=True))
-    # Two of each, made in mirrored order: what is made earlier lies better in memory.
+    # Two of each, made in mirrored order: earlier ones have better places in memory.
     running = [(name, Contender(makers[name], batches)) for name in [*makers, *reversed(makers)]]
     for _, contender in running * 2:  # to warm up
         contender.burst()
     gc.collect()
-    gc.freeze()  # a collection is not to pay for the other models
+    gc.freeze()  # garbage collection must not count here
     seconds = {name: np.zeros((rounds, 2)) for name in makers}
     for turn in range(rounds):
         for index in rng.permutation(len(running)):

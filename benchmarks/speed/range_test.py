@@ -1,17 +1,18 @@
-"""What a range test costs, beside the floor and the classic finder, in one process.
+"""Measure a range test, against a baseline and the classic finder.
 
     KERAS_BACKEND=jax python benchmarks/speed/range_test.py
 
-100 steps each, interleaved A B C A B C, process CPU time, medians of the ratios to the floor:
+100 steps each, interleaved A B C A B C, CPU time of the process, medians of the ratios to the
+baseline:
 
-* floor: the same batches through `model.fit`, without callbacks, 25 steps an execution
-  (PyTorch: plain `fit`, which allows no more than one);
-* classic: the finder of the old packages, a callback that reads `logs["loss"]` and sets the
-  rate for each batch, in a plain `fit`;
-* ours: `keras_lr.lr_find`, snapshot and restore included;
-* on torch the range tests of other packages, over a floor of their own: see torch_peers.py.
+* floor, the baseline: the same batches through `model.fit`, without callbacks, 25 steps per
+  execution (torch: plain `fit`, which allows only one);
+* classic: the finder of older packages, a callback that reads `logs["loss"]` and sets the rate for
+  each batch, in a plain `fit`;
+* ours: `keras_lr.lr_find`, including snapshot and restore;
+* on torch the range tests of other packages, against their own baseline: see torch_peers.py.
 
-The first call of each, with its compilation, is measured on models that nothing has compiled.
+The first call of each, including its compilation, is measured on models not compiled before.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ FIRST_MARK = 1.05
 
 
 class ClassicFinder(keras.callbacks.Callback):
-    """As in the old packages: the running mean of the epoch, and a sync of JAX's state."""
+    """As in older packages: the running mean of the epoch; on JAX this syncs the state."""
 
     def on_train_begin(self, logs=None):
         self.rates, self.losses = np.geomspace(1e-7, 1e-2, STEPS), []
@@ -99,7 +100,7 @@ def compiled(make, steps_per_execution=1):
 
 
 def contenders(make, x, y):
-    """Functions that run 100 steps, each on a model of its own that nothing has run yet."""
+    """Functions that run 100 steps, each on its own new model."""
     many = 1 if keras.backend.backend() == "torch" else 25
     fast, slow, found = compiled(make, many), compiled(make), compiled(make)
     options = {"batch_size": BATCH, "verbose": 0}
@@ -120,7 +121,7 @@ def spent(function):
 
 
 def measure(name, repeats, firsts):
-    """Rows of one model: of runs in turn, and of first calls."""
+    """The rows of one model: alternating runs, and first calls."""
     backend, make = keras.backend.backend(), MODELS[name]
     shape = make().input_shape[1:]
     rng = np.random.default_rng(0)

@@ -1,14 +1,14 @@
-"""What everything costs in time: the parts of this folder on each backend, and their tables.
+"""Measure the time that everything takes: each script of this folder on each backend.
 
     python benchmarks/speed/run.py                                        # all: most of an hour
     python benchmarks/speed/run.py --results speed --part callbacks --backend jax
-    python benchmarks/speed/run.py --results speed                        # what is missing, and all
+    python benchmarks/speed/run.py --results speed                        # the rest, all tables
 
-Each part runs on each backend in a process of its own, and measures there by turns against its
-floor. Printed are ratios: medians in the blocks for the project's README, in bold where a mark
-is missed, quartiles with them in those for benchmarks/README.md. `--results` keeps what a process
-has measured as a file of JSON, and goes on from the files that are there. `--quick` shows that it
-all runs; its figures are worth nothing, so it does not share a folder with the others.
+Each script runs on each backend in its own process, where contenders and baseline alternate. The
+output are ratios: medians in the blocks for the project's README, in bold above the mark; medians
+and quartiles in the blocks for benchmarks/README.md. `--results` keeps the result of each process
+as a JSON file, and skips processes whose file exists. `--quick` checks that everything runs; its
+figures are meaningless, so do not mix its folder with real results.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from typing import Any
 
 from figures import BACKENDS, EMPTY, Row, full, grid, quartiles, short, table
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
+
 FOLDER = Path(__file__).resolve().parent
 PARTS = {
     "range-test": ("range_test.py", "--repeats 2 --firsts 1 --models mlp"),
@@ -39,7 +43,7 @@ PEERS = ("torch-lr-finder", "Lightning's Tuner", "ignite")
 
 
 def measured(part: str, backend: str, quick: bool) -> dict[str, Any]:
-    """What a part tells on a backend, in a process of its own."""
+    """The result of a script on a backend, run in its own process."""
     script, few = PARTS[part]
     run = subprocess.run(
         [sys.executable, str(FOLDER / script), "--json", *(few.split() if quick else ())],
@@ -56,7 +60,7 @@ def measured(part: str, backend: str, quick: bool) -> dict[str, Any]:
 def results(
     folder: Path, parts: Sequence[str], backends: Sequence[str], quick: bool
 ) -> list[dict[str, Any]]:
-    """Measure what the folder has no file of, and read all that it then has."""
+    """Measure what has no file in the folder, and read all files."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
         for backend in backends:
@@ -82,11 +86,11 @@ class Figures:
         self._rows = {(each["part"], each["backend"]): each["rows"] for each in results}
 
     def of(self, part: str) -> dict[str, list[Row]]:
-        """The rows of a part by backend, without those that have none."""
+        """The rows of a part by backend; backends without rows are left out."""
         return {each: rows for each in BACKENDS if (rows := self._rows.get((part, each)))}
 
     def tables(self, part: str) -> str:
-        """Every table of a part, a backend after the other."""
+        """Every table of a part, one backend after the other."""
         made = []
         for backend, rows in self.of(part).items():
             for name in dict.fromkeys(each["table"] for each in rows):
@@ -96,7 +100,7 @@ class Figures:
 
 
 def range_test(figures: Figures) -> str:
-    """Models and backends down, contenders across."""
+    """Rows: models and backends; columns: contenders."""
     cells = {}
     for backend, rows in figures.of("range-test").items():
         found = {(each["table"], each["row"], each["column"]): each for each in rows}
@@ -113,7 +117,7 @@ def range_test(figures: Figures) -> str:
 
 
 def by_backend(figures: Figures, part: str, title: str, columns: Sequence[str]) -> str:
-    """Contenders down; backends, and the columns of each, across."""
+    """Rows: contenders; columns: backends and their columns."""
     cells = {}
     for backend, rows in figures.of(part).items():
         for each in rows:
@@ -124,7 +128,7 @@ def by_backend(figures: Figures, part: str, title: str, columns: Sequence[str]) 
 
 
 def optimizers(figures: Figures) -> str:
-    """Optimizers down; backends, and the memory, across."""
+    """Rows: optimizers; columns: backends and memory."""
     cells, memory = {}, {}
     for backend, rows in figures.of("optimizers").items():
         for each in rows:
@@ -136,7 +140,7 @@ def optimizers(figures: Figures) -> str:
 
 
 def command(figures: Figures) -> str:
-    """Backends down; CPU and wall time across."""
+    """Rows: backends; columns: CPU and wall time."""
     cells = {}
     for backend, rows in figures.of("command").items():
         for each in rows:
@@ -147,7 +151,7 @@ def command(figures: Figures) -> str:
 
 
 def growth(figures: Figures) -> str:
-    """As the callbacks, with the largest model."""
+    """As for the callbacks, with the largest model."""
     columns = [
         each["column"] for rows in figures.of("growth").values() for each in rows
     ]  # sizes and steps; only sizes belong to the table
@@ -164,7 +168,7 @@ SHORT = {
 
 
 def blocks(figures: Figures) -> dict[str, str]:
-    """Of each part that was measured, the short block and the one with quartiles."""
+    """For each measured part, the short block and the block with quartiles."""
     made = {}
     for part, make in SHORT.items():
         if figures.of(part):
@@ -177,14 +181,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--backend", nargs="+", default=list(BACKENDS), choices=list(BACKENDS))
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep and go on from here")
-    parser.add_argument("--quick", action="store_true", help="few repeats, to see that it runs")
+    parser.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="keep results and reuse them"
+    )
+    parser.add_argument("--quick", action="store_true", help="few repeats, to check that it runs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.results or Path(scratch)
         found = results(folder, options.part, options.backend, options.quick)
     for name, text in blocks(Figures(found)).items():
-        print(f"<!-- begin {name} -->\n{text}<!-- end {name} -->\n")
+        print(block(name, text))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The range tests of three torch packages, on torch models equal to the Keras ones.
 
-torch-lr-finder, Lightning's Tuner and ignite run the test on a `torch.nn.Module`. Their floor is
+torch-lr-finder, Lightning's Tuner and ignite run the test on a `torch.nn.Module`. Their baseline is
 the plain training loop of that module on the same `DataLoader`: they add nothing to Keras's `fit`.
-What is put back afterwards, weights and optimizer, is a part of the test, as it is of ours.
+Restoring weights and optimizer is part of the test, as it is of ours.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "transformer": Transfo
 
 
 def contenders(name: str, x: np.ndarray, y: np.ndarray, batch: int) -> dict[str, Callable]:
-    """Functions that train one epoch, one step a batch, each on a model of its own."""
+    """Functions that train one epoch, one step a batch, each on its own model."""
     channels_first = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x
     data = torch.utils.data.TensorDataset(torch.from_numpy(channels_first), torch.from_numpy(y))
     loader = torch.utils.data.DataLoader(data, batch_size=batch, shuffle=True)

@@ -1,4 +1,4 @@
-"""`fit`s that take turns, an epoch each, in one process: what is slow then is slow for all."""
+"""Run several `fit`s alternately, an epoch each, in one process, so that load affects all alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Turns(keras.callbacks.Callback):
-    """Waits before each epoch for its turn, and notes what the one before has taken."""
+    """Waits for its turn before each epoch, and measures the epoch before."""
 
     def __init__(self):
         super().__init__()
@@ -32,11 +32,11 @@ class Turns(keras.callbacks.Callback):
 
 
 class Contender:
-    """A `fit` in a thread of its own that goes on for an epoch at a time.
+    """A `fit` in its own thread that advances one epoch at a time.
 
     Args:
-        fit: Called with a callback, which belongs first in the list of `fit`, so that what the
-            others do at the end of an epoch is counted.
+        fit: Called with a callback, which must be the first of `fit`, so that the work of other
+            callbacks at the end of an epoch is counted.
     """
 
     def __init__(self, fit: Callable[[Turns], None]) -> None:

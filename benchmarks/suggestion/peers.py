@@ -1,11 +1,11 @@
-"""What other libraries suggest, by their own code, from the losses that they would record.
+"""The suggestions of other libraries, by their own code, from the losses that they would record.
 
-Each peer is a function of the rates of a ramp and its true batch losses, NaN after the first one
+Each peer is a function of the rates of a ramp and its true batch losses, NaN after the first loss
 that is not finite. The losses go one by one through the peer's own recorder, which smooths them
-and stops where it always stops; then its own rule reads what was recorded. Nothing of the peer is
-written anew here: Lightning, ignite and torch-lr-finder are installed and imported; fastai and
-ktrain, whose dependencies do not go together with ours, are fetched without them (`fetch`), and
-the classes and functions at work are run from their files as they are.
+and stops where it always stops; then the peer's own rule reads the recorded curve. No code of a
+peer is rewritten here: Lightning, ignite and torch-lr-finder are installed and imported. fastai and
+ktrain have dependencies that conflict with ours; `fetch` downloads them without dependencies, and
+the classes and functions needed are executed from their files unchanged.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ Peer = Callable[[np.ndarray, np.ndarray], Answer]
 
 
 def answer(rule: Callable[[], Any], steps: int) -> Answer:
-    """A rule that raises, or gives no usable rate, has no answer."""
+    """A rule that raises, or returns no usable rate, has no answer."""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             rate = rule()
-    except Exception:  # whatever a peer raises on an odd curve
+    except Exception:  # a peer may raise anything on an odd curve
         return Answer(None, steps)
     if rate is None or not np.isfinite(rate) or rate <= 0:
         return Answer(None, steps)
     return Answer(float(rate), steps)
 
 
-# Peers that are run from a file
+# Peers executed from their files
 
 
 def fetch(folder: Path = FETCHED) -> None:
-    """Download what `peers.txt` pins, unless it is there, without its dependencies."""
+    """Download what `peers.txt` pins, without dependencies, unless it is there."""
     pins = [line.split("==") for line in PINS.read_text().splitlines() if line[:1].isalpha()]
     if all(list(folder.glob(f"{name}-{version}*")) for name, version in pins):
         return
@@ -72,7 +72,7 @@ def fetch(folder: Path = FETCHED) -> None:
 
 
 def source(package: str, path: str, folder: Path = FETCHED) -> str:
-    """The text of one file of a package that was fetched."""
+    """The text of one file of a downloaded package."""
     archive = next(iter(sorted(folder.glob(f"{package}-*"))))
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
@@ -84,10 +84,10 @@ def source(package: str, path: str, folder: Path = FETCHED) -> str:
 
 
 def defined(text: str, names: Iterable[str], given: dict[str, Any]) -> SimpleNamespace:
-    """The top-level functions and classes of that name, run as they stand in `text`.
+    """The top-level functions and classes of that name, executed from `text` unchanged.
 
     Args:
-        given: What the file would have imported.
+        given: The names that the file would have imported.
     """
     wanted = set(names)
     kinds = (ast.FunctionDef, ast.ClassDef)
@@ -144,7 +144,7 @@ def _fastai() -> SimpleNamespace:
 
 
 class _FastaiLearner:
-    """As much of fastai's Learner as its `lr_find` touches; the losses are there already."""
+    """The parts of fastai's Learner that its `lr_find` uses; the losses are given."""
 
     def __init__(self, rates: np.ndarray, losses: np.ndarray) -> None:
         self._curve = list(zip(rates.tolist(), losses.tolist(), strict=True))
@@ -204,7 +204,7 @@ def _ktrain() -> Any:
 def ktrain(place: int) -> Peer:
     """One of the three estimates of ktrain's `lr_estimate`.
 
-    Keras tells ktrain's callback the running mean of the epoch; here it gets the true losses.
+    Keras passes the running mean of the epoch to ktrain's callback; here it gets the true losses.
     """
 
     def peer(rates: np.ndarray, losses: np.ndarray) -> Answer:
@@ -233,7 +233,7 @@ def ktrain(place: int) -> Peer:
 @functools.cache
 def installed(module: str) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what they import in their turn
+        warnings.simplefilter("ignore")  # of the packages that they import
         return importlib.import_module(module)
 
 
@@ -241,7 +241,7 @@ def lightning(rates: np.ndarray, losses: np.ndarray) -> Answer:
     import torch
 
     module = installed("pytorch_lightning.tuner.lr_finder")
-    module.log.disabled = True  # it tells of each curve that is too short
+    module.log.disabled = True  # it warns about each curve that is too short
     callback = module._LRCallback(len(rates))
     scheduler = SimpleNamespace(lr=[0.0])
     trainer = SimpleNamespace(
@@ -287,7 +287,7 @@ def _axes() -> Any:
 
 
 def torch_lr_finder(rates: np.ndarray, losses: np.ndarray) -> Answer:
-    """The whole of its `range_test`, on a model whose loss is the recorded one."""
+    """Its complete `range_test`, on a model whose loss is the recorded one."""
     import torch
 
     package = installed("torch_lr_finder")
@@ -322,7 +322,7 @@ PEERS: dict[str, Peer] = {
     "ktrain, minimum / 10": ktrain(1),
     "ktrain, valley": ktrain(2),
 }
-OURS = {  # the rule of `keras_lr` that does as the peer
+OURS = {  # the rule of `keras_lr` that follows the peer
     "fastai `valley`": "valley",
     "fastai `slide`": "slide",
     "fastai `minimum`": "minimum",

@@ -1,11 +1,12 @@
-"""How much of our rule's score is fitted? Chooses its constants anew without each data set.
+"""Measure how much of our rule's score is fitted, by choosing its constants without each data set.
 
-    python benchmarks/suggestion/refit.py     # minutes, when run.py has trained the tasks
+    python benchmarks/suggestion/refit.py     # minutes, after run.py has trained the tasks
 
-The constants of the rule were chosen by people who looked at these tasks. Here a grid chooses
-three of them (the share, the smoother's bandwidth and the lag) by the mean regret on the tasks
-of all data sets but one, the four lengths of the ramp together, and that one scores the choice;
-and so for each data set. Variants of one data set count as that set. Needs what run.py needs.
+The constants of the rule were chosen by people who looked at these tasks. Here a grid search
+chooses three of them (the share, the bandwidth of the smoother and the lag) by the mean regret on
+the tasks of all data sets but one, over the four lengths of the ramp, and the choice is scored on
+the data set left out; this is repeated for each data set. Variants of a data set count as that data
+set. Needs what run.py needs.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from run import block, figure, with_interval
+from run import figure, with_interval
 from runs import LENGTHS, Trained, trained
 from scores import judged, over_tasks
 from tasks import TASKS, Task
 
 from keras_lr.range_test import curve_rule, landmarks, rules, smoothing
 from keras_lr.range_test.suggestion import NoSuggestion
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
 
 CHOICES = {
     "SHARE": (0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.2),
@@ -45,7 +50,7 @@ SHIPPED = tuple(getattr(MODULES[name], name) for name in CHOICES)
 
 
 class Remembered:
-    """The rule's smoother, the slow part of it, run once for each curve and bandwidth."""
+    """The smoother of the rule, its slow part, computed once for each curve and bandwidth."""
 
     def __init__(self, smoother: Callable) -> None:
         self._smoother, self._known = smoother, {}
@@ -70,7 +75,7 @@ def constants(values: tuple[float, ...]) -> Iterator[None]:
 
 
 def regret(found: Trained, steps: int, values: tuple[float, ...]) -> float:
-    """The mean of the seeds and policies."""
+    """The mean over seeds and policies."""
     seen = []
     with constants(values):
         for ramp in found.ramps[steps]:
@@ -87,7 +92,7 @@ def data_set(task: Task) -> str:
 
 
 def held_out(scores: np.ndarray, sets: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
-    """Scores of each task (tasks, lengths) with what the other data sets chose, and the choices.
+    """Scores of each task with the constants chosen on the other data sets, and the choices.
 
     Args:
         scores: Shape (choices, tasks, lengths).
@@ -104,7 +109,7 @@ def held_out(scores: np.ndarray, sets: np.ndarray) -> tuple[np.ndarray, dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, help="where run.py kept what it trained")
+    parser.add_argument("--runs", type=Path, help="the folder of run.py's training results")
     options = parser.parse_args()
     grid = list(itertools.product(*CHOICES.values()))
     assert SHIPPED in grid

@@ -1,20 +1,20 @@
-"""How good are the suggestions? Trains 36 small tasks and prints tables of regrets.
+"""Measure the suggestions: train 36 small tasks and print tables of regrets.
 
     python benchmarks/suggestion/run.py            # half an hour on one core, then minutes
     python benchmarks/suggestion/run.py --quick    # 8 tasks, one seed, about three minutes
 
-Regret of a rate: 0 is the best constant rate of a grid, or the best peak of a one-cycle run,
-and 1 is untrained; held-out loss after 500 updates, interpolated in ln lr, the mean of the
-seeds. Each rule answers for each seed, and its rate is judged under both policies. A rule that
-gives no answer is charged 1. All read ramps from 1e-7 to 10 with the same true batch losses, of
-30, 50, 100 and 300 steps; each finder smooths them and stops in its own way. Ours is
-`RangeTest.suggest` on what `lr_find` keeps, with its defaults at 100 steps; peers run by their
-own code (`peers.py`). Intervals are 90% bootstrap intervals over tasks. Steps are those that the
-finder would have trained.
+The regret of a rate is 0 at the best constant rate of a grid, or at the best peak of a one-cycle
+run, and 1 for the untrained network. It comes from the held-out loss after 500 updates,
+interpolated in ln lr, as the mean over seeds. Each rule answers for each seed, and its rate is
+scored under both policies; a rule without an answer scores 1. All rules read ramps from 1e-7 to 10
+of 30, 50, 100 and 300 steps with the same true batch losses; each finder smooths them and stops in
+its own way. Ours is `RangeTest.suggest` on what `lr_find` records, which has 100 steps by default;
+peers run their own code (`peers.py`). Intervals are 90% bootstrap intervals over tasks. Steps are
+the steps that the finder would have trained.
 
-What was trained is kept in a folder beside this file, and trained anew where `tasks.py` or
-`runs.py` has changed. Needs the requirements in requirements/bench.txt, and the network once:
-fastai and ktrain are downloaded without their dependencies.
+Training results are kept in a folder beside this file, and computed again after a change of
+`tasks.py` or `runs.py`. Needs the packages in requirements/bench.txt, and the network once: fastai
+and ktrain are downloaded without their dependencies.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from peers import OURS, PEERS, Answer, fetch
-from runs import LENGTHS, Lab, Trained, trained
+from runs import LENGTHS, Trained, Trainer, trained
 from scores import GRID, judged, over_tasks
 from tasks import TASKS
 
@@ -48,6 +48,10 @@ from keras_lr.range_test.smoothing import moving_average
 from keras_lr.range_test.stopping import MEMORY
 from keras_lr.range_test.suggestion import NoSuggestion
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from blocks import block
+
 QUICK = (0, 2, 6, 10, 13, 20, 27, 29)
 KERAS = {"sgd": "SGD", "momentum": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"}
 KERAS |= {"rmsprop": "RMSprop", "adagrad": "Adagrad", "lion": "Lion"}
@@ -55,7 +59,7 @@ CURVE = "`lr_find`"
 CONFIRMED = "`lr_find(confirm=True)`"
 AVERAGE = "minimum of an EMA(0.9) / 10"
 DEFAULT = "Keras's default rate"
-Key = tuple[str, int]  # a rule, and the steps of the ramp that it read; 0 for none
+Key = tuple[str, int]  # a rule, and the steps of its ramp; 0 without a ramp
 
 
 def keras_default(optimizer: str) -> float:
@@ -64,7 +68,7 @@ def keras_default(optimizer: str) -> float:
 
 
 def answers(found: Trained, seed: int) -> dict[Key, Answer]:
-    """What each rule says after each ramp, and the steps that it took."""
+    """The answer of each rule after each ramp, and the steps that it took."""
     given: dict[Key, Answer] = {}
     for steps, ramps in found.ramps.items():
         curve, cost = ramps[seed].recorded(), ramps[seed].trained()
@@ -78,7 +82,7 @@ def answers(found: Trained, seed: int) -> dict[Key, Answer]:
             given[name, steps] = peer(*ramps[seed])
     ramp = found.ramps[100][seed]
     try:
-        seen = confirm(Lab(found.runner, seed), *ramp.recorded())
+        seen = confirm(Trainer(found.runner, seed), *ramp.recorded())
         rate = suggest(*ramp.recorded(), confirmation=seen).learning_rate
         given[CONFIRMED, 100] = Answer(rate, ramp.trained() + seen.cost)
     except NoSuggestion:
@@ -89,7 +93,7 @@ def answers(found: Trained, seed: int) -> dict[Key, Answer]:
 
 
 def differs(found: Trained, seed: int, given: dict[Key, Answer]) -> list[Key]:
-    """Where our rule of a peer's name does not say what the peer's own code says."""
+    """Where our version of a peer's rule and the peer's own code disagree."""
     other = []
     for (name, steps), theirs in given.items():
         if name in OURS:
@@ -104,7 +108,7 @@ def differs(found: Trained, seed: int, given: dict[Key, Answer]) -> list[Key]:
 
 
 class Scores:
-    """What became of one rule: arrays of tasks by seeds, and by policies."""
+    """The scores of one rule: arrays of shape (tasks, seeds, policies) or (tasks, seeds)."""
 
     def __init__(self, regret: np.ndarray, steps: np.ndarray, silent: np.ndarray) -> None:
         self.regret, self.steps, self.silent = regret, steps, silent
@@ -137,17 +141,13 @@ def row(name: str, scores: Scores, *, all_of_it: bool) -> str:
     return "| " + " | ".join([*cells, f"{scores.steps.mean():.0f}"]) + " |"
 
 
-def block(name: str, lines: list[str]) -> str:
-    return "\n".join([f"<!-- begin {name} -->", *lines, f"<!-- end {name} -->"])
-
-
 def labelled(key: Key) -> str:
     name, steps = key
     return f"{name}, {steps} steps" if steps else name
 
 
 def short_table(found: dict[Key, Scores]) -> list[str]:
-    """The rules at 100 steps, and ours at the other lengths beside the best peer of each."""
+    """The rules at 100 steps; at the other lengths, ours and the best peer."""
 
     def best(names: list[str], steps: int) -> Key:
         return min(((name, steps) for name in names), key=lambda key: found[key].mean.value)
@@ -177,7 +177,7 @@ def whole_table(found: dict[Key, Scores]) -> list[str]:
 
 
 def pairs_table(found: dict[Key, Scores]) -> list[str]:
-    """Ours against each other rule of the same curve, task by task."""
+    """Our rule against each other rule on the same curve, task by task."""
     head = ["`lr_find` against", "steps of the ramp", "better on", "worse on"]
     head += ["mean difference (90%)"]
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
@@ -199,8 +199,10 @@ def pairs_table(found: dict[Key, Scores]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="8 tasks and one seed")
-    parser.add_argument("--runs", type=Path, help="keep what is trained in this folder instead")
-    parser.add_argument("--seeds", type=int, default=None, help="seeds a task (3, quick: 1)")
+    parser.add_argument("--runs", type=Path, help="another folder for the training results")
+    parser.add_argument(
+        "--seeds", type=int, default=None, help="seeds for each task (3; 1 with --quick)"
+    )
     options = parser.parse_args()
     tasks = [TASKS[i] for i in QUICK] if options.quick else list(TASKS)
     seeds = range(options.seeds or (1 if options.quick else 3))

@@ -1,4 +1,4 @@
-"""What is trained for the benchmark, and kept: tables of regrets, and the curves of the ramps."""
+"""Train for the benchmark and keep the results: tables of regrets, and the curves of ramps."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from keras_lr.range_test.stopping import first_divergence
 
 HERE = Path(__file__).parent
 UPDATES = 500
-LENGTHS = (30, 50, 100, 300)  # of the ramps, in steps
+LENGTHS = (30, 50, 100, 300)  # steps of the ramps
 START_LR, END_LR, STOP_FACTOR = 1e-7, 10.0, 4.0  # the defaults of lr_find
-RAMP_ORDER, CONFIRM_ORDER = 7, 3  # of the batches; the judged runs have order 0
+RAMP_ORDER, CONFIRM_ORDER = 7, 3  # orders of the batches; scored runs have order 0
 
 
 def one_cycle(peak: float, updates: int) -> np.ndarray:
@@ -50,13 +50,13 @@ def regret_table(runner: Runner, seeds: range) -> np.ndarray:
 
 
 class Ramp(NamedTuple):
-    """One ramp that went on to its end, or to its first loss that is not finite."""
+    """One ramp, to its end or to its first loss that is not finite."""
 
     rates: np.ndarray
     losses: np.ndarray  # true batch losses; NaN after the first that is not finite
 
     def recorded(self) -> tuple[np.ndarray, np.ndarray]:
-        """What `lr_find` keeps of it."""
+        """The part that `lr_find` records."""
         finite = np.isfinite(self.losses)
         count = len(finite) if finite.all() else int(np.argmin(finite))
         end = first_divergence(self.losses[:count], STOP_FACTOR)
@@ -89,8 +89,8 @@ def ramp(
     return Ramp(rates, runner.train(seed, RAMP_ORDER, rates)[0])
 
 
-class Lab:
-    """What a confirmation may ask for, on one task and seed."""
+class Trainer:
+    """The ramps and short runs that a confirmation needs, on one task and seed."""
 
     def __init__(self, runner: Runner, seed: int) -> None:
         self.runner, self.seed = runner, seed
@@ -113,7 +113,7 @@ class Trained(NamedTuple):
 
 
 def cache() -> Path:
-    """A folder for what these sources train with this JAX; others train into another one."""
+    """The folder for the results of these sources with this version of JAX."""
     parts = [(HERE / name).read_text("utf-8") for name in ("tasks.py", "runs.py")]
     parts += [inspect.getsource(regrets), str(GRID), jax.__version__]
     return HERE / ".runs" / hashlib.sha256("".join(parts).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""From rates to regrets, and from regrets to the figures of the tables (numpy only)."""
+"""Compute regrets of rates, and the figures of the tables from regrets (NumPy only)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Interval(NamedTuple):
 
 
 def regrets(losses: np.ndarray, untrained: float) -> np.ndarray:
-    """0 at the lowest loss, 1 at the loss of the untrained network; a loss above that counts as it.
+    """0 at the lowest loss, 1 at the loss of the untrained network or above.
 
     Args:
-        losses: Of the rates of the grid, the mean of the seeds.
+        losses: The loss at each rate of the grid, mean over seeds.
     """
     losses = np.fmin(np.where(np.isfinite(losses), losses, untrained), untrained)
     return (losses - losses.min()) / (untrained - losses.min())

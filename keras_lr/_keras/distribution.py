@@ -1,4 +1,4 @@
-"""What training on several devices asks for: of the strategy, and of each batch."""
+"""Training on several devices: checks of the strategy and of the size of batches."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ __all__ = ["check_alone", "check_distribution", "check_shares", "evenly_shared",
 
 
 def sharing_devices() -> int:
-    """Devices that share each batch of this process under `keras.distribution`; 1 without one."""
+    """Devices that share each batch of this process under `keras.distribution`; 1 without it."""
     distribution = keras.distribution.distribution()
     name = getattr(distribution, "batch_dim_name", None)
     if distribution is None or name is None:
         return 1
     mesh = distribution.device_mesh
-    # Each of several processes has batches of its own for its part of the devices.
+    # Each of several processes draws batches for its own devices.
     return max(1, int(mesh.shape[mesh.axis_names.index(name)]) // _processes())
 
 
 def evenly_shared(rows: int) -> int:
-    """The most rows, up to `rows`, that those devices share equally.
+    """The largest number of rows, up to `rows`, that the devices can share equally.
 
-    Keras cannot place a batch that leaves some over.
+    Keras cannot place a batch that they cannot.
     """
     return rows - rows % sharing_devices() or rows
 
 
 def check_shares(rows: int, batch_size: int | None, whose: str = "the data") -> None:
-    """Refuse arrays of so many rows whose batches those devices cannot share equally.
+    """Refuse arrays with `rows` rows if the devices cannot share their batches equally.
 
     Raises:
         ValueError: If they cannot.
@@ -37,21 +37,21 @@ def check_shares(rows: int, batch_size: int | None, whose: str = "the data") -> 
     devices, size = sharing_devices(), batch_size or 32
     if rows > size and size % devices:
         raise ValueError(
-            f"The batch size must be a multiple of the {devices} devices; got {size}. Each of "
-            "them gets an equal share."
+            f"The batch size must be a multiple of the number of devices, {devices}; got {size}. "
+            "Each device gets an equal share."
         )
     if rows % size % devices:
         raise ValueError(
-            f"Every batch must be a multiple of the {devices} devices; got {rows % size} examples "
-            f"in the last batch of {whose}. Leave {rows % devices} out."
+            f"The size of every batch must be a multiple of the number of devices, {devices}; got "
+            f"{rows % size} examples in the last batch of {whose}. Leave {rows % devices} out."
         )
 
 
 def check_distribution(model: Any) -> None:
-    """Refuse a model of `MultiWorkerMirroredStrategy` where Keras's own `fit` cannot train it.
+    """Refuse a model of `MultiWorkerMirroredStrategy` if Keras's own `fit` cannot train it.
 
-    Keras 3.15 takes the mean of a step's logs over an axis that they do not have. That very
-    operation is tried, so that a Keras which has mended it is believed.
+    Keras 3.15 takes the mean of a step's logs over an axis that they do not have. This operation
+    is tried here, so that the check passes on a Keras that has fixed it.
 
     Raises:
         ValueError: If it fails.
@@ -76,14 +76,14 @@ def check_distribution(model: Any) -> None:
 
 
 def check_alone() -> None:
-    """Refuse a process that trains in step with others, for one that goes its own way.
+    """Refuse a process that trains together with others.
 
     Raises:
         ValueError: If it is one of several JAX processes.
     """
     if _processes() > 1:
         raise ValueError(
-            "A search shares its runs between processes, not its batches; got "
+            "The processes of a search share its runs, not its batches; got "
             f"{_processes()} JAX processes that train together. Leave "
             "keras.distribution.initialize out, and give each of them the same storage."
         )

@@ -1,4 +1,4 @@
-"""Who called: for the one thing that Keras tells a schedule in no other way."""
+"""The call stack: callers are searched for objects that Keras does not pass on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _DEPTH = 16
 
 
 def caller_self(predicate: Callable[[Any], bool]) -> Any:
-    """The nearest caller whose method runs on an object that `predicate` accepts, or None.
+    """The nearest `self` among the callers that `predicate` accepts, or None.
 
-    Goes up the call stack a few frames and asks for each local named `self`. No frame is kept:
-    one that is would keep alive all that its function holds.
+    Searches a few frames of the call stack. No frame is kept: it would keep all local variables
+    of its function alive.
     """
     frame = sys._getframe(1)
     for _ in range(_DEPTH):
@@ -30,8 +30,8 @@ def caller_locals(function: str, owner: type, *, outermost: Any = None) -> dict[
     """The arguments of the nearest caller that is the method `function` of an `owner`.
 
     Args:
-        outermost: An object; then those of its outermost such caller, of which the nearest one
-            is a `super()` call.
+        outermost: An object. The arguments are then those of the outermost such call on it; the
+            nearest one is a `super()` call where a class overrides the method.
     """
     frame, found = sys._getframe(1), None
     while frame.f_back is not None:

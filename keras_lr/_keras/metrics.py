@@ -1,4 +1,4 @@
-"""Whether an entry of the logs should fall or rise."""
+"""Metrics: whether an entry of the logs should fall or rise."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["direction_by_name", "direction_of", "directions_of"]
 
 
 def direction_of(model: Any, monitor: str) -> str:
-    """ "min" or "max", as the metric itself says.
+    """ "min" or "max", according to the metric itself.
 
     Raises:
-        ValueError: If no metric of that name says so.
+        ValueError: If no metric of that name has a direction.
     """
     name = monitor.removeprefix("val_")
     if name == "loss" or name.endswith("_loss"):
@@ -28,8 +28,8 @@ def direction_of(model: Any, monitor: str) -> str:
         directions = ["up"]
     if not directions:
         raise ValueError(
-            f"Whether {monitor!r} should fall or rise cannot be told from the metric; got "
-            "mode='auto'. Pass mode='min' or mode='max'."
+            f"The metric does not say whether {monitor!r} should fall or rise; got mode='auto'. "
+            "Pass mode='min' or mode='max'."
         )
     return "max" if directions[0] == "up" else "min"
 
@@ -39,7 +39,7 @@ _FALLING = ("loss", "error", "crossentropy", "mse", "mae", "rmse", "mape", "msle
 
 
 def direction_by_name(name: str) -> str | None:
-    """ "min" or "max" where the name of a usual metric says so, for values without a metric."""
+    """ "min" or "max" by the names of common metrics, for values without a metric."""
     name = name.lower()
     if any(part in name for part in _FALLING):
         return "min"
@@ -47,7 +47,7 @@ def direction_by_name(name: str) -> str | None:
 
 
 def directions_of(model: Any, names: Any) -> dict[str, str]:
-    """The directions of those entries of which the model's metrics know them."""
+    """The directions of those entries for which the model's metrics have one."""
     found = {}
     for name in names:
         with contextlib.suppress(ValueError):

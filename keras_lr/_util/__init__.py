@@ -1,1 +1,1 @@
-"""Small tools that several packages share; none of them knows Keras models."""
+"""Small tools that several packages share. None of them handles a Keras model."""

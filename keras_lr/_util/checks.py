@@ -1,4 +1,4 @@
-"""Checks of arguments: each gives the value back, or says the rule and the value."""
+"""Checks of arguments: each returns the value, or raises an error with the rule and the value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 def number(
@@ -19,53 +21,67 @@ def number(
     most: float | None = None,
     way_out: str = "",
 ) -> float:
-    """A finite number within the bounds, as a float: Keras computes in integers if given one.
+    """Check a finite number and return it as a float: Keras computes in integers if given one.
+
+    The bounds `above` and `below` are exclusive, `least` and `most` inclusive.
 
     Args:
-        way_out: A sentence that tells what to do instead.
+        way_out: A sentence for the message that tells what to do instead.
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is not finite, or out of bounds.
     """
-    bounds = {"above": above, "of at least": least, "below": below, "of at most": most}
-    rule = f"{name} must be a finite number"
-    limits = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
-    rule = " ".join([rule, " and ".join(limits)]) if limits else rule
-    message = f"{rule}; got {value!r}. {way_out}".rstrip()
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(message)
+    is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
+    is_finite = is_number and math.isfinite(value)
     if (
-        not math.isfinite(value)
-        or (above is not None and not value > above)
-        or (least is not None and not value >= least)
-        or (below is not None and not value < below)
-        or (most is not None and not value <= most)
+        is_finite
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and (below is None or value < below)
+        and (most is None or value <= most)
     ):
-        raise ValueError(message)
-    return float(value)
+        return float(value)
+    rule = _range(above, least, below, most)
+    if not is_finite:
+        rule = f"a finite number {rule.replace('at least', 'of at least')}".rstrip()
+    message = f"{name} must be {rule}; got {value!r}. {way_out}".rstrip()
+    raise (ValueError if is_number else TypeError)(message)
+
+
+def _range(above: Any, least: Any, below: Any, most: Any) -> str:
+    """The bounds in words: 'above 0', 'at least 0', 'in (0, 1]'; '' without bounds.
+
+    >>> _range(0, None, None, 1)
+    'in (0, 1]'
+    """
+    if (above is None and least is None) or (below is None and most is None):
+        limits = {"above": above, "at least": least, "below": below, "at most": most}
+        return "".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
+    low = f"[{least:g}" if above is None else f"({above:g}"
+    high = f"{most:g}]" if below is None else f"{below:g})"
+    return f"in {low}, {high}"
 
 
 def count(name: str, value: Any, least: int = 1) -> int:
-    """A whole number of at least `least`.
+    """Check an integer of at least `least` and return it.
 
     Raises:
-        TypeError: If it is no number.
-        ValueError: If it is not whole, or too small.
+        TypeError: If it is not a number.
+        ValueError: If it has a fraction, is a float, or is below `least`.
     """
-    rule = f"{name} must be an integer of at least {least}; got {value!r}."
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(rule)
-    if not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(rule)
-    return int(value)
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least:
+        return int(value)
+    is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
+    message = f"{name} must be an integer of at least {least}; got {value!r}."
+    raise (ValueError if is_number else TypeError)(message)
 
 
 def ordered(low_name: str, low: float, high_name: str, high: float) -> None:
     """Refuse a lower bound above the upper one.
 
     Raises:
-        ValueError: If it is above.
+        ValueError: If `low` is above `high`.
     """
     if low > high:
         raise ValueError(
@@ -75,22 +91,24 @@ def ordered(low_name: str, low: float, high_name: str, high: float) -> None:
 
 
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
-    """One of the options.
+    """Return the option that equals `value`, so that np.str_("cos") becomes "cos".
 
     Raises:
-        ValueError: If it is none of them.
+        ValueError: If no option does.
     """
+    options = list(options)
+    if isinstance(value, str) and value in options:
+        return options[options.index(value)]
     *others, last = [repr(option) for option in options]
-    if repr(value) not in (*others, last):
-        raise ValueError(f"{name} must be {', '.join(others)} or {last}; got {value!r}.")
-    return value
+    known = f"{', '.join(others)} or {last}" if others else last
+    raise ValueError(f"{name} must be {known}; got {value!r}.")
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False.
+    """Check a bool of Python or NumPy and return Python's.
 
     Raises:
-        TypeError: If it is neither.
+        TypeError: If it is anything else, as 0, 1 and "no" are.
     """
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False; got {value!r}.")
@@ -98,5 +116,5 @@ def flag(name: str, value: Any) -> bool:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of at most so many characters, for a message: a file may hold any number."""
+    """Shorten a text for a message to at most `most` characters: a file may hold any number."""
     return text if len(text) <= most else f"{text[: most - 4]} ..."

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ __all__ = ["atomic_write", "check_writable"]
 def atomic_write(
     path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any] | bytes | str
 ) -> Path:
-    """Write a file next to its place, then move it there in one step.
+    """Write a temporary file in the same folder, then rename it to `path`.
 
-    A reader sees the old file or the new one, never half of it, and an exception or Ctrl-C
-    while writing leaves the old one as it was. A symbolic link stays a link, and the file keeps
-    the permissions that it had.
+    A reader sees the old file or the new one, never half of it. An exception or Ctrl-C leaves the
+    old file unchanged. A symbolic link stays a link, and the file keeps its permissions.
 
     Args:
-        path: The file to make or replace.
-        write: What goes into it: bytes, text (UTF-8), or a function that gets a binary file to
-            write to. That one is in memory: drawing a picture takes longer than writing it, and a
-            process that is killed while it writes leaves a temporary file behind.
+        path: The file to create or replace.
+        write: The content: bytes, text (UTF-8), or a function that takes a binary file and writes
+            to it. The function gets a file in memory, since drawing a picture takes longer than
+            writing it and a process killed in between would leave a temporary file behind.
 
     Returns:
         `path`, as a `Path`.
@@ -41,7 +40,7 @@ def atomic_write(
     if callable(write):
         memory = io.BytesIO()
         write(memory)
-        # Not getbuffer: a buffer that is still lent when `memory` goes crashes Python 3.12.1.
+        # Not getbuffer(): Python 3.12.1 crashes if `memory` is freed before the buffer.
         content = memory.getvalue()
     else:
         content = write.encode("utf-8") if isinstance(write, str) else write
@@ -51,10 +50,10 @@ def atomic_write(
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Say now, before the long run, that `path` cannot be written.
+    """Check, before a long run, that `path` can be written.
 
     Raises:
-        OSError: If its folder is missing or closed, or `path` is a folder or a closed file.
+        OSError: If its folder is missing or read-only, or `path` is a folder or a read-only file.
     """
     place = Path(os.path.realpath(path))
     if place.is_dir():
@@ -63,7 +62,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"The folder of {path} does not exist; create {place.parent}.")
     if place.exists() and not (place.is_file() and os.access(place, os.W_OK)):
         raise PermissionError(f"{path} cannot be written; choose another file.")
-    try:  # os.access says yes on a read-only mount and to root; making a file says the truth.
+    # os.access says yes on a read-only mount and to root, so create a file.
+    try:
         with tempfile.TemporaryFile(dir=place.parent):
             pass
     except OSError as error:

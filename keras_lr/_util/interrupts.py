@@ -1,4 +1,4 @@
-"""Ctrl-C: noted where a library may swallow it, held back where it would leave a half."""
+"""Ctrl-C: recorded where a library may swallow it, delayed where it would leave work half done."""
 
 from __future__ import annotations
 
@@ -8,86 +8,86 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_noted = False  # whether Ctrl-C came and nobody has heard it yet
-_noting = 0  # blocks of `noted` that are open
+_pending = False  # whether Ctrl-C came and was not yet handled
+_recorders = 0  # open blocks of `recorded_interrupts`
 
 
-def check() -> None:
-    """Raise KeyboardInterrupt if Ctrl-C came within `noted` and has not been heard yet.
+def check_interrupt() -> None:
+    """Raise KeyboardInterrupt if Ctrl-C came within `recorded_interrupts` and is still pending.
 
-    Python raises it wherever the main thread is; in a callback of C code, of a finalizer or of a
-    thread pool it is printed and dropped. Long work calls this after each batch.
+    Python raises it wherever the main thread is. In a callback of C code, in a finalizer or in a
+    thread pool it is printed and dropped. Long work therefore calls this after each batch.
     """
-    if _noted:
-        heard()
+    if _pending:
+        clear_interrupt()
         raise KeyboardInterrupt
 
 
-def waiting() -> bool:
-    """Whether Ctrl-C came within `noted` and has not been heard yet."""
-    return _noted
+def is_pending() -> bool:
+    """Whether Ctrl-C came within `recorded_interrupts` and was not yet handled."""
+    return _pending
 
 
-def noting() -> bool:
-    """Whether somebody calls `check`."""
-    return _noting > 0
+def is_recording() -> bool:
+    """Whether a block of `recorded_interrupts` is open, which calls `check_interrupt`."""
+    return _recorders > 0
 
 
-def heard() -> None:
-    """Ctrl-C has reached who it was meant for."""
-    global _noted
-    _noted = False
+def clear_interrupt() -> None:
+    """Ctrl-C was handled: `check_interrupt` does not raise it again."""
+    global _pending
+    _pending = False
 
 
 @contextmanager
-def noted() -> Iterator[None]:
-    """In the block Ctrl-C does what it did before, and is noted, for `check` to see."""
+def recorded_interrupts() -> Iterator[None]:
+    """In the block Ctrl-C does what it did before, and is recorded for `check_interrupt`."""
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield
         return
 
-    def note(number: int, frame: Any) -> None:
-        global _noted
-        _noted = True
+    def record(number: int, frame: Any) -> None:
+        global _pending
+        _pending = True
         previous(number, frame)
 
-    global _noting
-    _noting += 1
-    signal.signal(signal.SIGINT, note)
+    global _recorders
+    _recorders += 1
+    signal.signal(signal.SIGINT, record)
     try:
         yield
     finally:
-        _noting -= 1
+        _recorders -= 1
         signal.signal(signal.SIGINT, previous)
-        heard()
+        clear_interrupt()
 
 
 @contextmanager
 def uninterrupted(patience: int | None = None) -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, then let it through.
+    """Delay Ctrl-C until the block is done, then deliver it.
 
     Args:
-        patience: How many are held back; the next one goes through at once. None holds back all.
+        patience: How many presses are delayed; the next one is delivered at once. None delays all.
     """
     main = threading.current_thread() is threading.main_thread()
-    # None: a handler that was not installed from Python, which could not be put back from here.
+    # None: the handler was not installed from Python, so it could not be restored from here.
     if not main or signal.getsignal(signal.SIGINT) is None:
         yield
         return
-    pending: list[tuple[Any, Any]] = []
+    delayed: list[tuple[Any, Any]] = []
 
-    def hold(number: int, frame: Any) -> None:
-        if patience is not None and len(pending) >= patience and callable(previous):
-            pending.clear()
+    def delay(number: int, frame: Any) -> None:
+        if patience is not None and len(delayed) >= patience and callable(previous):
+            delayed.clear()
             previous(number, frame)
         else:
-            pending.append((number, frame))
+            delayed.append((number, frame))
 
-    previous = signal.signal(signal.SIGINT, hold)
+    previous = signal.signal(signal.SIGINT, delay)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-        if pending and callable(previous):
-            previous(*pending[-1])
+        if delayed and callable(previous):
+            previous(*delayed[-1])

@@ -1,4 +1,4 @@
-"""Values as JSON can hold them."""
+"""Values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["finite"]
+__all__ = ["jsonable"]
 
 
-def finite(value: Any) -> Any:
-    """NumPy and what JSON cannot hold as plain values."""
+def jsonable(value: Any) -> Any:
+    """Replace NumPy values by Python's, keys by strings, and NaN and infinity by None."""
     if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        return [jsonable(item) for item in value]
     if hasattr(value, "tolist"):
-        return finite(value.tolist())
+        return jsonable(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""An attribute of an object that is another for a while."""
+"""Replace an attribute of an object for a while."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["replaced"]
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Within the block `owner` itself has this attribute; afterwards what it had, or none.
+    """Set an attribute of the object itself within the block, and restore it afterwards.
 
-    Goes past `__setattr__`, so that Keras tracks nothing.
+    Bypasses `__setattr__`, so that Keras does not track the value.
     """
     had, before = name in vars(owner), vars(owner).get(name)
     object.__setattr__(owner, name, value)

@@ -1,24 +1,24 @@
-"""Who reads stderr, and names that are safe to show there."""
+"""Whether a person reads stderr, and text that is safe to print there."""
 
 from __future__ import annotations
 
 import sys
 
-__all__ = ["is_notebook", "is_seen", "visible"]
+__all__ = ["is_interactive", "is_notebook", "visible"]
 
 
 def is_notebook() -> bool:
-    """Whether stderr goes to a cell of a notebook."""
+    """Whether stderr is shown in a notebook."""
     return type(sys.stderr).__module__.startswith("ipykernel")
 
 
-def is_seen() -> bool:
-    """Whether somebody watches stderr: in a terminal or in a notebook."""
+def is_interactive() -> bool:
+    """Whether stderr is a terminal or is shown in a notebook."""
     return is_notebook() or sys.stderr.isatty()
 
 
 def visible(text: str) -> str:
-    """What does not print, an escape sequence or a line end, as Python writes it.
+    """Escape what does not print: escape sequences, line ends, marks of writing direction.
 
     >>> visible("acc\\x1b[2J")
     'acc\\\\x1b[2J'

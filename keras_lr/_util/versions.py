@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""The software that made a result."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 
-__all__ = ["machinery"]
+__all__ = ["environment"]
 
 
-def machinery() -> dict[str, Any]:
-    """The backend, and the versions of what computes."""
+def environment() -> dict[str, Any]:
+    """The backend, and the versions of Python and of the packages that compute."""
     backend = keras.backend.backend()
     packages = ("keras_lr", "keras", backend, "numpy")
     versions = {name: sys.modules[name].__version__ for name in packages}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
+from keras_lr._keras.callbacks import Callback
 from keras_lr._keras.distribution import check_distribution
 from keras_lr.steering import Length, Plan, SteeredFit
 
 
-class Policy(keras.callbacks.Callback):
+class Policy(Callback):
     """A callback that takes part in the steering of a `fit`; see `keras_lr.steering`.
 
     An instance serves one fit after the other. It adds `learning_rate`, and `momentum` if that
@@ -63,10 +62,8 @@ class Policy(keras.callbacks.Callback):
             check_distribution(model)
             SteeredFit.attach(model)
 
-    # `self._model`, not `self.model`: on JAX the latter copies the state back and forth.
-
     def on_train_begin(self, logs: Any = None) -> None:
-        fit = SteeredFit.of(self._model)
+        fit = SteeredFit.of(self._unsynced_model)
         try:
             self._fit = fit.join(self, self.params or {})
         except BaseException:

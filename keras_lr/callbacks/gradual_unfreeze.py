@@ -12,9 +12,9 @@ from keras import ops
 from keras_lr._util import checks
 from keras_lr.callbacks.base import Policy
 from keras_lr.optimizers.batch_norm import FrozenStatistics, owning_layers
-from keras_lr.optimizers.borrowed import LentMultipliers
 from keras_lr.optimizers.multipliers import check_groups, covered, key_name
-from keras_lr.optimizers.paths import path_of, paths_in
+from keras_lr.optimizers.temporary_layerwise import TemporaryLayerwiseLR
+from keras_lr.optimizers.variable_paths import path_of, paths_in
 from keras_lr.steering import Length, Plan, held_optimizers, own_optimizers
 
 
@@ -72,7 +72,7 @@ class GradualUnfreeze(Policy):
         self.statistics = checks.flag("statistics", statistics)
         self.verbose = verbose
         self._groups = _checked_groups(groups)
-        self._lent: LentMultipliers | None = None
+        self._lent: TemporaryLayerwiseLR | None = None
         self._frozen: list[FrozenStatistics] = []
 
     def get_config(self) -> dict[str, Any]:
@@ -80,19 +80,20 @@ class GradualUnfreeze(Policy):
         return {name: getattr(self, name) for name in names}
 
     def on_train_begin(self, logs: Any = None) -> None:
-        held = own_optimizers(held_optimizers(self._model))
+        held = own_optimizers(held_optimizers(self._unsynced_model))
         others = [name for name in held if name != "optimizer"]
         if others:
             raise ValueError(
-                f"GradualUnfreeze needs a model with one optimizer; {self._model.name!r} holds "
-                f"{', '.join(others)} as well. Set trainable of its layers between two fits."
+                "GradualUnfreeze needs a model with one optimizer; "
+                f"{self._unsynced_model.name!r} holds {', '.join(others)} as well. "
+                "Set trainable of its layers between two fits."
             )
-        if getattr(self._model, "optimizer", None) is not None:
-            self._lent = LentMultipliers(self._model, type(self).__name__)
+        if getattr(self._unsynced_model, "optimizer", None) is not None:
+            self._lent = TemporaryLayerwiseLR(self._unsynced_model, type(self).__name__)
             try:
-                self._indices = self._resolved(self._model.trainable_variables)
+                self._indices = self._resolved(self._unsynced_model.trainable_variables)
             except ValueError:
-                self._lent.give_back()
+                self._lent.restore()
                 raise
         super().on_train_begin(logs)
 
@@ -124,8 +125,8 @@ class GradualUnfreeze(Policy):
                 gates.update(dict.fromkeys(indices, thaw))
         self._lent.optimizer.gate(gates)
         if self.statistics:
-            variables = self._model.trainable_variables
-            owners = owning_layers(self._model)
+            variables = self._unsynced_model.trainable_variables
+            owners = owning_layers(self._unsynced_model)
             self._frozen = [
                 FrozenStatistics({id(o := owners[id(variables[i])]): o for i in group}.values())
                 for group in self._indices
@@ -155,7 +156,7 @@ class GradualUnfreeze(Policy):
         self._frozen = []
         if self._lent is not None:
             self._lent.optimizer.gate({})
-            self._lent.give_back()
+            self._lent.restore()
             self._lent = None
 
     def _thawed(self, epoch: int) -> int:
@@ -165,7 +166,7 @@ class GradualUnfreeze(Policy):
     def _resolved(self, variables: Sequence[Any]) -> list[list[int]]:
         """The indices of the variables of each group."""
         by: dict[int, int] = {}
-        paths = paths_in(self._model, variables)
+        paths = paths_in(self._unsynced_model, variables)
         for place, group in enumerate(self._groups):
             for key in group:
                 for index in covered(key, variables, paths):

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr._keras.snapshot import Values, build_optimizer, trained_variables
+from keras_lr._keras.building import build_optimizer, layers_are_built
+from keras_lr._keras.values import Values, trained_variables
 from keras_lr._util import checks
 from keras_lr.callbacks.base import Policy
 from keras_lr.callbacks.divergence import Level, Stretch
@@ -139,17 +140,19 @@ class HalveOnDivergence(Policy):
         self._epoch = -1
         self._stretch = Stretch()
         super().on_train_begin(logs)
-        if not all(layer.built for layer in self._model._flatten_layers()):
+        if not layers_are_built(self._unsynced_model):
             raise ValueError(
                 "HalveOnDivergence keeps the weights that a run begins with; the model "
-                f"{self._model.name!r} has none yet. Begin it with keras.Input, or call "
+                f"{self._unsynced_model.name!r} has none yet. Begin it with keras.Input, or call "
                 "model.build(input_shape)."
             )
 
     def begin(self, length: Length) -> None:
         self._epochs = length.epochs
-        build_optimizer(self._model)
-        self._variables = trained_variables(self._model, [each.own for each in self._fit.bindings])
+        build_optimizer(self._unsynced_model)
+        self._variables = trained_variables(
+            self._unsynced_model, [each.own for each in self._fit.bindings]
+        )
         self._good = self._copied()
         self._candidate: _Copy | None = self._good
         # Others are not finite on purpose: a mask of minus infinities, say.
@@ -181,10 +184,10 @@ class HalveOnDivergence(Policy):
             return
         if self._stretch.done == 0:
             # All batches of the epoch were undone, and Keras's metrics say 0 of none.
-            logs.update(dict.fromkeys(self._model.get_metrics_result(), math.nan))
+            logs.update(dict.fromkeys(self._unsynced_model.get_metrics_result(), math.nan))
             return
         value = logs.get(f"val_{self.monitor}")
-        last = self._model.stop_training or epoch + 1 >= self._epochs
+        last = self._unsynced_model.stop_training or epoch + 1 >= self._epochs
         if value is not None and not math.isfinite(number(value)):
             self._go_back(f"val_{self.monitor} is not finite")
         elif self._stretch.length or (last and self._candidate is None):
@@ -207,7 +210,7 @@ class HalveOnDivergence(Policy):
         self._halvings = int(memory["halvings"])
         self._fresh = bool(memory["fresh"])
         self._candidate = self._copied()
-        state = Values(self._model, self._variables, list(memory["good"]))
+        state = Values(self._unsynced_model, self._variables, list(memory["good"]))
         updates, level = int(memory["good_updates"]), list(memory["good_level"])
         batches = int(memory.get("good_batches", updates * self._fit.every))
         self._good = _Copy(state, None, -1, (0, 0.0), updates, batches, level)
@@ -236,7 +239,7 @@ class HalveOnDivergence(Policy):
         model = self.model  # on JAX this brings the state home
         return _Copy(
             Values(model, self._variables),
-            Values(model, model.metrics_variables, loose=False),
+            Values(model, model.metrics_variables, tensors=False),
             self._epoch,
             self._stretch.mark,
             self._fit.updates_done(),
@@ -255,9 +258,9 @@ class HalveOnDivergence(Policy):
             self._halvings += 1
         new = self._rate(step)
         with self._fit.rolled_back(good.batches):
-            good.state.put_back()
+            good.state.restore()
         if good.epoch == self._epoch and good.metrics is not None:
-            good.metrics.put_back()
+            good.metrics.restore()
             self._stretch.go_back(good.mark)
         else:
             model.reset_metrics()
@@ -274,7 +277,7 @@ class HalveOnDivergence(Policy):
 
     def _report(self, event: HalvingEvent) -> None:
         if event.action == "stop":
-            self._model.stop_training = True
+            self._unsynced_model.stop_training = True
             warnings.warn(
                 f"HalveOnDivergence stops the training after {self._halvings} of "
                 f"{self.max_halvings} halvings, at a learning rate of {event.old:.4g}: "

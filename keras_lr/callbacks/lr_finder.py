@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_lr._keras.frames import caller_locals
-from keras_lr._keras.snapshot import Snapshot, optimizers_of
+from keras_lr._keras.object_graph import optimizers_of
+from keras_lr._keras.optimizers import number, stored_rate
+from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util.checks import count, flag
 from keras_lr._util.interrupts import uninterrupted
 from keras_lr.callbacks.base import Policy
@@ -26,7 +28,7 @@ from keras_lr.range_test.options import Options, checked_options, takes_options
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.suggestion import NoSuggestion
 from keras_lr.steering import driven_optimizers, updates_every
-from keras_lr.steering.optimizers import number, rate_ratios
+from keras_lr.steering.optimizers import rate_ratios
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -135,7 +137,7 @@ class LRFinder(Policy):
             super().set_model(model)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        model = self._model  # self.model would copy JAX's state back and forth
+        model = self._unsynced_model  # self.model would copy JAX's state back and forth
         self._chosen = check_model(model, self.optimizer, "LRFinder")
         if self.apply:
             _check_settable(self._chosen)
@@ -163,8 +165,8 @@ class LRFinder(Policy):
             if epoch % self.every == 0:
                 self._test_between_epochs(epoch)
         elif self.result is None:
-            self._train_function = self._model.train_function
-            self._model.train_function = self._collect
+            self._train_function = self._unsynced_model.train_function
+            self._unsynced_model.train_function = self._collect
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._armed = True
@@ -181,7 +183,7 @@ class LRFinder(Policy):
 
     def leave(self) -> None:
         if self.every is None:
-            self._unpatch(self._model)
+            self._unpatch(self._unsynced_model)
 
     def on_train_end(self, logs: Any = None) -> None:
         if not self._observes:
@@ -204,19 +206,19 @@ class LRFinder(Policy):
         not armed, and restores the earlier train function.
         """
         if not self._armed:
-            self._unpatch(self._model)
-            self._model.make_train_function()
-            return self._model.train_function(*arguments)
+            self._unpatch(self._unsynced_model)
+            self._unsynced_model.make_train_function()
+            return self._unsynced_model.train_function(*arguments)
         self._armed = False
         if keras.backend.backend() == "torch":
             self._batches.extend(arguments[0])
             return {}
         *state, iterator = arguments
-        batches = list(itertools.islice(iterator, self._model.steps_per_execution))
+        batches = list(itertools.islice(iterator, self._unsynced_model.steps_per_execution))
         if not batches:
             raise StopIteration
         self._batches.extend(batches)
-        self._patch_end_of_fit(self._model)
+        self._patch_end_of_fit(self._unsynced_model)
         return ({}, *state) if state else {}
 
     def _run(self) -> None:
@@ -224,8 +226,8 @@ class LRFinder(Policy):
         self._unpatch(model)
         collected = Replay(self._batches)
         self._batches = []
-        sent = validation_passed_to_fit(model, self.validation_data, None)
-        with sent as (validation_data, batch_size):
+        validation = validation_passed_to_fit(model, self.validation_data, None)
+        with validation as (validation_data, batch_size):
             self.result = run_range_test(
                 model,
                 self._chosen,
@@ -260,8 +262,8 @@ class LRFinder(Policy):
         model, data = self.model, self._training_data  # on JAX this reads the state back
         with ExitStack() as stack:
             if self.data is not None:
-                sent = passed_to_fit(data, self.validation_data)
-                data, validation_data, size = stack.enter_context(sent)
+                passed = passed_to_fit(data, self.validation_data)
+                data, validation_data, size = stack.enter_context(passed)
             else:
                 size = data.fit_options["batch_size"]
                 ready = validation_passed_to_fit(model, self.validation_data, size)
@@ -296,7 +298,7 @@ class LRFinder(Policy):
 
     def _set_rate(self, rate: float) -> tuple[float, float]:
         """Set the rate of the chosen optimizer; the fastest group's rate before and after."""
-        if self._chosen is self._model.optimizer:
+        if self._chosen is self._unsynced_model.optimizer:
             change = self._fit.set_rate(rate)
             return change.old, change.new
         inner = driven_optimizers(self._chosen)
@@ -313,10 +315,10 @@ def _nothing(variables: Any) -> None:
 def _check_settable(chosen: Any) -> None:
     """Refuse an optimizer whose rate is not a number."""
     for optimizer in driven_optimizers(chosen):
-        if not hasattr(optimizer._learning_rate, "assign"):
+        if not hasattr(stored_rate(optimizer), "assign"):
             raise ValueError(
                 "LRFinder(apply=True) sets the optimizer's learning rate, and this one was "
-                f"compiled with {type(optimizer._learning_rate).__name__}. Compile it with a "
+                f"compiled with {type(stored_rate(optimizer)).__name__}. Compile it with a "
                 "number, or pass apply=False."
             )
 

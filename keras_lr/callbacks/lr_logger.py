@@ -128,7 +128,7 @@ class LRLogger(Policy):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        history = getattr(self._model, "history", None)
+        history = getattr(self._unsynced_model, "history", None)
         suffix = f"_{self._fit.name}" if len(self._fit.fit.optimizers) > 1 else ""
         for name in ("learning_rate", "momentum"):
             epochs = [columns[name] for columns in self._epochs if name in columns]

@@ -268,7 +268,7 @@ class ReduceLROnPlateau(Policy):
             self._known = True
             if not self._judges:
                 # Only now are the metrics there to be asked.
-                self._rule = self._make_rule(direction_of(self._model, self.monitor))
+                self._rule = self._make_rule(direction_of(self._unsynced_model, self.monitor))
                 self._judges = True
             return float(keras.ops.convert_to_numpy(value))
         if not self._known:
@@ -297,7 +297,7 @@ class ReduceLROnPlateau(Policy):
             self.model.set_weights(self._best_weights)
         changes = []
         if decision.action == "stop":
-            self._model.stop_training = True
+            self._unsynced_model.stop_training = True
         else:
             changes = self._fit.rescale(decision.factor, self._low, self._high)
         self._report(decision, changes)

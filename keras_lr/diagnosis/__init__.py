@@ -1,4 +1,4 @@
-"""Tell from a training log what went wrong: logs in, findings out."""
+"""Find problems of a training run in its log: logs in, findings out."""
 
 from keras_lr.diagnosis.judge import NAMES, diagnose
 from keras_lr.diagnosis.result import Diagnosis, Finding

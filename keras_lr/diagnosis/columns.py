@@ -1,4 +1,4 @@
-"""What a column of a log is, by its name: every writer has its own for the same thing."""
+"""The role of a log's column, by its name: each writer has its own names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["RISING", "pick", "role_of"]
 
 _HELD_OUT = {"val", "valid", "validation", "eval", "evaluation", "test", "dev", "holdout"}
 _TRAINING = {"train", "training", "trn"}
-# Words that tell how a value was made, from the plainest; a plainer name wins over a longer one.
+# Words that tell how a value was computed. A lower number is closer to the plain name, and wins.
 _HOW = {"epoch": 1, "mean": 1, "avg": 1, "average": 1, "total": 2, "running": 3, "smooth": 3}
 _HOW |= {"step": 10, "batch": 10, "iteration": 10}
 _RATE = {("lr",), ("learning", "rate"), ("learningrate",)}
@@ -17,17 +17,17 @@ _BATCH_SIZE = {("batch", "size"), ("batchsize",)}
 _STEP = {("step",), ("steps",), ("global", "step"), ("iteration",), ("iterations",), ("iter",)}
 _EPOCH = {("epoch",), ("epochs",)}
 
-# Metrics that run from 0 to 1, and rise.
+# Metrics in [0, 1], higher is better.
 RISING = {
     "accuracy", "acc", "auc", "precision", "recall", "f1", "iou", "dice", "top1", "top5",
 }  # fmt: skip
 
 
 def role_of(name: str) -> tuple[str, int] | None:
-    """What the name says, and how far it is from the plainest name for that; None if unknown.
+    """Role of a column, and distance of its name from the plain name; None if unknown.
 
     Roles are "epoch", "step", "loss", "val_loss", "learning_rate", "batch_size", and for metrics
-    "metric accuracy", "val_metric accuracy" and the like.
+    "metric accuracy", "val_metric accuracy", and so on.
 
     >>> role_of("val_loss"), role_of("validation/epoch_loss"), role_of("Loss/train")
     (('val_loss', 0), ('val_loss', 1), ('loss', 0))
@@ -56,7 +56,7 @@ def role_of(name: str) -> tuple[str, int] | None:
 
 
 def pick(names: Iterable[str]) -> dict[str, str]:
-    """The plainest of the names for each role; the first where several are equally plain."""
+    """For each role the name with the smallest distance; the first of equal ones."""
     best: dict[str, tuple[int, str]] = {}
     for name in names:
         found = role_of(name)

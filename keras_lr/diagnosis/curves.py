@@ -1,4 +1,4 @@
-"""What rules ask of a curve; NumPy in, numbers out."""
+"""Statistics of a curve, used by the rules: NumPy arrays in, numbers out."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["level", "noise", "relative", "slope", "slope_kept"]
 
 
 def relative(values: np.ndarray) -> np.ndarray:
-    """The curve on a scale where equal ratios are equal steps: its logarithm if it is positive.
+    """Logarithm of the curve, so that equal ratios are equal differences.
 
-    Losses at or below 0 exist (log-densities, distances): those are counted from a little below
-    the lowest, so that the scale has no end.
+    A loss can be 0 or negative (log-densities, distances). Such a curve is first shifted to start
+    slightly above 0.
     """
     low, high = float(np.min(values)), float(np.max(values))
     floor = 0.0 if low > 0 else low - 0.05 * ((high - low) or 1.0)
@@ -19,10 +19,10 @@ def relative(values: np.ndarray) -> np.ndarray:
 
 
 def noise(values: np.ndarray) -> float:
-    """Standard deviation of the values around a smooth curve, by the median of second differences.
+    """Standard deviation of the values around a smooth curve, from the median second difference.
 
-    For independent noise of variance s², x[i-1] - 2 x[i] + x[i+1] has variance 6 s²; a line drops
-    out, and a jump here or there does not move a median.
+    For independent noise of variance s², x[i-1] - 2 x[i] + x[i+1] has variance 6 s². A linear
+    trend cancels, and single jumps do not affect the median.
     """
     if len(values) < 3:
         return 0.0
@@ -36,12 +36,12 @@ def level(values: np.ndarray, count: int) -> float:
 
 
 def slope(values: np.ndarray) -> float:
-    """Slope of the straight line through the values, a step of the index being 1."""
+    """Slope of the least-squares line through the values, per index step."""
     return float(np.polyfit(np.arange(len(values)), values, 1)[0])
 
 
 def slope_kept(values: np.ndarray) -> float:
-    """Slope in the last third as a share of that in the first: 1 for a straight line."""
+    """Slope in the last third divided by the slope in the first third: 1 for a straight line."""
     third = max(2, round(len(values) / 3))
     first, last = slope(values[: third + 1]), slope(values[-third - 1 :])
     return last / first if first else 0.0

@@ -1,4 +1,4 @@
-"""Read a log, ask each rule, and put what they say in order."""
+"""`diagnose`: read a log, apply each rule, and sort the findings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_lr.diagnosis.result import SEVERITIES, Diagnosis, Finding
 
 __all__ = ["NAMES", "diagnose"]
 
-# The worst first, which is also the order among findings of one severity.
+# Most serious first; findings of one severity keep this order.
 NAMES = tuple(rules.RULES)
 
 
@@ -29,30 +29,31 @@ def diagnose(
     total_epochs: int | None = None,
     untrained_loss: float | None = None,
 ) -> Diagnosis:
-    """Tell from the log of a training run what is wrong with it, and what to do.
+    """Find problems of a training run in its log, with evidence and advice for each.
 
-    Looks for: loss of NaN or infinity, divergence, a rate too high or too low, a plateau,
-    overfitting, underfitting, a loss that jumps where a run was resumed, a schedule that ended
-    early or hardly began, a large batch without warm-up, and a batch size that changed while the
-    rate did not. A rule that cannot tell says nothing; what the log does not show is named.
+    The rules detect a loss of NaN or infinity, divergence, a rate that is too high or too low, a
+    plateau, overfitting, underfitting, a spike of the loss after a restart, a schedule that ended
+    early or never decayed, a large batch without warm-up, and a batch size that changed while the
+    rate did not. A rule without enough evidence returns no finding. `Diagnosis.not_judged` lists
+    what the log does not contain.
 
     Args:
-        log: A path: a file of `CSVLogger`, a history as JSON, a folder of TensorBoard. Or what
-            `fit` returns, a dictionary of lists, a list of rows, or a DataFrame. Epochs are
-            numbered as the log does; where it does not, from 0.
-        batch_size: Rows of data in an update, at least 1; or sizes by the epochs that they begin
-            at. By default the log's, if it has a column for it.
-        restarts: Numbers of the epochs at which the run was resumed, where the log does not show
-            it by itself.
-        total_epochs: Epochs that were planned, if the run ended before.
+        log: A path to a file of `CSVLogger`, a history as JSON, or a TensorBoard folder; or the
+            `History` that `fit` returns, a dictionary of lists, a list of rows, or a DataFrame.
+            Epoch numbers are those of the log, or count from 0 if it has none.
+        batch_size: Batch size, at least 1; or a mapping from the first epoch of each batch size
+            to that size. Default: the column of the log, if it has one.
+        restarts: Epochs at which the run was resumed, if the log does not show them.
+        total_epochs: Planned number of epochs, if the run ended earlier.
         untrained_loss: Loss of the model before training, such as log(10) for 10 classes.
 
     Raises:
-        ValueError: If the log is empty, has no training loss, or is no log; or an argument is out
-            of its range.
-        TypeError: If something is of an unknown kind.
+        ValueError: If the log is empty, has no training loss, or has an unknown format; or if an
+            argument is out of range.
+        TypeError: If an argument has the wrong type.
         OSError: If a file cannot be read.
-        ModuleNotFoundError: If the log is a folder, and the package tensorboard is missing.
+        ModuleNotFoundError: If the log is a TensorBoard folder and the tensorboard package is not
+            installed.
 
     >>> from keras_lr.diagnosis import diagnose
     >>> found = diagnose({"loss": [2.3, 1.2, 0.9, 1.7, 5.2, 31.0, 480.0]})
@@ -89,7 +90,7 @@ def _with_options(
     restarts: Iterable[int],
     total_epochs: int | None,
 ) -> Log:
-    """The log, with what the caller knows of the run put in."""
+    """The log, completed with the arguments of `diagnose`."""
     changes: dict[str, Any] = {}
     if batch_size is not None:
         sizes = batch_size if isinstance(batch_size, Mapping) else {0: batch_size}
@@ -102,7 +103,7 @@ def _with_options(
         changes["batch_size"] = column
     rows = set(log.restarts)
     for epoch in restarts:
-        epoch = checks.count("a restart", epoch, 0)
+        epoch = checks.count("an epoch of restarts", epoch, 0)
         later = np.flatnonzero(log.positions >= epoch)
         if not later.size:
             raise ValueError(

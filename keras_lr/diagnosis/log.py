@@ -1,4 +1,4 @@
-"""A training log as arrays, whatever it was read from."""
+"""`Log`: a training log as arrays, and its assembly from columns of any writer."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from keras_lr.diagnosis.columns import pick
 
 __all__ = ["Log", "Series", "assemble"]
 
-# A log of more rows is averaged into this many: rules look at shapes, which more do not show.
+# Longer logs are averaged into this many rows: the rules judge the shape of the curve only.
 MOST_ROWS = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """What a training run wrote, a row for each epoch; NaN stands where the log has NaN.
+    """The columns of a training log, one row per epoch; a NaN of the log stays NaN.
+
+    An optional column is None if the log does not have it.
 
     Attributes:
-        source: Where it came from, for messages.
+        source: Path or kind of the log, for messages.
         unit: "epoch" or "step": what `positions` count.
-        positions: The number of each row's epoch, as it is in the log.
+        positions: Epoch of each row, as numbered in the log.
         loss: Training loss.
-        val_loss: Held-out loss; None if the log has none. So for the rest:
-        metric: A training metric that rises from 0 to 1, such as accuracy.
-        val_metric: The same on held-out data.
-        metric_name: Its name.
-        learning_rate: The optimizer's rate.
-        batch_size: Rows of data in an update.
-        updates: Updates done at the end of each row.
-        restarts: Rows at which training began again.
-        total_epochs: Epochs that were planned.
-        notes: What reading left out or put together, in sentences.
+        val_loss: Validation loss.
+        metric: A training metric in [0, 1], higher is better, such as accuracy.
+        val_metric: The same metric on the validation data.
+        metric_name: Name of the metric.
+        learning_rate: Learning rate of the optimizer.
+        batch_size: Batch size.
+        updates: Updates done by the end of each row.
+        restarts: Rows at which training was restarted.
+        total_epochs: Planned number of epochs.
+        notes: Sentences on what the reader skipped or averaged.
     """
 
     source: str
@@ -58,7 +60,7 @@ class Log:
         return len(self.loss)
 
     def rows(self, begin: int, end: int | None = None) -> Log:
-        """A part of the log."""
+        """The rows from `begin` to before `end`."""
         end = len(self) if end is None else end
         cut: dict[str, Any] = {
             field.name: value[begin:end]
@@ -69,7 +71,7 @@ class Log:
         return dataclasses.replace(self, **cut, restarts=restarts)
 
     def at(self, row: int) -> str:
-        """The row in words: "epoch 12", and of which run if numbers repeat."""
+        """The row as text: "epoch 12", with the run if epoch numbers repeat."""
         number = self.positions[row]
         text = f"{self.unit} {number:.0f}" if number == round(number) else f"{self.unit} {number:g}"
         if len(set(self.positions.tolist())) < len(self):
@@ -78,14 +80,14 @@ class Log:
         return text
 
     def epoch(self, row: int) -> float:
-        """The row's number, whole if it is."""
+        """Epoch number of the row, an int if it is whole."""
         number = float(self.positions[row])
         return int(number) if number == round(number) else number
 
 
 @dataclasses.dataclass
 class Series:
-    """A column: for each value, the run that it belongs to, and its epoch or step there."""
+    """A column. Each value has a key: its run, and its epoch or step in that run."""
 
     keys: list[tuple[int, float]]
     values: list[float]
@@ -96,41 +98,39 @@ def assemble(
     *,
     source: str,
     unit: str,
-    restarted: Sequence[int] = (),
     total_epochs: int | None = None,
     notes: Sequence[str] = (),
 ) -> Log:
-    """One row for each epoch, out of columns that may have values at different places.
+    """Align columns, which may have values at different epochs, to one row per epoch.
 
     Args:
-        columns: By name.
-        source: Where they come from.
-        unit: What their keys count, "epoch" or "step".
-        restarted: Runs that began as a restart, by number; those after the first are by default.
-        total_epochs: Epochs that were planned, if known.
-        notes: What reading had to leave out.
+        columns: Columns by name.
+        source: Path or kind of the log, for messages.
+        unit: What the keys count, "epoch" or "step".
+        total_epochs: Planned number of epochs, if known.
+        notes: Sentences on what the reader skipped.
 
     Raises:
-        ValueError: If there is no training loss in it.
+        ValueError: If there is no training loss.
     """
     chosen = pick(name for name, series in columns.items() if series.values)
     if "loss" not in chosen:
         if "loss" in pick(columns):
-            raise ValueError(f"{source} is empty: it has no value of the loss yet.")
+            raise ValueError(f"{source} is empty: its loss column has no values.")
         names = ", ".join(map(str, columns)) or "none"
         names = names if len(names) < 200 else names[:196].rsplit(",", 1)[0] + ", ..."
-        raise ValueError(f"{source} has no column of the training loss; its columns are: {names}.")
+        raise ValueError(f"{source} has no training loss column; its columns are: {names}.")
     notes = list(notes)
     loss = _by_key(columns[chosen["loss"]])
     held_out = _by_key(columns[chosen["val_loss"]]) if "val_loss" in chosen else {}
     grid = sorted(loss)
-    if 2 <= len(held_out) <= len(grid) // 2:  # losses of batches, and of epochs held out
-        notes.append(f"The training loss is averaged over the {unit}s between held-out losses.")
+    if 2 <= len(held_out) <= len(grid) // 2:  # losses of batches beside validation losses of epochs
+        notes.append(f"The training loss is averaged over the {unit}s between validation losses.")
         grid = sorted(held_out)
     grid, dropped = _without_superseded(grid)
     if dropped:
-        told = f"{dropped} {unit}s were" if dropped > 1 else f"An {unit} was".replace("An s", "A s")
-        notes.append(f"{told} trained again after a restart; what came later counts.")
+        again = f"{dropped} {unit}s were" if dropped > 1 else f"1 {unit} was"
+        notes.append(f"{again} trained again after a restart; the later values are used.")
     if len(grid) > MOST_ROWS:
         notes.append(f"{len(grid)} {unit}s are averaged into {MOST_ROWS} rows.")
         last = np.linspace(0, len(grid) - 1, MOST_ROWS + 1).round().astype(int)[1:]
@@ -164,7 +164,7 @@ def assemble(
 
 
 def _by_key(series: Series) -> dict[tuple[int, float], Any]:
-    """Values by their key; several of one key, as an epoch's batches have it, are averaged."""
+    """Values by key; values of one key, such as the batches of an epoch, are averaged."""
     found: dict[tuple[int, float], list[float]] = {}
     for key, value in zip(series.keys, series.values, strict=True):
         found.setdefault(key, []).append(value)
@@ -174,11 +174,11 @@ def _by_key(series: Series) -> dict[tuple[int, float], Any]:
 def _without_superseded(
     grid: list[tuple[int, float]],
 ) -> tuple[list[tuple[int, float]], int]:
-    """Drop what a later run trained again, unless that run began from the very start."""
+    """Drop the epochs that a later run trained again, unless it started at the first epoch."""
     firsts: dict[int, float] = {}
     for run, place in grid:
         firsts.setdefault(run, place)
-    # The nearest place after its own first one at which a later run begins, for each run.
+    # For each run: the first position after its start at which a later run begins.
     ends: dict[int, float] = {}
     later: list[float] = []
     for run, first in sorted(firsts.items(), reverse=True):
@@ -191,9 +191,9 @@ def _without_superseded(
 
 
 def _on(grid: list[tuple[int, float]], values: dict[Any, float], mean: bool) -> np.ndarray:
-    """Values put on the grid: those since the last row, averaged or the last of them.
+    """Values on the grid: the mean, or the last, of those since the previous row.
 
-    A row that has none keeps the value before it; those before the first value get that one.
+    A row without values repeats the previous row; rows before the first value repeat the first.
     """
     keys = sorted(values)
     found, place = np.full(len(grid), np.nan), 0

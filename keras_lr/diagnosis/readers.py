@@ -1,4 +1,4 @@
-"""Logs as people have them: CSV files, histories, and folders of TensorBoard."""
+"""Readers of logs: CSV files, JSON files, `History` and tables; folders go to `tensorboard`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import numpy as np
 from keras_lr._util import checks
 from keras_lr.diagnosis.columns import role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
+from keras_lr.diagnosis.tensorboard import EVENT_FILE, read_folder
 
 __all__ = ["read"]
 
 LARGEST_FILE = 256 * 2**20
 _MISSING = {"", "na", "n/a", "none", "null", "-"}
-# A number as it is printed alone, in brackets, by NumPy, or as a tensor. No two repeats that follow
-# each other match the same text, so the time is linear in a cell.
+# A number printed alone, in brackets, by NumPy, or as a tensor. No two adjacent repeats match the
+# same text, so matching takes time linear in the cell.
 _NUMBER = re.compile(
     r"(?:[\w.]+\()?\[?\s*([-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?))"
     r"\s*\]?(?:,[^()]*(?:\([^()]*\)[^()]*)?)?\)?",
@@ -31,21 +32,20 @@ _NUMBER = re.compile(
 
 
 def read(log: Any) -> Log:
-    """Read a log; see `keras_lr.diagnose` for what it may be.
+    """Read a log of any kind that `keras_lr.diagnose` accepts.
 
     Raises:
-        ValueError: If it is empty, has no training loss, or is no log.
-        TypeError: If it is of another kind.
+        ValueError: If the log is empty, has no training loss, or has an unknown format.
+        TypeError: If it is an object of another kind.
         OSError: If a file cannot be read.
-        ModuleNotFoundError: If it is a folder, and the package tensorboard is missing.
+        ModuleNotFoundError: If it is a TensorBoard folder and the tensorboard package is not
+            installed.
     """
     if isinstance(log, Log):
         return log
     if isinstance(log, (str, os.PathLike)):
         path = os.fspath(log)
-        if os.path.isdir(path):
-            from keras_lr.diagnosis.tensorboard import read_folder
-
+        if os.path.isdir(path) or EVENT_FILE in os.path.basename(path):
             return read_folder(path)
         return _read_file(path)
     if isinstance(getattr(log, "history", None), Mapping):  # a History of Keras
@@ -57,16 +57,12 @@ def read(log: Any) -> Log:
     if isinstance(log, Sequence) and log and all(isinstance(row, Mapping) for row in log):
         return _from_rows(log, "The log", [])
     raise TypeError(
-        "log must be a path, a History, lists of values by name, or a table; "
+        "log must be a path, a History, a dictionary of lists, a list of rows, or a DataFrame; "
         f"got {type(log).__name__}."
     )
 
 
 def _read_file(path: str) -> Log:
-    from keras_lr.diagnosis.tensorboard import EVENT_FILE, read_folder
-
-    if EVENT_FILE in os.path.basename(path):
-        return read_folder(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{path} does not exist.")
     with open(path, "rb") as file:
@@ -76,10 +72,10 @@ def _read_file(path: str) -> Log:
     try:
         text = raw.decode("utf-8-sig")
         if "\0" in text:
-            raise ValueError("it holds zeros")
+            raise ValueError("null bytes")
     except ValueError as error:
         raise ValueError(
-            f"{path} is no text; a log is a CSV file, a JSON file, or a folder of TensorBoard."
+            f"{path} is not a text file; a log is a CSV file, a JSON file, or a TensorBoard folder."
         ) from error
     if not text.strip():
         raise ValueError(f"{path} is empty.")
@@ -92,10 +88,10 @@ def _read_file(path: str) -> Log:
 
 
 def _number(value: Any) -> float | None:
-    """A value as a float, None if there is none; several values give their last.
+    """A value as a float, None if it is missing; a list gives its last value.
 
     Raises:
-        ValueError: If it is no number.
+        ValueError: If it is not a number.
     """
     if value is None:
         return None
@@ -133,15 +129,15 @@ def _from_rows(
     lines: Sequence[int] | None = None,
     total_epochs: int | None = None,
 ) -> Log:
-    """A log out of rows in the order in which they were written.
+    """A log from rows, in the order in which they were written.
 
     Args:
-        rows: Cells by the name of their column; names that say nothing to us are not looked at.
-        source: Where they come from.
-        notes: What was left out.
-        restarts: Rows at which the file says that a run begins.
-        lines: The line of each row in the file, for messages.
-        total_epochs: Epochs that were planned.
+        rows: Cells by column name; columns without a known role are ignored.
+        source: Path or kind of the log, for messages.
+        notes: Sentences on what was skipped.
+        restarts: Rows at which the file shows the start of a run.
+        lines: Line number of each row in the file, for messages.
+        total_epochs: Planned number of epochs.
     """
     table: list[dict[str, float]] = []
     names: dict[str, None] = {}
@@ -166,7 +162,7 @@ def _from_rows(
     run, before, series = 0, -math.inf, {name: Series([], []) for name in names}
     began = set(restarts)
     losses = {name for name in names if (role_of(name) or ("",))[0] == "loss"}
-    seen = False  # a loss at the place of the row before
+    seen = False  # whether this position already has a loss
     for place, cells in enumerate(table):
         at = cells.get(key, before if place else 0.0) if key else float(place)
         if not math.isfinite(at):
@@ -185,9 +181,9 @@ def _from_rows(
 def _key_of(
     table: list[dict[str, float]], names: Iterable[str], restarts: int
 ) -> tuple[str | None, str]:
-    """The column that numbers the rows: epochs if each loss has its own, else steps.
+    """The column that numbers the rows: the epochs if each loss has its own, else the steps.
 
-    Lightning writes a row for each few batches, all with the same epoch.
+    Lightning writes one row every few batches, all with the same epoch.
     """
     roles = {name: role_of(name) for name in names}
     by_role = {found[0]: name for name, found in reversed(list(roles.items())) if found}
@@ -199,16 +195,16 @@ def _key_of(
         for loss in losses:
             numbers = [cells.get(name) for cells in table if loss in cells]
             repeats = sum(a == b for a, b in zip(numbers, numbers[1:], strict=False))
-            # A run that was killed in an epoch trains it again.
+            # A run that was killed in the middle of an epoch trains it again.
             if None not in numbers and repeats <= 1 + restarts + len(numbers) // 10:
                 return name, role
     return None, "epoch"
 
 
 def _with_gaps(table: Any) -> dict[str, list[Any]]:
-    """The columns of a DataFrame, in which NaN stands also for a cell without a value.
+    """The columns of a DataFrame, which also marks an empty cell as NaN.
 
-    It does so in a column where numbers come after it: NaN in a training log stays.
+    A NaN followed by numbers is an empty cell; NaNs at the end of a column are values of the loss.
     """
     columns = {}
     for name in table.columns:
@@ -233,7 +229,7 @@ def _from_csv(text: str, path: str) -> Log:
             if any(cell.strip() for cell in row)
         ]
     except csv.Error as error:
-        raise ValueError(f"{path} is no CSV file: {error}.") from error
+        raise ValueError(f"{path} is not a CSV file: {error}.") from error
     header = [name.strip() for name in rows[0][1]]
     if any(_is_number(name) for name in header):
         raise ValueError(f"{path} has no header; its first line must name the columns.")
@@ -244,13 +240,14 @@ def _from_csv(text: str, path: str) -> Log:
     for number, row in rows[1:]:
         cells = [cell.strip() for cell in row]
         if cells == header or (len(cells) == len(header) and not any(map(_is_number, cells))):
-            if any(role_of(name) for name in cells) and all(cells):  # a run began, as append=True
+            # The header again: CSVLogger(append=True) appended a run.
+            if any(role_of(name) for name in cells) and all(cells):
                 header = cells
                 restarts.append(len(found))
                 continue
         if len(cells) < len(header):
             if number == rows[-1][0]:
-                notes.append(f"Line {number} is cut off and was left out.")
+                notes.append(f"Line {number} is incomplete and was skipped.")
                 continue
             raise ValueError(
                 f"{path}, line {number}, has {len(cells)} cells; the header has {len(header)}."
@@ -264,7 +261,7 @@ def _from_csv(text: str, path: str) -> Log:
         found.append(dict(zip(header, cells, strict=True)))
         lines.append(number)
     if not found:
-        text = "no more than a header" if any(map(role_of, header)) else "one line and no column"
+        text = "only a header" if any(map(role_of, header)) else "one line and no known column"
         raise ValueError(f"{path} is empty: it has {text}.")
     return _from_rows(found, path, notes, restarts=restarts, lines=lines)
 
@@ -286,7 +283,7 @@ def _from_json_text(text: str, path: str) -> Log:
     try:
         content = json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"{path} is no JSON: it is nested too deep.") from error
+        raise ValueError(f"{path} is not valid JSON: it is nested too deeply.") from error
     except ValueError as error:
         lines = [line for line in text.splitlines() if line.strip()]
         content = []
@@ -295,9 +292,9 @@ def _from_json_text(text: str, path: str) -> Log:
                 content.append(json.loads(line))
             except (ValueError, RecursionError):
                 if number and number == len(lines) - 1:
-                    notes.append("The last line is cut off and was left out.")
+                    notes.append("The last line is incomplete and was skipped.")
                     break
-                raise ValueError(f"{path} is no JSON: {error}.") from error
+                raise ValueError(f"{path} is not valid JSON: {error}.") from error
     return _from_json(content, path, notes)
 
 
@@ -310,16 +307,18 @@ def _from_json(content: Any, source: str, notes: list[str]) -> Log:
     if isinstance(content, Mapping):
         return _from_history({"history": content}, source, notes)
     if not isinstance(content, list):
-        raise ValueError(f"{source} must hold lists of values by name; got {_short(content)}.")
+        raise ValueError(
+            f"{source} must hold lists of values by column name; got {_short(content)}."
+        )
     if not content:
         raise ValueError(f"{source} is empty.")
     if not all(isinstance(row, Mapping) for row in content):
-        raise ValueError(f"{source} must hold lists of values by name, or rows with names.")
+        raise ValueError(f"{source} must hold lists of values by column name, or rows of them.")
     return _from_rows(content, source, notes)
 
 
 def _from_history(content: Mapping[str, Any], source: str, notes: Sequence[str] = ()) -> Log:
-    """The lists of a History, with its epochs and its plan if it has them."""
+    """A log from the lists of a History, with its epochs and planned epochs if it has them."""
     lists: dict[str, list[Any]] = {}
     for name, values in content["history"].items():
         if isinstance(values, str) or not hasattr(values, "__len__"):
@@ -336,8 +335,8 @@ def _from_history(content: Mapping[str, Any], source: str, notes: Sequence[str] 
         lists["epoch"] = used["epoch"] = list(epochs)
     lengths = {len(values) for name, values in used.items()}
     if len(lengths) > 1 and not _sparse(used, rows):
-        told = ", ".join(f"{name} {len(values)}" for name, values in used.items())
-        raise ValueError(f"{source}: the lists must be of one length; got {told}.")
+        counts = ", ".join(f"{name} {len(values)}" for name, values in used.items())
+        raise ValueError(f"{source}: all lists must have the same length; got {counts}.")
     if not lists:
         raise ValueError(f"{source} is empty.")
     used = _spread(used, rows)
@@ -354,13 +353,13 @@ def _from_history(content: Mapping[str, Any], source: str, notes: Sequence[str] 
 
 
 def _sparse(lists: Mapping[str, list[Any]], rows: int) -> bool:
-    """Whether lists that are shorter are those of validation each few epochs."""
+    """Whether all shorter lists come from validation every few epochs."""
     short = {name for name, values in lists.items() if len(values) < rows}
     return all((role_of(name) or ("",))[0].startswith("val_") for name in short)
 
 
 def _spread(lists: dict[str, list[Any]], rows: int) -> dict[str, list[Any]]:
-    """Give the values of validation each k epochs their epochs: k, 2k, ..., as Keras does."""
+    """Put the values of validation every k epochs at epochs k, 2k, ..., as Keras does."""
     spread = {}
     for name, values in lists.items():
         if values and len(values) < rows:

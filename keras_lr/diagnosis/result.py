@@ -1,30 +1,30 @@
-"""What a diagnosis says."""
+"""`Diagnosis` and `Finding`: the result of `diagnose`."""
 
 from __future__ import annotations
 
 import dataclasses
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = ["SEVERITIES", "Diagnosis", "Finding"]
 
 SEVERITIES = ("error", "warning", "hint")
-NOTHING_WRONG = "Nothing wrong seen."
 _LABEL = 15
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a run.
+    """One problem of a run.
 
     Attributes:
-        name: What it is: a key of `keras_lr.diagnosis.NAMES`.
-        severity: "error": the run is lost; "warning": it is worse than it could be; "hint": it
-            may be, and the log alone does not tell.
-        evidence: What was seen, with epochs and values.
-        advice: One thing to do.
-        first: Number of the epoch where it begins, as in the log.
-        last: Number of the epoch where it ends.
+        name: Name of the problem, one of `keras_lr.diagnosis.NAMES`.
+        severity: "error": the run failed; "warning": the run could be better; "hint": it may be
+            better, but the log alone does not prove it.
+        evidence: Observation, with epochs and values.
+        advice: One action to take.
+        first: First epoch of the problem, as numbered in the log.
+        last: Last epoch of the problem.
     """
 
     name: str
@@ -35,23 +35,23 @@ class Finding:
     last: float
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """The attributes as plain values."""
         return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong with a run, and what could not be judged; `diagnose` makes it.
+    """Problems of a run, and what the log does not allow to judge; returned by `diagnose`.
 
-    `print` shows it as text, and its truth value is whether something was found.
+    `print` shows it as text. It is true if there is at least one finding.
 
     Attributes:
-        source: The log.
-        rows: Epochs, or rows of a log that counts steps, that were looked at.
+        source: Path or kind of the log.
+        rows: Number of epochs that were judged, or of rows if the log counts steps.
         unit: "epoch" or "step": what the numbers in the evidence count.
-        findings: The worst first.
-        not_judged: What the log does not show, in sentences.
-        notes: What reading the log left out or put together, in sentences.
+        findings: Most serious first.
+        not_judged: Sentences on what the log does not contain.
+        notes: Sentences on what the reader skipped or averaged.
     """
 
     source: str
@@ -64,7 +64,7 @@ class Diagnosis:
     def __bool__(self) -> bool:
         return bool(self.findings)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Finding]:
         return iter(self.findings)
 
     def __len__(self) -> int:
@@ -75,11 +75,11 @@ class Diagnosis:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the findings, the worst first."""
+        """Names of the findings, most serious first."""
         return tuple(finding.name for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain lists and values."""
+        """The attributes as plain lists and values, ready for JSON."""
         return {
             "source": self.source,
             "rows": self.rows,
@@ -93,7 +93,7 @@ class Diagnosis:
         """The findings as text.
 
         Args:
-            width: Columns, at least 40.
+            width: Width in columns, at least 40.
         """
         blocks = []
         for finding in self.findings:
@@ -101,15 +101,15 @@ class Diagnosis:
                 "\n".join(
                     [
                         f"{finding.severity.capitalize():<{_LABEL}}{finding.name}",
-                        _labelled("Seen", finding.evidence, width),
-                        _labelled("Do", finding.advice, width),
+                        _labelled("Evidence", finding.evidence, width),
+                        _labelled("Advice", finding.advice, width),
                     ]
                 )
             )
         if not blocks:
             rows = f"{self.rows} {'row' if self.unit == 'step' else 'epoch'}"
             rows += "" if self.rows == 1 else "s"
-            blocks.append(f"{NOTHING_WRONG[:-1]} in {rows}.")
+            blocks.append(f"No problems found in {rows}.")
         for label, lines in (("Not judged", self.not_judged), ("Note", self.notes)):
             if lines:
                 labels = [label, *[""] * (len(lines) - 1)]

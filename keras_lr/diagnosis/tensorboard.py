@@ -1,4 +1,4 @@
-"""Folders of TensorBoard: scalars of Keras, and of other writers of event files."""
+"""Reader of TensorBoard folders: scalars written by Keras or by any other writer."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["EVENT_FILE", "read_folder"]
 
 EVENT_FILE = "tfevents"
 _SIDES = re.compile(r"(train(ing)?|val(id(ation)?)?|eval(uation)?|test|loss|[_\W])+", re.IGNORECASE)
-# Keras writes held-out values also against the updates done, from which follow steps an epoch.
+# Keras also writes validation values by update, which gives the updates per epoch.
 _AGAINST_UPDATES = "evaluation_loss_vs_iterations"
 
 
 def read_folder(path: str) -> Log:
-    """Read the scalars of one run: its folder, with train/ and validation/ below, or one file.
+    """Read the scalars of one run: a folder, which may contain train/ and validation/, or a file.
 
     Raises:
         ValueError: If there is no event file, no training loss, or more than one run.
-        ModuleNotFoundError: If the package tensorboard is missing.
+        ModuleNotFoundError: If the tensorboard package is not installed.
         OSError: If a file cannot be read.
     """
     files = [path] if os.path.isfile(path) else sorted(_files_below(path))
     if not files:
-        raise ValueError(f"{path} has no event file of TensorBoard in it.")
+        raise ValueError(f"{path} contains no TensorBoard event file.")
     notes: list[str] = []
     top = path if os.path.isdir(path) else os.path.dirname(path)
     folders: dict[str, list[list[tuple[str, int, float]]]] = {}
@@ -50,12 +50,12 @@ def read_folder(path: str) -> Log:
     )
     if len(runs) > 1:
         names = ", ".join(name or "." for name in runs[:8]) + (", ..." if len(runs) > 8 else "")
-        raise ValueError(f"{path} holds the logs of several runs; name one of them: {names}.")
+        raise ValueError(f"{path} contains several runs; pass the folder of one of them: {names}.")
     columns: dict[str, Series] = {}
     for folder, parts in folders.items():
         if runs and _run_of(folder) != runs[0]:
             continue
-        begun: dict[str, int] = {}  # a run makes a file; others may lie beside it, of other tags
+        begun: dict[str, int] = {}  # each run writes a file; another file may hold other tags of it
         for scalars in parts:
             for tag in {tag for tag, _, _ in scalars}:
                 begun[tag] = begun.get(tag, -1) + 1
@@ -74,17 +74,17 @@ def _files_below(path: str) -> Iterator[str]:
 
 
 def _run_of(folder: str) -> str:
-    """The folder without what tells only the side: Keras has train/ and validation/ in one run."""
+    """The folder without train/ and validation/, which Keras writes for one run."""
     return "/".join(part for part in folder.split("/") if part and not _SIDES.fullmatch(part))
 
 
 def _side_of(folder: str) -> str:
-    """The rest: what tells the side."""
+    """The parts of the folder that name the data: train/, validation/."""
     return "/".join(part for part in folder.split("/") if _SIDES.fullmatch(part))
 
 
 def _add_updates(columns: dict[str, Series]) -> str:
-    """Say whether the loss counts epochs or steps; give updates to each epoch where known."""
+    """Add a column of updates, if Keras wrote them; return the unit of the loss."""
     losses = [name for name in columns if (role_of(name) or ("",))[0] == "loss"]
     epochs = any("epoch" in re.split(r"[^a-z]+", name.lower()) for name in losses)
     if not epochs:
@@ -98,10 +98,10 @@ def _add_updates(columns: dict[str, Series]) -> str:
 
 
 def _scalars(path: str, notes: list[str]) -> Iterator[tuple[str, int, float]]:
-    """Each scalar in a file: tag, step, value. A record that is cut off ends it, with a note.
+    """Each scalar in a file: tag, step, value. A truncated record ends the file, with a note.
 
-    This is the reader that TensorBoard uses where TensorFlow is not installed: importing
-    TensorFlow would take longer than all the rest.
+    This is the reader that TensorBoard uses without TensorFlow, whose import would dominate the
+    run time.
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -110,10 +110,9 @@ def _scalars(path: str, notes: list[str]) -> Iterator[tuple[str, int, float]]:
         from tensorboard.util.tensor_util import make_ndarray
     except ImportError as error:
         raise ModuleNotFoundError(
-            f"{path} is read with the package tensorboard, which is not installed; "
-            "pip install tensorboard."
+            f"Reading {path} requires the tensorboard package: pip install tensorboard."
         ) from error
-    with open(path, "rb"):  # say in Python's words what is wrong with the file
+    with open(path, "rb"):  # raises OSError if the file cannot be read
         pass
     reader = PyRecordReader_New(path)
     name = os.path.basename(path)
@@ -123,8 +122,10 @@ def _scalars(path: str, notes: list[str]) -> Iterator[tuple[str, int, float]]:
             event = Event.FromString(reader.record())
         except errors.OutOfRangeError:
             return
-        except Exception:  # a record that is cut off, or of something else
-            notes.append(f"{name} is cut off or damaged; what comes before that was read.")
+        except Exception:  # a truncated or foreign record
+            notes.append(
+                f"{name} is truncated or damaged; the records before the damage were read."
+            )
             return
         for value in event.summary.value:
             number = _number_in(value, make_ndarray)

@@ -1,4 +1,4 @@
-"""Batches for the loops: the stream that `fit` would draw, and a fixed sample to judge by."""
+"""Batches for the loops: those that `fit` would draw, collected ones, and parts of a data set."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Any
 import keras
 import numpy as np
 from keras import tree
-from keras.src.trainers.epoch_iterator import EpochIterator
 
 from keras_lr._keras.distribution import check_shares
-from keras_lr._keras.snapshot import replicas
+from keras_lr._keras.epochs import Epochs
+from keras_lr._keras.replicas import replicas
 
 
 class DataEnded(Exception):
-    """The data gave its last batch and cannot start again (a generator that ended)."""
+    """The data have no batch left and cannot start again: a generator has ended."""
 
 
 class _Batches:
-    """Batches without end; subclasses say what an epoch is."""
+    """An endless sequence of batches; subclasses define an epoch."""
 
-    # Batches that the running epoch has left; None where nobody can know.
+    # Batches left in the running epoch; None if unknown.
     left: int | None = None
 
     def __init__(self) -> None:
         self._returned: list[Any] = []
 
     def iterator(self) -> Iterator[Any]:
-        """The running epoch, in the backend's own form (a `tf.data` iterator, say)."""
+        """The running epoch, in the backend's form (a `tf.data` iterator, say)."""
         raise NotImplementedError
 
     def next_epoch(self) -> None:
-        """Begin again from the first batch.
+        """Start again from the first batch.
 
         Raises:
-            DataEnded: If the data cannot begin again.
+            DataEnded: If the data cannot start again.
         """
         raise NotImplementedError
 
     def draw(self) -> Any:
-        """The next batch, the first of the next epoch after the last.
+        """The next batch; after the last of an epoch, the first of the next one.
 
         Raises:
-            DataEnded: If there is none, and none to come.
+            DataEnded: If there is none, and the data cannot start again.
         """
         if self._returned:
             return self._returned.pop()
@@ -58,10 +58,10 @@ class _Batches:
         return batch
 
     def take(self, most: int) -> Iterator[Any]:
-        """Up to `most` batches: fewer where the data ends among them.
+        """Up to `most` batches; fewer if the data end.
 
         Raises:
-            DataEnded: If there is not one.
+            DataEnded: If there is no batch at all.
         """
         for taken in range(most):
             try:
@@ -73,30 +73,29 @@ class _Batches:
             yield batch
 
     def took(self, count: int) -> None:
-        """Say that `count` batches were drawn from `iterator`."""
+        """Count batches that were drawn from `iterator` directly."""
         if self.left is not None:
             self.left -= count
 
     def give_back(self, batch: Any) -> None:
-        """Undo a `draw`: the batch comes again."""
+        """Undo a `draw`: the next one returns this batch."""
         self._returned.append(batch)
 
 
 class Stream(_Batches):
-    """The batches of `fit`: epoch after epoch, shuffled anew each time."""
+    """The batches that `fit` would train on, epoch after epoch, each in a new order."""
 
-    def __init__(self, epochs: EpochIterator) -> None:
+    def __init__(self, epochs: Epochs) -> None:
         super().__init__()
         self._epochs = epochs
         self._iterator: Iterator[Any] | None = None
         self._held_out = 0  # batches at the beginning of an epoch that are not trained on
-        self._once = type(epochs.data_adapter).__name__ == "GeneratorDataAdapter"
+        self._once = epochs.once
 
     def iterator(self) -> Iterator[Any]:
         if self._iterator is None:
-            self._epochs.data_adapter.on_epoch_begin()
-            self._iterator = iter(self._epochs._get_iterator())
-            self.left = self._epochs.data_adapter.num_batches
+            self._iterator = self._epochs.begin()
+            self.left = self._epochs.batches
             for _ in range(self._held_out):
                 if next(self._iterator, None) is not None:
                     self.took(1)
@@ -108,13 +107,13 @@ class Stream(_Batches):
         self.close()
 
     def hold_out(self, samples: int, share: int = 5) -> list[Any]:
-        """Take the first batches of an epoch off until they hold `samples` rows.
+        """Hold out the first batches of an epoch, until they have `samples` rows.
 
-        Every further epoch leaves out as many at its beginning: the same ones, where the data
-        come in the same order each time.
+        Later epochs skip as many batches at their beginning: the same ones, if the data come in
+        the same order each time.
 
         Args:
-            share: One batch of so many at the most, where their number is known or small.
+            share: At most one batch in `share` is held out, if their number is known or small.
 
         Raises:
             DataEnded: If there is no batch.
@@ -134,17 +133,17 @@ class Stream(_Batches):
         if not batches:
             raise DataEnded
         if not self._once:
-            known = self._epochs.data_adapter.num_batches
+            known = self._epochs.batches
             self._held_out = 0 if known == 1 else len(batches)
         return batches
 
     def close(self) -> None:
         if self._iterator is not None:
             self._iterator = None
-            self._epochs.data_adapter.on_epoch_end()
+            self._epochs.end()
 
     def peek(self) -> Any:
-        """A batch to build a model with; the data starts afresh after it, as it does in `fit`."""
+        """A batch to build a model with; the data then start again, as in `fit`."""
         batch = of_one_replica(self.draw())
         self._iterator = None
         self._epochs.reset()
@@ -186,7 +185,7 @@ class Rows(keras.utils.PyDataset):
     Args:
         parts: `(x, y, sample_weight)`.
         rows: Their indices.
-        shuffle: Whether each epoch has an order of its own.
+        shuffle: Whether each epoch has a new order.
     """
 
     def __init__(self, parts: Any, rows: np.ndarray, batch_size: int, shuffle: bool) -> None:
@@ -208,7 +207,7 @@ class Rows(keras.utils.PyDataset):
 
 
 class Replay(_Batches):
-    """Batches that were collected before, in a new order each time around."""
+    """Collected batches, repeated in a new order each epoch."""
 
     def __init__(self, batches: list[Any]) -> None:
         super().__init__()
@@ -223,7 +222,7 @@ class Replay(_Batches):
         self._iterator = iter([self._batches[i] for i in order])
 
     def set_aside(self, samples: int) -> list[Any]:
-        """Take batches out for good, a fifth of them at the most, until they hold `samples`."""
+        """Remove batches, at most a fifth of them, until they have `samples` rows."""
         aside: list[Any] = []
         most = max(1, len(self._batches) // 5)
         while len(aside) < most and sum(map(batch_rows, aside)) < samples:
@@ -233,14 +232,14 @@ class Replay(_Batches):
         return aside
 
     def close(self) -> None:
-        """Nothing runs on."""
+        """Do nothing: no epoch is open."""
 
     def peek(self) -> Any:
         return of_one_replica(self._batches[0])
 
 
 def batch_rows(batch: Any) -> int:
-    """Samples in a batch, on all devices together."""
+    """The number of samples in a batch, on all devices together."""
     for leaf in tree.flatten(batch):
         parts = replicas(leaf)
         if hasattr(parts[0], "shape"):
@@ -249,7 +248,7 @@ def batch_rows(batch: Any) -> int:
 
 
 def of_one_replica(batch: Any) -> Any:
-    """What the first device gets of a batch."""
+    """The part of a batch that the first device gets."""
     return tree.map_structure(lambda leaf: replicas(leaf)[0], batch)
 
 
@@ -258,33 +257,21 @@ def stream(model: Any, x: Any, y: Any = None, **options: Any) -> Stream:
 
     Args:
         options: `sample_weight`, `batch_size`, `steps_per_epoch`, `shuffle`, `class_weight`,
-            with the meanings that they have in `fit`.
+            with their meanings in `fit`.
 
     Raises:
         ValueError: If the devices of a `keras.distribution` cannot share the batches equally.
     """
     if is_array_data(x):
         check_shares(len(tree.flatten(x)[0]), options.get("batch_size"))
-    backend = keras.backend.backend()
     with warnings.catch_warnings():
-        # Keras says so of its own default, which nobody has chosen.
+        # Keras warns about its own default, which the user has not chosen.
         warnings.filterwarnings("ignore", "`shuffle=True` was passed, but will be ignored")
-        if backend == "tensorflow":
-            from keras.src.backend.tensorflow.trainer import TFEpochIterator
-
-            strategy = model.distribute_strategy
-            return Stream(TFEpochIterator(x=x, y=y, distribute_strategy=strategy, **options))
-        if backend == "jax":
-            from keras.src.backend.jax.trainer import JAXEpochIterator
-
-            return Stream(JAXEpochIterator(x=x, y=y, **options))
-        from keras.src.backend.torch.trainer import TorchEpochIterator
-
-        return Stream(TorchEpochIterator(x=x, y=y, **options))
+        return Stream(Epochs(model, x, y, **options))
 
 
 def is_array_data(*parts: Any) -> bool:
-    """Whether all leaves are arrays of samples: NumPy's, or what NumPy can read as such."""
+    """Whether all leaves are arrays of samples, of NumPy or readable by NumPy."""
     leaves = [leaf for leaf in tree.flatten(list(parts)) if leaf is not None]
     return bool(leaves) and all(
         hasattr(leaf, "__array__") and len(getattr(leaf, "shape", ())) > 0 for leaf in leaves

@@ -7,16 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 from keras import tree
-from keras.src.distribution import distribution_lib
 
-from keras_lr.loops import CHUNK, scalar_logs
+from keras_lr._keras.values import drop_values
+from keras_lr.loops.base import CHUNK, scalar_logs
 from keras_lr.loops.data import DataEnded
 from keras_lr.steering import BorrowedRate
 
-# Fusing a chunk pays while a step is so short that launching it costs more than running it.
-# Above these sizes the step itself dominates, and the copies of a stacked chunk would count.
+# Fusing a chunk pays if launching a step takes longer than running it. Above these sizes the step
+# itself dominates, and so would the copies of a stacked chunk.
 _FUSED_WORK = 2**24  # weights x samples of a batch
 _FUSED_BYTES = 2**26  # a stacked chunk
 
@@ -30,7 +31,7 @@ class JaxLoop:
         self._names: list[str] = []
         self._compiled = bool(model.jit_compile) and not model.run_eagerly
         self._state: Any = None
-        # What every step starts from; the step's own are never carried on.
+        # Every step starts from these; the metrics that it returns are dropped.
         self._metrics: list[Any] | None = None
         # New function objects each time: JAX caches a trace by the function, and the trace of
         # a model whose optimizer was changed since would be stale.
@@ -40,15 +41,12 @@ class JaxLoop:
         self._fuses: bool | None = None if self._compiled else False
 
     def build(self, stream: Any) -> None:
-        """Nothing: as in `fit`, everything must exist before a step is compiled."""
+        """Do nothing: as in `fit`, all variables exist before a step is compiled."""
 
     def start(self) -> None:
         model = self._model
         model.reset_metrics()
         self._metrics = [jnp.array(v.value, copy=True) for v in model.metrics_variables]
-        # Keras 3.8 looks these up while it traces a step; its `fit` records them first.
-        if record := getattr(model, "_record_training_state_sharding_spec", None):
-            record()
         seen: set[int] = set()
 
         def own(variable: Any) -> Any:
@@ -62,10 +60,9 @@ class JaxLoop:
 
         groups = self._variables()
         self._state = tuple([own(variable) for variable in variables] for variables in groups)
-        # As `fit` does: a model that kept its values would hold a second copy, because a step
-        # whose buffers are in use elsewhere cannot overwrite them.
-        for variable in itertools.chain(*groups):
-            variable._value = None
+        # As in `fit`: if the model kept its values, there would be two copies, because a step
+        # cannot overwrite buffers that are in use elsewhere.
+        drop_values(itertools.chain(*groups))
 
     def release(self) -> None:
         self._state = self._metrics = None
@@ -129,8 +126,8 @@ class JaxLoop:
         return rows if all(finite) else rows[: finite.index(False) + 1]
 
     def _should_fuse(self, batch: Any, rate: Any) -> bool:
-        """Whether a chunk of steps is better run as one compiled loop."""
-        if distribution_lib.distribution() is not None:
+        """Whether a chunk of steps is faster as one compiled loop."""
+        if keras.distribution.distribution() is not None:
             return False
         leaves = [leaf for leaf in tree.flatten(batch) if leaf is not None]
         weights = sum(int(np.prod(v.shape)) for v in self._model.trainable_variables)
@@ -185,7 +182,7 @@ class JaxLoop:
 
 
 def _draw(stream: Any, most: int) -> list[Any]:
-    """At least one batch, and as many more as have the same shapes."""
+    """One batch, and those that follow with the same shapes."""
     batches: list[Any] = []
     shapes: list[Any] = []
     for batch in stream.take(most):
@@ -202,7 +199,7 @@ def _shapes(batch: Any) -> list[Any]:
 
 
 def _stack(leaves: tuple[Any, ...]) -> Any:
-    """Batches along a new first axis, repeated up to a whole chunk: one shape, one program."""
+    """Stack batches, padded to a whole chunk: one shape needs one compiled program."""
     if leaves[0] is None:
         return None
     padded = [*leaves, *[leaves[-1]] * (CHUNK - len(leaves))]

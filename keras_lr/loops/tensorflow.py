@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
-from keras_lr._keras.snapshot import replicas
+from keras_lr._keras.replicas import replicas
+from keras_lr._keras.trainer import autoconverted, reduced_over_replicas
 from keras_lr._util.interrupts import uninterrupted
-from keras_lr.loops import CHUNK, scalar_logs
+from keras_lr.loops.base import CHUNK, scalar_logs
 from keras_lr.loops.data import DataEnded
 from keras_lr.steering import BorrowedRate
 
-# The loop's memory is laid out before the first step is traced, when nobody knows yet how many
-# metrics a step reports.
+# The memory of the loop is allocated before the first step is traced, when the number of metrics
+# that a step reports is unknown.
 _WIDTH = 64
 _ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
 
@@ -48,12 +48,12 @@ class TensorFlowLoop:
         self._model.reset_metrics()
 
     def release(self) -> None:
-        """Nothing: the variables of the model are the state."""
+        """Do nothing: the variables of the model are the state."""
 
     def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
         fused = isinstance(stream.iterator(), _ITERATORS) and not self._model.run_eagerly
-        # A Ctrl-C that hits TensorFlow's own Python code while it traces can stop all recording of
-        # gradients in this process for good, and it could not stop a running graph in any case.
+        # A Ctrl-C in TensorFlow's Python code during tracing can stop the recording of gradients in
+        # this process for good. It cannot stop a running graph in any case.
         with uninterrupted(patience=1):
             rows = self._train_fused(stream, rates) if fused else self._train_eagerly(stream, rates)
         return dict(zip(self._names, rows.astype(np.float64).T, strict=True))
@@ -110,19 +110,19 @@ class TensorFlowLoop:
 
         def train_step(data: Any) -> Any:
             logs = model.train_step(data)
-            # In the graph and after the step: the next step's values are its own, and metrics
+            # In the graph and after the step: each step then reports its own values, and metrics
             # that the first step builds are reset as well.
             model.reset_metrics()
             return logs
 
-        train_step = _autoconverted(model, train_step)
+        train_step = autoconverted(model, train_step)
 
         @tf.autograph.experimental.do_not_convert
         def step(data: Any, rate: Any) -> Any:
             self.rate.value = rate
             strategy = model.distribute_strategy
             logs = strategy.run(train_step, args=(data,))
-            logs = reduce_per_replica(logs, strategy, reduction="auto")
+            logs = reduced_over_replicas(logs, strategy)
             logs = scalar_logs(logs, self._monitor)
             self._names = list(logs)
             return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
@@ -132,7 +132,7 @@ class TensorFlowLoop:
         return tf.function(step, reduce_retracing=True, jit_compile=model.jit_compile)
 
     def _make_chunk(self) -> Any:
-        """For an epoch of known length: takes batches `begin` to `end` and trains on each."""
+        """For an epoch of known length: train on the batches `begin` to `end`."""
 
         @tf.autograph.experimental.do_not_convert
         def chunk(iterator: Any, rates: Any, begin: Any, end: Any) -> Any:
@@ -150,7 +150,7 @@ class TensorFlowLoop:
         return tf.function(chunk, reduce_retracing=True)
 
     def _make_open_chunk(self) -> Any:
-        """For an epoch that may end anywhere: looks whether there is a batch before each step."""
+        """For an epoch of unknown length: check before each step whether there is a batch."""
 
         @tf.autograph.experimental.do_not_convert
         def chunk(iterator: Any, rates: Any, begin: Any, end: Any) -> Any:
@@ -179,13 +179,13 @@ class TensorFlowLoop:
 
     def _make_test(self) -> Any:
         model = self._model
-        test_step = _autoconverted(model, model.test_step)
+        test_step = autoconverted(model, model.test_step)
 
         @tf.autograph.experimental.do_not_convert
         def test(data: Any) -> Any:
             strategy = model.distribute_strategy
             logs = strategy.run(test_step, args=(data,))
-            return reduce_per_replica(logs, strategy, reduction="auto")
+            return reduced_over_replicas(logs, strategy)
 
         if model.run_eagerly:
             return test
@@ -194,9 +194,3 @@ class TensorFlowLoop:
 
 def _rows() -> Any:
     return tf.TensorArray(tf.float32, size=CHUNK, element_shape=(_WIDTH,))
-
-
-def _autoconverted(model: Any, step: Any) -> Any:
-    """Empty optionals in a batch (a missing sample weight) become None, as in Keras's trainer."""
-    convert = getattr(model, "_autoconvert_optionals", None)
-    return step if convert is None else convert(step)

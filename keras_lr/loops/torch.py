@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from keras import ops
 
-from keras_lr.loops import scalar_logs
+from keras_lr.loops.base import scalar_logs
 from keras_lr.steering import BorrowedRate
 
 
@@ -19,13 +19,13 @@ class TorchLoop:
         self.rate = rate
         self._monitor = monitor
         self.eager = True
-        # A tensor that is filled anew, not a number: torch.compile would specialise on each.
+        # A tensor that each rate is written to: torch.compile would specialise on a number.
         self._value = ops.convert_to_tensor(0.0, dtype="float32")
         self._step = torch.compile(model.train_step) if _compiles(model) else model.train_step
         self._test_step = torch.compile(model.test_step) if _compiles(model) else model.test_step
 
     def build(self, stream: Any) -> None:
-        """Nothing: the first step creates what is missing, when it runs."""
+        """Do nothing: the first step creates what is missing, when it runs."""
 
     def read(self, variable: Any) -> np.ndarray | None:
         return np.asarray(ops.convert_to_numpy(variable.value))
@@ -63,7 +63,7 @@ class TorchLoop:
 
 
 def _resetter(model: Any) -> Callable[[], Any]:
-    """`model.reset_metrics`, in one call for all variables where Keras's own metrics allow it."""
+    """`model.reset_metrics`; for Keras's own metrics, in one call for all variables."""
     if not all(type(metric).__module__.startswith("keras.") for metric in model.metrics):
         return model.reset_metrics
     variables = model.metrics_variables

@@ -1,4 +1,4 @@
-"""Optimizers with a rate for each layer, and with rates that adapt."""
+"""Optimizers with a learning rate for each layer, and with learning rates that adapt."""
 
 from keras_lr.optimizers.adaptive_gains import AdaptiveGains
 from keras_lr.optimizers.hypergradient import Hypergradient

@@ -1,4 +1,4 @@
-"""`AdaptiveGains`: every weight has a gain on its step, which adapts."""
+"""`AdaptiveGains`: an adaptive gain on the learning rate of each weight."""
 
 from __future__ import annotations
 
@@ -8,44 +8,49 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lr._keras.optimizers import velocities
 from keras_lr._util import checks
-from keras_lr.optimizers.modified import Modified, check_linear, registered
+from keras_lr.optimizers.wrapper import OptimizerWrapper, check_linear, registered
 
 
 @registered
-class AdaptiveGains(Modified):
+class AdaptiveGains(OptimizerWrapper):
     """Give each weight a gain on its learning rate, which grows while its gradients agree.
 
-    A gain starts at 1. If the gradient has the sign of the one before, it grows by `increase`;
-    if the sign has changed, it is multiplied by `decrease`; a gradient of 0 (a row of an
-    embedding that was not used) changes nothing. It stays within `min_gain` and `max_gain`.
+    With the gradient g of this step and the reference r, the gradient of the step before:
 
-    Where the optimizer has a momentum, the gradient is compared with the velocity instead, as
-    Jacobs does, and no copy of the last gradient is kept. Under SGD the gain scales the gradient
-    that enters the velocity; other optimizers divide a scaled gradient out again, so their step
-    is scaled. Everything that steers the optimizer's rate goes on working.
+        gain += increase   if g * r > 0
+        gain *= decrease   if g * r < 0
 
-    Memory: one copy of the weights for the gains, and one for the last gradient unless there is
-    a velocity to compare with.
+    A gain starts at 1 and stays in [min_gain, max_gain]. A gradient of 0 (an unused row of an
+    embedding) does not change it.
+
+    With a momentum, r is the optimizer's running mean of the gradients (its velocity), as in
+    Jacobs, and no gradient is stored. With SGD the gain scales the gradient that enters the
+    velocity. Other optimizers normalize the gradient, which would cancel the gain, so it scales
+    their step. Callbacks and schedules of the learning rate work as with the given optimizer.
+
+    Memory: one copy of the weights for the gains, and one for the last gradient if there is no
+    velocity.
 
     Args:
-        optimizer: One of Keras's whose step is its rate times a direction: Adadelta, Adagrad,
+        optimizer: A Keras optimizer whose step is its rate times a direction: Adadelta, Adagrad,
             Adam, AdamW, Adamax, Lamb, Lion, Muon, Nadam, RMSprop, SGD; or a `LayerwiseLR` of
             one of them.
-        increase: What is added to a gain, at least 0.
-        decrease: What a gain is multiplied by, above 0 and at most 1.
-        min_gain, max_gain: Bounds of a gain, above 0; 1 is between them.
-        theta: From 0 on and below 1, for the full delta-bar-delta rule: the gradient is compared
-            with an average of those before, `theta` times the average plus `1 - theta` times
-            the last one. None for the comparison described above.
+        increase: Added to a gain; in [0, inf).
+        decrease: Factor on a gain; in (0, 1].
+        min_gain: Lower bound of a gain; in (0, 1].
+        max_gain: Upper bound of a gain; in [1, inf).
+        theta: For the full delta-bar-delta rule, in [0, 1): r is a moving average of the
+            gradients, `theta * r + (1 - theta) * g` after each step. None for r as above.
 
     Raises:
-        TypeError: If an argument is of another kind.
-        ValueError: If an argument is out of its range, or the optimizer of another kind.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, or the optimizer is not one of these.
 
-    Source: Hinton, "Neural Networks for Machine Learning", lecture 6d; Jacobs, "Increased Rates
-    of Convergence Through Learning Rate Adaptation" (1988), equations 5 and 6, with `decrease`
-    for his 1 - phi. The lecture shrinks a gain also where the product of the gradients is 0.
+    Sources: Hinton, "Neural Networks for Machine Learning", lecture 6d; Jacobs, "Increased Rates
+    of Convergence Through Learning Rate Adaptation" (1988), equations 5 and 6, where `decrease`
+    is 1 - phi. The lecture also shrinks a gain if the product of the gradients is 0.
 
     >>> optimizer = AdaptiveGains(keras.optimizers.SGD(0.5))
     >>> weight = keras.Variable([0.0, 0.0])
@@ -72,13 +77,13 @@ class AdaptiveGains(Modified):
         if theta is not None:
             theta = checks.number("theta", theta, least=0, below=1)
         self._take_over(optimizer)
-        self._keep("increase", increase)
-        self._keep("decrease", decrease)
-        self._keep("min_gain", min_gain)
-        self._keep("max_gain", max_gain)
-        self._keep("theta", theta)
+        self._set_untracked("increase", increase)
+        self._set_untracked("decrease", decrease)
+        self._set_untracked("min_gain", min_gain)
+        self._set_untracked("max_gain", max_gain)
+        self._set_untracked("theta", theta)
         if self.built:
-            self._add_gains(self._trainable_variables)
+            self._add_gains(self._trained)
 
     @property
     def gains(self) -> list[Any]:
@@ -93,33 +98,34 @@ class AdaptiveGains(Modified):
         self._add_gains(variables)
 
     def _add_gains(self, variables: Sequence[Any]) -> None:
-        self._keep("_gains", self.add_optimizer_variables(variables, "gain", "ones"))
-        velocities = self._slots_with_velocities()
-        self._keep("_traced", velocities is None)
-        if velocities is None:
-            velocities = self.add_optimizer_variables(variables, "gradient")
-        self._keep("_references", velocities)
-        # Those of SGD point where the weights go, the others where the gradient does.
-        self._keep("_downhill", isinstance(self, keras.optimizers.SGD) and not self._traced)
+        self._set_untracked("_gains", self.add_optimizer_variables(variables, "gain", "ones"))
+        references = self._slots_with_velocities()
+        self._set_untracked("_traced", references is None)
+        if references is None:
+            references = self.add_optimizer_variables(variables, "gradient")
+        self._set_untracked("_references", references)
+        # SGD's velocities point along the step, those of other optimizers along the gradient.
+        self._set_untracked(
+            "_downhill", isinstance(self, keras.optimizers.SGD) and not self._traced
+        )
 
     def _slots_with_velocities(self) -> list[Any] | None:
-        """The slots that say where each weight has been going, if the optimizer has them."""
+        """The slots with a velocity for each weight, or None if the optimizer has none."""
         if self.theta is not None or not float(getattr(self, "beta_1", 1.0)):
             return None
-        names = ("momentums", "_momentums", "_m")  # empty in SGD and RMSprop without a momentum
-        return next((list(slots) for n in names if (slots := getattr(self, n, None))), None)
+        return velocities(self)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """The optimizer's step with the gains of one variable."""
-        step, index = super().update_step, self._get_variable_index(variable)
+        """Take the optimizer's step with the gains of one variable."""
+        step, index = super().update_step, self._index_of(variable)
         gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
         reference = ops.convert_to_tensor(self._references[index])
         agreement = ops.sign(gradient) * ops.sign(reference)  # -1, 0 or 1
         if self._downhill:
             agreement = -agreement
         gain = ops.convert_to_tensor(self._gains[index])
-        # A gain that falls can only pass the lower bound, one that grows the upper one. Bounded
-        # before the choice, XLA computes the gains once, and copies nothing for it.
+        # A falling gain can only pass the lower bound, a growing one the upper bound. With the
+        # bounds applied before the choice, XLA computes the gains once and makes no copy.
         fallen = ops.maximum(gain * self.decrease, self.min_gain)
         grown = ops.minimum(gain + self.increase * agreement, self.max_gain)
         new = ops.where(agreement < 0.0, fallen, grown)
@@ -132,15 +138,17 @@ class AdaptiveGains(Modified):
         if isinstance(self, keras.optimizers.SGD):
             step(gradient * new, variable, learning_rate)
         else:
-            self.assign_add(variable, self._step_of(step, gradient, variable, learning_rate) * new)
+            self.assign_add(
+                variable, self._captured_step(step, gradient, variable, learning_rate) * new
+            )
 
-    def _parallel_update_step(
+    def _fused_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
         from keras_lr.optimizers import torch_fused
 
-        step, grads, variables = super()._parallel_update_step, list(grads), list(variables)
-        indices = [self._get_variable_index(variable) for variable in variables]
+        step, grads, variables = super()._fused_step, list(grads), list(variables)
+        indices = [self._index_of(variable) for variable in variables]
         references = [self._references[index].value for index in indices]
         gains = [self._gains[index].value for index in indices]
         torch_fused.update_gains(
@@ -154,14 +162,14 @@ class AdaptiveGains(Modified):
             high=self.max_gain,
         )
         if self._traced:
-            torch_fused.remember(references, grads, self.theta or 0.0)
+            torch_fused.update_traces(references, grads, self.theta or 0.0)
         if isinstance(self, keras.optimizers.SGD):
             step(torch_fused.scaled(grads, gains), variables, learning_rate)
         else:
-            blanks = [torch_fused.Blank(variable) for variable in variables]
+            blanks = [torch_fused.BlankVariable(variable) for variable in variables]
             step(grads, blanks, learning_rate)
             torch_fused.add(variables, torch_fused.scaled([blank.value for blank in blanks], gains))
 
-    def _modification(self) -> dict[str, Any]:
+    def _arguments(self) -> dict[str, Any]:
         names = ("increase", "decrease", "min_gain", "max_gain", "theta")
         return {name: getattr(self, name) for name in names}

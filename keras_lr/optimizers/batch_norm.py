@@ -1,4 +1,4 @@
-"""Freezing what no optimizer changes: the moving statistics of batch normalisation."""
+"""Freezing the moving statistics of batch normalization, which no optimizer changes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import Any
 
 import keras
 
+from keras_lr._keras.layers import all_layers, own_variables
+
 
 class FrozenStatistics:
-    """Layers of batch normalisation that compute as they do at inference, until `thaw`.
+    """Lets batch normalization layers compute as at inference, from `freeze` to `thaw`.
 
-    That is what Keras does with a layer whose `trainable` is False: it normalises with its
-    moving statistics and leaves them alone. Setting `trainable` would take its scale and offset
-    out of the model's weights that train, and so the optimizer's state apart; the layer's `call`
-    is told instead that it is not training. Only what is traced afterwards follows.
+    Keras does the same for a layer whose `trainable` is False: it normalizes with its moving
+    statistics and does not update them. But `trainable` would also remove its scale and offset
+    from the trainable weights, which would no longer match the optimizer's slots. So the layer's
+    `call` gets `training=False` instead. This affects only functions that are traced afterwards.
 
     Args:
-        layers: Layers and models; those of batch normalisation among them and in them count.
+        layers: Layers and models; the `BatchNormalization` layers among and inside them matter.
     """
 
     def __init__(self, layers: Iterable[Any]) -> None:
-        found = {id(part): part for layer in layers for part in layer._flatten_layers()}
+        found = {id(part): part for layer in layers for part in all_layers(layer)}
         kind = keras.layers.BatchNormalization
         self.layers = [part for part in found.values() if isinstance(part, kind)]
 
@@ -48,12 +50,8 @@ class FrozenStatistics:
 
 
 def owning_layers(model: Any) -> dict[int, Any]:
-    """The layer that each variable belongs to, the innermost one, by the variable's id."""
-    return {
-        id(variable): layer
-        for layer in model._flatten_layers()
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables)
-    }
+    """The innermost layer that each variable belongs to, by the variable's id."""
+    return {id(variable): layer for layer in all_layers(model) for variable in own_variables(layer)}
 
 
 def _as_at_inference(layer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`Hypergradient`: the learning rate follows its own gradient."""
+"""`Hypergradient`: gradient descent on the learning rate."""
 
 from __future__ import annotations
 
@@ -8,51 +8,55 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lr._keras.optimizers import stored_rate, velocities
 from keras_lr._util import checks
 from keras_lr.optimizers.layerwise import LayerwiseLR
-from keras_lr.optimizers.modified import Modified, check_linear, registered
+from keras_lr.optimizers.wrapper import OptimizerWrapper, check_linear, registered
 from keras_lr.steering.optimizers import SteeredRate
 
 _BETA_OF_GRADIENTS = 1e-3  # the paper's, for SGD and SGDN
-_BETA_OF_NORMALISED_STEPS = 1e-7  # the paper's, for Adam
+_BETA_OF_NORMALIZED_STEPS = 1e-7  # the paper's, for Adam
 _BETA_OF_COSINES = 0.02
-_SMALL = 2**14  # elements of a tensor that is copied beside others
+_SMALL = 2**14  # most elements of a tensor that is concatenated with others
 
 
 @registered
-class Hypergradient(Modified):
-    """Let an optimizer tune its own learning rate while it trains.
+class Hypergradient(OptimizerWrapper):
+    """Tune the learning rate of an optimizer by gradient descent while it trains.
 
-    A step is `weights += rate x direction`. The derivative of the loss by the rate of the last
-    step is the gradient of now times the direction of then; the rate goes down along it:
+    A step is `weights += rate x direction`. The derivative of the loss with respect to the rate of
+    the last step is the dot product of the current gradient and the last direction. The rate
+    descends along it:
 
         additive:        rate -= beta * (gradient . last direction)
         multiplicative:  rate *= 1 - beta * cos(gradient, last direction)
 
     With plain SGD this is SGD-HD, with a momentum SGDN-HD, with Adam Adam-HD. The rate is the
-    optimizer's own `learning_rate`: loggers see it, `ReduceLROnPlateau` can reduce it, it is
-    saved. What a range test or `LRFinder` sets is used as it is. Velocities of SGD and RMSprop
-    are kept without the rate in them, as in the paper.
+    optimizer's `learning_rate`: loggers see it, `ReduceLROnPlateau` can reduce it, and it is saved.
+    During a range test (`lr_find`, `LRFinder`) the rate is that of the test. Velocities of SGD and
+    RMSprop do not contain the rate, as in the paper.
 
-    Memory: one more copy of the weights, for the last direction; none over SGD with a momentum,
-    whose velocity is that direction, unless it is Nesterov's or in a `LayerwiseLR`.
+    Memory: one copy of the weights, for the last direction. SGD with a momentum needs none, as its
+    velocity is that direction, unless it is Nesterov's or in a `LayerwiseLR`.
 
     Args:
-        optimizer: One of Keras's whose step is its rate times a direction: Adadelta, Adagrad,
-            Adam, AdamW, Adamax, Lamb, Lion, Muon, Nadam, RMSprop, SGD. Its rate, a number, is
-            the start; or a `LayerwiseLR` of one of them.
-        beta: The rate's own learning rate, above 0; below 1 if multiplicative. By default the
-            paper's 1e-3 for SGD and 1e-7 for the others if additive, 0.02 if multiplicative.
+        optimizer: A Keras optimizer whose step is its rate times a direction: Adadelta, Adagrad,
+            Adam, AdamW, Adamax, Lamb, Lion, Muon, Nadam, RMSprop, SGD; or a `LayerwiseLR` of
+            one of them. Its learning rate, a number, is the start.
+        beta: Learning rate of the learning rate; in (0, inf) if additive, in (0, 1) if
+            multiplicative. By default the paper's 1e-3 for SGD and 1e-7 for the others if
+            additive, and 0.02 if multiplicative.
         mode: "additive" or "multiplicative".
-        min_lr: The rate does not go below this, above 0.
+        min_lr: Lower bound of the rate, above 0.
 
     Raises:
-        TypeError: If an argument is of another kind, or the optimizer's rate is a schedule.
-        ValueError: If an argument is out of its range, or the optimizer of another kind; when
-            training begins, if a callback sets the rate as well.
+        TypeError: If an argument has the wrong type, or the optimizer's rate is a schedule.
+        ValueError: If an argument is out of range, or the optimizer is not one of these. When
+            training begins: if a callback sets the rate as well.
 
     Source: Baydin et al., "Online Learning Rate Adaptation with Hypergradient Descent" (2018),
-    algorithms 4 to 6 and equation 8. The lower bound is ours; there, the rate can turn negative.
+    algorithms 4 to 6 and equation 8. The paper has no lower bound; there, the rate can become
+    negative.
 
     >>> optimizer = Hypergradient(keras.optimizers.SGD(0.01), beta=1e-4)
     >>> weight = keras.Variable([1.0])
@@ -70,72 +74,72 @@ class Hypergradient(Modified):
         min_lr: float = 1e-8,
     ) -> None:
         check_linear("Hypergradient", optimizer)
-        checks.choice("mode", mode, ("additive", "multiplicative"))
+        mode = checks.choice("mode", mode, ("additive", "multiplicative"))
         if beta is not None:
             beta = checks.number("beta", beta, above=0, below=None if mode == "additive" else 1)
         min_lr = checks.number("min_lr", min_lr, above=0)
-        if not isinstance(optimizer._learning_rate, keras.Variable):
+        if not isinstance(stored_rate(optimizer), keras.Variable):
             raise TypeError(
-                "Hypergradient tunes the learning rate itself, from a number on; got an optimizer "
-                f"with {type(optimizer._learning_rate).__name__}. Make it with a number."
+                "Hypergradient needs an optimizer with a number as learning_rate, which it tunes; "
+                f"got {type(stored_rate(optimizer)).__name__}. Pass a number."
             )
         self._take_over(optimizer)
-        self._keep("beta", beta)
-        self._keep("mode", mode)
-        self._keep("min_lr", min_lr)
-        self._keep("_reduced", False)
+        self._set_untracked("beta", beta)
+        self._set_untracked("mode", mode)
+        self._set_untracked("min_lr", min_lr)
+        self._set_untracked("_reduced", False)
         if self.built:
             self._take_rate_out_of_velocities()
-            self._add_directions(self._trainable_variables)
+            self._add_directions(self._trained)
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Create the optimizer's variables, and those for the last direction."""
+        """Create the optimizer's variables and those for the last direction."""
         if self.built:
             return
         super().build(variables)
         self._add_directions(variables)
 
     def _add_directions(self, variables: Sequence[Any]) -> None:
-        # A step of SGD at rate 1 is its velocity, which it keeps already; but not the step of
-        # weights that a multiplier of 0 holds.
+        # A step of SGD at rate 1 is its velocity, a slot that exists already. That does not hold
+        # for weights that a multiplier of 0 freezes.
         sgd = isinstance(self, keras.optimizers.SGD) and not isinstance(self, LayerwiseLR)
         follows = sgd and bool(self.momentum) and not self.nesterov
-        self._keep("_follows_velocities", follows)
+        self._set_untracked("_follows_velocities", follows)
         directions = self.momentums if follows else None
         directions = directions or self.add_optimizer_variables(variables, "direction")
-        self._keep("_directions", list(directions))
+        self._set_untracked("_directions", list(directions))
 
     def _take_rate_out_of_velocities(self) -> None:
         if isinstance(self, (keras.optimizers.SGD, keras.optimizers.RMSprop)) and self.momentum:
-            velocities = getattr(self, "momentums", None) or self._momentums
-            for velocity in velocities:
-                velocity.assign(velocity / self._learning_rate)
+            for velocity in velocities(self) or ():
+                velocity.assign(velocity / stored_rate(self))
 
-    # The rate: once a step, with all gradients at hand
+    # The rate: once a step, from all gradients
 
-    def _backend_update_step(
-        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    def _update_all(
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        if isinstance(self._learning_rate, SteeredRate):
+        rate = stored_rate(self)
+        if isinstance(rate, SteeredRate):
             raise ValueError(
-                "Hypergradient tunes the learning rate itself; a callback of this fit sets it as "
-                "well. Leave the callback out, or train with the plain optimizer."
+                "Hypergradient tunes the learning rate itself, but a callback of this fit sets it "
+                "as well. Remove the callback, or train with the optimizer inside Hypergradient."
             )
-        if not isinstance(self._learning_rate, keras.Variable):  # a range test has borrowed it
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+        if not isinstance(rate, keras.Variable):  # a range test sets the rate
+            super()._update_all(grads, variables, learning_rate)
             return
-        grads = self._over_all_devices(grads, trainable_variables)
-        learning_rate = self._adapted(grads, trainable_variables)
-        self._learning_rate.assign(learning_rate)
-        self._keep("_reduced", True)
+        grads = self._over_all_devices(grads, variables)
+        learning_rate = self._adapted(grads, variables)
+        rate.assign(learning_rate)
+        self._set_untracked("_reduced", True)
         try:
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            super()._update_all(grads, variables, learning_rate)
         finally:
-            self._keep("_reduced", False)
+            self._set_untracked("_reduced", False)
 
     def _adapted(self, grads: Sequence[Any], variables: Sequence[Any]) -> Any:
-        directions = [self._directions[self._get_variable_index(v)] for v in variables]
-        rate = ops.convert_to_tensor(self._learning_rate)
+        directions = [self._directions[self._index_of(v)] for v in variables]
+        rate = ops.convert_to_tensor(stored_rate(self))
         slope = _dot(grads, directions)
         if self.mode == "additive":
             change = -self._beta() * slope
@@ -143,7 +147,7 @@ class Hypergradient(Modified):
             lengths = ops.sqrt(_dot(grads, grads) * _dot(directions, directions))
             change = -self._beta() * rate * slope / ops.where(lengths > 0.0, lengths, 1.0)
         new = ops.maximum(rate + ops.cast(change, rate.dtype), self.min_lr)
-        # A gradient that is not finite says nothing of the rate.
+        # A gradient that is not finite leaves the rate as it is.
         return ops.stop_gradient(ops.where(ops.isfinite(change), new, rate))
 
     def _beta(self) -> float:
@@ -152,52 +156,48 @@ class Hypergradient(Modified):
         if self.mode == "multiplicative":
             return _BETA_OF_COSINES
         sgd = isinstance(self, keras.optimizers.SGD)
-        return _BETA_OF_GRADIENTS if sgd else _BETA_OF_NORMALISED_STEPS
+        return _BETA_OF_GRADIENTS if sgd else _BETA_OF_NORMALIZED_STEPS
 
     def _over_all_devices(self, grads: Sequence[Any], variables: Sequence[Any]) -> Sequence[Any]:
-        """The gradients summed over replicas, where TensorFlow has not done it yet."""
-        if not hasattr(super(), "_all_reduce_sum_gradients"):
-            return grads
-        pairs = super()._all_reduce_sum_gradients(list(zip(grads, variables, strict=True)))
+        """The gradients summed over replicas, which TensorFlow has not done yet."""
+        pairs = super()._sum_over_replicas(list(zip(grads, variables, strict=True)))
         return [gradient for gradient, _ in pairs]
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        """TensorFlow's method; not to be done twice."""
-        return (
-            grads_and_vars if self._reduced else super()._all_reduce_sum_gradients(grads_and_vars)
-        )
+    def _sum_over_replicas(self, pairs: Any) -> Any:
+        """Sum the gradients once in a step: TensorFlow's update calls this again."""
+        return pairs if self._reduced else super()._sum_over_replicas(pairs)
 
     # The step
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """The optimizer's step, with its direction remembered."""
-        # A 1 that is known after the rate: else XLA takes the new directions for ready before
-        # the old ones have been read, and copies them all.
+        """Take the optimizer's step, and store its direction."""
+        # A 1 that depends on the rate. Otherwise XLA schedules the new directions before it has
+        # read the old ones, and copies them all.
         one = ops.where(ops.isfinite(learning_rate), 1.0, 0.0)
-        direction = self._step_of(super().update_step, gradient, variable, one)
+        direction = self._captured_step(super().update_step, gradient, variable, one)
         if not self._follows_velocities:
-            self.assign(self._directions[self._get_variable_index(variable)], direction)
+            self.assign(self._directions[self._index_of(variable)], direction)
         self.assign_add(variable, direction * ops.cast(learning_rate, direction.dtype))
 
-    def _parallel_update_step(
+    def _fused_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
         from keras_lr.optimizers import torch_fused
 
-        directions = [self._directions[self._get_variable_index(v)].value for v in variables]
-        step = super()._parallel_update_step
+        directions = [self._directions[self._index_of(v)].value for v in variables]
+        step = super()._fused_step
         if self._follows_velocities:
-            step(list(grads), [torch_fused.Blank(variable) for variable in variables], 1.0)
+            step(list(grads), [torch_fused.BlankVariable(each) for each in variables], 1.0)
         else:
             torch_fused.step_into(step, list(grads), list(variables), directions, 1.0)
         torch_fused.add(list(variables), torch_fused.scaled(directions, learning_rate))
 
-    def _modification(self) -> dict[str, Any]:
+    def _arguments(self) -> dict[str, Any]:
         return {"beta": self.beta, "mode": self.mode, "min_lr": self.min_lr}
 
 
 def _dot(left: Sequence[Any], right: Sequence[Any]) -> Any:
-    """The scalar product of two lists of tensors, in float32."""
+    """The dot product of two lists of tensors, in float32."""
     if keras.backend.backend() == "torch":
         from keras_lr.optimizers import torch_fused
 
@@ -209,7 +209,7 @@ def _dot(left: Sequence[Any], right: Sequence[Any]) -> Any:
         for pair in zip(left, right, strict=True)
     ]
     small = [pair for pair in pairs if pair[0].shape[0] <= _SMALL]
-    if len(small) > 1:  # one sum for all of them takes less time than one for each
+    if len(small) > 1:  # one sum for all of them is faster than one for each
         pairs = [pair for pair in pairs if pair[0].shape[0] > _SMALL]
         pairs.append(tuple(ops.concatenate(each) for each in zip(*small, strict=True)))
     return sum(ops.sum(a * b) for a, b in pairs)

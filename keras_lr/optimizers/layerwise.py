@@ -1,4 +1,4 @@
-"""`LayerwiseLR`: a learning rate for each layer, in one optimizer."""
+"""`LayerwiseLR`: one optimizer with a learning rate for each layer."""
 
 from __future__ import annotations
 
@@ -9,50 +9,57 @@ import keras
 from keras import ops
 
 from keras_lr._keras.frames import caller_self
-from keras_lr.optimizers.modified import Modified, registered
-from keras_lr.optimizers.multipliers import Multiplier, Rule, check_multipliers, grouped, resolve
-from keras_lr.optimizers.paths import holding_models, paths_in
+from keras_lr._keras.optimizers import ftrl_slots
+from keras_lr.optimizers.multipliers import (
+    Multiplier,
+    Rule,
+    check_multipliers,
+    grouped,
+    resolve,
+    resolve_in,
+)
 from keras_lr.optimizers.prodigy import Prodigy
+from keras_lr.optimizers.variable_paths import holding_models, paths_in
+from keras_lr.optimizers.wrapper import OptimizerWrapper, registered
 from keras_lr.steering import driven_optimizers
 
 
 @registered
-class LayerwiseLR(Modified):
-    """Multiply the learning rate of any optimizer by a number for each layer.
+class LayerwiseLR(OptimizerWrapper):
+    """Multiply the learning rate of an optimizer by a factor for each layer.
 
-    The result is the given optimizer, with its slots, config and state, and other rates:
+    The result is the given optimizer with its slots, config and state, and with other rates:
 
         learning rate of a variable = learning rate of the optimizer x its multiplier
 
-    The rate is scaled, not the gradient (Adam would undo that), and the decoupled weight decay
-    with it. Everything that sets or steers the optimizer's rate, callbacks and schedules, keeps
-    the ratios between layers. A multiplier of 0 freezes weights while the optimizer's slots go
-    on: when they thaw, Adam's averages are ready. The statistics of a `BatchNormalization` are
-    no weights that an optimizer changes: set its `trainable` to False to freeze them, or use
-    `GradualUnfreeze` and `fine_tune`, which see to it.
+    This scales the rate, not the gradient (Adam would cancel that), and the decoupled weight decay
+    with the rate. Callbacks and schedules that set the optimizer's rate keep the ratios between
+    layers. A multiplier of 0 freezes weights, but their slots are still updated: when the weights
+    thaw, Adam's averages are ready. Multipliers do not affect BatchNorm statistics: to freeze them
+    set `trainable` of the layer to False, or use `GradualUnfreeze` or `fine_tune`.
 
     Args:
-        optimizer: An optimizer of Keras, built or not; not `Prodigy`, which has one rate. A
-            `LossScaleOptimizer` or `MultiOptimizer` goes around this one, not into it. It
-            shares its variables with the result: go on with that.
+        optimizer: A Keras optimizer, built or not; not `Prodigy`, which has one rate. Put a
+            `LossScaleOptimizer` or `MultiOptimizer` around this one, not inside. The result
+            shares the optimizer's variables: use only the result.
         multipliers: A dictionary; None for 1 everywhere. Variables that no key covers have 1.
-            Keys: a layer (a nested model with all that is in it), the name of a layer or of a
-            nested model, or a regular expression on the paths of variables, which has to cover
-            whole parts between slashes: `"head.*"` covers `head_2/kernel`, `"dense"` does not
-            cover `dense_1/kernel`. A variable has the path that Keras gave it and one by the
-            structure of the model (`backbone/block1/kernel`); either may match. A model that an
-            attribute holds goes by the attribute's name too, unless a layer has that name.
-            Values: a number of at least 0, unitless; or a schedule of it, which is
-            asked for the updates done so far.
+            Keys: a layer or nested model, its name, or a regular expression on the paths of
+            variables, which must match whole sections between slashes: `"head.*"` covers
+            `head_2/kernel`, but `"dense"` does not cover `dense_1/kernel`. It may match the path
+            that Keras gave the variable or its path in the model (`backbone/block1/kernel`). A
+            nested model that is an attribute also has the attribute's name, unless a layer has
+            that name.
+            Values: a number in [0, inf), unitless; or a schedule of the step, which counts
+            updates.
 
     Raises:
-        TypeError: If an argument is of another kind.
-        ValueError: If a multiplier is below 0 or not finite. When the optimizer is built, that
-            is when training begins: if a key covers no trainable variable, or two keys cover
-            the same one.
+        TypeError: If an argument has the wrong type.
+        ValueError: If a multiplier is below 0 or not finite. When the optimizer is built, at the
+            start of training: if a key covers no trainable variable, or two keys cover the same
+            one.
 
-    Caffe's `lr_mult` is the same idea; see also Howard and Ruder, "Universal Language Model
-    Fine-tuning for Text Classification" (2018), section 3.2.
+    Sources: Caffe's `lr_mult`; Howard and Ruder, "Universal Language Model Fine-tuning for Text
+    Classification" (2018), section 3.2.
 
     >>> optimizer = LayerwiseLR(keras.optimizers.SGD(0.1), {"head.*": 10.0, "body": 0.1})
     >>> body, head = keras.layers.Dense(1, name="body"), keras.layers.Dense(1, name="head")
@@ -63,63 +70,67 @@ class LayerwiseLR(Modified):
     def __init__(self, optimizer: Any, multipliers: Mapping[Any, Any] | None = None) -> None:
         if isinstance(optimizer, Prodigy):
             raise ValueError(
-                "LayerwiseLR needs an optimizer whose rate is given; got Prodigy, which estimates "
-                "one rate from the steps of all weights. Use AdamW."
+                "LayerwiseLR needs an optimizer with a given learning rate; got Prodigy, which "
+                "estimates one rate from the steps of all weights. Use AdamW."
             )
         rules = check_multipliers(multipliers)
         self._take_over(optimizer)
-        self._keep("_rules", rules)
-        self._keep("_gates", {})
-        self._keep("_active", None)
-        self._keep("_multipliers", [])
-        self._keep("_paths", None)
+        self._set_untracked("_rules", rules)
+        self._set_untracked("_gates", {})
+        self._set_untracked("_active", None)
+        self._set_untracked("_multipliers", [])
+        self._set_untracked("_paths", None)
         if self.built:
-            self._settle(rules, self._trainable_variables)
+            self._resolve_multipliers(rules, self._trained)
 
     @property
     def multipliers(self) -> dict[Any, Any]:
-        """What was given, key by key. Set it to change the multipliers from the next `fit` on."""
+        """The multipliers by key. A new dictionary takes effect in the next `fit`."""
         return {rule.key: rule.value for rule in self._rules}
 
     @multipliers.setter
     def multipliers(self, multipliers: Mapping[Any, Any] | None) -> None:
         rules = check_multipliers(multipliers)
         if self.built:
-            self._settle(rules, self._trainable_variables)
-        self._keep("_rules", rules)
+            self._resolve_multipliers(rules, self._trained)
+        self._set_untracked("_rules", rules)
 
     def gate(self, gates: Mapping[int, Any]) -> None:
-        """Multiply further, by index of the variable: by 0, or by a curve of the update.
+        """Multiply further, by index of the variable: by 0, or by a function of the step.
 
-        For what freezes layers for a while; {} takes the gates away. Only what is traced
-        afterwards follows.
+        For code that freezes layers for a while; {} removes the gates. It affects only functions
+        that are traced afterwards.
         """
-        self._keep("_gates", dict(gates))
-        self._settle(self._rules, self._trainable_variables)
+        self._set_untracked("_gates", dict(gates))
+        self._resolve_multipliers(self._rules, self._trained)
+
+    def multipliers_in(self, model: Any) -> list[Multiplier]:
+        """The multiplier of each trainable variable of a model, before the optimizer is built."""
+        return resolve_in(self._rules, model)
 
     def build(self, variables: Sequence[Any]) -> None:
         """Create the optimizer's variables, and find the multiplier of each weight."""
         if not self.built:
-            self._settle(self._rules, variables)
+            self._resolve_multipliers(self._rules, variables)
         super().build(variables)
 
-    def _settle(self, rules: Sequence[Rule], variables: Sequence[Any]) -> None:
+    def _resolve_multipliers(self, rules: Sequence[Rule], variables: Sequence[Any]) -> None:
         models = holding_models(variables)
         if models:
-            self._keep("_paths", paths_in(models, variables))
+            self._set_untracked("_paths", paths_in(models, variables))
         multipliers = resolve(rules, variables, self._paths)
         for index, curve in self._gates.items():
             multipliers[index] = multipliers[index].times(curve) if curve else Multiplier(0.0)
-        self._keep("_multipliers", multipliers)
+        self._set_untracked("_multipliers", multipliers)
 
     def _multiplier_of(self, variable: Any) -> Multiplier:
-        found: Multiplier = self._multipliers[self._get_variable_index(variable)]
+        found: Multiplier = self._multipliers[self._index_of(variable)]
         return found
 
-    # The step of one variable: TensorFlow, JAX, and what torch has no fused step for
+    # The step of one variable: on TensorFlow and JAX, and of optimizers that torch does not fuse
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """The optimizer's step at the variable's own rate."""
+        """Take the optimizer's step at the rate of the variable."""
         multiplier = self._multiplier_of(variable)
         if multiplier.plain:
             super().update_step(gradient, variable, learning_rate)
@@ -129,8 +140,10 @@ class LayerwiseLR(Modified):
             self._scaled_step(gradient, variable, learning_rate, value)
             return
         if self._capture.of(variable):
-            # Another modification adds the step. A velocity that is left may be in it.
-            done = self._step_of(super().update_step, gradient, variable, learning_rate * value)
+            # Another wrapper adds the step, which may contain a velocity from before the freeze.
+            done = self._captured_step(
+                super().update_step, gradient, variable, learning_rate * value
+            )
             self.assign_add(variable, ops.where(value == 0.0, 0.0, done))
             return
         held = [variable, *self._slots_held(variable)]
@@ -144,22 +157,21 @@ class LayerwiseLR(Modified):
     def _scaled_step(self, gradient: Any, variable: Any, learning_rate: Any, value: Any) -> None:
         step = super().update_step
         if isinstance(self, keras.optimizers.Adafactor):
-            # It bounds the rate that it is given by 1 / sqrt(t); what it then does is scaled.
-            done = self._step_of(step, gradient, variable, learning_rate)
+            # It limits its rate to 1 / sqrt(t), so the multiplier scales the step instead.
+            done = self._captured_step(step, gradient, variable, learning_rate)
             self.assign_add(variable, done * ops.cast(value, done.dtype))
             return
         step(gradient, variable, learning_rate * value)
 
     def _slots_held(self, variable: Any) -> list[Any]:
-        """Slots that alone determine the weights, and have to stand still with them."""
+        """Slots that determine the weights by themselves, so they must freeze with the weights."""
         if not isinstance(self, keras.optimizers.Ftrl):
             return []
-        index = self._get_variable_index(variable)
-        return [self._accumulators[index], self._linears[index]]
+        return ftrl_slots(self, self._index_of(variable))
 
     # The step of all variables at once: torch's fused optimizers
 
-    def _parallel_update_step(
+    def _fused_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
         from keras_lr.optimizers.torch_fused import scaled_step
@@ -167,35 +179,36 @@ class LayerwiseLR(Modified):
         multipliers = [self._multiplier_of(variable) for variable in variables]
         scaled_step(
             self,
-            super()._parallel_update_step,
+            super()._fused_step,
             list(grads),
             list(variables),
             learning_rate,
             multipliers,
         )
 
-    # Weight decay asks the optimizer for its rate
+    # Weight decay reads the rate from the optimizer
 
-    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+    def _decay_weights(self, variables: Sequence[Any]) -> None:
         if self.weight_decay is None and getattr(self, "adam_weight_decay", None) is None:
             return  # the second is Muon's
-        decayed = [variable for variable in variables if self._use_weight_decay(variable)]
+        decayed = [variable for variable in variables if self._decays(variable)]
         groups = grouped(self._multiplier_of(variable) for variable in decayed)
         for multiplier, places in groups.items():
-            self._keep("_active", None if multiplier.plain else multiplier)
+            self._set_untracked("_active", None if multiplier.plain else multiplier)
             try:
-                super()._apply_weight_decay([decayed[place] for place in places])
+                super()._decay_weights([decayed[place] for place in places])
             finally:
-                self._keep("_active", None)
+                self._set_untracked("_active", None)
 
-    def _get_current_learning_rate(self) -> Any:
-        rate = super()._get_current_learning_rate()
+    def _rate_now(self) -> Any:
+        rate = super()._rate_now()
         return rate if self._active is None else rate * self._active.at(self.iterations)
 
     # Saving
 
-    def _modification(self) -> dict[str, Any]:
-        variables, paths = self._trainable_variables, self._paths
+    def _arguments(self) -> dict[str, Any]:
+        variables: Any = self._trained
+        paths = self._paths
         if not self.built:
             model = _model_being_saved(self)
             variables = None if model is None else model.trainable_variables
@@ -204,15 +217,15 @@ class LayerwiseLR(Modified):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
-        """Make the optimizer that `get_config` describes."""
+        """Create the optimizer from the result of `get_config`."""
         entries = config["multipliers"]
         made = super().from_config({**config, "multipliers": None}, custom_objects)
-        made._keep("_rules", [Rule.loaded(entry) for entry in entries])
+        made._set_untracked("_rules", [Rule.loaded(entry) for entry in entries])
         return made
 
 
 def _model_being_saved(optimizer: Any) -> Any:
-    """The built model whose optimizer this is among the callers; None if there is none."""
+    """The built model with this optimizer whose method is being called; None if there is none."""
     model = caller_self(
         lambda each: (
             isinstance(each, keras.Model)

@@ -1,4 +1,4 @@
-"""Which multiplier belongs to which variable: keys are resolved here, and nowhere else."""
+"""From keys to variables: which multiplier each variable has, which variables a key covers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import keras
 
 from keras_lr._util import checks
-from keras_lr.optimizers.paths import Paths, path_of
 from keras_lr.optimizers.patterns import Pattern
+from keras_lr.optimizers.variable_paths import Paths, path_of, paths_in
 from keras_lr.schedules.base import as_schedule, deserialized
 
-_LISTED = 40
+_LISTED = 40  # layers in a message
 
 
 @dataclass(frozen=True, eq=False)
 class Multiplier:
-    """What a variable's learning rate is multiplied by: a number, times curves of the update.
+    """The factor on a variable's learning rate: a number, times functions of the step.
 
-    Two are equal if they have the same number and the same curves: a curve is the same if it is
-    the same object, for a schedule of the user's may be neither hashable nor comparable.
+    Two multipliers are equal if their numbers are equal and their functions are the same objects:
+    a user's schedule may be neither hashable nor comparable.
     """
 
     number: float = 1.0
@@ -48,7 +48,7 @@ class Multiplier:
         return self.number == 0.0
 
     def at(self, updates: Any) -> Any:
-        """The value after so many updates: a float, or a tensor if it changes."""
+        """The value after so many updates: a float, or a tensor if it varies."""
         if self.frozen or not self.curves:
             return self.number
         value: Any = self.number
@@ -57,20 +57,20 @@ class Multiplier:
         return value
 
     def times(self, curve: Any) -> Multiplier:
+        """The multiplier times another function of the step."""
         return Multiplier(self.number, (*self.curves, curve))
 
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """A key with its value, a float or a schedule.
+    """A key with its multiplier.
 
     Args:
         key: A layer, or a regular expression.
-        value: The multiplier.
-        places: Which of the optimizer's variables the key covered when it was saved. The paths
-            of variables are not always those of the model that was saved: a loaded model may
-            lack the names of outer models in them.
-        total: How many variables the optimizer had then.
+        value: The multiplier, a float or a schedule.
+        places: The indices of the optimizer's variables that the key covered when it was saved.
+            Loading can change the paths of variables: names of outer models may be missing.
+        total: The number of variables that the optimizer had then.
     """
 
     key: Any
@@ -79,17 +79,17 @@ class Rule:
     total: int | None = None
 
     def covered(self, variables: Sequence[Any], paths: Paths | None = None) -> list[int]:
-        """The indices of the variables that it is for; see the function of that name."""
+        """The indices of the variables that the key covers, as the function `covered`."""
         if self.total == len(variables):
             return list(self.places)
         return covered(self.key, variables, paths)
 
     def saved(self, variables: Sequence[Any] | None, paths: Paths | None = None) -> dict[str, Any]:
-        """The rule as the config has it.
+        """The rule as the optimizer's config contains it.
 
         Args:
-            variables: The variables of the optimizer; None as long as nobody knows them.
-            paths: Their paths, as `paths_in` gives them.
+            variables: The variables of the optimizer; None while they are unknown.
+            paths: Their paths, from `paths_in`.
         """
         value = self.value
         if not isinstance(value, float):
@@ -116,11 +116,11 @@ def _as_text(key: Any, variables: Sequence[Any] | None = None) -> str:
 
 
 def check_multipliers(multipliers: Any) -> list[Rule]:
-    """The rules in a dictionary, with every value a float or a schedule that is safe to ask.
+    """The rules in a dictionary; every value becomes a float or a schedule.
 
     Raises:
-        TypeError: If it is no dictionary, or holds keys or values of another kind.
-        ValueError: If a value is below 0 or not finite, or a key is no regular expression.
+        TypeError: If it is not a dictionary, or a key or a value has the wrong type.
+        ValueError: If a value is below 0 or not finite, or a key is not a regular expression.
     """
     if multipliers is None:
         return []
@@ -149,11 +149,11 @@ def _checked_key(key: Any) -> Any:
             f"A key of multipliers must be a regular expression; got {key!r} ({error}). "
             "Use re.escape for a name with special characters."
         ) from error
-    return key
+    return str(key)
 
 
 def check_keys(name: str, given: Any) -> list[Any]:
-    """A layer, a text, or a list of these, as a list.
+    """A layer, a string, or a list of these, as a list.
 
     Raises:
         TypeError: If it is something else.
@@ -166,11 +166,11 @@ def check_keys(name: str, given: Any) -> list[Any]:
     for key in keys:
         if not isinstance(key, (str, keras.layers.Layer)):
             raise TypeError(f"{name} must be {kinds}; got {key!r} in it.")
-    return list(keys)
+    return [str(key) if isinstance(key, str) else key for key in keys]
 
 
 def check_groups(groups: Any) -> list[list[Any]]:
-    """A list of groups of layers, each as `check_keys` takes it, as a list of lists.
+    """A list of groups of layers, each in a form that `check_keys` takes, as a list of lists.
 
     Raises:
         TypeError: If it is something else.
@@ -181,7 +181,7 @@ def check_groups(groups: Any) -> list[list[Any]]:
 
 
 def checked_value(key: Any, value: Any) -> Any:
-    """A multiplier that was given for `key`: a float of at least 0, or a schedule."""
+    """A multiplier for `key`: a float of at least 0, or a schedule."""
     value = deserialized(value)
     if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
         return as_schedule(value)
@@ -189,20 +189,20 @@ def checked_value(key: Any, value: Any) -> Any:
 
 
 def key_name(key: Any) -> str:
-    """A key as messages show it."""
+    """The name of a key in messages."""
     return key if isinstance(key, str) else str(key.name)
 
 
 def covered(key: Any, variables: Sequence[Any], paths: Paths | None = None) -> list[int]:
     """The indices of the variables that a key covers.
 
-    Text is a regular expression that has to cover whole parts of one of a variable's paths:
-    `dense` covers `encoder/dense/kernel`, and not `dense_1/kernel`.
+    A string is a regular expression that must match whole sections of one of a variable's paths:
+    `dense` covers `encoder/dense/kernel`, but not `dense_1/kernel`.
 
     Args:
-        key: Text, or a layer.
+        key: A string, or a layer.
         variables: The variables.
-        paths: Their paths, as `paths_in` gives them; None where no model is known.
+        paths: Their paths, from `paths_in`; None if no model is known.
 
     Raises:
         ValueError: If it covers none.
@@ -217,16 +217,16 @@ def covered(key: Any, variables: Sequence[Any], paths: Paths | None = None) -> l
     if not found:
         kind = "trainable variable" if isinstance(key, str) else "trainable variable of the layer"
         raise ValueError(
-            f"No {kind} matches {key_name(key)!r}; the layers that train are: "
+            f"No {kind} matches {key_name(key)!r}; the trainable layers are: "
             f"{', '.join(_shortened(owners(variables, paths)))}."
         )
     return found
 
 
 def owners(variables: Sequence[Any], paths: Paths | None = None) -> list[str]:
-    """The paths of the layers that own the variables, each once, in order."""
+    """The paths of the layers that own the variables, in order and without repeats."""
     paths = [(path_of(variable),) for variable in variables] if paths is None else paths
-    # The second path is the one by the structure of the model.
+    # The second path is the one from the structure of the model.
     whole = [names[1] if len(names) > 1 else names[0] for names in paths]
     return list(dict.fromkeys(name.rpartition("/")[0] for name in whole))
 
@@ -237,17 +237,23 @@ def _shortened(names: list[str]) -> list[str]:
 
 
 def grouped(multipliers: Iterable[Multiplier]) -> dict[Multiplier, list[int]]:
-    """The places at which each multiplier stands."""
+    """The indices at which each multiplier occurs."""
     places: dict[Multiplier, list[int]] = {}
     for place, multiplier in enumerate(multipliers):
         places.setdefault(multiplier, []).append(place)
     return places
 
 
+def resolve_in(rules: Sequence[Rule], model: Any) -> list[Multiplier]:
+    """The multiplier of each trainable variable of a model; see `resolve`."""
+    variables = model.trainable_variables
+    return resolve(rules, variables, paths_in(model, variables))
+
+
 def resolve(
     rules: Sequence[Rule], variables: Sequence[Any], paths: Paths | None = None
 ) -> list[Multiplier]:
-    """The multiplier of each variable; 1 where no key covers it.
+    """The multiplier of each variable; 1 for a variable that no key covers.
 
     Raises:
         ValueError: If a key covers no variable, or two keys cover the same one.
@@ -258,7 +264,7 @@ def resolve(
         for index in rule.covered(variables, paths):
             if index in by:
                 raise ValueError(
-                    "A variable can have one multiplier; got two keys for "
+                    "A variable can have only one multiplier; got two keys for "
                     f"{path_of(variables[index])!r}: {key_name(by[index])!r} and "
                     f"{key_name(rule.key)!r}. Make one of them narrower."
                 )

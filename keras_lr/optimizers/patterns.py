@@ -1,10 +1,10 @@
-"""Regular expressions in a time that their author cannot blow up.
+"""Matching of regular expressions in bounded time, also of hostile ones.
 
-The keys of multipliers are regular expressions, and a model file brings its own. Python's `re`
-tries one way through a pattern after the other, so `(a+)+b` takes it years on a name of forty
-letters. So `re` gets a pattern if the number of ways is small. Otherwise all ways are followed at
-once: the places at which a part of the pattern can end are a set, and the next part starts from all
-of them.
+The keys of multipliers are regular expressions, and a model file can contain any. Python's `re`
+backtracks: it tries the ways through a pattern one after the other, so `(a+)+b` takes years on a
+name of forty letters. `Pattern` uses `re` if the number of ways is small. Otherwise it follows all
+ways at once, as an automaton does: it keeps the set of positions at which a part of the pattern
+can end, and the next part starts from all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ else:
 __all__ = ["Pattern"]
 
 _QUICK = 20_000_000  # steps that `re` may take for one path: a fraction of a second
-_MOST_WORK = 20_000_000  # places that the search below looks at for one pattern: seconds
+_MOST_WORK = 20_000_000  # positions that `_Search` may visit for one pattern: seconds
 _CATEGORIES: dict[str, Callable[[str], bool]] = {
     "DIGIT": str.isdecimal,
     "SPACE": str.isspace,
@@ -34,13 +34,13 @@ _CATEGORIES: dict[str, Callable[[str], bool]] = {
 
 
 class Pattern:
-    """A regular expression that covers whole parts of a path.
+    """A regular expression that matches whole sections of a path.
 
     Args:
         text: The expression, in the syntax of `re`.
 
     Raises:
-        ValueError: If it is no regular expression.
+        ValueError: If it is not a regular expression.
 
     >>> pattern = Pattern(r"block_\\d+")
     >>> [pattern.covers(path) for path in ("body/block_12/kernel", "block_1b/kernel")]
@@ -49,21 +49,21 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._work = [_MOST_WORK]  # what is left of it
+        self._work = [_MOST_WORK]  # the rest of the budget, shared with each search
         self._ways: dict[int, float] = {}  # by the length of a path
         try:
             self._items: Any = parser.parse(text)
             self._whole = re.compile(rf"(?:^|/)(?:{text})(?:/|$)")
         except RecursionError as error:
-            raise ValueError("it is nested too deep") from error
+            raise ValueError("it is nested too deeply") from error
         except (re.error, OverflowError) as error:
             raise ValueError(str(error)) from error
 
     def covers(self, path: str) -> bool:
-        """Whether some whole parts of the path, which `/` separates, match.
+        """Whether whole sections of the path, separated by `/`, match.
 
         Raises:
-            ValueError: If that would take too long.
+            ValueError: If matching would take too long.
         """
         length = len(path)
         if length not in self._ways:
@@ -76,7 +76,7 @@ class Pattern:
 
 
 def _ways(items: Iterable[Any], length: int) -> float:
-    """How many ways `re` may try through these items, from one place of so long a text."""
+    """An upper bound of the ways that `re` tries through these items from one position."""
     ways = 1.0
     for kind, value in items:
         name = str(kind)
@@ -114,14 +114,14 @@ _SINGLE = ("LITERAL", "NOT_LITERAL", "ANY", "IN")  # these match one character
 
 
 class _Search:
-    """One pattern in one text."""
+    """The search for one pattern in one text."""
 
     def __init__(self, pattern: str, text: str, work: list[int]) -> None:
         self.pattern, self.text, self.work = pattern, text, work
         self.folded = False
 
     def ends(self, items: Iterable[Any], starts: set[int]) -> set[int]:
-        """The places at which these items, one after the other, can end."""
+        """The positions at which these items, one after the other, can end."""
         for kind, value in items:
             self.work[0] -= len(starts) + 1
             if self.work[0] < 0:
@@ -133,7 +133,7 @@ class _Search:
 
     def _refusal(self, why: str) -> ValueError:
         key = checks.shortened(repr(self.pattern), 60)
-        return ValueError(f"The key {key} {why}; make it simpler.")
+        return ValueError(f"The key {key} {why}; simplify it.")
 
     def _ends_of(self, kind: str, value: Any, starts: set[int]) -> set[int]:
         if kind == "BRANCH":
@@ -159,7 +159,7 @@ class _Search:
         return {p + 1 for p in starts if p < length and self._fits(kind, value, self.text[p])}
 
     def _holds(self, value: Any, place: int) -> bool:
-        """Whether a lookaround finds its items at the place."""
+        """Whether a lookaround matches at the position."""
         direction, inner = value
         if direction > 0:
             return bool(self.ends(inner, {place}))
@@ -170,7 +170,7 @@ class _Search:
         least, most, items = value
         for _ in range(least):
             reached = self.ends(items, starts)
-            if reached == starts:  # and so after each further time
+            if reached == starts:  # further repeats change nothing
                 break
             starts = reached
         found, new = set(starts), starts

@@ -1,4 +1,4 @@
-"""Adam that finds its own step size."""
+"""`Prodigy`: Adam that estimates its own step size."""
 
 from __future__ import annotations
 
@@ -9,56 +9,54 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lr._keras.optimizers import OptimizerHooks, number
 from keras_lr._util import checks
-from keras_lr.steering.optimizers import number
 
 
 @keras.saving.register_keras_serializable(package="keras_lr")
-class Prodigy(keras.optimizers.Optimizer):
-    """Adam without a rate to find: it estimates how far the solution is and steps accordingly.
+class Prodigy(OptimizerHooks, keras.optimizers.Optimizer):
+    """Adam without a learning rate to tune: it estimates the distance to the solution.
 
-    The estimate, `d`, begins at `d0` and never falls; the step of an update is `d` times
-    `learning_rate`. Leave that at 1, or let a schedule shape it: a `OneCycle(1.0)`, a cosine from
-    1 to 0. With a warm-up or a cycle from low to high, `safeguard_warmup=True` keeps the low
-    rates from inflating the estimate. An update at rate 0 changes nothing and learns nothing.
+    The estimate `d` starts at `d0` and never falls. The step size of an update is `d` times
+    `learning_rate`. Leave `learning_rate` at 1, or use a schedule for its shape: `OneCycle(1.0)`,
+    or a cosine from 1 to 0. With a warm-up or a cycle, set `safeguard_warmup=True`, so that low
+    rates do not inflate the estimate. An update at rate 0 changes neither weights nor estimate.
 
-    There is one `d` for all variables, whose sums run over all of them, so multipliers per layer
-    are not for this optimizer: wrap Adam instead.
+    There is one `d`, estimated from all variables, so `LayerwiseLR` does not take this optimizer.
+    For a rate for each layer use Adam.
 
     Memory: four copies of the weights (both moments of Adam, the weights before the first
     update, and a sum of gradients) where Adam has two; three with `beta_1=0`.
 
     Args:
-        learning_rate: Factor on `d`, at least 0, a schedule or a callable. Unitless, unlike
+        learning_rate: Factor on `d`; in [0, inf), a schedule or a callable. Unitless, unlike
             Adam's.
-        beta_1: Decay of the mean of the gradients, at least 0 and below 1. With 0, no mean is
-            kept.
-        beta_2: Decay of the mean of their squares, at least 0 and below 1.
-        beta_3: Decay of the sums behind `d`, at least 0 and below 1. None for the square root of
-            `beta_2`.
+        beta_1: Decay of the mean of the gradients; in [0, 1). With 0, there is no slot for it.
+        beta_2: Decay of the mean of the squared gradients; in [0, 1).
+        beta_3: Decay of the sums that give `d`; in [0, 1). None for the square root of `beta_2`.
         epsilon: Added, times `d`, to the root of the mean square; above 0.
-        weight_decay: Decoupled weight decay, at least 0 or None: each update takes off this
-            share of the weights times the update's step. As the steps grow with `d`, so does it.
-        use_bias_correction: Whether to correct the moments for having begun at 0, as Adam does.
+        weight_decay: Decoupled weight decay, in [0, inf), or None. Each update subtracts the
+            weights times this factor times the step size, so the decay grows with `d`.
+        use_bias_correction: Whether to correct the moments for their start at 0, as Adam does.
         safeguard_warmup: Whether to leave `learning_rate` out of the denominator of `d`.
-        d0: First estimate of `d`, above 0. Any small number does.
-        d_coef: Factor on the estimate, above 0: 0.5 and 2 are reasonable. The one to tune, rather
-            than `learning_rate`.
-        growth_rate: Largest factor by which `d` may grow in an update, at least 1; None or
-            infinity for no limit. 1.02 makes a slow start.
+        d0: First estimate of `d`, above 0. Any small number works.
+        d_coef: Factor on the estimate, above 0: 0.5 and 2 are reasonable. Tune this rather than
+            `learning_rate`.
+        growth_rate: Largest factor by which `d` may grow in an update; in [1, inf]. None for no
+            limit. 1.02 gives a slow start.
         clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
             loss_scale_factor, gradient_accumulation_steps, name: As in every Keras optimizer.
 
     Raises:
-        ValueError: If an argument is out of its range, or a variable to train is float16, whose
-            range does not hold the square of `d0`; a policy of mixed_float16 is fine.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range, or a trainable variable is float16, which
+            cannot represent the square of `d0`. The policy mixed_float16 works.
+        TypeError: If an argument has the wrong type.
 
-    Sources: Mishchenko and Defazio, "Prodigy: An Expeditiously Adaptive Parameter-Free Learner"
-    (2023, arXiv 2306.06101), the version with Adam, in the form of its authors' package
-    `prodigyopt`, whose steps these equal. That form differs from the paper in the scale of the
-    two sums, which leaves `d` as it is, and in adding `epsilon` times the new `d`, not the old.
-    Of the package's options, coupled weight decay and `slice_p` are left out.
+    Source: Mishchenko and Defazio, "Prodigy: An Expeditiously Adaptive Parameter-Free Learner"
+    (2023, arXiv 2306.06101), the version with Adam. The steps equal those of the authors' package
+    `prodigyopt`, which differs from the paper: it scales the two sums, which does not change `d`,
+    and it adds `epsilon` times the new `d`, not the old one. The package's options for coupled
+    weight decay and `slice_p` are missing here.
 
     >>> weights = keras.Variable([3.0, -2.0])
     >>> optimizer = Prodigy()
@@ -136,25 +134,25 @@ class Prodigy(keras.optimizers.Optimizer):
 
     @property
     def d(self) -> float:
-        """The estimate so far, read on the host. Within an epoch on JAX, sync the model first."""
+        """The current estimate, read on the host. On JAX, within an epoch, sync the model first."""
         return number(self._d) if self.built else self.d0
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Make the optimizer's variables."""
+        """Create the optimizer's variables."""
         if self.built:
             return
         dtypes = [keras.backend.standardize_dtype(variable.dtype) for variable in variables]
         for variable, dtype in zip(variables, dtypes, strict=True):
             if dtype == "float16":
                 raise ValueError(
-                    "Prodigy must have variables of float32, float64 or bfloat16; got float16 for "
+                    "Prodigy needs variables of float32, float64 or bfloat16; got float16 for "
                     f"{variable.path!r}. Train with the policy 'mixed_float16' instead."
                 )
         super().build(variables)
         self._d_dtype = "float64" if "float64" in dtypes else "float32"
 
         def scalar(name: str, value: float) -> Any:
-            # Keras's `Constant` goes through float32, and the first d must be `d0` exactly.
+            # Keras's `Constant` rounds to float32, but the first d must be `d0` exactly.
             return self.add_variable(
                 (), lambda shape, dtype: self._read(value), self._d_dtype, name=name
             )
@@ -162,7 +160,7 @@ class Prodigy(keras.optimizers.Optimizer):
         def slots(name: str) -> list[Any]:
             return [
                 None
-                if self._overwrite_variable_with_gradient(variable)
+                if getattr(variable, "overwrite_with_gradient", False)
                 else self.add_variable_from_reference(variable, name=name)
                 for variable in variables
             ]
@@ -176,39 +174,37 @@ class Prodigy(keras.optimizers.Optimizer):
         self._momentums = slots("momentum") if self.beta_1 > 0 else []
         self._velocities = slots("velocity")
 
-    def _apply_weight_decay(self, variables: Any) -> None:
-        """Nothing: the decay is a part of the update, whose step depends on `d`."""
+    def _decay_weights(self, variables: Any) -> None:
+        """Do nothing: the decay is part of the update, as its step size depends on `d`."""
 
-    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> Any:
-        # All gradients must be seen before any weight moves. TensorFlow's own method sums them
-        # over the replicas and calls `_distributed_tf_update_step` below with all of them.
+    def _update_all(self, grads: Any, variables: Any, learning_rate: Any) -> None:
+        # `d` depends on all gradients, before any weight changes. TensorFlow's own method sums
+        # them over the replicas and calls `_update_on_replicas` below with all of them.
         backend = keras.backend.backend()
         if backend == "tensorflow":
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            super()._update_all(grads, variables, learning_rate)
         elif backend == "torch":
             import torch
 
             with torch.no_grad():
-                self._update(grads, trainable_variables, learning_rate)
+                self._update(grads, variables, learning_rate)
         else:
-            self._update(grads, trainable_variables, learning_rate)
+            self._update(grads, variables, learning_rate)
 
-    def _distributed_tf_update_step(
-        self, distribution: Any, grads_and_vars: Any, learning_rate: Any
-    ) -> None:
-        grads, variables = zip(*grads_and_vars, strict=True)
+    def _update_on_replicas(self, strategy: Any, pairs: Any, learning_rate: Any) -> None:
+        grads, variables = zip(*pairs, strict=True)
 
-        # `update` runs this once a device, where mirrored variables stand for the device's own.
+        # `update` runs this on each device, where a mirrored variable is the device's copy.
         def on_device(_: Any, learning_rate: Any, *grads: Any) -> None:
             self._update(grads, variables, learning_rate)
 
-        distribution.extended.update(
+        strategy.extended.update(
             self._d.value, on_device, args=(learning_rate, *grads), group=False
         )
 
     def _update(self, gradients: Any, variables: Any, learning_rate: Any) -> None:
-        # On torch a read variable is the variable itself, which an assignment changes: what is
-        # needed later is computed before.
+        # On torch, `read` returns the variable's own tensor, which an assignment changes. So
+        # values that are needed later are computed before the assignments.
         read = self._read
         d, rate = read(self._d), read(learning_rate)
         step = d * rate
@@ -217,17 +213,17 @@ class Prodigy(keras.optimizers.Optimizer):
         weight = d / self.d0 * (d if self.safeguard_warmup else step)
         beta_3 = math.sqrt(self.beta_2) if self.beta_3 is None else self.beta_3
 
-        # At rate 0 the factors are 0 that would change anything.
+        # At rate 0, all factors that would change a slot are 0.
         running = read(rate > 0)
         new_1, new_2 = running * (1 - self.beta_1), running * (1 - self.beta_2)
         keep_3, weight = 1 - running * (1 - beta_3), running * weight
 
         self._keep_starts()
-        indices = [self._get_variable_index(variable) for variable in variables]
+        indices = [self._index_of(variable) for variable in variables]
         dot, denominator = 0.0, 0.0
         for index, gradient in zip(indices, gradients, strict=True):
             gradient = read(gradient)
-            way = read(self._starts[index]) - read(self._trainable_variables[index])
+            way = read(self._starts[index]) - read(self._trained[index])
             dot = dot + ops.sum(gradient * way)
             total = read(self._sums[index]) * keep_3 + gradient * weight
             self.assign(self._sums[index], total)
@@ -247,12 +243,12 @@ class Prodigy(keras.optimizers.Optimizer):
 
         step = ops.where(moves, step, 0.0)
         for index, gradient, variable in zip(indices, gradients, variables, strict=True):
-            value = read(self._trainable_variables[index])
+            value = read(self._trained[index])
             scale = ops.sqrt(read(self._velocities[index])) + new_d * self.epsilon
             mean = read(self._momentums[index]) if self._momentums else new_d * read(gradient)
-            if self.weight_decay and self._use_weight_decay(variable):
+            if self.weight_decay and self._decays(variable):
                 value = value - self.weight_decay * step * value
-            self.assign(self._trainable_variables[index], value - step * mean / scale)
+            self.assign(self._trained[index], value - step * mean / scale)
 
         self.assign(self._d_max, ops.where(moves, new_max, read(self._d_max)))
         self.assign(self._d_numerator, ops.where(moves, numerator, read(self._d_numerator)))
@@ -274,9 +270,9 @@ class Prodigy(keras.optimizers.Optimizer):
         return ops.sqrt(square) / (1 - ops.power(self._read(self.beta_1), updates))
 
     def _keep_starts(self) -> None:
-        # Not in `build`: weights may be set between that and the first update.
+        # Not in `build`: the user may set weights between `build` and the first update.
         first = ops.equal(self._updates, 0)
-        for start, variable in zip(self._starts, self._trainable_variables, strict=True):
+        for start, variable in zip(self._starts, self._trained, strict=True):
             if start is not None:
                 value = ops.where(first, self._read(variable), self._read(start))
                 self.assign(start, value)
@@ -287,7 +283,7 @@ class Prodigy(keras.optimizers.Optimizer):
         return ops.cast(value, self._d_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes the optimizer of; no growth limit is None, for JSON."""
+        """The arguments as a dictionary; `growth_rate` is None for no limit, as JSON lacks inf."""
         return {
             **super().get_config(),
             "beta_1": self.beta_1,
@@ -303,5 +299,5 @@ class Prodigy(keras.optimizers.Optimizer):
 
 
 def _larger(a: Any, b: Any) -> Any:
-    """The larger of two, and `a` where `b` is NaN. On torch, `ops.maximum` makes float32."""
+    """The larger of two; `a` if `b` is NaN. On torch, `ops.maximum` would return float32."""
     return ops.where(b > a, b, a)

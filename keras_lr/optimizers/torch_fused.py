@@ -1,9 +1,9 @@
-"""Torch's fused optimizers step all variables in one call, at one rate: a rate for each, here.
+"""A learning rate for each variable in torch's fused steps, which take one rate for all.
 
-Most of them end in `weights += rate x direction`, and no slot contains the rate. They are given
-blank tensors in the place of the weights; what stands there afterwards is the step, which is
-scaled and added. SGD's velocities contain the rate, and are linear in the gradient: the
-gradients are scaled instead. The others are called once for each distinct rate.
+Most of them end in `weights += rate x direction`, and no slot contains the rate. They get tensors
+of zeros in the place of the weights; the result is the step, which is then scaled and added.
+SGD's velocities contain the rate and are linear in the gradient, so its gradients are scaled
+instead. The others are called once for each distinct rate.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ FusedStep = Callable[[list[Any], list[Any], Any], None]
 _ENDS_WITH_RATE = ("Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "Lion", "Nadam", "RMSprop")
 
 
-class Blank:
-    """Stands for a variable in a fused step: its slots, and zeros for its weights.
+class BlankVariable:
+    """Replaces a variable in a fused step: it has the variable's slots, and zeros as weights.
 
     Args:
-        variable: The variable, or what stands for it already.
-        value: Where the step is to be written, holding zeros; by default a new tensor.
+        variable: The variable, or a `BlankVariable` of it.
+        value: A tensor of zeros that receives the step; a new one by default.
     """
 
     def __init__(self, variable: Any, value: Any = None) -> None:
@@ -34,7 +34,7 @@ class Blank:
 
 
 def ends_with_rate(optimizer: Any) -> bool:
-    """Whether the rate is the last thing that an optimizer multiplies by, and in no slot."""
+    """Whether an optimizer multiplies by the rate last, and no slot contains the rate."""
     kinds = tuple(getattr(keras.optimizers, name) for name in _ENDS_WITH_RATE)
     return isinstance(optimizer, kinds) and not getattr(optimizer, "momentum", 0.0)
 
@@ -47,12 +47,14 @@ def scaled_step(
     learning_rate: Any,
     multipliers: Sequence[Multiplier],
 ) -> None:
-    """A fused step with the rate of each variable multiplied; weights at 0 stay as they are."""
+    """Take a fused step with a multiplier for each variable; 0 leaves the weights unchanged."""
     values = {each: each.at(optimizer.iterations) for each in dict.fromkeys(multipliers)}
     factors = [values[each] for each in multipliers]
     late = ends_with_rate(optimizer)
     targets = [
-        Blank(variable) if each.frozen or each.curves or (late and not each.plain) else variable
+        BlankVariable(variable)
+        if each.frozen or each.curves or (late and not each.plain)
+        else variable
         for variable, each in zip(variables, multipliers, strict=True)
     ]
     if late:
@@ -72,7 +74,7 @@ def scaled_step(
         steps = scaled(steps, [factors[i] for i in moved])
     for place, i in enumerate(moved):
         if multipliers[i].curves:
-            # A velocity that SGD still has would move them, and 0 times infinity is not 0.
+            # A velocity from before the freeze would move them, and 0 times infinity is not 0.
             steps[place] = torch.where(factors[i] == 0, 0.0, steps[place])
     add([variables[i] for i in moved], steps)
 
@@ -80,9 +82,9 @@ def scaled_step(
 def step_into(
     step: FusedStep, grads: list[Any], variables: list[Any], tensors: list[Any], rate: Any
 ) -> None:
-    """Write what a fused step would add to the variables into tensors; its slots advance."""
+    """Write into tensors what a fused step would add to the variables. Updates the slots."""
     torch._foreach_zero_(tensors)
-    step(grads, [Blank(*pair) for pair in zip(variables, tensors, strict=True)], rate)
+    step(grads, [BlankVariable(*pair) for pair in zip(variables, tensors, strict=True)], rate)
 
 
 def add(variables: list[Any], steps: list[Any]) -> None:
@@ -101,7 +103,7 @@ def update_gains(
     low: float,
     high: float,
 ) -> None:
-    """The rule of `AdaptiveGains` on all gains at once."""
+    """Apply the rule of `AdaptiveGains` to all gains at once."""
     agreements = torch._foreach_mul(torch._foreach_sign(grads), torch._foreach_sign(references))
     torch._foreach_mul_(agreements, sign)
     falls = torch._foreach_clamp_max(agreements, 0.0)
@@ -115,19 +117,19 @@ def update_gains(
 
 
 def scaled(tensors: list[Any], factors: Any) -> list[Any]:
-    """The tensors times a factor for each, numbers and tensors, or times one for all."""
+    """The tensors times a factor for each, a number or a tensor, or times one for all."""
     if isinstance(factors, list) and len({isinstance(each, float) for each in factors}) > 1:
         return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
     return list(torch._foreach_mul(tensors, factors))
 
 
 def dot(left: list[Any], right: list[Any]) -> Any:
-    """The scalar product of two lists of tensors, in float32."""
+    """The dot product of two lists of tensors, in float32."""
     products = torch._foreach_mul(*([each.float() for each in side] for side in (left, right)))
     return torch.stack([product.sum() for product in products]).sum()
 
 
-def remember(traces: list[Any], grads: list[Any], theta: float) -> None:
-    """Let each trace be `theta` times itself plus the rest of the gradient."""
+def update_traces(traces: list[Any], grads: list[Any], theta: float) -> None:
+    """Replace each trace by `theta * trace + (1 - theta) * gradient`."""
     torch._foreach_mul_(traces, theta)
     torch._foreach_add_(traces, grads, alpha=1.0 - theta)

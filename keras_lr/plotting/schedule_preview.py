@@ -1,9 +1,10 @@
-"""The picture of a preview."""
+"""Draw a `Preview`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,30 +14,31 @@ from keras_lr.plotting._axes import BLUE, STEP_LABEL, VERMILION, axes_for, label
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from keras_lr.schedule_preview.simulate import Preview
+    from keras_lr.schedule_preview import Preview
 
 __all__ = ["plot_preview", "save_preview_plot"]
 
-_POINTS = 2000  # drawn of a long run: the lowest and the highest value of so many stretches
+_POINTS = 2000  # stretches of a long run; of each, the lowest and the highest value is drawn
 _MARKS = 24
 
 
 def plot_preview(
     preview: Preview, ax: Axes | Sequence[Axes] | None = None, *, log: bool | None = None
 ) -> Axes | tuple[Axes, ...]:
-    """Draw a preview: the learning rate against the step, and the momentum under it.
+    """Draw the learning rate against the step and, below it, the momentum.
 
     Args:
         preview: The `Preview` to draw.
-        ax: Where to draw. `None` makes a new pyplot figure. One `Axes` takes the rate alone; a
-            sequence takes the panels in the order rate, momentum, as many as it has.
-        log: Draw the rate on a logarithmic axis; by default for a ramp as in a range test.
+        ax: Where to draw. `None` creates a new pyplot figure. A single `Axes` shows the rate
+            only; a sequence of axes shows the rate, then the momentum.
+        log: Draw the rate on a logarithmic axis; by default only for a ramp as in a range test.
 
     Returns:
-        The axes drawn in: the one `Axes` if there is one panel, a tuple of them otherwise.
+        The axes: a single `Axes` if there is one panel, otherwise a tuple.
 
     Raises:
-        ValueError: If `ax` is a sequence of more axes than there are panels, or of none.
+        ValueError: If `ax` is an empty sequence or has more axes than there are panels.
+        TypeError: If `log` is neither None nor a bool.
 
     >>> import keras_lr
     >>> axes = plot_preview(keras_lr.preview(keras_lr.OneCycle(max_lr=0.1), steps=100))
@@ -44,14 +46,14 @@ def plot_preview(
     ['Learning rate', 'Momentum']
     """
     panels = _preview_panels(preview)
-    axes = axes_for(ax, panels, "The momentum is drawn where it is known.")
+    axes = axes_for(ax, panels, "A panel for the momentum needs a preview with momentum.")
     marked = [point.step for point in preview.key_points()]
     marked = marked if len(marked) <= _MARKS else []
     curves = [preview.learning_rates, preview.momenta]
     names, colours = ["Learning rate", "Momentum"], [BLUE, VERMILION]
     for target, values, name, colour in zip(axes, curves, names, colours, strict=False):
         assert values is not None  # noqa: S101
-        steps = _worth_drawing(values, marked)
+        steps = _drawn_steps(values, marked)
         target.plot(steps, values[steps], color=colour, lw=1.8, zorder=4)
         target.plot(
             marked, values[marked], "o", color=colour, ms=5, mec="white", clip_on=False, zorder=5
@@ -78,33 +80,36 @@ def plot_preview(
 
 def save_preview_plot(
     preview: Preview, path: str | os.PathLike[str], *, dpi: int = 120, log: bool | None = None
-) -> None:
-    """Write the picture of `plot_preview` to a file, without touching pyplot.
+) -> Path:
+    """Write the figure of `plot_preview` to a file, without using pyplot.
 
-    The file appears whole or not at all.
+    The file is written completely or not at all.
 
     Args:
         preview: The `Preview` to draw.
-        path: The file; its ending names the format (`.png`, `.svg`, `.pdf`, ...).
+        path: The file; its suffix selects the format (`.png`, `.svg`, `.pdf`, ...).
         dpi: Pixels per inch of a bitmap.
         log: As in `plot_preview`.
 
+    Returns:
+        `path`, as a `Path`.
+
     Raises:
-        ValueError: If matplotlib cannot write a format of that name.
-        OSError: If the folder cannot be written.
+        ValueError: If matplotlib cannot write the format.
+        OSError: If the file cannot be written.
     """
     panels = _preview_panels(preview)
-    save(path, dpi, panels, lambda axes: plot_preview(preview, axes, log=log))
+    return save(path, dpi, panels, lambda axes: plot_preview(preview, axes, log=log))
 
 
 def _preview_panels(preview: Preview) -> list[str]:
     return ["rate"] if preview.momenta is None else ["rate", "momentum"]
 
 
-def _worth_drawing(values: np.ndarray, marked: list[int]) -> np.ndarray:
-    """The steps that a picture needs: all of a short run, the extremes of stretches of a long one.
+def _drawn_steps(values: np.ndarray, marked: list[int]) -> np.ndarray:
+    """The steps to draw: all of a short run, the extremes of equal stretches of a long run.
 
-    More points than pixels take long, and matplotlib cannot draw a million swings.
+    Matplotlib is slow with more points than pixels, and cannot draw a million oscillations.
     """
     if len(values) <= 2 * _POINTS:
         return np.arange(len(values))

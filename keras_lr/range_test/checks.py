@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_lr._keras.distribution import check_distribution
+from keras_lr._keras.layers import all_layers
 from keras_lr.steering import choose_optimizer
 
 CHUNK = 2**20  # values that are read at a time
@@ -97,7 +98,7 @@ def first_not_finite(x: Any, y: Any, sample_weight: Any = None) -> str | None:
 def scale_hints(model: Any, x: Any, y: Any) -> list[str]:
     """Sentences on inputs and targets of a large scale, from a sample of rows."""
     hints = []
-    scaled_inside = any(type(layer).__name__ in SCALING for layer in model._flatten_layers())
+    scaled_inside = any(type(layer).__name__ in SCALING for layer in all_layers(model))
     for name, part in _arrays(x, y, None):
         kind = np.dtype(part.dtype)
         # Integers of other types are labels and tokens.

@@ -14,9 +14,9 @@ import numpy as np
 
 from keras_lr._keras.distribution import evenly_shared
 from keras_lr._keras.metrics import directions_of
-from keras_lr._util.classes import ranked
-from keras_lr._util.terminal import is_notebook, is_seen
-from keras_lr._util.versions import machinery
+from keras_lr._util.stratify import stratified_order
+from keras_lr._util.terminal import is_interactive, is_notebook
+from keras_lr._util.versions import environment
 from keras_lr.loops.data import (
     DataEnded,
     Part,
@@ -26,7 +26,7 @@ from keras_lr.loops.data import (
     stream,
     take_rows,
 )
-from keras_lr.loops.sent import Sent, overrides_fit, sent_by_fit
+from keras_lr.loops.overridden_fit import FitArguments, overrides_fit, passed_to_keras
 from keras_lr.range_test.checks import check_kinds, check_model, first_not_finite, scale_hints
 from keras_lr.range_test.confirm import confirm
 from keras_lr.range_test.options import Options, checked_options, ramp_rates, takes_options
@@ -152,7 +152,7 @@ class TrainingData:
             return self._hold_out_batches(samples, used)
         # A rare class must not be missing from the held-out rows.
         total, seed = len(keras.tree.flatten(self.x)[0]), np.random.randint(2**31)
-        rows = ranked(self.y, total, seed)
+        rows = stratified_order(self.y, total, seed)
         held = evenly_shared(min(samples, max(1, len(rows) // 5)))
         judged, weights = take_rows(parts, rows[:held]), self.fit_options.get("class_weight")
         sample = sample_batches(self.model, judged, held, size, weights)
@@ -201,18 +201,18 @@ def passed_to_fit(
     """
     names = {"sample_weight": data.sample_weight, "steps_per_epoch": data.steps_per_epoch}
     size = data.fit_options.get("batch_size")
-    given = Sent(data.x, data.y, validation_data, size, {**names, **data.fit_options})
-    with sent_by_fit(data.model, given) as sent:
-        options = {name: value for name, value in sent.options.items() if name not in names}
-        sent_data = TrainingData(
+    given = FitArguments(data.x, data.y, validation_data, size, {**names, **data.fit_options})
+    with passed_to_keras(data.model, given) as passed:
+        options = {name: value for name, value in passed.options.items() if name not in names}
+        passed_data = TrainingData(
             data.model,
-            sent.x,
-            sent.y,
-            sent.options["sample_weight"],
-            sent.options["steps_per_epoch"],
+            passed.x,
+            passed.y,
+            passed.options["sample_weight"],
+            passed.options["steps_per_epoch"],
             options,
         )
-        yield sent_data, sent.validation_data, sent.validation_batch_size
+        yield passed_data, passed.validation_data, passed.validation_batch_size
 
 
 @contextmanager
@@ -226,8 +226,8 @@ def validation_passed_to_fit(
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
     options = {"batch_size": batch_size}
     data = TrainingData(model, x, y, sample_weight, fit_options=options)
-    with passed_to_fit(data, validation_data) as (_, sent, size):
-        yield sent, size
+    with passed_to_fit(data, validation_data) as (_, passed, size):
+        yield passed, size
 
 
 def run_range_test(
@@ -354,7 +354,7 @@ def _mean_validation(checks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarra
 
 def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) -> dict[str, Any]:
     return {
-        **machinery(),
+        **environment(),
         "model": model.name,
         "optimizer": type(driven_optimizers(optimizer)[0]).__name__,
         "group_ratios": bench.ratios,
@@ -366,7 +366,7 @@ def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) 
 @contextmanager
 def _progress(options: Options) -> Iterator[Callable[[int, float, float], None] | None]:
     """A progress bar on stderr with step, rate and loss, unless nobody would see it."""
-    if not (is_seen() if options["verbose"] == "auto" else options["verbose"]):
+    if not (is_interactive() if options["verbose"] == "auto" else options["verbose"]):
         yield None
         return
     if is_notebook():  # rich needs another package there

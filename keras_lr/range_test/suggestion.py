@@ -35,7 +35,7 @@ class Suggestion:
             compiled: Whether the line changes the model's optimizer. If not, and if that one has
                 a schedule, the line makes an optimizer to compile with.
         """
-        import keras
+        from keras_lr._keras.optimizers import has_schedule
 
         rate = self.learning_rate
         if optimizer and optimizer != "optimizer":
@@ -49,8 +49,7 @@ class Suggestion:
                 f"part.learning_rate = float(part.learning_rate) * {rate / max(rates):.3g}"
             )
         inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        schedules = keras.optimizers.schedules.LearningRateSchedule
-        if not compiled or isinstance(getattr(inner, "_learning_rate", None), schedules):
+        if not compiled or has_schedule(inner):
             return f"optimizer = keras.optimizers.{type(inner).__name__}(learning_rate={rate:.3g})"
         path = "model.optimizer" if inner is model.optimizer else "model.optimizer.inner_optimizer"
         return f"{path}.learning_rate = {rate:.3g}"

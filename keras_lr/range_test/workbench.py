@@ -11,9 +11,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr._keras.snapshot import Snapshot, reseed, seed_everything
-from keras_lr._util.interrupts import check
-from keras_lr.loops import CHUNK, Loop, keep_loop, loop_needs, make_loop
+from keras_lr._keras.building import is_built, layers_are_built, symbolic_build
+from keras_lr._keras.optimizers import batch_counter, counters, number, put_rate, stored_rate
+from keras_lr._keras.random_state import reseed, seed_everything
+from keras_lr._keras.replicas import has_strategy, variable_scope
+from keras_lr._keras.snapshot import Snapshot
+from keras_lr._util.interrupts import check_interrupt
+from keras_lr.loops import CHUNK, Loop, keep_loop, loop_dependencies, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.range_test.options import DEFAULTS
 from keras_lr.range_test.stopping import first_divergence
@@ -25,7 +29,6 @@ from keras_lr.steering import (
     held_optimizers,
     updates_every,
 )
-from keras_lr.steering.optimizers import number
 
 Report = Callable[[int, float, float], None]
 MOST_BATCHES = 100  # in which a training step must update the optimizer once
@@ -78,13 +81,13 @@ class Workbench:
         self._optimizer = optimizer
         self._monitor = monitor
         self._snapshot = snapshot
-        self._needs = loop_needs(model, optimizer, monitor)
+        self._needs = loop_dependencies(model, optimizer, monitor)
         self.loop: Loop = make_loop(model, rate, monitor, self._needs)
-        self._leaves = driven_optimizers(optimizer)
-        self._borrowed = [leaf._learning_rate for leaf in self._leaves]
+        self._inner = driven_optimizers(optimizer)
+        self._borrowed = [stored_rate(optimizer) for optimizer in self._inner]
         self._every = updates_every(optimizer)
         # An optimizer in the middle of an accumulation needs fewer batches for its next update.
-        self._pending = int(number(self._leaves[0]._iterations)) % self._every
+        self._pending = int(number(batch_counter(self._inner[0]))) % self._every
         # Whether every batch (or every `_every` batches) makes an update; the first run shows it.
         self._steady: bool | None = None
         self._counted: dict[str, list[float]] = {}
@@ -120,7 +123,7 @@ class Workbench:
         ends = self._ends_of(total)  # of each update, in batches
         trained, done, reason = 0, 0, "completed"
         while done < total:
-            check()
+            check_interrupt()
             try:
                 if self._steady is False:
                     parts.append(self._until_update(learning_rates[done]))
@@ -185,7 +188,7 @@ class Workbench:
 
     def keep_loop(self) -> None:
         """Store the compiled loop with the model, for the next range test."""
-        now = loop_needs(self._model, self._optimizer, self._monitor)
+        now = loop_dependencies(self._model, self._optimizer, self._monitor)
         keep_loop(self._model, self.loop, self._needs, now)
 
     def _rewind(self) -> None:
@@ -197,14 +200,14 @@ class Workbench:
                 # them again.
                 self._snapshot.unbuild()
                 random.setstate(self._random)
-                for leaf, borrowed in zip(self._leaves, self._borrowed, strict=True):
-                    object.__setattr__(leaf, "_learning_rate", borrowed)
+                for optimizer, borrowed in zip(self._inner, self._borrowed, strict=True):
+                    put_rate(optimizer, borrowed)
             self._snapshot.rewind()
         self._fresh = False
         if self._seed is not None:
             reseed(self._model, self._seed)
         self.loop.start()
-        if self.loop.read(self._leaves[0]._iterations) is None:
+        if self.loop.read(batch_counter(self._inner[0])) is None:
             held = held_optimizers(self._model)
             name = next(name for name, each in held.items() if each is self._optimizer)
             raise ValueError(
@@ -226,14 +229,12 @@ class Workbench:
 
     def _calls(self) -> list[int]:
         """How often each optimizer that gets the rate was called since it was made."""
-        return [int(np.asarray(self.loop.read(leaf._iterations))) for leaf in self._leaves]
+        return [int(np.asarray(self.loop.read(batch_counter(each)))) for each in self._inner]
 
     def _counts(self, optimizer: Any) -> list[float]:
         """Counters that change when an optimizer is called, even for a skipped update."""
-        names = ("_iterations", "step_counter", "dynamic_scale")
-        parts = all_optimizers(optimizer)
-        variables = [getattr(part, name, None) for part in parts for name in names]
-        read = [self.loop.read(each) for each in variables if each is not None]
+        found = [each for part in all_optimizers(optimizer) for each in counters(part)]
+        read = [self.loop.read(each) for each in found]
         return [float(value) for value in read if value is not None]
 
     def _updates(self) -> int:
@@ -376,22 +377,18 @@ def build(model: Any, stream: Any, loop: Loop | None = None) -> None:
     the parts of the model; `loop` traces that step. Without a loop, only the optimizer is built
     there.
     """
-    layers_built = all(layer.built for layer in model._flatten_layers())
-    compiled = [part for part in (model._compile_metrics, model._compile_loss) if part is not None]
     if keras.backend.backend() != "tensorflow":
-        if layers_built and all(part.built for part in compiled):
-            model._symbolic_build()
-        else:
-            model._symbolic_build(data_batch=stream.peek())
+        symbolic_build(model, None if is_built(model) else stream.peek())
         return
-    if model._distribute_strategy is not None:
+    if has_strategy(model):
         # Unlike others, distributed variables cannot be created by the first step.
-        with model.distribute_strategy.scope():
-            if not (layers_built and all(part.built for part in compiled)):
-                model._symbolic_build(data_batch=stream.peek())
+        with variable_scope(model):
+            if not is_built(model):
+                symbolic_build(model, stream.peek())
             elif model.optimizer is not None and not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
         return
+    layers_built = layers_are_built(model)
     others = [each for name, each in held_optimizers(model).items() if name != "optimizer"]
     if loop is not None and not (layers_built and all(each.built for each in others)):
         loop.build(stream)

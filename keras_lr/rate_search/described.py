@@ -20,6 +20,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.layers import functional_graph, inner_layers, nodes_of, producer
+from keras_lr._keras.losses import ARGUMENTS
+from keras_lr._keras.optimizers import RATE
+
 __all__ = ["Description", "Unknown", "content", "digest"]
 
 # Told by their class: what they hold changes while a run goes on, and is no part of the problem.
@@ -70,7 +74,7 @@ class Description:
         sort: bool = False,
         passing: tuple[type, ...] = (),
     ) -> None:
-        layers = [] if model is None else model._flatten_layers(include_self=False)
+        layers = [] if model is None else inner_layers(model)
         known = [] if model is None else [model, *layers]
         self._names = {layer.name: f"layer {place}" for place, layer in enumerate(known)}
         variables = [] if model is None else [*model.variables, *model.optimizer.variables]
@@ -138,7 +142,7 @@ class Description:
 
     def optimizer(self, optimizer: Any) -> Any:
         """An optimizer without its rate, which is what is searched for."""
-        self._left_out = ("learning_rate", "_learning_rate", "lr")
+        self._left_out = ("learning_rate", RATE, "lr")
         try:
             return self.of(optimizer)
         finally:
@@ -146,24 +150,23 @@ class Description:
 
     def graph(self, model: Any) -> Any:
         """How the operations of a functional model are connected; None of another model."""
-        graph = getattr(model, "_functional", None) or model
-        if not hasattr(graph, "_nodes_by_depth"):
+        graph = functional_graph(model)
+        if graph is None:
             return None
         places = {id(each): place for place, each in enumerate(graph.operations)}
 
         def told(value: Any) -> Any:
             if not isinstance(value, keras.KerasTensor):
                 return self.of(value)
-            history = value._keras_history
-            return ["from", places.get(id(history.operation)), *history[1:]]
+            operation, *place = producer(value)
+            return ["from", places.get(id(operation)), *place]
 
         def of(structure: Any) -> Any:
             return keras.tree.flatten(keras.tree.map_structure(told, structure))
 
         nodes = [
             [places[id(node.operation)], of([node.arguments.args, node.arguments.kwargs])]
-            for depth in sorted(graph._nodes_by_depth, reverse=True)
-            for node in graph._nodes_by_depth[depth]
+            for node in nodes_of(graph)
         ]
         kinds = [self._operation(each) for each in graph.operations]
         return digest([kinds, nodes, of(graph.outputs)])
@@ -205,7 +208,7 @@ class Description:
 
     def _other_layer(self, model: Any) -> Any:
         """A layer or a model that is none of the model's, such as one that a loss asks."""
-        layers = [model, *model._flatten_layers(include_self=False)]
+        layers = [model, *inner_layers(model)]
         weights = [_array(variable) for variable in model.variables]
         return [[self.layer(each) for each in layers], self.graph(model), content(weights)]
 
@@ -274,9 +277,7 @@ class Description:
         if _is_own(kind) and not complete:
             return self._state_of(value, _set_by_constructor)
         # Huber, for one, does not tell its delta in its configuration.
-        return self._state_of(
-            value, lambda name, each, kind: name == "_fn_kwargs" or _is_code(each)
-        )
+        return self._state_of(value, lambda name, each, kind: name == ARGUMENTS or _is_code(each))
 
     def _state_of(self, value: Any, counts: Callable[[str, Any, type], bool]) -> Any:
         attributes: dict[str, Any] = {}

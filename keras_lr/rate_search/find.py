@@ -16,9 +16,9 @@ import keras
 import keras_lr
 from keras_lr._keras.metrics import direction_of
 from keras_lr._util import checks
-from keras_lr._util.interrupts import check, noted
-from keras_lr._util.terminal import is_seen, visible
-from keras_lr._util.versions import machinery
+from keras_lr._util.interrupts import check_interrupt, recorded_interrupts
+from keras_lr._util.terminal import is_interactive, visible
+from keras_lr._util.versions import environment
 from keras_lr.range_test import NoSuggestion, RangeTest
 from keras_lr.rate_search import fingerprint
 from keras_lr.rate_search.plan import (
@@ -241,7 +241,7 @@ def search(
     data = Data.of(x, y, sample_weight, validation_data, validation_split, seed, fit_options)
     size = (batch_size or 32) if data.rows is not None else None
     lent = Runner.lend(model, data, objective, size, seed, callbacks)
-    with noted(), _undisturbed(model), lent as runner:
+    with recorded_interrupts(), _undisturbed(model), lent as runner:
         design = _design(runner, options, size)
         record = Study(
             storage,
@@ -273,7 +273,7 @@ class _Campaign:
         self._design = design
         self._options = options
         self._deadline = time.monotonic() + (options.timeout or math.inf)
-        shown = is_seen() if options.verbose == "auto" else bool(options.verbose)
+        shown = is_interactive() if options.verbose == "auto" else bool(options.verbose)
         self._say: Callable[[str], None] = _print if shown else (lambda _: None)
         self._waiting = False
 
@@ -319,7 +319,7 @@ class _Campaign:
 
     def _step(self, plan: Plan) -> bool:
         """Do one run, or wait for others; False at the end."""
-        check()
+        check_interrupt()
         if time.monotonic() > self._deadline:
             return False
         missing = plan.missing(self._record.found())
@@ -363,9 +363,9 @@ class _Campaign:
         if not self._waiting:
             self._waiting = True
             self._say(f"Waiting for {self._record.running()} runs of other processes.")
-        check()
+        check_interrupt()
         time.sleep(min(PATIENCE, max(0.0, self._deadline - time.monotonic())))
-        check()
+        check_interrupt()
         return time.monotonic() <= self._deadline
 
     def _result(self, plan: Plan) -> Search:
@@ -393,7 +393,7 @@ class _Campaign:
                 "settable_rate": settable_rate(model.optimizer),
                 "has_momentum": has_momentum(model.optimizer),
                 "rows": self._runner.data.rows,
-                **machinery(),
+                **environment(),
             },
         )
 

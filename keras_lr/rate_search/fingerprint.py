@@ -9,6 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.layers import inner_layers
+from keras_lr._keras.optimizers import stored_rate
+from keras_lr._keras.trainer import compile_arguments
 from keras_lr.loops.data import is_array_data
 from keras_lr.rate_search.described import Description, Unknown, content, digest
 from keras_lr.steering import driven_optimizers
@@ -31,11 +34,9 @@ def of_model(model: Any, make: Callable[[], Any] | None, objective: str) -> dict
     """
     told = Description(model)
     layers = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if not isinstance(layer, keras.layers.InputLayer)
+        layer for layer in inner_layers(model) if not isinstance(layer, keras.layers.InputLayer)
     ]
-    compiled = _compiled(model)
+    compiled = compile_arguments(model)
     found = {
         "layers": _part("layers", lambda: [told.layer(each) for each in layers]),
         "connections": _part("connections", lambda: [told.graph(e) for e in [model, *layers]]),
@@ -101,11 +102,6 @@ def _part(name: str, describe: Callable[[], Any], shown: Any = None) -> str:
     return told if shown is None else f"{type(shown).__name__} {told}"
 
 
-def _compiled(model: Any) -> dict[str, Any]:
-    """The arguments of `compile`; Keras keeps none where a model has a `compile` of its own."""
-    return dict(getattr(getattr(model, "_compile_config", None), "config", {}))
-
-
 def _scales(model: Any) -> bool:
     return hasattr(model.optimizer, "scale_loss") and hasattr(model, "auto_scale_loss")
 
@@ -119,7 +115,7 @@ def _weights(model: Any) -> str:
 def _state(optimizer: Any) -> list[Any]:
     """The variables of an optimizer without its rates, which a schedule has none of."""
     leaves = [optimizer, *driven_optimizers(optimizer)]
-    rates = {id(getattr(each, "_learning_rate", None)) for each in leaves}
+    rates = {id(stored_rate(each)) for each in leaves}
     return [each for each in optimizer.variables if id(each) not in rates]
 
 

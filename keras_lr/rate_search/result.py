@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_lr._util.files import atomic_write
-from keras_lr._util.json import finite
+from keras_lr._util.json import jsonable
 from keras_lr.rate_search.plan import Answer, Outcome, Round, Setting
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Search:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it: null for NaN."""
-        return finite(
+        return jsonable(
             {
                 "format": _FORMAT,
                 "version": _FORMAT_VERSION,

@@ -13,14 +13,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.callbacks import Callback
 from keras_lr._keras.distribution import check_alone, check_shares, sharing_devices
-from keras_lr._keras.snapshot import Snapshot, random_generators_kept, reseed, seed_everything
+from keras_lr._keras.optimizers import stored_rate
+from keras_lr._keras.random_state import random_generators_kept, reseed, seed_everything
+from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util import checks
-from keras_lr._util.interrupts import check
+from keras_lr._util.interrupts import check_interrupt
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
 from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.loops.data import is_array_data, take_rows
-from keras_lr.loops.sent import overrides_fit
+from keras_lr.loops.overridden_fit import overrides_fit
 from keras_lr.range_test import RangeTest, lr_find
 from keras_lr.range_test.checks import check_model
 from keras_lr.range_test.find import TrainingData, passed_to_fit
@@ -278,7 +281,7 @@ class Runner:
             )
 
 
-class _Watch(keras.callbacks.Callback):
+class _Watch(Callback):
     """Ends a run that diverges, or of which its report says so, and keeps what it logged."""
 
     def __init__(self, objective: str, report: Report | None) -> None:
@@ -297,10 +300,10 @@ class _Watch(keras.callbacks.Callback):
         self._stretch, self._done = Stretch(), 0
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        check()
+        check_interrupt()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        check()
+        check_interrupt()
         # With several steps an execution, Keras's index of the last batch overshoots.
         self._done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
         if self._fresh or self._done - self._stretch.done >= CHECK_EVERY:
@@ -342,7 +345,7 @@ class _Watch(keras.callbacks.Callback):
         self.ended = why
         if why == "diverged":
             self.value = math.nan
-        self._model.stop_training = True
+        self._unsynced_model.stop_training = True
 
 
 def _first_line(error: BaseException) -> str:
@@ -364,7 +367,7 @@ def steering_of(model: Any, setting: Setting) -> list[Any]:
     if setting.policy == "cosine":
         return [_Cosine(setting.learning_rate, setting.momentum), *warm_up]
     leaves = driven_optimizers(model.optimizer)
-    plain = all(isinstance(leaf._learning_rate, keras.Variable) for leaf in leaves)
+    plain = all(isinstance(stored_rate(leaf), keras.Variable) for leaf in leaves)
     if setting.momentum is None and plain:
         ratios = rate_ratios([current_rate(leaf) for leaf in leaves])
         for leaf, ratio in zip(leaves, ratios, strict=True):
@@ -395,7 +398,7 @@ class _Cosine(ScheduleLR):
 def settable_rate(optimizer: Any) -> bool:
     """Whether `optimizer.learning_rate` can be assigned: one number, and no schedule."""
     leaves = driven_optimizers(optimizer)
-    return len(leaves) == 1 and isinstance(leaves[0]._learning_rate, keras.Variable)
+    return len(leaves) == 1 and isinstance(stored_rate(leaves[0]), keras.Variable)
 
 
 def has_momentum(optimizer: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr._util.classes import ranked
+from keras_lr._util.stratify import stratified_order
 
 LEAST_ROWS = 2000  # a part of the data that nobody chose holds so many, or all
 
@@ -19,7 +19,7 @@ def held_out(
     Every class gives its share of the held-out rows, and keeps at least one row to train on.
     The number of those is a multiple of `by`.
     """
-    order = ranked(y, rows, seed)
+    order = stratified_order(y, rows, seed)
     count = min(_rounded(share * rows, by), rows - by)
     return np.sort(order[count:]), np.sort(order[:count])
 
@@ -31,7 +31,7 @@ def part(y: Any, rows: int, fraction: float, seed: int, by: int = 1) -> np.ndarr
     """
     if fraction >= 1.0:
         return np.arange(rows)
-    return np.sort(ranked(y, rows, seed)[: _rounded(fraction * rows, by)])
+    return np.sort(stratified_order(y, rows, seed)[: _rounded(fraction * rows, by)])
 
 
 def _rounded(count: float, by: int) -> int:

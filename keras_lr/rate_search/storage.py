@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from keras_lr._util.interrupts import check
+from keras_lr._util.interrupts import check_interrupt
 
 if TYPE_CHECKING:
     import optuna
@@ -302,9 +302,9 @@ def _patient(rdb: Any) -> Any:
                         )
                     elif time.monotonic() > given_up:
                         raise
-                check()
+                check_interrupt()
                 time.sleep(AGAIN)
-                check()
+                check_interrupt()
 
         setattr(Storage, name, patiently)
 

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from keras_lr._util import checks
-from keras_lr._util.interrupts import heard, uninterrupted
+from keras_lr._util.interrupts import clear_interrupt, uninterrupted
 from keras_lr.rate_search import storage as places
 from keras_lr.rate_search.plan import Job, Outcome, Setting
 from keras_lr.rate_search.storage import (
@@ -373,7 +373,7 @@ class Trial:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
         if kind is KeyboardInterrupt:
-            heard()
+            clear_interrupt()
         self._stop.set()
         self._thread.join(places.REACHED)  # which may hang on a server that has gone
         if not self._ended and kind is not Taken:

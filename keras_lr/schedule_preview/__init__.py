@@ -1,5 +1,6 @@
-"""What a schedule or a stack of callbacks would do in a run, without training."""
+"""Show what a schedule or a list of callbacks does in a run, without training."""
 
-from keras_lr.schedule_preview.simulate import Preview, preview
+from keras_lr.schedule_preview.result import KeyPoint, Preview
+from keras_lr.schedule_preview.simulate import preview
 
-__all__ = ["Preview", "preview"]
+__all__ = ["KeyPoint", "Preview", "preview"]

@@ -1,4 +1,4 @@
-"""Where a curve turns: the steps that tell its shape."""
+"""Find the turning points of a curve."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import numpy as np
 
 __all__ = ["close", "turns"]
 
-_NOISE = 2.0**-21  # of a value; float32 keeps 2**-24 of it
+_NOISE = 2.0**-21  # relative; float32 rounds by 2**-24
 _SHORTEST = 0.01  # of the run, for a flat stretch
 _SMALLEST = 1e-3  # of the curve's height, for a rise or a fall
-_MOST = 100  # reversals; where there are more, none of them tells the shape
+_MOST = 100  # reversals; if there are more, they are not phases
 
 
 def close(values: np.ndarray, level: float) -> np.ndarray:
-    """Which values are `level`, but for the rounding of float32."""
+    """Which values equal `level`, up to float32 rounding."""
     return np.abs(values - level) <= _NOISE * abs(level)
 
 
 def turns(values: np.ndarray) -> list[int]:
-    """The steps where a curve reverses, and where a flat stretch begins and ends.
+    """Return the steps at which a curve reverses, and at which flat stretches begin and end.
 
-    A rise or fall of less than a thousandth of the curve's height is passed over, as is a flat
-    stretch of less than a hundredth of the run, and reversals if there are more than a hundred.
-    Of two levels with a jump between them, the first step of the second counts. The first and
-    the last step of the run are left out.
+    Ignored are rises and falls of less than a thousandth of the curve's height, flat stretches
+    of less than a hundredth of the run, and all reversals if there are more than a hundred. A
+    jump between two levels counts at the first step of the second level. The first and the last
+    step of the run are not included.
     """
     flats = _flats(values)
     firsts = {first for first, _ in flats}
@@ -39,7 +39,7 @@ def turns(values: np.ndarray) -> list[int]:
 def _flats(values: np.ndarray) -> list[tuple[int, int]]:
     """First and last step of each stretch on one level."""
     least = max(2, int(_SHORTEST * len(values)))
-    size = least // 2  # a stretch that is long enough holds a whole block of this size
+    size = least // 2  # a stretch of at least `least` steps contains a whole block of this size
     starts = np.arange(0, len(values), size)
     low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
     flats: list[tuple[int, int]] = []
@@ -63,7 +63,7 @@ def _run(true: np.ndarray, start: int) -> tuple[int, int]:
 
 
 def _reversals(values: np.ndarray) -> list[tuple[int, int]]:
-    """Where a rise ends and a fall begins, or the other way round: the equal values there."""
+    """First and last step of the equal values at each peak and each valley."""
     changes = np.flatnonzero(np.diff(values))
     firsts, lasts = np.append(0, changes + 1), np.append(changes, len(values) - 1)
     levels = values[firsts]
@@ -87,10 +87,10 @@ def _reversals(values: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _turning_point(values: np.ndarray, first: int, last: int) -> int:
-    """Where the curve turns, among values that float32 could not tell apart.
+    """Estimate where the curve turns within a run of values that are equal in float32.
 
-    The top of a slow curve has more of them than that of a quick one. Further away from it each
-    side shows how slow it is.
+    The slower side of the curve contributes more of these values; how slow each side is shows
+    further away from them.
     """
     if first == last:
         return first

@@ -1,4 +1,4 @@
-"""A curve as a few lines of text: bars of block characters, or of plain ones."""
+"""Draw a curve as a few lines of text, in block characters or ASCII."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def sparkline(
     log: bool = False,
     unicode: bool = True,
 ) -> list[str]:
-    """Draw values as bars, side by side, with their top and their base at the left.
+    """Draw values as bars, with the largest value and the base at the left.
 
     Args:
-        values: Finite numbers; several of them share a column when there are more than columns,
-            and the largest is drawn.
-        size: Columns, the numbers at the left included, and lines.
-        base: The value where bars begin. At 0 there is no bar, and at another base the smallest.
-        log: Scale the bars by the logarithm; `base` is above 0 then.
-        unicode: Draw with block characters; otherwise with ASCII alone.
+        values: Finite numbers. If there are more values than columns, each column shows the
+            largest of its values.
+        size: Columns, including the numbers at the left, and lines.
+        base: The value at which bars begin. A value equal to `base` has no bar if `base` is 0,
+            and the smallest bar otherwise.
+        log: Scale the bars logarithmically; `base` must be above 0.
+        unicode: Draw with block characters instead of ASCII.
     """
     width, height = size
     room = width - _MARGIN

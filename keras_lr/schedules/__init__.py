@@ -1,4 +1,4 @@
-"""Curves of the learning rate: a step in, a rate out."""
+"""Learning rate schedules: a step in, a learning rate out."""
 
 from keras_lr.schedules.base import ConstantSchedule
 from keras_lr.schedules.cyclic import CyclicSchedule
@@ -11,7 +11,7 @@ from keras_lr.schedules.sequential import SequentialSchedule
 from keras_lr.schedules.slanted_triangular import SlantedTriangularSchedule
 from keras_lr.schedules.step_decay import StepDecaySchedule
 from keras_lr.schedules.warm_up import WarmUpSchedule
-from keras_lr.schedules.warmup_stable_decay import WarmupStableDecaySchedule
+from keras_lr.schedules.warm_up_stable_decay import WarmUpStableDecaySchedule
 
 __all__ = [
     "ConstantSchedule",
@@ -25,6 +25,6 @@ __all__ = [
     "SlantedTriangularSchedule",
     "StepDecaySchedule",
     "WarmUpSchedule",
-    "WarmupStableDecaySchedule",
+    "WarmUpStableDecaySchedule",
     "scale_lr",
 ]

@@ -1,4 +1,4 @@
-"""What every curve has in common: the step that it is asked for, and how it is asked."""
+"""The base classes of schedules, and how any schedule is evaluated at steps."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lr._keras.frames import caller_self
+from keras_lr._keras.optimizers import batch_counter
 from keras_lr._util import checks
 
 _RATES_OF_KERAS = ("initial_learning_rate", "end_learning_rate", "warmup_target", "values")
 
 
 def updates(step: Any) -> Any:
-    """The step as a float32 tensor that counts updates of the weights.
+    """Convert a step to a float32 tensor that counts updates of the weights.
 
-    Keras gives a schedule the counter of its optimizer, and with `gradient_accumulation_steps`
-    that counts batches, of which several make one update. The counter does not say whose it is,
-    so the optimizer is looked up among the callers.
+    Keras calls a schedule with the counter of its optimizer. With `gradient_accumulation_steps`
+    the optimizer counts batches, and several batches make one update. The counter has no
+    reference to its optimizer, so this function finds the optimizer among its callers.
     """
     if isinstance(step, keras.Variable):
         optimizer = caller_self(
-            lambda each: isinstance(each, keras.optimizers.Optimizer) and each._iterations is step
+            lambda each: (
+                isinstance(each, keras.optimizers.Optimizer) and batch_counter(each) is step
+            )
         )
         batches = getattr(optimizer, "gradient_accumulation_steps", None) or 1
         step = step.value if batches == 1 else ops.floor_divide(step.value, batches)
@@ -36,11 +39,11 @@ def updates(step: Any) -> Any:
 
 
 class Curve:
-    """A value for each step: one step, or an array of steps, gives one value or an array.
+    """A function of the step: one value for one step, an array of values for an array of steps.
 
-    Subclasses define `_at`, which gets what `updates` makes of the step. It is all in float32,
-    exact up to step 2**24; the curves take distances from whole steps and add positive terms
-    only, so that no digits cancel near the end of a long run.
+    Subclasses define `_at`, which receives the result of `updates`. All computation is in
+    float32, which counts steps exactly up to 2**24. The curves subtract only steps and add only
+    positive terms, so that no digits cancel near the end of a long run.
     """
 
     def __call__(self, step: Any) -> Any:
@@ -51,23 +54,23 @@ class Curve:
 
 
 class Schedule(Curve, LearningRateSchedule):
-    """A curve of learning rates, which keeps its arguments as attributes of the same names."""
+    """A curve of learning rates. Each argument is an attribute of the same name."""
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal schedule."""
+        """Return the arguments that create an equal schedule."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
 
 @keras.saving.register_keras_serializable(package="keras_lr")
 class ConstantSchedule(Schedule):
-    """Stay at one rate: a part for `SequentialSchedule`.
+    """Hold one learning rate, for instance as a part of a `SequentialSchedule`.
 
     Args:
-        learning_rate: The rate, above 0.
+        learning_rate: The learning rate; above 0.
 
     Raises:
-        ValueError: If the rate is out of its range.
-        TypeError: If it is no number.
+        ValueError: If `learning_rate` is out of range.
+        TypeError: If `learning_rate` is not a number.
 
     >>> schedule = ConstantSchedule(0.5)
     >>> [float(rate) for rate in schedule([0, 1000])]
@@ -82,14 +85,14 @@ class ConstantSchedule(Schedule):
 
 
 def as_schedule(value: Any, name: str = "schedule") -> Any:
-    """A number as a constant schedule, and any schedule as one that is safe to ask.
+    """Convert a number to a constant schedule; return a schedule with float rates.
 
-    Keras's own schedules compute in the type of their first value: with an integer there, 0.1
-    becomes 0 on JAX and torch, and TensorFlow raises. Those are made anew with floats.
+    Keras's own schedules compute in the type of their first value: if it is an integer, 0.1
+    becomes 0 on JAX and torch, and TensorFlow raises. Such a schedule is rebuilt with floats.
 
     Raises:
         TypeError: If `value` is neither a number nor a `LearningRateSchedule`.
-        ValueError: If it is a number that is no learning rate.
+        ValueError: If `value` is a number that is not above 0.
     """
     if isinstance(value, LearningRateSchedule):
         return _with_floats(value)
@@ -112,14 +115,14 @@ def _with_floats(schedule: Any) -> Any:
 
 
 def deserialized(schedule: Any) -> Any:
-    """A schedule within the config of another: as Keras wrote it, or as an object already."""
+    """Create a schedule from its config within another config; an object is returned as it is."""
     return (
         keras.saving.deserialize_keras_object(schedule) if isinstance(schedule, dict) else schedule
     )
 
 
 def rates_of(schedule: Any, step: Any) -> Any:
-    """The rates of any schedule at a tensor of steps; some of Keras's take one step only."""
+    """Evaluate any schedule at a tensor of steps; some of Keras's accept only a single step."""
     if isinstance(schedule, Curve) or len(step.shape) == 0:
         rates = schedule(step)
     else:
@@ -128,17 +131,17 @@ def rates_of(schedule: Any, step: Any) -> Any:
 
 
 def evaluate(schedule: Callable[[Any], Any], steps: Any) -> np.ndarray:
-    """The values of a schedule, or of any function of the step, at an array of steps.
+    """Evaluate a schedule, or any function of the step, at an array of steps.
 
-    Ours are asked once. Others get one step at a time, as in training: a schedule an integer
-    tensor, a plain function a Python integer.
+    A `Curve` is called once. Others are called for one step at a time, as in training: a
+    schedule with an integer tensor, a plain function with a Python integer.
     """
     steps = np.asarray(steps)
     if isinstance(schedule, Curve):
         return np.asarray(ops.convert_to_numpy(schedule(steps)), dtype="float64")
     tensors = isinstance(schedule, LearningRateSchedule)
-    asked = (
+    inputs = (
         ops.convert_to_tensor(int(step), "int32") if tensors else int(step) for step in steps.flat
     )
-    rates = [float(ops.convert_to_numpy(schedule(step))) for step in asked]
+    rates = [float(ops.convert_to_numpy(schedule(step))) for step in inputs]
     return np.asarray(rates, dtype="float64").reshape(steps.shape)

@@ -1,4 +1,4 @@
-"""Up and down over and over."""
+"""Climb and fall in cycles."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ class CyclicSchedule(CyclingSchedule):
     """Climb from `base_lr` to `max_lr` and back in straight lines, over and over.
 
     Cyclical learning rates of Smith (2015, arXiv 1506.01186, section 3.1), with the same rates
-    as torch's `CyclicLR`. Beyond the paper, cycles may become longer.
+    as torch's `CyclicLR`. In addition to the paper, cycles can grow longer (`cycle_mult`).
 
     Args:
-        base_lr: Smallest rate, where each cycle begins and ends; at least 0.
-        max_lr: Largest rate, `step_size` steps into each cycle; above 0, at least `base_lr`.
-        step_size: Steps of the first climb, at least 1. Smith advises 2 to 10 epochs.
-        step_size_down: Steps of the first way down; `step_size` if None.
-        mode: What becomes of the height `max_lr - base_lr`. "triangular" keeps it,
-            "triangular2" halves it with each cycle, and "exp_range" multiplies it by
-            `gamma ** step` (of the step, not of the cycle, as in the paper and in torch).
-        gamma: Factor of "exp_range", above 0 and at most 1.
-        scale_fn: A rule of your own instead of a mode: it gets the number of the cycle, a
-            float32 tensor that begins at 1, and returns the factor on the height (torch's
-            `scale_mode="cycle"`). It must be made of `keras.ops` or arithmetic, and registered
-            with `keras.saving.register_keras_serializable` for the model to be loaded.
-        cycle_mult: Factor by which each cycle is longer than the one before; at least 1. Cycle
-            n begins at step `length * (cycle_mult ** n - 1) / (cycle_mult - 1)`.
+        base_lr: Smallest learning rate, at the start and the end of each cycle; at least 0.
+        max_lr: Largest learning rate, `step_size` steps into each cycle; above 0 and at least
+            `base_lr`.
+        step_size: Steps of the first climb, at least 1. Smith recommends 2 to 10 epochs.
+        step_size_down: Steps of the first fall, at least 1; `step_size` by default.
+        mode: How the height `max_lr - base_lr` changes: "triangular" keeps it, "triangular2"
+            halves it after each cycle, and "exp_range" multiplies it by `gamma ** step` (a power
+            of the step, not of the cycle, as in the paper and in torch).
+        gamma: Factor of "exp_range", in (0, 1].
+        scale_fn: A function to use instead of a mode. It receives the number of the cycle, a
+            float32 tensor that starts at 1, and returns the factor on the height (torch's
+            `scale_mode="cycle"`). Write it with `keras.ops` or arithmetic, and register it with
+            `keras.saving.register_keras_serializable` so that a saved model can be loaded.
+        cycle_mult: Ratio of the lengths of a cycle and the one before it; at least 1. Cycle n
+            begins at step `length * (cycle_mult ** n - 1) / (cycle_mult - 1)`.
 
     Raises:
-        ValueError: If an argument is out of its range, or one is given that the mode ignores.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range, or the mode ignores an argument that is
+            given.
+        TypeError: If an argument has the wrong type.
 
     >>> schedule = CyclicSchedule(base_lr=0.25, max_lr=1.25, step_size=2, mode="triangular2")
     >>> [float(rate) for rate in schedule(range(9))]
@@ -74,10 +76,10 @@ class CyclicSchedule(CyclingSchedule):
         if self.gamma != 1.0 and self.mode != "exp_range":
             raise ValueError(f"gamma must be 1 unless mode is 'exp_range'; got {gamma!r}.")
         if scale_fn is not None and not callable(scale_fn):
-            raise TypeError(f"scale_fn must be a function of the cycle; got {scale_fn!r}.")
+            raise TypeError(f"scale_fn must be a function of the cycle number; got {scale_fn!r}.")
         if scale_fn is not None and self.mode != "triangular":
             raise ValueError(
-                f"scale_fn must come without a mode; got mode={mode!r}. Leave mode out."
+                f"scale_fn cannot be combined with a mode; got mode={mode!r}. Leave mode out."
             )
         self.scale_fn = scale_fn
         self.cycle_mult = checks.number("cycle_mult", cycle_mult, least=1)
@@ -90,7 +92,7 @@ class CyclicSchedule(CyclingSchedule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> CyclicSchedule:
-        """The schedule of a `get_config`."""
+        """Create the schedule from the output of `get_config`."""
         scale_fn = config.get("scale_fn")
         if isinstance(scale_fn, dict):
             scale_fn = keras.saving.deserialize_keras_object(scale_fn)
@@ -98,21 +100,22 @@ class CyclicSchedule(CyclingSchedule):
 
     @functools.cached_property
     def _starts(self) -> np.ndarray:
-        """The steps at which cycles begin, in float64: in float32 no power is exact.
+        """The steps at which cycles begin, up to the largest step that float32 can count.
 
-        As many as there are until steps can no longer be counted, and the end of the last.
+        The last entry is the end of the last cycle. They are float64: powers in float32 are not
+        exact.
         """
         mult = self.cycle_mult
         cycles = math.log1p(_COUNTED_EXACTLY * (mult - 1.0) / self._length) / math.log(mult)
         starts = self._length * (mult ** np.arange(int(cycles) + 2) - 1.0) / (mult - 1.0)
-        return np.round(starts, 9)  # a whole step is a whole number again
+        return np.round(starts, 9)  # whole steps become whole numbers again
 
     @property
     def _length(self) -> float:
         return float(self.step_size + (self.step_size_down or self.step_size))
 
     def _cycle(self, step: Any) -> tuple[Any, Any, Any, Any]:
-        """Cycles done, steps into this one, steps left in it, and its length over the first."""
+        """The cycle, the steps since its start and until its end, and its relative length."""
         if self.cycle_mult == 1.0:
             since = ops.mod(step, self._length)
             return ops.round((step - since) / self._length), since, self._length - since, 1.0
@@ -129,7 +132,7 @@ class CyclicSchedule(CyclingSchedule):
 
         ratio = step * ((self.cycle_mult - 1.0) / self._length)
         guess = ops.floor(ops.log1p(ratio) / math.log(self.cycle_mult))
-        guess = ops.clip(guess, 0.0, float(last))  # right but for the rounding at a boundary
+        guess = ops.clip(guess, 0.0, float(last))  # off by one at most, by rounding at a boundary
         late, early = since_start(guess + 1.0) >= 0.0, since_start(guess) < 0.0
         cycle = guess + ops.cast(late, "float32") - ops.cast(early, "float32")
         cycle = ops.clip(cycle, 0.0, float(last))

@@ -1,4 +1,4 @@
-"""Down with the square root of the steps."""
+"""Decay with the inverse square root of the step."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from keras_lr.schedules.phases import after, share
 
 @keras.saving.register_keras_serializable(package="keras_lr")
 class InverseSqrtSchedule(Schedule):
-    """Warm up in a straight line, then fall with the inverse square root of the steps.
+    """Climb linearly from 0 to `max_lr`, then decay with the inverse square root of the step.
 
-    With `timescale` left at `warmup_steps` it is `max_lr * sqrt(warmup_steps / step)` after the
-    warm-up: the schedule of the Transformer (Vaswani et al. 2017, arXiv 1706.03762, equation 3,
-    known as Noam) with `max_lr = (d_model * warmup_steps) ** -0.5`. That one counts steps from
-    1, so its first rate is that of our step 1. Other timescales are those of
-    `get_inverse_sqrt_schedule` of transformers. It has no end, so a run can go on.
+    With the default `timescale`, the rate after the warm-up is
+    `max_lr * sqrt(warmup_steps / step)`. With `max_lr = (d_model * warmup_steps) ** -0.5` this is
+    the schedule of the Transformer (Vaswani et al. 2017, arXiv 1706.03762, equation 3, known as
+    Noam). The paper counts steps from 1, so its first rate is the rate of step 1 here. Other
+    timescales match `get_inverse_sqrt_schedule` of transformers. The schedule has no end, so
+    training can continue for any number of steps.
 
     Args:
-        max_lr: Largest rate, at step `warmup_steps`; above 0.
+        max_lr: Largest learning rate, at step `warmup_steps`; above 0.
         warmup_steps: Updates of the climb from 0, at least 0.
-        timescale: Updates after the warm-up until the rate has fallen to `max_lr / sqrt(2)`, at
-            least 1; `warmup_steps` if None.
+        timescale: Updates after the warm-up until the rate is `max_lr / sqrt(2)`, at least 1;
+            `warmup_steps` by default.
 
     Raises:
-        ValueError: If an argument is out of its range, or both counts of steps are missing.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range, or `timescale` is None without a warm-up.
+        TypeError: If an argument has the wrong type.
 
     >>> schedule = InverseSqrtSchedule(max_lr=1.0, warmup_steps=4)
     >>> [float(rate) for rate in schedule([0, 1, 4, 16, 64])]
@@ -42,7 +43,7 @@ class InverseSqrtSchedule(Schedule):
         self.warmup_steps = checks.count("warmup_steps", warmup_steps, 0)
         if timescale is None and self.warmup_steps == 0:
             raise ValueError(
-                "timescale must be given where there is no warm-up; got timescale=None and "
+                "timescale must be given if there is no warm-up; got timescale=None and "
                 "warmup_steps=0."
             )
         self.timescale = checks.count(

@@ -1,4 +1,4 @@
-"""Momentum that goes down as the learning rate goes up."""
+"""Momentum that falls as the learning rate climbs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from keras_lr.schedules.phases import between
 
 
 class MomentumCurve(Curve):
-    """The momentum beside a schedule: low where the rate is high.
+    """The momentum that belongs to a schedule: low when the learning rate is high.
 
-    Made by the `momentum` method of a schedule. Like a schedule it takes one step, an array of
-    steps or a tensor.
+    The `momentum` method of a schedule returns it. Like a schedule, it accepts one step, an
+    array of steps or a tensor.
     """
 
     def __init__(
@@ -29,23 +29,23 @@ class MomentumCurve(Curve):
 
 
 class CyclingSchedule(Schedule):
-    """A schedule that says how far up it is, from 0 to 1, so that momentum can go against it."""
+    """A schedule with a height between 0 and 1, which the momentum mirrors."""
 
     def _height(self, step: Any) -> Any:
         raise NotImplementedError
 
     def momentum(self, base_momentum: float, max_momentum: float) -> MomentumCurve:
-        """The momentum that goes with this schedule, in the same phases.
+        """Return the momentum for each step, which mirrors this schedule.
 
         Args:
-            base_momentum: Momentum where the rate is highest, 0 to below 1.
-            max_momentum: Momentum where the rate is lowest, from `base_momentum` to below 1.
+            base_momentum: Momentum at the highest learning rate, in [0, 1).
+            max_momentum: Momentum at the lowest learning rate, in [`base_momentum`, 1).
 
         Returns:
             A function of the step: one step, an array of steps or a tensor.
 
         Raises:
-            ValueError: If a momentum is out of its range.
-            TypeError: If one is no number.
+            ValueError: If a momentum is out of range.
+            TypeError: If a momentum is not a number.
         """
         return MomentumCurve(self, base_momentum, max_momentum)

@@ -1,4 +1,4 @@
-"""Up and down once."""
+"""One climb and one longer decay."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ _ANNEALS = {"cos": cosine, "linear": linear}
 
 @keras.saving.register_keras_serializable(package="keras_lr")
 class OneCycleSchedule(CyclingSchedule):
-    """Climb to a large rate, and fall far below the first one by the end of the run.
+    """Climb from a low rate to `max_lr`, then decay far below the first rate by the last step.
 
-    The 1cycle policy of Smith (2018, arXiv 1803.09820, section 4), in the two phases of fastai
-    or, with `three_phase`, nearer to the paper: down to the first rate as fast as up, and on to
-    the smallest one. Same rates as torch's `OneCycleLR`: the climb ends at step
-    `pct_start * total_steps - 1`, which need not be whole, and the fall at the last step.
+    The 1cycle policy of Smith (2018, arXiv 1803.09820, section 4). By default it has the two
+    phases of fastai; with `three_phase` it is closer to the paper: the rate falls back to the
+    first rate as fast as it climbed, then to the last rate. Same rates as torch's `OneCycleLR`:
+    the climb ends at step `pct_start * total_steps - 1`, which may be a fraction, and the decay
+    at the last step.
 
-    In a run so short that the climb would end at step 0 or before it (torch divides by zero
-    there, or starts beyond the peak), the climb takes one step. So 3 steps have the first rate,
-    `max_lr` and the last rate, 2 steps the first rate and `max_lr`, and a single step has
+    If a run is so short that the climb would end at step 0 or earlier (torch then divides by
+    zero or starts beyond the peak), the climb takes one step. Thus 3 steps have the first rate,
+    `max_lr` and the last rate; 2 steps have the first rate and `max_lr`; a single step has
     `max_lr`. With `pct_start=0` there is no climb.
 
     optax's `cosine_onecycle_schedule(steps, peak_value, share)` peaks at `int(share * steps)`
@@ -33,18 +34,20 @@ class OneCycleSchedule(CyclingSchedule):
     `pct_start=(int(share * steps) + 1) / (steps + 1)`.
 
     Args:
-        max_lr: Largest rate, above 0.
-        total_steps: Updates of the whole run, at least 1. Later steps keep the last rate.
-        pct_start: Share of the run that the climb takes, 0 to 1; with `three_phase`, above 0 and
-            to 0.5.
-        anneal: "cos" or "linear", the shape of all phases.
+        max_lr: Largest learning rate; above 0.
+        total_steps: Updates in the run, at least 1. Later steps keep the last rate.
+        pct_start: Share of the run that the climb takes, in [0, 1]; with `three_phase`, in
+            (0, 0.5].
+        anneal: Shape of all phases, "cos" or "linear".
         div_factor: The first rate is `max_lr / div_factor`; at least 1.
-        final_div_factor: The last rate is the first one divided by this; at least 1.
-        three_phase: Fall to the first rate, then in the rest of the run to the last one.
+        final_div_factor: The last rate is the first rate divided by this; at least 1.
+            `FlatCosineSchedule` divides `max_lr` instead.
+        three_phase: Fall back to the first rate, then decay to the last rate in the rest of the
+            run.
 
     Raises:
-        ValueError: If an argument is out of its range.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range.
+        TypeError: If an argument has the wrong type.
 
     >>> schedule = OneCycleSchedule(max_lr=1.0, total_steps=7, pct_start=0.5, anneal="linear")
     >>> [round(float(rate), 3) for rate in schedule(range(7))]
@@ -70,8 +73,8 @@ class OneCycleSchedule(CyclingSchedule):
         self.pct_start = checks.number("pct_start", pct_start, least=0, most=1)
         if self.three_phase and not 0 < self.pct_start <= 0.5:
             raise ValueError(
-                "pct_start must be above 0 and of at most 0.5 with three_phase, where the fall "
-                f"to the first rate is as long as the climb; got {pct_start!r}."
+                "pct_start must be in (0, 0.5] with three_phase, where the fall to the first rate "
+                f"is as long as the climb; got {pct_start!r}."
             )
         self.anneal = checks.choice("anneal", anneal, _ANNEALS)
         self.div_factor = checks.number("div_factor", div_factor, least=1)

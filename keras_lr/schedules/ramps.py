@@ -1,4 +1,4 @@
-"""From one rate to another."""
+"""Ramps from one learning rate to another."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class _Ramp(Schedule):
 
     @property
     def _last(self) -> int:
-        return max(self.total_steps - 1, 1)  # one step is the first one
+        return max(self.total_steps - 1, 1)  # a run of one step has start_lr
 
 
 @keras.saving.register_keras_serializable(package="keras_lr")
 class LinearRampSchedule(_Ramp):
-    """Go from one rate to another in equal differences: `np.linspace`, as in a range test.
+    """Change from `start_lr` to `end_lr` in equal differences, as `np.linspace` does.
 
     Args:
-        start_lr: Rate of step 0, above 0.
-        end_lr: Rate of step `total_steps - 1` and of all later ones; above 0, and above or
-            below `start_lr`.
-        total_steps: Updates of the whole ramp, at least 1; a single one has `start_lr`.
+        start_lr: Learning rate of step 0; above 0.
+        end_lr: Learning rate of step `total_steps - 1` and of all later steps; above 0. It may
+            be smaller than `start_lr`.
+        total_steps: Updates of the ramp, at least 1; a single update has `start_lr`.
 
     Raises:
-        ValueError: If an argument is out of its range.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range.
+        TypeError: If an argument has the wrong type.
 
     >>> schedule = LinearRampSchedule(0.5, 1.5, total_steps=5)
     >>> [float(rate) for rate in schedule(range(6))]
@@ -50,17 +50,17 @@ class LinearRampSchedule(_Ramp):
 
 @keras.saving.register_keras_serializable(package="keras_lr")
 class ExponentialRampSchedule(_Ramp):
-    """Go from one rate to another in equal ratios: `np.geomspace`, as in a range test.
+    """Change from `start_lr` to `end_lr` in equal ratios, as `np.geomspace` does.
 
     Args:
-        start_lr: Rate of step 0, above 0.
-        end_lr: Rate of step `total_steps - 1` and of all later ones; above 0, and above or
-            below `start_lr`.
-        total_steps: Updates of the whole ramp, at least 1; a single one has `start_lr`.
+        start_lr: Learning rate of step 0; above 0.
+        end_lr: Learning rate of step `total_steps - 1` and of all later steps; above 0. It may
+            be smaller than `start_lr`.
+        total_steps: Updates of the ramp, at least 1; a single update has `start_lr`.
 
     Raises:
-        ValueError: If an argument is out of its range.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range.
+        TypeError: If an argument has the wrong type.
 
     >>> schedule = ExponentialRampSchedule(1.0, 1e-3, total_steps=4)
     >>> [round(float(rate), 6) for rate in schedule(range(5))]

@@ -1,4 +1,4 @@
-"""A rate for another batch size."""
+"""Scale a learning rate to another batch size."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ _RULES = {"linear": 1.0, "sqrt": 0.5}
 
 
 def scale_lr(lr: float, batch_size: int, base_batch_size: int = 256, rule: str = "linear") -> float:
-    """Scale a rate that suits one batch size to another batch size.
+    """Scale a learning rate that was chosen for one batch size to another batch size.
 
     Args:
-        lr: Rate that suits `base_batch_size`, above 0.
-        batch_size: Rows of one update, over all devices and accumulated batches; at least 1.
-        base_batch_size: Rows of one update that `lr` was chosen for, at least 1.
-        rule: "linear", for SGD: rate in proportion to the batch (Goyal et al. 2017, arXiv
-            1706.02677, section 2.1, who warm up to it for 5 epochs). "sqrt", for Adam and other
-            optimizers that divide by the gradient's size (Krizhevsky 2014, arXiv 1404.5997,
+        lr: Learning rate chosen for `base_batch_size`; above 0.
+        batch_size: Examples in one update, over all devices and accumulated batches; at least 1.
+        base_batch_size: Examples in one update that `lr` was chosen for; at least 1.
+        rule: "linear", for SGD, scales the rate in proportion to the batch size (Goyal et al.
+            2017, arXiv 1706.02677, section 2.1, with a warm-up of 5 epochs). "sqrt" is for Adam
+            and other optimizers that normalize the gradient (Krizhevsky 2014, arXiv 1404.5997,
             section 5; Malladi et al. 2022, arXiv 2205.10287).
 
     Returns:
-        The rate for `batch_size`.
+        The learning rate for `batch_size`.
 
     Raises:
-        ValueError: If an argument is out of its range.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range.
+        TypeError: If an argument has the wrong type.
 
     >>> scale_lr(0.1, batch_size=1024)
     0.4

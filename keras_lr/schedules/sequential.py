@@ -14,19 +14,20 @@ from keras_lr.schedules.base import Schedule, as_schedule, deserialized, rates_o
 
 @keras.saving.register_keras_serializable(package="keras_lr")
 class SequentialSchedule(Schedule):
-    """Join schedules; each begins with its own step 0 where the one before it ends.
+    """Run several schedules one after another, each counted from its own step 0.
 
-    As torch's `SequentialLR` and optax's `join_schedules`: at a boundary the next schedule
-    counts. (Keras's `PiecewiseConstantDecay` keeps the old value there.)
+    As in torch's `SequentialLR` and optax's `join_schedules`, the next schedule applies from the
+    boundary on. (Keras's `PiecewiseConstantDecay` keeps the old value at the boundary.)
 
     Args:
-        schedules: Rates above 0 or schedules, at least one: ours, Keras's or your own.
-        boundaries: The steps at which the second, third, ... begin: integers of at least 1,
-            each above the one before, and one fewer than there are schedules.
+        schedules: At least one learning rate above 0 or schedule: of keras_lr, of Keras or
+            your own.
+        boundaries: The steps at which the second, third, ... schedule begins: strictly
+            increasing integers of at least 1, one fewer than there are schedules.
 
     Raises:
-        ValueError: If an argument is out of its range.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range.
+        TypeError: If an argument has the wrong type.
 
     >>> from keras.optimizers.schedules import ExponentialDecay
     >>> schedule = SequentialSchedule([0.25, ExponentialDecay(1.0, 1, 0.5)], [3])
@@ -40,7 +41,7 @@ class SequentialSchedule(Schedule):
                 raise TypeError(f"{name} must be a list; got {value!r}.")
         if not schedules or len(boundaries) != len(schedules) - 1:
             raise ValueError(
-                "boundaries must be one fewer than schedules; got "
+                "boundaries must have one entry fewer than schedules; got "
                 f"{len(boundaries)} boundaries and {len(schedules)} schedules."
             )
         self.schedules = [
@@ -50,7 +51,7 @@ class SequentialSchedule(Schedule):
             checks.count(f"boundaries[{i}]", boundary) for i, boundary in enumerate(boundaries)
         ]
         if self.boundaries != sorted(set(self.boundaries)):
-            raise ValueError(f"boundaries must each be above the one before; got {boundaries!r}.")
+            raise ValueError(f"boundaries must be strictly increasing; got {boundaries!r}.")
 
     def get_config(self) -> dict[str, Any]:
         schedules = [keras.optimizers.schedules.serialize(each) for each in self.schedules]
@@ -58,7 +59,7 @@ class SequentialSchedule(Schedule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SequentialSchedule:
-        """The schedule of a `get_config`."""
+        """Create the schedule from the output of `get_config`."""
         return cls([deserialized(each) for each in config["schedules"]], config["boundaries"])
 
     def _at(self, step: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A short climb and a long way down."""
+"""A short climb and a long decay."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from keras_lr.schedules.phases import between, share, until
 
 @keras.saving.register_keras_serializable(package="keras_lr")
 class SlantedTriangularSchedule(Schedule):
-    """Climb in a straight line for a short part of the run, and fall in one for the rest.
+    """Climb linearly for a short part of the run, then decay linearly for the rest of it.
 
-    For fine-tuning: ULMFiT (Howard & Ruder 2018, arXiv 1801.06146, equation 3). Where the climb,
-    `cut_frac * total_steps`, is not a whole number of steps, the paper cuts it off but lets the
-    fall go on at the slope of the cut climb: it then passes below the smallest rate before the
-    end, and may pass below 0. Here the fall ends with the run. A climb of less than one step (by
-    which the paper divides) takes one step if the run has two.
+    For fine-tuning: ULMFiT (Howard & Ruder 2018, arXiv 1801.06146, equation 3), with two
+    differences. If `cut_frac * total_steps` is a fraction, the paper truncates the climb but
+    computes the decay from the untruncated one: the rate passes below the smallest rate before
+    the end, and may become negative. Here the decay ends with the run. If the climb is shorter
+    than one step (the paper then divides by 0), it takes one step, provided that the run has
+    two.
 
     Args:
-        max_lr: Largest rate, above 0.
-        total_steps: Updates of the whole run, at least 1. Later steps keep the smallest rate.
-        cut_frac: Share of the run that the climb takes, above 0 and below 1.
-        ratio: How much smaller than `max_lr` the smallest rate is; at least 1.
+        max_lr: Largest learning rate; above 0.
+        total_steps: Updates in the run, at least 1. Later steps keep the smallest rate.
+        cut_frac: Share of the run that the climb takes, in (0, 1).
+        ratio: The smallest rate is `max_lr / ratio`; at least 1.
 
     Raises:
-        ValueError: If an argument is out of its range.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range.
+        TypeError: If an argument has the wrong type.
 
     >>> schedule = SlantedTriangularSchedule(1.0, total_steps=6, cut_frac=1 / 3, ratio=4)
     >>> [float(rate) for rate in schedule(range(7))]

@@ -1,4 +1,4 @@
-"""Down in equal steps."""
+"""Decay by a constant factor at regular intervals."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from keras_lr.schedules.phases import power
 class StepDecaySchedule(Schedule):
     """Multiply the rate by `gamma` every `step_size` steps, as torch's `StepLR` does.
 
-    For drops at steps of your choice, take Keras's `PiecewiseConstantDecay`.
+    To decay at steps of your choice, use Keras's `PiecewiseConstantDecay`.
 
     Args:
-        start_lr: Rate of the first `step_size` steps, above 0.
-        step_size: Updates between two drops, at least 1.
-        gamma: Factor of each drop, above 0 and at most 1.
+        start_lr: Learning rate of the first `step_size` steps; above 0.
+        step_size: Updates between two decays, at least 1.
+        gamma: Factor of each decay, in (0, 1].
 
     Raises:
-        ValueError: If an argument is out of its range.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range.
+        TypeError: If an argument has the wrong type.
 
     >>> schedule = StepDecaySchedule(1.0, step_size=2, gamma=0.1)
     >>> [round(float(rate), 4) for rate in schedule(range(6))]

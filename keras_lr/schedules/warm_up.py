@@ -1,4 +1,4 @@
-"""Begin at a part of the rate."""
+"""Warm up to the learning rate of any schedule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MODES = ("linear", "exponential", "constant")
 
 
 class WarmUpFactor(Curve):
-    """The factor on the rate in a warm-up, from `start_factor` to 1; `WarmUpSchedule` says how."""
+    """The factor on the rate in a warm-up, from `start_factor` to 1; see `WarmUpSchedule`."""
 
     def __init__(self, warmup_steps: int, start_factor: float = 0.0, mode: str = "linear") -> None:
         self.warmup_steps = checks.count("warmup_steps", warmup_steps)
@@ -23,8 +23,8 @@ class WarmUpFactor(Curve):
         self.mode = checks.choice("mode", mode, _MODES)
         if self.start_factor == 0.0 and self.mode != "linear":
             raise ValueError(
-                f"start_factor must be above 0 in mode {mode!r}, where the rate would stay at 0; "
-                f"got {start_factor!r}."
+                f"start_factor must be above 0 in mode {self.mode!r}, where the rate would stay at "
+                f"0; got {start_factor!r}."
             )
 
     def _at(self, step: Any) -> Any:
@@ -38,24 +38,24 @@ class WarmUpFactor(Curve):
 
 @keras.saving.register_keras_serializable(package="keras_lr")
 class WarmUpSchedule(Schedule):
-    """Multiply the first steps of any schedule by a factor that grows to 1.
+    """Multiply a schedule by a factor that grows from `start_factor` to 1.
 
-    The schedule runs on beneath: at step `warmup_steps` it has used up that many of its own
-    steps, as with torch's `LinearLR` and `ConstantLR` in a `ChainedScheduler`. To begin the
-    schedule after the warm-up, join the two with `SequentialSchedule`. A gradual warm-up is that of
-    Goyal et al. (2017, arXiv 1706.02677, section 2.2).
+    The schedule runs during the warm-up: at step `warmup_steps` it has taken `warmup_steps` of
+    its own steps, as with torch's `LinearLR` and `ConstantLR` in a `ChainedScheduler`. To start
+    the schedule after the warm-up, join the two with `SequentialSchedule`. Gradual warm-up was
+    proposed by Goyal et al. (2017, arXiv 1706.02677, section 2.2).
 
     Args:
-        schedule: A rate above 0, or a schedule: ours, Keras's or your own.
+        schedule: A learning rate above 0, or a schedule: of keras_lr, of Keras or your own.
         warmup_steps: Updates until the factor is 1, at least 1.
-        start_factor: Factor of step 0, 0 to 1; above 0 unless the mode is "linear". With 0, the
-            first update changes nothing.
-        mode: "linear"; "exponential", in equal ratios; or "constant", which stays at
-            `start_factor` for `warmup_steps` updates.
+        start_factor: Factor of step 0, in [0, 1]; above 0 unless the mode is "linear". With 0,
+            the first update changes nothing.
+        mode: How the factor grows: "linear", "exponential" (in equal ratios) or "constant"
+            (`start_factor` for `warmup_steps` updates, then 1).
 
     Raises:
-        ValueError: If an argument is out of its range.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range.
+        TypeError: If an argument has the wrong type.
 
     >>> schedule = WarmUpSchedule(0.5, warmup_steps=4)
     >>> [float(rate) for rate in schedule(range(6))]
@@ -81,7 +81,7 @@ class WarmUpSchedule(Schedule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> WarmUpSchedule:
-        """The schedule of a `get_config`."""
+        """Create the schedule from the output of `get_config`."""
         return cls(**{**config, "schedule": deserialized(config["schedule"])})
 
     def _at(self, step: Any) -> Any:

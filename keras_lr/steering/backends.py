@@ -20,9 +20,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lr._keras.optimizers import RATE, batch_counter, number
+from keras_lr._keras.trainer import torch_compiles
 from keras_lr._util.patching import replaced
 from keras_lr.steering.binding import Binding
-from keras_lr.steering.optimizers import SteeredMomentum, SteeredRate, momentum_names, number
+from keras_lr.steering.optimizers import SteeredMomentum, SteeredRate, momentum_names
 
 _BLOCK = 256
 _SMALL = 64  # variables
@@ -168,7 +170,7 @@ class TrainFunctionPatch:
             rate = SteeredRate(
                 binding.own, self._reader(index, binding), binding.owner, binding.steered.updating
             )
-            binding.steered.put("_learning_rate", rate)
+            binding.steered.put(RATE, rate)
         if binding.momentum is not None:
             self._put_momentum(binding, binding.momentum)
 
@@ -283,7 +285,9 @@ class JaxPatch(TrainFunctionPatch):
                 "keras.config.disable_nnx, or compile the model with a schedule."
             )
         self._places = _places(self.model, [each.own for each in self.bindings])
-        counters = [b.optimizer._iterations if _follows_counter(b) else None for b in self.bindings]
+        counters = [
+            batch_counter(b.optimizer) if _follows_counter(b) else None for b in self.bindings
+        ]
         self._counter_places = _places(self.model, counters)
         self._carried: list[Any] = [None] * len(self.bindings)
         self._last: list[Any] = []
@@ -348,7 +352,7 @@ class JaxPatch(TrainFunctionPatch):
     def _trace_of(self, binding: Binding) -> Any:
         import jax
 
-        updates = binding.optimizer._iterations.value  # of all batches, where some accumulate
+        updates = batch_counter(binding.optimizer).value  # of all batches, where some accumulate
         return updates if isinstance(updates, jax.core.Tracer) else None
 
     def _scale(self, index: int) -> Any:
@@ -361,7 +365,7 @@ class TorchPatch(TrainFunctionPatch):
     """Eager torch: a table, and a count of batches on the host, so that no step waits for it."""
 
     def install(self) -> None:
-        self._eager = not self.model._should_torch_compile()
+        self._eager = not torch_compiles(self.model)
         self._tables = [_Table(self._values_of(i, b)) for i, b in enumerate(self.bindings)]
         self._momenta = [
             None if b.momentum is None else _Table(_momenta_of(b.momentum)) for b in self.bindings
@@ -399,7 +403,7 @@ class TorchPatch(TrainFunctionPatch):
         super()._steer(index, binding)
         if not self._eager and binding.steers:  # what is compiled cannot ask who reads
             rate = SteeredRate(binding.own, self._reader(index, binding), binding.owner)
-            binding.steered.put("_learning_rate", rate)
+            binding.steered.put(RATE, rate)
 
     def _reader(self, index: int, binding: Binding) -> Callable[[], Any]:
         if not self._eager:

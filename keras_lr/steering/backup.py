@@ -7,8 +7,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from keras.src.saving.keras_saveable import KerasSaveable
 
+from keras_lr._keras.saving import Saveable
 from keras_lr.steering.rule import Length
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Backup:
     def __init__(self, fit: SteeredFit) -> None:
         self._fit = fit
         self._loaded: dict[str, Any] | None = None
-        self.saveable = _Saveable(self)
+        self.saveable = Saveable(lambda store: self.save(store), lambda store: self.load(store))
 
     @property
     def batches(self) -> int | None:
@@ -130,17 +130,6 @@ class Backup:
             count = sum(name.startswith(f"{kind}.") for name, _ in names)
             names.append((f"{kind}.{count}", member))
         return names
-
-
-class _Saveable(KerasSaveable):
-    """Holds the fit behind functions: Keras walks through the attributes of what it saves."""
-
-    def __init__(self, backup: Backup) -> None:
-        self.save_own_variables = lambda store: backup.save(store)
-        self.load_own_variables = lambda store: backup.load(store)
-
-    def _obj_type(self) -> str:
-        return "Loss"  # the kind decides only which attributes Keras looks at
 
 
 def _warn_of_length(member: Any, was: Length, now: Length, arguments: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_lr.steering.optimizers import Steered, number
+from keras_lr._keras.optimizers import batch_counter, number, stored_rate
+from keras_lr.steering.optimizers import Steered
 from keras_lr.steering.rule import Factor, RateRule
 
 
@@ -44,7 +45,7 @@ class Binding:
         self.owner = owner
         self.steers = steers
         self.every = every
-        self.own = optimizer._learning_rate
+        self.own = stored_rate(optimizer)
         self.steered = Steered(optimizer)
         # For curves that count the optimizer's own updates, such as those of multipliers.
         self.start = begun_at // every
@@ -68,7 +69,7 @@ class Binding:
 
     def counter(self) -> int:
         """Batches that the optimizer itself has counted."""
-        return int(number(self.optimizer._iterations))
+        return int(number(batch_counter(self.optimizer)))
 
     def own_update(self) -> Any:
         """The optimizer's own count of updates, in the graph being traced."""
@@ -81,11 +82,11 @@ class Binding:
 
     def counted_batches(self) -> Any:
         """Batches of the run as the optimizer counts them, in the graph being traced."""
-        return self.optimizer._iterations.value - self._first_count + self._first
+        return batch_counter(self.optimizer).value - self._first_count + self._first
 
 
 def schedule_of(optimizer: Any) -> str | None:
     """Name of the schedule that an optimizer was compiled with; None if it has a number."""
-    own = optimizer._learning_rate
+    own = stored_rate(optimizer)
     schedule = keras.optimizers.schedules.LearningRateSchedule
     return type(own).__name__ if isinstance(own, schedule) else None

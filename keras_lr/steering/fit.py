@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 import keras
 
+from keras_lr._keras.callbacks import callbacks_of_keras, end_batches_in_order
 from keras_lr._keras.frames import caller_locals
+from keras_lr._keras.optimizers import counters, number
 from keras_lr.steering.backends import (
     TrainFunctionPatch,
     gains_from_threads,
@@ -23,7 +25,7 @@ from keras_lr.steering.backends import (
 )
 from keras_lr.steering.backup import Backup
 from keras_lr.steering.guard import fits_running, guard_fit
-from keras_lr.steering.optimizers import all_optimizers, held_optimizers, named_optimizer, number
+from keras_lr.steering.optimizers import all_optimizers, held_optimizers, named_optimizer
 from keras_lr.steering.rule import Length, Plan
 from keras_lr.steering.steered_optimizer import SteeredOptimizer
 
@@ -356,9 +358,7 @@ class SteeredFit:
 
 def _counters(optimizer: Any) -> list[Any]:
     """Variables of an optimizer of which one changes with each update, a skipped one included."""
-    names = ("_iterations", "dynamic_scale", "step_counter")
-    found = [getattr(part, name, None) for part in all_optimizers(optimizer) for name in names]
-    return [each for each in found if isinstance(each, keras.Variable)]
+    return [each for part in all_optimizers(optimizer) for each in counters(part)]
 
 
 def _no_update(model: Any, name: str, members: list[Any]) -> str:
@@ -406,7 +406,7 @@ class _Extended:
 
     def __init__(self, callbacks: Any, fit: SteeredFit) -> None:
         self._list, self._own = callbacks, callbacks.callbacks
-        late = [each for each in self._own if each in (callbacks._history, callbacks._progbar)]
+        late = [each for each in self._own if each in callbacks_of_keras(callbacks)]
         early = [each for each in self._own if each not in late]
         # A new list: the old one is being gone through.
         callbacks.callbacks = [_First(fit), *early, _Last(fit), *late]
@@ -418,7 +418,7 @@ class _Extended:
             return None
         if not gains_from_threads(fit.model):
             # A small model is spared Keras's threads, which it gets whenever no batch hook is used.
-            beginning["self"]._async_train = False
+            end_batches_in_order(beginning["self"])
         return cls(beginning["self"], fit)
 
     def restore(self) -> None:

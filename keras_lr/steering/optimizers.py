@@ -1,11 +1,8 @@
 """Putting a learning rate and a momentum into Keras's optimizers, and taking them out again.
 
-Keras reads the rate from `optimizer._learning_rate`, which may be a variable, a schedule or a
-callable; a callable is put there. The momentum is a Python number that the graph would take in
-as a constant; a variable whose value is computed takes its place. Going through
-`object.__setattr__` matters: the normal assignment tracks what it is given into
-`optimizer.variables` (or untracks the variable that it replaces), and so changes the layout in
-which the optimizer is saved.
+A callable takes the place of the rate (see `keras_lr._keras.optimizers`). The momentum is a
+Python number that the graph would take in as a constant; a variable whose value is computed takes
+its place.
 """
 
 from __future__ import annotations
@@ -15,12 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-from keras import ops
 
-from keras_lr._keras.reach import reachable
+from keras_lr._keras.object_graph import is_record, reachable
+from keras_lr._keras.optimizers import number, put_rate, stored_rate
 
-# What `compile` was called with, and what TensorFlow noted of earlier assignments.
-_RECORDS = ("_compile_config", "_self_")
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 
 
@@ -54,8 +49,7 @@ def held_optimizers(model: Any) -> dict[str, Any]:
     found = {
         path: part
         for path, part in reachable(model)
-        if isinstance(part, keras.optimizers.Optimizer)
-        and not any(record in path for record in _RECORDS)
+        if isinstance(part, keras.optimizers.Optimizer) and not is_record(path)
     }
     own = getattr(model, "optimizer", None)
     if own is not None:
@@ -155,14 +149,6 @@ def current_rate(optimizer: Any) -> float:
     return number(optimizer.learning_rate)
 
 
-def number(value: Any) -> float:
-    """What a variable or a tensor holds, read on the host."""
-    value = value.value if isinstance(value, keras.Variable) else value
-    # TensorFlow's variables that live on several devices cannot be converted, but read.
-    value = value.read_value() if hasattr(value, "read_value") else value
-    return float(ops.convert_to_numpy(value))
-
-
 def rate_ratios(rates: list[float]) -> list[float]:
     """The share of the fastest group's rate that each group of a `MultiOptimizer` has."""
     if len(rates) == 1:
@@ -197,14 +183,14 @@ class BorrowedRate:
     @contextmanager
     def installed(self) -> Iterator[BorrowedRate]:
         """Drive the optimizers within the block; afterwards each has its own rate again."""
-        own = [leaf._learning_rate for leaf in self._leaves]
+        own = [stored_rate(leaf) for leaf in self._leaves]
         try:
             for leaf, ratio in zip(self._leaves, self.ratios, strict=True):
-                object.__setattr__(leaf, "_learning_rate", self._read(ratio))
+                put_rate(leaf, self._read(ratio))
             yield self
         finally:
             for leaf, learning_rate in zip(self._leaves, own, strict=True):
-                object.__setattr__(leaf, "_learning_rate", learning_rate)
+                put_rate(leaf, learning_rate)
 
 
 def momentum_names(optimizer: Any) -> tuple[str, ...]:

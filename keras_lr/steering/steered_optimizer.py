@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_lr._keras.optimizers import batch_counter, number, stored_rate
 from keras_lr.schedules.base import evaluate
 from keras_lr.steering.binding import Binding, schedule_of
 from keras_lr.steering.optimizers import (
@@ -17,7 +18,6 @@ from keras_lr.steering.optimizers import (
     current_rate,
     driven_optimizers,
     momentum_names,
-    number,
     rate_ratios,
     updates_every,
 )
@@ -136,7 +136,7 @@ class SteeredOptimizer:
         for member in self.members:
             plan = plan.joined(member.plan(self.length))
         optimizers = driven_optimizers(self.optimizer)
-        starts = [int(number(each._iterations)) - self.counter() for each in optimizers]
+        starts = [int(number(batch_counter(each))) - self.counter() for each in optimizers]
         starts = [self.begun_at + ahead for ahead in starts]
         ratios = [1.0] * len(optimizers)
         if plan.schedule is not None:
@@ -147,7 +147,7 @@ class SteeredOptimizer:
         retraces = any(member.retraces for member in self.members)
         for place, (optimizer, start) in enumerate(zip(optimizers, starts, strict=True)):
             rule = plan.rate_rule(
-                optimizer._learning_rate, ratio=ratios[place], batches=self.every, place=place
+                stored_rate(optimizer), ratio=ratios[place], batches=self.every, place=place
             )
             binding = Binding(
                 optimizer,
@@ -177,7 +177,7 @@ class SteeredOptimizer:
 
     def counter(self) -> int:
         """Batches that the optimizer has counted, in this run and before."""
-        return int(number(driven_optimizers(self.optimizer)[0]._iterations))
+        return int(number(batch_counter(driven_optimizers(self.optimizer)[0])))
 
     def retrace(self) -> None:
         """Have the training step traced anew, after a member has changed what it computes."""
@@ -412,7 +412,7 @@ class SteeredOptimizer:
 
 def _rate_at(optimizer: Any, update: int) -> float:
     """An optimizer's own rate, at a certain update if it has a schedule."""
-    own = optimizer._learning_rate
+    own = stored_rate(optimizer)
     if isinstance(own, keras.optimizers.schedules.LearningRateSchedule):
         return float(evaluate(own, np.array([max(update, 0)]))[0])
     return current_rate(optimizer)

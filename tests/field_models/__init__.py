@@ -1,7 +1,7 @@
-"""Small models in the shapes of Keras's own guides and examples, written as users write them.
+"""Small models like those in the guides and examples of Keras, written as users write them.
 
-Each is made anew, trains in a second, and has an entry in `MODELS` that says on which backends
-`fit` can train it, and why not on the others.
+Each is made anew, trains in a second, and has an entry in `MODELS` that lists the backends on which
+`fit` can train it, and why the others cannot.
 """
 
 from field_models import (

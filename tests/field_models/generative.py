@@ -25,7 +25,7 @@ LATENT = 3
 
 
 def pictures(rows: int = 40) -> tuple[np.ndarray, None]:
-    """Rows of 6 pixels that two numbers decide."""
+    """Rows of 6 pixels that depend on two numbers."""
     random = np.random.default_rng(1)
     return (random.normal(size=(rows, 2)) @ random.normal(size=(2, 6))).astype("float32"), None
 
@@ -55,7 +55,7 @@ def decoder(name: str | None = None) -> keras.Model:
 
 
 class VAE(keras.Model):
-    """No `call`: the step encodes and decodes by itself."""
+    """No `call`: the step encodes and decodes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def discriminator(name: str | None = None) -> keras.Model:
 
 
 class GAN(keras.Model):
-    """Two optimizers beside the one that `super().compile()` makes, which trains nothing."""
+    """Two optimizers, besides the one that `super().compile()` makes, which trains nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ add(
 
 
 class WGAN(keras.Model):
-    """Three updates of the critic in a batch, with a penalty on its gradient."""
+    """Three updates of the critic for each batch, with a gradient penalty."""
 
     critic_updates = 3
 
@@ -389,7 +389,7 @@ for name, make, chosen, other, momentum in (
 
 
 class Diffusion(keras.Model):
-    """Logs `n_loss` and `i_loss` and no `loss`; a second network holds an average of weights."""
+    """Logs `n_loss` and `i_loss` and no `loss`; a second network holds averaged weights."""
 
     ema = 0.9
 

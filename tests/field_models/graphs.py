@@ -1,4 +1,4 @@
-"""A graph network: the graph belongs to the model, a batch is the nodes that are labelled."""
+"""A graph network: the graph belongs to the model, a batch holds labeled nodes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class GraphAttention(layers.Layer):
 
 
 class GraphNetwork(keras.Model):
-    """`call` wants the states and edges of the graph, and `fit` brings indices of nodes."""
+    """`call` takes states and edges of the graph; `fit` passes indices of nodes."""
 
     def __init__(self, states: Any, edges: Any) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ add("detector", make=detector, data=scenes)
 
 
 def tabular(wrap: Any = as_given) -> keras.Model:
-    """Numbers that are normalised, categories that are embedded, each an input of its own."""
+    """Normalized numbers and embedded categories, one input each."""
     columns, _ = table()
     inputs, features = {}, []
     for name, values in columns.items():

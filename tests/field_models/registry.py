@@ -1,4 +1,4 @@
-"""What the tests know of a field model."""
+"""The properties of a field model that the tests use."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class FieldModel:
         data: Returns `x` and `y` as `fit` takes them: NumPy arrays made from a seed.
         batch_size: Rows of a batch, as `fit` takes it.
         fit_options: Further arguments of `fit`.
-        optimizer: Name of the optimizer to steer, as `held_optimizers` has it.
+        optimizer: Name of the optimizer to steer, as in `held_optimizers`.
         others: Names of the other optimizers that train a part of the model.
-        choose: Whether the model holds several optimizers, so that the name has to be given.
-        monitor: The log to judge by.
+        choose: Whether the model holds several optimizers, so that the name is required.
+        monitor: The log to monitor.
         momentum: Whether the momentum of the optimizer to steer can be cycled.
-        updates: Updates of the optimizer in a batch; below 1 where several batches make one.
+        updates: Updates of the optimizer in a batch; below 1 if several batches make one.
         inside: Whether a condition decides if a batch makes an update.
-        accumulates: Whether the optimizer does so itself, and says how many batches it takes.
-        backends: Where `fit` can train the model.
+        accumulates: Whether the optimizer accumulates itself, and declares over how many batches.
+        backends: The backends on which `fit` can train the model.
         why_not: Why the other backends cannot.
         validates: Whether the model can be evaluated by `monitor`, as a search does.
-        saved: Whether Keras can save and load the model whole.
+        saved: Whether Keras can save and load the complete model.
     """
 
     make: Callable[..., keras.Model]

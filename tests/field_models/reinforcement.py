@@ -1,4 +1,4 @@
-"""A network that learns from what it does: its batches come one at a time."""
+"""A network that learns from its own actions: its batches come one at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def transitions() -> tuple[np.ndarray, np.ndarray]:
 
 
 def play(model: keras.Model, callbacks: list[Any], epochs: int, batch_size: int) -> None:
-    """Train by hand, with callbacks, as agents do that meet their data while they train."""
+    """Train by hand, with callbacks, as agents do that collect their data while they train."""
     states, values = transitions()
     count = len(states) // batch_size
     driven = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=count)

@@ -163,7 +163,7 @@ add("distillation", make=distillation, data=classified, saved=False)
 
 
 class Siamese(keras.Model):
-    """Triplets: `call` gives two distances, and the step makes the loss of them."""
+    """Triplets: `call` returns two distances, and the step computes the loss from them."""
 
     def __init__(self, network: Any, margin: float = 9.0) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from field_models.registry import add, as_given
 
 
 class CTCLayer(layers.Layer):
-    """The end of a network for OCR: the loss is added here, and predictions pass through."""
+    """The end of an OCR network: it adds the loss and passes predictions through."""
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         count, steps, length = ops.shape(y_pred)[0], y_pred.shape[1], y_true.shape[1]

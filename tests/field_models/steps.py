@@ -1,4 +1,4 @@
-"""Models whose training step differs in one thing from Keras's."""
+"""Models whose training step differs from Keras's in one respect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def targets() -> tuple[np.ndarray, np.ndarray]:
 
 @keras.saving.register_keras_serializable("field_models")
 class NestedLogs(keras.Model):
-    """Logs the compiled metrics in a dictionary of their own, as Keras's guide does."""
+    """Logs the compiled metrics in a nested dictionary, as a guide of Keras does."""
 
     def nested(self, logs: Any) -> Any:
         return {"loss": logs.pop("loss"), "compile_metrics": logs}
@@ -163,7 +163,7 @@ add(
 
 
 def accumulating_optimizer(wrap: Any = as_given) -> keras.Model:
-    """Keras's own way to accumulate."""
+    """Accumulation by Keras's optimizer."""
     model = keras.Sequential(
         [keras.Input((6,)), layers.Dense(8, activation="relu"), layers.Dense(1)]
     )

@@ -1,4 +1,4 @@
-"""Models that prepare their data themselves: their `fit` is not Keras's alone."""
+"""Models that prepare their data themselves: they override `fit`."""
 
 from __future__ import annotations
 
@@ -78,5 +78,5 @@ def raw_pictures() -> tuple[np.ndarray, np.ndarray]:
     return random.integers(0, 256, (24, 9, 9, 3)).astype("uint8"), random.integers(0, 2, 24)
 
 
-# KerasHub saves its tasks without what `compile` was given.
+# KerasHub saves its tasks without the arguments of `compile`.
 add("hub_task", make=hub_task, data=raw_pictures, saved=False)

@@ -1,4 +1,4 @@
-"""One update, as steps that are written by hand do it on each backend."""
+"""One update, in hand-written training steps on each backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def on(backend: str) -> bool:
 
 
 def descend(loss_of: Callable[[], Any], variables: list[Any], optimizer: Any) -> Any:
-    """One update of `variables` on TensorFlow and torch; the loss before it."""
+    """One update of `variables` on TensorFlow and torch; returns the loss before it."""
     loss, gradients = gradients_of(loss_of, variables)
     apply(optimizer, gradients, variables)
     return loss

@@ -1,4 +1,4 @@
-"""Models that begin from weights of another task."""
+"""Models that start from the weights of another task."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Rules: each looks at a run and says one thing about it, or nothing.
+"""The rules of a diagnosis, by the name of the problem.
 
-A rule is a function of a `Case`. One that is not sure says nothing, or a "hint".
+A rule is a function that takes a `Case` and returns a `Finding` or None. With weak evidence it
+returns None or a "hint".
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ RULES: dict[str, Callable[[Case], Finding | None]] = {
     "underfitting": underfitting,
 }
 
-# What is told only where the finding that explains it is not. A rule that needs a finite loss is
-# silent after NaN.
+# For each rule the findings that already explain its own, so that it does not run after them.
+# Rules that need a finite loss do not run after NaN.
 _SHAPES = frozenset({"not-a-number", "diverged"})
 SILENCED_BY: dict[str, frozenset[str]] = {
     "diverged": frozenset({"not-a-number"}),
@@ -52,17 +53,17 @@ SILENCED_BY: dict[str, frozenset[str]] = {
 
 
 def not_judged(case: Case) -> Iterator[str]:
-    """What the log does not show, in sentences."""
+    """Sentences on what the log does not contain."""
     log = case.log
     if len(log) < FEWEST_ROWS:
         yield (
-            f"{len(log)} {log.unit}{'s' if len(log) > 1 else ''} are too few to judge the rate "
-            f"and the shape of the curve; {FEWEST_ROWS} tell something."
+            f"Rate and shape of the curve: the log has {len(log)} "
+            f"{log.unit}{'s' if len(log) > 1 else ''}; at least {FEWEST_ROWS} are needed."
         )
     if log.val_loss is None:
-        yield "Over- and underfitting: the log has no held-out loss (val_loss)."
+        yield "Over- and underfitting: the log has no validation loss (val_loss)."
     if case.rate is None:
-        yield "The schedule: the log has no learning rate; LRLogger and TensorBoard add it."
+        yield "Schedule: the log has no learning rate; LRLogger and TensorBoard record it."
     if log.batch_size is None:
-        told = " Changes of its size show in the updates." if log.updates is not None else ""
-        yield f"Warm-up and the batch: the log has no batch size, so say what it was.{told}"
+        changes = " The updates show its changes." if log.updates is not None else ""
+        yield f"Warm-up: the log has no batch size; pass it.{changes}"

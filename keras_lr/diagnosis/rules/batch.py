@@ -1,4 +1,4 @@
-"""A large batch without warm-up, and a batch size that changed alone."""
+"""A large batch without warm-up, and a batch size that changed without the rate."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 
 from keras_lr.diagnosis.log import Log
 from keras_lr.diagnosis.result import Finding
-from keras_lr.diagnosis.rules.case import Case
-from keras_lr.diagnosis.rules.rate import still_from
+from keras_lr.diagnosis.rules.case import Case, constant_from
 from keras_lr.diagnosis.rules.thresholds import (
     BATCH_RATIO,
     FEWEST_ROWS,
@@ -22,7 +21,7 @@ __all__ = ["batch_size_changed", "no_warm_up"]
 
 
 def no_warm_up(case: Case) -> Finding | None:
-    """A large batch at its full rate from the first step, and a loss that suffers from it."""
+    """A large batch that starts near the maximum rate, and a loss that rises early."""
     log, loss, rate = case.log, case.loss, case.rate
     size = log.batch_size
     if size is None or not size[0] >= LARGE_BATCH or len(loss) < 3:
@@ -31,28 +30,32 @@ def no_warm_up(case: Case) -> Finding | None:
         return None
     early = max(3, len(loss) // 4)
     finite = loss[:early][np.isfinite(loss[:early])]
-    trouble = ""
+    problem = ""
     if len(finite) < min(early, len(loss)):
-        trouble = f"is NaN or infinite within {early} {log.unit}s"
-    elif (still := still_from(loss)) < early and len(loss) >= FEWEST_ROWS:
-        trouble = f"stands still at {loss[-1]:.4g} from {log.at(still)} on"
+        problem = f"is NaN or infinite within {early} {log.unit}s"
+    elif (begin := constant_from(loss)) < early and len(loss) >= FEWEST_ROWS:
+        problem = f"is constant at {loss[-1]:.4g} from {log.at(begin)} on"
     elif case.untrained_loss is not None and finite[0] > 1.3 * abs(case.untrained_loss):
-        trouble = f"is {finite[0]:.4g} in {log.at(0)}, above {case.untrained_loss:.4g} untrained"
+        problem = (
+            f"is {finite[0]:.4g} in {log.at(0)}, above {case.untrained_loss:.4g} before training"
+        )
     else:
         rises = np.diff(finite)
         row = int(np.argmax(rises))
         if rises[row] > 0.1 * abs(finite[row]) and rises[row] > 0.02 * np.ptp(loss):
-            trouble = f"rises from {finite[row]:.4g} to {finite[row + 1]:.4g} after {log.at(row)}"
-    if not trouble:
+            problem = f"rises from {finite[row]:.4g} to {finite[row + 1]:.4g} after {log.at(row)}"
+    if not problem:
         return None
-    told = f"{rate[0]:.3g}, its full height" if rate is not None else "a value not in the log"
-    evidence = f"The batch is {size[0]:.0f}, the rate begins at {told}; and the loss {trouble}."
-    advice = "Warm up over the first epochs: keras_lr.WarmUp(steps=5 * batches_in_an_epoch)."
+    start = "the log has no rate"
+    if rate is not None:
+        start = f"the rate starts at {rate[0]:.3g} of at most {rate.max():.3g}"
+    evidence = f"The batch size is {size[0]:.0f}, {start}, and the loss {problem}."
+    advice = "Warm up over the first epochs: keras_lr.WarmUp(epochs=5)."
     return case.span("no-warm-up", "warning", evidence, advice, 0, early - 1)
 
 
 def batch_size_changed(case: Case) -> Finding | None:
-    """A batch that grew or shrank at a rate that stayed."""
+    """A batch size that changed while the rate did not follow."""
     log, rate = case.log, case.rate
     for row, before, after in _changes_of_batch(log):
         ratio = after / before
@@ -60,20 +63,20 @@ def batch_size_changed(case: Case) -> Finding | None:
             followed = np.log(rate[row] / rate[row - 1]) if rate[row - 1] and rate[row] else 0.0
             if followed / np.log(ratio) > FOLLOWED:
                 continue
-        words = f"The batch changed from {before:.0f} to {after:.0f} in {log.at(row)}"
+        words = f"The batch size changed from {before:.0f} to {after:.0f} in {log.at(row)}"
         if log.batch_size is None:
             words = (
-                f"An epoch has {1 / ratio:.3g} times the updates from {log.at(row)} on, so the "
-                "batch changed"
+                f"From {log.at(row)} on, an epoch has {1 / ratio:.3g} times as many updates, so "
+                "the batch size changed"
             )
         if rate is None:
             evidence = f"{words}; the log does not show the rate."
-            advice = "Scale the rate with the batch, unless that was done: keras_lr.scale_lr."
+            advice = "Scale the rate with the batch size if you have not: keras_lr.scale_lr."
             return case.span("batch-size-changed", "hint", evidence, advice, row - 1, row)
         evidence = f"{words}, and the rate went from {rate[row - 1]:.3g} to {rate[row]:.3g}."
         linear, root = rate[row - 1] * ratio, rate[row - 1] * ratio**0.5
         advice = (
-            f"Scale the rate with the batch (keras_lr.scale_lr): to {linear:.2g} with SGD, to "
+            f"Scale the rate with the batch size (keras_lr.scale_lr): to {linear:.2g} with SGD, to "
             f"{root:.2g} with Adam."
         )
         return case.span("batch-size-changed", "warning", evidence, advice, row - 1, row)
@@ -81,13 +84,13 @@ def batch_size_changed(case: Case) -> Finding | None:
 
 
 def _changes_of_batch(log: Log) -> Iterator[tuple[int, float, float]]:
-    """Rows where the size changes, with the sizes; from the updates of an epoch if it must be."""
+    """Rows where the batch size changes, with both sizes; else the relative size, from updates."""
     if log.batch_size is not None:
         sizes, lasting = log.batch_size, 1
     elif log.updates is not None and len(log) > 2:
         with np.errstate(divide="ignore", invalid="ignore"):
             sizes = np.concatenate([[np.nan], np.diff(log.positions) / np.diff(log.updates)])
-        lasting = 2  # an epoch that was cut short, or trained twice, is no change
+        lasting = 2  # a single epoch, cut short or trained twice, is not a change
     else:
         return
     for row in range(lasting, len(sizes) + 1 - lasting):

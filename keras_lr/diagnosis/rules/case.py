@@ -1,4 +1,4 @@
-"""A run as rules see it, and what several of them ask of it."""
+"""`Case`: the run that the rules judge, and properties that several rules use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from keras_lr.diagnosis.curves import level, noise, relative, slope
 from keras_lr.diagnosis.log import Log
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.thresholds import (
+    CONSTANT,
     CONVERGED_LOSS,
     CONVERGED_METRIC,
     FLAT_FALL,
@@ -22,26 +23,27 @@ from keras_lr.diagnosis.rules.thresholds import (
 __all__ = [
     "FIND",
     "Case",
-    "afresh",
+    "constant_from",
     "flat_from",
     "flat_noise",
+    "has_new_weights",
     "held_out_falls",
     "usual_noise",
     "rate_restarts",
     "restarted_between",
 ]
 
-FIND = "Run keras-lr find for the rate of this model."
+FIND = "Run keras-lr find to get a rate for this model."
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A run as rules see it.
+    """The run that the rules judge.
 
     Attributes:
         whole: The whole log.
-        log: Its last run: all of it, unless a restart began with new weights.
-        untrained_loss: Loss before training, if it is known.
+        log: The last run: the rows since the last restart with new weights.
+        untrained_loss: Loss before training, if known.
     """
 
     whole: Log
@@ -50,7 +52,7 @@ class Case:
 
     @classmethod
     def of(cls, whole: Log, untrained_loss: float | None = None) -> Case:
-        begin = max((row for row in whole.restarts if afresh(whole, row)), default=0)
+        begin = max((row for row in whole.restarts if has_new_weights(whole, row)), default=0)
         return cls(whole, whole.rows(begin), untrained_loss)
 
     @property
@@ -59,23 +61,23 @@ class Case:
 
     @functools.cached_property
     def start(self) -> float:
-        """The loss that learning began with, as far as is known."""
+        """Loss at the start: of the first row, or of the untrained model if that is higher."""
         first = float(self.loss[0])
         return first if self.untrained_loss is None else max(first, self.untrained_loss)
 
     @functools.cached_property
     def best(self) -> int:
-        """The row of the lowest loss."""
+        """Row of the lowest loss."""
         return int(np.argmin(self.loss))
 
     @functools.cached_property
     def end(self) -> float:
-        """The loss at the end, by the median of its last few rows."""
+        """Loss at the end: the median of the last few rows."""
         return level(self.loss, min(5, max(2, len(self.loss) // 10)))
 
     @functools.cached_property
     def converged(self) -> bool:
-        """Whether little is left to gain."""
+        """Whether the loss or the metric is already so good that little can be gained."""
         metric = self.log.metric
         if metric is not None and level(metric, 3) >= CONVERGED_METRIC:
             return True
@@ -83,36 +85,42 @@ class Case:
 
     @functools.cached_property
     def held_out(self) -> np.ndarray | None:
-        """The held-out loss, if it is finite."""
+        """Validation loss, if it is finite."""
         values = self.log.val_loss
         return values if values is not None and np.isfinite(values).all() else None
 
     @functools.cached_property
     def rate(self) -> np.ndarray | None:
-        """The learning rate of each row, if the log has it for all."""
+        """Learning rate of each row, if the log has it for every row."""
         rate = self.log.learning_rate
         good = rate is not None and bool((np.isfinite(rate) & (rate >= 0)).all())
         return rate if good and rate is not None and rate.max() > 0 else None
 
     def span(self, rule: str, severity: str, evidence: str, advice: str, *rows: int) -> Finding:
-        """A finding about the rows of `log` from the first to the last of these."""
+        """A finding on the rows of `log` from the lowest to the highest of `rows`."""
         first, last = min(rows), max(rows)
         return Finding(
             rule, severity, evidence, advice, self.log.epoch(first), self.log.epoch(last)
         )
 
 
-def afresh(log: Log, row: int) -> bool:
-    """Whether the weights were new after a restart: the loss is back where the log began."""
+def has_new_weights(log: Log, row: int) -> bool:
+    """Whether a restart began with new weights: the loss is back at its initial value."""
     first, before, after = log.loss[0], log.loss[:row], log.loss[row]
     if not np.isfinite(before[-1]) or not np.isfinite(first):
-        return bool(np.isfinite(after))  # the run before was lost
+        return bool(np.isfinite(after))  # the run before it failed
     best = float(np.nanmin(before))
     return bool(best < first and after > best + 0.8 * (first - best))
 
 
+def constant_from(loss: np.ndarray) -> int:
+    """First row from which on the loss is constant; the last row if it changes until the end."""
+    moving = np.flatnonzero(~(np.abs(np.diff(loss)) <= CONSTANT * np.abs(loss[1:])))
+    return int(moving[-1]) + 1 if moving.size else 0
+
+
 def flat_from(case: Case) -> int | None:
-    """The row from which on the loss gains nothing; None if it learned till the end."""
+    """First row of the plateau that ends the run; None if the loss falls until the end."""
     loss = case.loss
     count = len(loss)
     least = max(FLAT_ROWS, int(np.ceil(FLAT_SHARE * count)))
@@ -137,7 +145,7 @@ def flat_noise(case: Case, begin: int) -> float:
 
 
 def held_out_falls(case: Case, begin: int) -> bool:
-    """Whether the held-out loss still gains where the training loss, with its noise, does not."""
+    """Whether the validation loss still falls while the training loss plateaus."""
     if case.held_out is None:
         return False
     part = relative(case.held_out)[begin:]
@@ -149,7 +157,7 @@ def usual_noise(values: np.ndarray) -> float:
 
 
 def rate_restarts(case: Case) -> list[int]:
-    """Rows where the rate jumps up after it has fallen: cycles, not a warm-up."""
+    """Rows where the rate jumps up after a fall: the start of a cycle, not a warm-up."""
     rate = case.rate
     if rate is None:
         return []

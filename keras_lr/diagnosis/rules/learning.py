@@ -1,4 +1,4 @@
-"""Where learning stopped: plateau, overfitting, underfitting."""
+"""Plateau, overfitting and underfitting."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["overfitting", "plateau", "underfitting"]
 
 
 def plateau(case: Case) -> Finding | None:
-    """A loss that gains nothing for a large part of the run, at a rate that could be cut."""
+    """A loss that does not fall for a large part of the run, at a rate that can be reduced."""
     log, loss, rate = case.log, case.loss, case.rate
     begin = flat_from(case)
     if begin is None or case.converged or held_out_falls(case, begin):
@@ -41,18 +41,18 @@ def plateau(case: Case) -> Finding | None:
         severity = "hint"
     last = len(loss) - 1
     evidence = (
-        f"The loss stays near {np.median(loss[begin:]):.4g} from {log.at(begin)} to "
+        f"The loss plateaus near {np.median(loss[begin:]):.4g} from {log.at(begin)} to "
         f"{log.at(last)}, {rows} of {len(loss)} {log.unit}s"
     )
     evidence += f", at a rate of {rate[-1]:.3g}." if rate is not None else "."
-    advice = "Cut the rate where the loss stands still: keras_lr.ReduceLROnPlateau(patience=5)."
+    advice = "Cut the rate when the loss plateaus: keras_lr.ReduceLROnPlateau(patience=5)."
     if begin <= 2:
-        advice = f"It never began to learn: try other rates. {FIND}"
+        advice = f"The model never started to learn. Try other rates. {FIND}"
     return case.span("plateau", severity, evidence, advice, begin, last)
 
 
 def overfitting(case: Case) -> Finding | None:
-    """Held-out loss that rises while the training loss falls."""
+    """A validation loss that rises while the training loss falls."""
     log, loss, held_out = case.log, case.loss, case.held_out
     if held_out is None or len(loss) < FEWEST_ROWS:
         return None
@@ -70,26 +70,26 @@ def overfitting(case: Case) -> Finding | None:
     if not after < before - OVERFIT_FALL * abs(before):
         return None
     evidence = (
-        f"The held-out loss rose from {least:.4g} in {log.at(best)} to {held_out[-1]:.4g} in "
+        f"The validation loss rose from {least:.4g} in {log.at(best)} to {held_out[-1]:.4g} in "
         f"{log.at(len(loss) - 1)}, while the training loss fell from {before:.4g} to "
         f"{loss[-1]:.4g}."
     )
     advice = (
-        f"Stop where the held-out loss is lowest, after {log.at(best)}: "
+        f"Stop at the lowest validation loss, after {log.at(best)}: "
         "EarlyStopping(patience=5, restore_best_weights=True)."
     )
     return case.span("overfitting", "warning", evidence, advice, best, len(loss) - 1)
 
 
 def underfitting(case: Case) -> Finding | None:
-    """A loss that stands still high up, for training and held-out data alike."""
+    """Training and validation loss plateau at a high value, with no gap between them."""
     log, loss, held_out = case.log, case.loss, case.held_out
     begin = flat_from(case)
     if begin is None or case.converged or held_out is None:
         return None
     rate = case.rate
     if rate is not None and np.median(rate[begin:]) < 0.3 * rate.max():
-        return None  # it stands still because its rate is low
+        return None  # it plateaus because the rate is low
     if flat_noise(case, begin) > UNDERFIT_NOISE:
         return None
     train, other = float(np.median(loss[begin:])), float(np.median(held_out[begin:]))
@@ -102,12 +102,13 @@ def underfitting(case: Case) -> Finding | None:
     elif train < UNDERFIT_LOSS * case.start:
         return None
     evidence = (
-        f"From {log.at(begin)} on the training loss stays near {train:.4g} and the held-out loss "
-        f"near {other:.4g}: no gap, and nothing more is learned"
+        f"From {log.at(begin)} on, the training loss plateaus near {train:.4g} and the validation "
+        f"loss near {other:.4g}, with no gap between them"
     )
     if metric is not None:
         evidence += f"; the training {log.metric_name} ends at {level(metric, 3):.3g}"
     advice = (
-        "Try a larger model, or less regularization. If that gains nothing, the data tell no more."
+        "Try a larger model or less regularization. If neither helps, the data may not allow a "
+        "lower loss."
     )
     return case.span("underfitting", "hint", evidence + ".", advice, begin, len(loss) - 1)

@@ -1,4 +1,4 @@
-"""Lost runs: loss of NaN or infinity, and divergence."""
+"""Failed runs: a loss of NaN or infinity, and divergence."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ import numpy as np
 
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.case import FIND, Case, restarted_between, usual_noise
-from keras_lr.diagnosis.rules.thresholds import DIVERGED_SHARE, DIVERGED_TIMES, LEAP
+from keras_lr.diagnosis.rules.thresholds import DIVERGED_AT_ONCE, DIVERGED_SHARE, DIVERGED_TIMES
 
 __all__ = ["diverged", "not_a_number"]
 
 
 def not_a_number(case: Case) -> Finding | None:
-    """Loss of NaN or infinity."""
+    """A loss of NaN or infinity."""
     log = case.log
-    for name, values in (("loss", log.loss), ("held-out loss", log.val_loss)):
+    for name, values in (("loss", log.loss), ("validation loss", log.val_loss)):
         if values is None or np.isfinite(values).all():
             continue
         bad = np.flatnonzero(~np.isfinite(values))
         first, last = int(bad[0]), int(bad[-1])
         what = "NaN" if np.isnan(values[first]) else "infinite"
-        till = "" if first == last else f" to {log.at(last)}"
-        evidence = f"The {name} is {what} in {log.at(first)}{till}"
+        rows = f"in {log.at(first)}"
+        if first < last:
+            rows = f"from {log.at(first)} to {log.at(last)}"
+        evidence = f"The {name} is {what} {rows}"
         falling = 1 < first and case.loss[first - 1] <= 1.5 * np.nanmin(case.loss[:first])
         if first:
             evidence += f"; it was {values[first - 1]:.4g} in {log.at(first - 1)}"
         if name != "loss" and np.isfinite(log.loss).all():
-            advice = "Look for NaN or infinity in the held-out data."
+            advice = "Look for NaN or infinity in the validation data."
         elif falling:
             advice = (
-                "The loss was falling till then: look for NaN in the data, and for log(0) or "
-                "0/0 in the loss; then clip gradients (clipnorm=1.0)."
+                "The loss was falling until then. Look for NaN in the data and for log(0) or 0/0 "
+                "in the loss; then clip the gradients (clipnorm=1.0)."
             )
         else:
             advice = f"Lower the learning rate. {FIND}"
@@ -39,7 +41,7 @@ def not_a_number(case: Case) -> Finding | None:
 
 
 def diverged(case: Case) -> Finding | None:
-    """A loss that ends far above its best, and stays there."""
+    """A loss that rises far above its minimum and stays there."""
     log, loss = case.log, case.loss
     if len(loss) < 3:
         return None
@@ -50,8 +52,8 @@ def diverged(case: Case) -> Finding | None:
     lasting = min(len(after) - 1, 2)
     high = min(best + 0.3 * above, case.start + 0.2 * abs(case.start))
     stays = lasting > 0 and bool((loss[-lasting:] > high).all())
-    leaps = loss[-1] > LEAP * np.abs(loss[:-1]).max()
-    if not (stays or leaps) or above <= max(6 * usual_noise(loss[: case.best + 1]), 0.0):
+    at_once = loss[-1] > DIVERGED_AT_ONCE * np.abs(loss[:-1]).max()
+    if not (stays or at_once) or above <= max(6 * usual_noise(loss[: case.best + 1]), 0.0):
         return None
     over = end > loss[0] + 0.2 * abs(loss[0])
     times = best <= 0 or end > DIVERGED_TIMES * best
@@ -68,9 +70,9 @@ def diverged(case: Case) -> Finding | None:
     if rate is not None and rate[-1] > 1.5 * rate[case.best]:
         evidence += f" The rate rose from {rate[case.best]:.3g} to {rate[-1]:.3g}."
         safe = f"{rate[case.best]:.2g}"
-        advice = f"Let the rate rise no higher than about {safe}. {FIND}"
+        advice = f"Limit the rate to about {safe}. {FIND}"
     elif rate is not None:
-        advice = f"Train at a tenth of the rate, {rate.max() / 10:.2g}, or ask keras-lr find."
+        advice = f"Train at a tenth of the rate, {rate.max() / 10:.2g}, or run keras-lr find."
     else:
         advice = f"Train at a tenth of the rate. {FIND}"
     return case.span("diverged", "error", evidence, advice, case.best, len(loss) - 1)

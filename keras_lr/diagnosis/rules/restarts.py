@@ -1,4 +1,4 @@
-"""A loss that jumps where training, or the cycle of a schedule, began again."""
+"""A spike of the loss where training, or the cycle of a schedule, restarted."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from keras_lr.diagnosis.log import Log
 from keras_lr.diagnosis.result import Finding
-from keras_lr.diagnosis.rules.case import Case, afresh, rate_restarts, usual_noise
+from keras_lr.diagnosis.rules.case import Case, has_new_weights, rate_restarts, usual_noise
 from keras_lr.diagnosis.rules.thresholds import SPIKE_SHARE, SPIKE_TIMES
 
 __all__ = ["spikes_after_restart"]
 
 
 def spikes_after_restart(case: Case) -> Finding | None:
-    """A loss that jumps where training began again."""
+    """A spike of the loss at a restart of the training or of the rate."""
     log = case.whole
     found = _jump(log, [row for row in log.restarts if row > 0], by_rate=False)
     shift = len(case.whole) - len(case.log)
@@ -44,25 +44,25 @@ def _jump(log: Log, rows: list[int], *, by_rate: bool) -> Finding | None:
     _, row, peak = worst
     before = float(loss[row - 1])
     back = np.flatnonzero(loss[peak:] <= before)
-    came = f"comes back in {log.at(peak + int(back[0]))}" if back.size else "does not come back"
+    recovery = f"recovers in {log.at(peak + int(back[0]))}" if back.size else "does not recover"
     severity = "warning"
     if by_rate:
         rate = log.learning_rate
         low, high = (rate[row - 1], rate[row]) if rate is not None else (0.0, 0.0)
         evidence = f"The rate jumps from {low:.3g} to {high:.3g} in {log.at(row)}, and the loss"
-        advice = "Restart at a lower rate: halve the highest rate with each cycle."
+        advice = "Restart at a lower rate: halve the maximum rate in each cycle."
         severity = "hint" if back.size and peak + back[0] - row <= 3 else "warning"
     else:
-        evidence = f"Training began again in {log.at(row)}, and the loss"
+        evidence = f"Training restarted in {log.at(row)}, and the loss"
         advice = (
-            "Resume with the optimizer's state, the rate and the step: keras.callbacks."
-            "BackupAndRestore, or keras.saving.load_model of a whole model."
+            "Restore the optimizer's state, the rate and the step when you resume: use "
+            "keras.callbacks.BackupAndRestore, or keras.saving.load_model on a whole model."
         )
-        if afresh(log, row):
+        if has_new_weights(log, row):
             advice = (
-                "The loss is back where it began, so the weights were new: load them before fit, "
-                "or give each run a log of its own."
+                "The loss is back at its initial value, so the weights were new. Load the weights "
+                "before fit, or write each run to its own log."
             )
-    evidence += f" rises from {before:.4g} to {loss[peak]:.4g}; it {came}."
+    evidence += f" rises from {before:.4g} to {loss[peak]:.4g}; it {recovery}."
     first, last = log.epoch(row - 1), log.epoch(min(len(log) - 1, peak + 1))
     return Finding("spikes-after-restart", severity, evidence, advice, first, last)

@@ -19,7 +19,7 @@ __all__ = ["never_decayed", "schedule_ended_early"]
 
 
 def schedule_ended_early(case: Case) -> Finding | None:
-    """A rate that is next to nothing for a large part of the run."""
+    """A rate that is almost 0 for a large part of the run."""
     log, rate = case.log, case.rate
     if rate is None or len(rate) < FEWEST_ROWS:
         return None
@@ -34,27 +34,25 @@ def schedule_ended_early(case: Case) -> Finding | None:
         return None
     last = len(rate) - 1
     evidence = (
-        f"The rate fell from {rate.max():.3g} to {rate[begin]:.3g} by {log.at(begin)}; in the "
-        f"{last - begin + 1} {log.unit}s since, {share:.0%} of the run, the loss went from "
+        f"The rate fell from {rate.max():.3g} to {rate[begin]:.3g} by {log.at(begin)}. In the last "
+        f"{last - begin + 1} {log.unit}s, {share:.0%} of the run, the loss went from "
         f"{case.loss[begin]:.4g} to {case.loss[-1]:.4g}."
     )
-    advice = (
-        "Let the schedule last as long as the run: its steps are epochs times batches in an epoch."
-    )
+    advice = "Make the schedule as long as the run: its steps are epochs times batches per epoch."
     severity = "hint" if case.converged else "warning"
-    if _in_steps(rate[: begin + 1]):  # as a plateau callback does, which knows no end
-        advice = "Stop the run there, or cut the rate by less: a larger factor, or a min_lr."
+    if _in_steps(rate[: begin + 1]):  # a plateau callback does not know the length of the run
+        advice = "Stop the run there, or cut the rate less: use a larger factor or a min_lr."
         severity = "hint"
     return case.span("schedule-ended-early", severity, evidence, advice, begin, last)
 
 
 def _in_steps(rate: np.ndarray) -> bool:
-    """Whether the rate is cut now and then, and not a little in each epoch."""
+    """Whether the rate changes in a few epochs only, not a little in each."""
     return bool(np.count_nonzero(np.diff(rate)) < 0.5 * (len(rate) - 1))
 
 
 def never_decayed(case: Case) -> Finding | None:
-    """A schedule that hardly began, or a constant rate where the loss stands still."""
+    """A schedule that hardly decayed, or a constant rate while the loss plateaus."""
     log, rate = case.log, case.rate
     if rate is None or len(rate) < FEWEST_ROWS:
         return None
@@ -66,12 +64,10 @@ def never_decayed(case: Case) -> Finding | None:
     stopped = log.total_epochs is not None and log.total_epochs > log.positions[-1] + 2
     if fallen and not stopped and not _in_steps(rate[top:]):
         evidence = (
-            f"The rate fell only from {rate[top]:.3g} in {log.at(top)} to {rate[-1]:.3g} in "
-            f"{log.at(last)}, the end of the log: {rate[-1] / rate[top]:.0%} of it are left."
+            f"The rate fell only to {rate[-1] / rate[top]:.0%}: from {rate[top]:.3g} in "
+            f"{log.at(top)} to {rate[-1]:.3g} in {log.at(last)}, the end of the log."
         )
-        advice = (
-            "Let the schedule end with the run: its steps are epochs times batches in an epoch."
-        )
+        advice = "End the schedule with the run: its steps are epochs times batches per epoch."
         severity = "hint" if case.converged else "warning"
         return case.span("never-decayed", severity, evidence, advice, top, last)
     begin = flat_from(case)
@@ -80,8 +76,8 @@ def never_decayed(case: Case) -> Finding | None:
     if flat_noise(case, begin) < FLAT_NOISE:
         return None
     evidence = (
-        f"The rate stays {rate[-1]:.3g}, and the loss near {np.median(case.loss[begin:]):.4g} "
-        f"from {log.at(begin)} to {log.at(last)}."
+        f"The rate stays at {rate[-1]:.3g}, and the loss plateaus near "
+        f"{np.median(case.loss[begin:]):.4g} from {log.at(begin)} to {log.at(last)}."
     )
-    advice = "Let the rate fall: keras_lr.OneCycle, or keras_lr.ReduceLROnPlateau(patience=5)."
+    advice = "Decay the rate: keras_lr.OneCycle, or keras_lr.ReduceLROnPlateau(patience=5)."
     return case.span("never-decayed", "warning", evidence, advice, begin, last)

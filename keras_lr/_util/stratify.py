@@ -1,4 +1,4 @@
-"""The classes of targets, and orders of rows that keep their proportions."""
+"""Stratified sampling: orders of rows in which every class keeps its share."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["classes", "ranked"]
+__all__ = ["class_labels", "stratified_order"]
 
-MOST_CLASSES = 1000  # of whole numbers that count as classes
+MOST_CLASSES = 1000  # with more, integer targets do not count as classes
 
 
-def ranked(y: Any, rows: int, seed: int) -> np.ndarray:
-    """All rows in an order of which every beginning has the classes in their proportions.
+def stratified_order(y: Any, rows: int, seed: int) -> np.ndarray:
+    """Order all rows so that the first k hold each class in its share, for every k.
 
-    Within a class the order is random. The i-th of its n rows stands at (i + 1/2) / n of the
-    whole, so a beginning of any length holds the share of each class to within one row.
+    Within a class the order is random. The i-th of its n rows is placed at (i + 1/2) / n of the
+    whole, so the first k rows hold the share of each class to within one row.
     """
     generator = np.random.default_rng(seed)
-    labels = classes(y, rows)
+    labels = class_labels(y, rows)
     order = generator.permutation(rows)
     if labels is None:
         return order
@@ -26,18 +26,18 @@ def ranked(y: Any, rows: int, seed: int) -> np.ndarray:
     for label in np.unique(labels):
         members = order[labels[order] == label]
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    # Of equal places the random order decides, not the class.
+    # The sort is stable: the random order decides between equal places, not the class.
     return order[np.argsort(place[order], kind="stable")]
 
 
-def classes(y: Any, rows: int) -> np.ndarray | None:
-    """The class of each row, for targets that are classes: whole numbers, or one of n."""
+def class_labels(y: Any, rows: int) -> np.ndarray | None:
+    """The class of each row, if the targets are integers or one-hot rows; otherwise None."""
     if y is None or isinstance(y, (dict, list, tuple)) or not hasattr(y, "shape"):
         return None
     values = np.asarray(y)
     if values.ndim == 2 and values.shape[1] > 1:
-        one_of = np.isin(values, (0, 1)).all() and (values.sum(axis=1) == 1).all()
-        return values.argmax(axis=1) if one_of else None
+        one_hot = np.isin(values, (0, 1)).all() and (values.sum(axis=1) == 1).all()
+        return values.argmax(axis=1) if one_hot else None
     if values.size != rows or values.dtype.kind not in "biuf":
         return None
     values = values.reshape(rows)

@@ -1,9 +1,9 @@
-"""How an optimizer of Keras becomes one of ours: the same optimizer, with a changed step.
+"""The base of our optimizers that wrap another one: the same optimizer with a changed step.
 
-`LayerwiseLR(Adam(...))` is an `Adam`: its class is made for it, with ours before Keras's, and it
-takes over everything that the given optimizer holds. So slots, their names, their order and
-what is saved are those of the plain optimizer, and what is set on it (`exclude_from_weight_decay`,
-a schedule, weights already trained) stays.
+`LayerwiseLR(Adam(...))` is an `Adam`: its class inherits from `LayerwiseLR` and then from `Adam`,
+and it takes over all attributes of the given optimizer. So slots, their names, their order and
+their saved form are those of the given optimizer, and its settings (`exclude_from_weight_decay`,
+a schedule, slots of weights already trained) stay.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras.src.saving import object_registration
+
+from keras_lr._keras.optimizers import OptimizerHooks
+from keras_lr._keras.saving import save_under_name
 
 _PACKAGE = "keras_lr"
-# Optimizers whose step is the learning rate times a direction, and changes the weights once.
+# Optimizers that change the weights once a step, by the learning rate times a direction.
 _LINEAR = (
     "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lamb", "Lion", "Muon", "Nadam", "RMSprop",
     "SGD",
@@ -23,7 +25,7 @@ _made: dict[tuple[type, type], type] = {}
 
 
 class _Capture:
-    """Takes what is added to one variable."""
+    """Captures what a step adds to one variable."""
 
     def __init__(self, variable: Any) -> None:
         self._variable = variable
@@ -39,21 +41,18 @@ class _Capture:
         return True
 
 
-_Optimizer: Any = object  # to the reader: the class of the given optimizer, which comes next
+class OptimizerWrapper(OptimizerHooks):
+    """Base of the optimizers whose first argument is another optimizer.
 
-
-class Modified(_Optimizer):
-    """Base of the optimizers that are made from another one, their first argument.
-
-    The given optimizer and the new one share their variables. Use one of them.
+    The given optimizer and the new one share their variables. Use only the new one.
     """
 
     def __new__(cls, optimizer: Any = None, *args: Any, **kwargs: Any) -> Any:
         check_optimizer(cls.__name__, optimizer)
         if isinstance(optimizer, cls):
             raise ValueError(
-                f"{cls.__name__} cannot be put around another {cls.__name__}; got "
-                f"{type(optimizer).__name__}. Give one of them all the settings."
+                f"{cls.__name__} cannot wrap another {cls.__name__}; got "
+                f"{type(optimizer).__name__}. Pass all settings to one of them."
             )
         return object.__new__(_class_for(cls, type(optimizer)))
 
@@ -61,62 +60,55 @@ class Modified(_Optimizer):
 
     def _take_over(self, optimizer: Any) -> None:
         self.__dict__.update(vars(optimizer))
-        self._keep("_capture", _Capture(None))
+        self._set_untracked("_capture", _Capture(None))
 
-    def _keep(self, name: str, value: Any) -> None:
-        """Set an attribute that Keras is not to track, wrap or save."""
+    def _set_untracked(self, name: str, value: Any) -> None:
+        """Set an attribute that Keras does not track, wrap or save."""
         object.__setattr__(self, name, value)
 
-    def _get_variable_index(self, variable: Any) -> int:
-        """The index of a variable, or of the one that a stand-in stands for."""
-        while hasattr(variable, "stands_for"):
-            variable = variable.stands_for
-        index: int = super()._get_variable_index(variable)
-        return index
+    # Computing the step of one variable without changing it
 
-    # The step of one variable, before it is taken
-
-    def _step_of(self, step: Any, gradient: Any, variable: Any, learning_rate: Any) -> Any:
-        """What a step would add to a variable: its slots advance, the variable stays."""
+    def _captured_step(self, step: Any, gradient: Any, variable: Any, learning_rate: Any) -> Any:
+        """What a step would add to a variable. Updates its slots, but not the variable."""
         outer = self._capture
-        self._keep("_capture", _Capture(variable))
+        self._set_untracked("_capture", _Capture(variable))
         try:
             step(gradient, variable, learning_rate)
             return keras.ops.convert_to_tensor(self._capture.step)
         finally:
-            self._keep("_capture", outer)
+            self._set_untracked("_capture", outer)
 
     def assign_add(self, variable: Any, value: Any) -> None:
-        """Keras's method; the one way in which an optimizer's step changes a variable."""
+        """Keras's method: an optimizer's step changes a variable by this or `assign_sub`."""
         if not self._capture.takes(variable, value):
             super().assign_add(variable, value)
 
     def assign_sub(self, variable: Any, value: Any) -> None:
-        """Keras's method; the other way in which an optimizer's step changes a variable."""
+        """Keras's method: an optimizer's step changes a variable by this or `assign_add`."""
         if not self._capture.takes(variable, value, -1.0):
             super().assign_sub(variable, value)
 
     # Saving
 
-    def _as_plain(self) -> Any:
-        """The optimizer as it would be without this modification, on the same variables."""
+    def _unwrapped(self) -> Any:
+        """The given optimizer, on the same variables."""
         _, inner = type(self).__bases__
         plain: Any = object.__new__(inner)
         plain.__dict__.update(vars(self))
         return plain
 
-    def _modification(self) -> dict[str, Any]:
-        """The arguments of the modification, for the config."""
+    def _arguments(self) -> dict[str, Any]:
+        """The arguments besides the optimizer, for the config."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
-        """The optimizer that was modified, as Keras writes it, and the modification."""
-        plain = keras.saving.serialize_keras_object(self._as_plain())
-        return {"optimizer": plain, **self._modification()}
+        """The serialized given optimizer, and the other arguments."""
+        plain = keras.saving.serialize_keras_object(self._unwrapped())
+        return {"optimizer": plain, **self._arguments()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
-        """Make the optimizer that `get_config` describes."""
+        """Create the optimizer from the result of `get_config`."""
         optimizer = config["optimizer"]
         if isinstance(optimizer, dict):
             names = {**public_optimizers(), **(custom_objects or {})}
@@ -128,10 +120,10 @@ class Modified(_Optimizer):
 
 
 def public_optimizers() -> dict[str, type]:
-    """Keras's optimizers by name, for what is saved.
+    """Keras's optimizers by class name, to load them from a config.
 
-    The module in a file from torch is one that other backends lack, and Keras 3.12 does not find
-    Muon by its name.
+    A config saved on torch names a module that other backends do not have, and Keras 3.12 does not
+    find Muon by its name.
     """
     base = keras.optimizers.Optimizer
     return {
@@ -142,27 +134,27 @@ def public_optimizers() -> dict[str, type]:
 
 
 def registered(cls: type) -> type:
-    """Register a modification with Keras, so that saved models load without `custom_objects`."""
+    """Register a wrapper with Keras, so that saved models load without `custom_objects`."""
     return keras.saving.register_keras_serializable(package=_PACKAGE)(cls)
 
 
 def check_optimizer(owner: str, optimizer: Any) -> None:
-    """Raise unless `optimizer` is one that has a rate and a step of its own."""
+    """Raise unless `optimizer` is a Keras optimizer that contains no other optimizer."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(
-            f"{owner} must be given an optimizer of Keras; got {optimizer!r}. Pass an instance, "
-            "such as keras.optimizers.Adam(1e-3)."
+            f"{owner} needs a Keras optimizer; got {optimizer!r}. Pass an instance, such as "
+            "keras.optimizers.Adam(1e-3)."
         )
     if hasattr(optimizer, "inner_optimizer") or hasattr(optimizer, "optimizers"):
         kind = type(optimizer).__name__
         raise ValueError(
-            f"{owner} must be given an optimizer that holds no other; got {kind}. Put {owner} "
-            f"inside: {kind} around {owner}."
+            f"{owner} needs an optimizer that contains no other; got {kind}. Put {owner} inside: "
+            f"{kind} around {owner}."
         )
 
 
 def check_linear(owner: str, optimizer: Any) -> None:
-    """Raise unless the step of an optimizer is its learning rate times a direction."""
+    """Raise unless an optimizer's step is its learning rate times a direction."""
     kinds = tuple(getattr(keras.optimizers, name) for name in _LINEAR if _has(name))
     if not isinstance(optimizer, kinds):
         raise ValueError(
@@ -175,16 +167,16 @@ def _has(name: str) -> bool:
     return hasattr(keras.optimizers, name)
 
 
-def _class_for(modification: type, optimizer: type) -> type:
-    key = modification, optimizer
+def _class_for(wrapper: type, optimizer: type) -> type:
+    key = wrapper, optimizer
     if key not in _made:
-        name = f"{modification.__name__}[{optimizer.__name__}]"
-        made = type(name, (modification, optimizer), {"__module__": modification.__module__})
-        object_registration.GLOBAL_CUSTOM_NAMES[made] = f"{_PACKAGE}>{modification.__name__}"
+        name = f"{wrapper.__name__}[{optimizer.__name__}]"
+        made = type(name, (wrapper, optimizer), {"__module__": wrapper.__module__})
+        save_under_name(made, f"{_PACKAGE}>{wrapper.__name__}")
         _made[key] = made
     return _made[key]
 
 
 def _origin(cls: type) -> type:
-    """The modification that a made class was made for."""
+    """The wrapper class of a class from `_class_for`; another class itself."""
     return cls.__bases__[0] if cls in _made.values() else cls

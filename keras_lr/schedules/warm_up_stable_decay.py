@@ -1,4 +1,4 @@
-"""Warm up, stay, and decay at the end."""
+"""Warm up, hold, and decay at the end."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from keras_lr._util import checks
 from keras_lr.schedules.base import Schedule
 from keras_lr.schedules.phases import after, between, cosine, share, until
 
-# Of the share of the decay that is done, and of the share that is left.
+# Functions of the shares of the decay that are done and that are left.
 _DECAYS = {
+    "1-sqrt": lambda done, left: left / (1.0 + ops.sqrt(done)),
     "linear": lambda done, left: left,
     "cosine": lambda done, left: cosine(left),
-    "1-sqrt": lambda done, left: left / (1.0 + ops.sqrt(done)),
 }
 
 
 @keras.saving.register_keras_serializable(package="keras_lr")
-class WarmupStableDecaySchedule(Schedule):
-    """Warm up, stay at the largest rate, and decay in the last part of the run.
+class WarmUpStableDecaySchedule(Schedule):
+    """Climb linearly to `max_lr`, hold it, and decay to `min_lr` in the last part of the run.
 
     WSD of MiniCPM (Hu et al. 2024, arXiv 2404.06395, section 4.2), with the decays of Hägele et
     al. (2024, arXiv 2405.18392, section 4), who find "1-sqrt" best. Same rates as
     `get_wsd_schedule` of transformers. The rate does not depend on `total_steps` until the decay
-    begins, so a run can be made longer from any checkpoint before that.
+    begins, so a run can be extended from any checkpoint before it.
 
     Args:
-        max_lr: Rate between warm-up and decay, above 0.
-        total_steps: Updates of the whole run, at least 1. The rate is `min_lr` from that step on.
-        warmup_steps: Updates of the straight climb, at least 0.
-        decay_steps: Updates of the decay, at least 1; a tenth of the run if None. Warm-up and
-            decay must fit into the run.
-        decay: "1-sqrt", "linear" or "cosine".
-        start_lr: Rate of step 0 if there is a warm-up, 0 to `max_lr`.
-        min_lr: Rate at the end, 0 to `max_lr`.
+        max_lr: Learning rate between warm-up and decay; above 0.
+        total_steps: Updates in the run, at least 1. From that step on, the rate is `min_lr`.
+        warmup_steps: Updates of the climb, at least 0.
+        decay_steps: Updates of the decay, at least 1; a tenth of the run by default. Warm-up
+            and decay must fit into the run.
+        decay: Shape of the decay, "1-sqrt", "linear" or "cosine".
+        start_lr: Learning rate of step 0 if there is a warm-up; in [0, `max_lr`].
+        min_lr: Learning rate at the end; in [0, `max_lr`].
 
     Raises:
-        ValueError: If an argument is out of its range.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range.
+        TypeError: If an argument has the wrong type.
 
-    >>> schedule = WarmupStableDecaySchedule(1.0, 8, warmup_steps=2, decay_steps=4, decay="linear")
+    >>> schedule = WarmUpStableDecaySchedule(1.0, 8, warmup_steps=2, decay_steps=4, decay="linear")
     >>> [float(rate) for rate in schedule(range(9))]
     [0.0, 0.5, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
@@ -65,8 +65,8 @@ class WarmupStableDecaySchedule(Schedule):
         self.decay_steps = checks.count("decay_steps", decay_steps)
         if self.warmup_steps + self.decay_steps > self.total_steps:
             raise ValueError(
-                "warmup_steps and decay_steps must fit into total_steps; got "
-                f"{self.warmup_steps} + {self.decay_steps} of {self.total_steps}."
+                "warmup_steps + decay_steps must be at most total_steps; got "
+                f"{self.warmup_steps} + {self.decay_steps} and total_steps={self.total_steps}."
             )
         self.decay = checks.choice("decay", decay, _DECAYS)
         self.start_lr = checks.number("start_lr", start_lr, least=0)

@@ -1,4 +1,4 @@
-"""Everything that can be reached from a model: found by walking, not from a list of names."""
+"""The objects reachable from a model, found by walking and not from a list of names."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import numpy as np
 from keras.src.ops.node import Node
 from keras.src.utils.tracking import Tracker
 
-__all__ = ["SKIPPED", "is_library", "reachable", "written_globals"]
+__all__ = ["SKIPPED", "is_library", "is_record", "optimizers_of", "reachable", "written_globals"]
 
-# Values that lead nowhere: numbers hold no objects, modules and classes hold the program.
+# The walk ends at these: numbers hold no objects, modules and classes hold the program.
 _ENDS = (
     *(str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, np.generic),
     *(types.BuiltinFunctionType, types.CodeType, inspect.Signature),
     *(keras.KerasTensor, Node, Tracker),
 )
-# Attributes that lead out of the model, into Keras's and TensorFlow's bookkeeping.
+# Attributes that lead out of the model, into records of Keras, TensorFlow and this library.
 SKIPPED = frozenset(
     {
         "_inbound_nodes",
@@ -44,6 +44,8 @@ SKIPPED = frozenset(
         "_keras_lr_loop",
     }
 )
+# The arguments of `compile`, and TensorFlow's record of earlier assignments.
+_RECORDS = ("_compile_config", "_self_")
 # Objects of these packages are arrays, graphs, devices and connections to other programs.
 _FOREIGN = frozenset(
     {
@@ -51,28 +53,31 @@ _FOREIGN = frozenset(
         *("wandb", "mlflow", "tensorboard", "neptune", "comet_ml", "aim", "clearml", "ray"),
     }
 )
-# Python's own classes are not entered, apart from those that hold what a program puts there.
+# The walk does not enter Python's own classes, except containers of a program's objects.
 _OPEN = frozenset({"builtins", "collections", "functools", "types", "queue", "__main__"})
-# What steers, tests or searches has state of its own, which is not the model's.
-_OURS = ("keras_lr.callbacks", "keras_lr.steering", "keras_lr.range_test", "keras_lr.rate_search")
+# Callbacks, range tests and searches have state of their own, which is not the model's.
+_OURS = (
+    *("keras_lr._keras", "keras_lr.callbacks", "keras_lr.steering", "keras_lr.range_test"),
+    "keras_lr.rate_search",
+)
 _TORCH_PARTS = ("torch.optim", "torch.amp", "torch.cuda.amp")
 _THREADS = frozenset({"_thread", "threading", "multiprocessing", "socket", "_queue", "queue"})
-# Their functions are not searched for the global variables that they use.
+# Functions of these packages are not searched for the global variables that they use.
 _LIBRARIES = _FOREIGN | {"keras", "keras_lr", "keras_lr_cli"}
 
 
 def reachable(root: Any) -> Iterator[tuple[str, Any]]:
-    """Every object that can be reached from `root`, each once, with the shortest way to it.
+    """Every object reachable from `root`, once, with the shortest path to it.
 
-    Goes through attributes, containers, bound methods and partial functions; through what a
-    function closes over; and, for classes and functions that are neither Python's nor a
-    framework's, through their methods, class attributes, and the global variables that they name.
-    Keras variables and tensors are given, but not entered.
+    Follows attributes, containers, bound methods, partial functions and closures; and, for
+    classes and functions that are neither Python's nor a framework's, their methods, class
+    attributes, and the global variables that they name. Keras variables and tensors are yielded,
+    but not entered.
 
     Yields:
         `(path, object)`: the root itself as `("", root)`, then objects in the order of their
         distance, with the path as Python would write it: `"d_optimizer"`, `"optimizers[0]"`,
-        `"trainers['g'].optimizer"`; `"train_step.optimizer"` for what a method closes over.
+        `"trainers['g'].optimizer"`; `"train_step.optimizer"` for the closure of a method.
     """
     seen = {id(root)}
     queue: deque[tuple[str, Any]] = deque([("", root)])
@@ -86,8 +91,18 @@ def reachable(root: Any) -> Iterator[tuple[str, Any]]:
             queue.append((f"{path}{name}" if path else name.removeprefix("."), part))
 
 
+def optimizers_of(model: Any) -> list[Any]:
+    """Every optimizer reachable from a model, those inside other optimizers included."""
+    return [part for _, part in reachable(model) if isinstance(part, keras.optimizers.Optimizer)]
+
+
+def is_record(path: str) -> bool:
+    """Whether a path of `reachable` leads into a record of an object, not to where it is used."""
+    return any(record in path for record in _RECORDS)
+
+
 def _parts(found: Any) -> Iterator[tuple[str, Any]]:
-    """What one object holds, with how it is written after the object's own path."""
+    """The parts of one object, with the text that follows the object's own path."""
     if isinstance(found, (keras.Variable, np.ndarray)):
         return
     kind: Any = type(found)
@@ -108,7 +123,7 @@ def _parts(found: Any) -> Iterator[tuple[str, Any]]:
         yield from _of_function(found)
         yield from _attributes(found)
     elif _is_foreign(found):
-        # What tf.function, jax.jit and other decorators have made of a function.
+        # The function inside tf.function, jax.jit and other decorators.
         yield "", getattr(found, "python_function", getattr(found, "__wrapped__", None))
     else:
         yield from _attributes(found)
@@ -122,9 +137,9 @@ def _attributes(found: Any) -> Iterator[tuple[str, Any]]:
     attributes: Any = getattr(found, "__dict__", None) or {}
     for name, part in (attributes.get("_modules") or {}).items():
         yield f".{name}", part  # torch keeps attributes that are modules there
-    for name in sorted(attributes, key=_is_private):  # public ways first
+    for name in sorted(attributes, key=_is_private):  # public names first
         value = attributes[name]
-        if name not in SKIPPED and ("_hooks" not in name or value):  # torch has 14 a module
+        if name not in SKIPPED and ("_hooks" not in name or value):  # each module of torch has 14
             yield f".{name}", value
 
 
@@ -206,7 +221,7 @@ def _is_library_name(module: str) -> bool:
 
 
 def _is_foreign(found: Any) -> bool:
-    """Whether an object's attributes are its own business."""
+    """Whether the walk stays out of an object's attributes."""
     kind: Any = type(found)
     return _is_foreign_kind(kind) or (_is_installed(kind) and _is_service(found))
 
@@ -225,13 +240,13 @@ def _is_foreign_kind(kind: Any) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_installed(kind: Any) -> bool:
-    """Whether a class is of an installed package that is no framework."""
+    """Whether a class is of an installed package other than the frameworks."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
     return not _is_library_kind(kind) and ("site-packages" in file or "dist-packages" in file)
 
 
 def _is_service(found: Any) -> bool:
-    """Whether an object works with threads of its own, which would notice a change."""
+    """Whether an object has threads of its own, which a restored state would disturb."""
     return not isinstance(found, keras.Layer) and any(
         type(value).__module__.partition(".")[0] in _THREADS
         for value in getattr(found, "__dict__", {}).values()

@@ -1,4 +1,4 @@
-"""What reaches Keras's `fit` when a model's class overrides it, to preprocess its data say."""
+"""The arguments that a model's own `fit` passes on to Keras's, after preprocessing the data say."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-from keras.src.trainers.data_adapters.array_slicing import train_validation_split
 
+from keras_lr._keras.epochs import split_validation
 from keras_lr._keras.snapshot import Snapshot
+from keras_lr._keras.trainer import VALIDATES
 from keras_lr._util.patching import replaced
 from keras_lr.steering import held_optimizers
 
@@ -27,8 +28,8 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Sent:
-    """Arguments of `fit`, with the meanings they have there."""
+class FitArguments:
+    """Arguments of `fit`, with their meanings there."""
 
     x: Any
     y: Any = None
@@ -43,14 +44,14 @@ def overrides_fit(model: Any) -> bool:
 
 
 @contextmanager
-def sent_by_fit(model: Any, given: Sent) -> Iterator[Sent]:
-    """What Keras's `fit` is given in a call of `model.fit`, which trains nothing here.
+def passed_to_keras(model: Any, given: FitArguments) -> Iterator[FitArguments]:
+    """The arguments that Keras's `fit` gets in a call of `model.fit`, without training.
 
     The model's own `fit` runs until it calls Keras's. It may change the model before (adapt a
-    layer to the data, say): that holds within the block, and is undone after it.
+    layer to the data, say): the change lasts until the block ends.
 
     Raises:
-        ValueError: If it never calls Keras's `fit`.
+        ValueError: If it does not call Keras's `fit`.
     """
     if not overrides_fit(model):
         yield given
@@ -66,14 +67,14 @@ def sent_by_fit(model: Any, given: Sent) -> Iterator[Sent]:
             options["validation_data"] = given.validation_data
         data = (given.x,) if given.y is None else (given.x, given.y)
         reached = _reached(model, "fit", lambda: model.fit(*data, **options))
-        yield _understood(model, reached, given.validation_data is not None)
+        yield _interpreted(model, reached, given.validation_data is not None)
 
 
-def _understood(model: Any, reached: dict[str, Any], validates: bool) -> Sent:
+def _interpreted(model: Any, reached: dict[str, Any], validates: bool) -> FitArguments:
     x, y, weight = reached["x"], reached["y"], reached["sample_weight"]
     validation, split = reached["validation_data"], reached["validation_split"]
     if split and validation is None:
-        (x, y, weight), validation = train_validation_split((x, y, weight), validation_split=split)
+        (x, y, weight), validation = split_validation((x, y, weight), split)
     if reached["callbacks"]:
         warnings.warn(
             f"The fit of {type(model).__name__} adds callbacks of its own; a range test trains "
@@ -85,12 +86,12 @@ def _understood(model: Any, reached: dict[str, Any], validates: bool) -> Sent:
     options["sample_weight"] = weight
     size = reached["validation_batch_size"] or reached["batch_size"]
     if validates and validation is not None:
-        validation, size = _sent_by_evaluate(model, validation, size)
-    return Sent(x, y, validation if validates else None, size, options)
+        validation, size = _passed_to_evaluate(model, validation, size)
+    return FitArguments(x, y, validation if validates else None, size, options)
 
 
-def _sent_by_evaluate(model: Any, data: Any, size: int | None) -> tuple[Any, int | None]:
-    """What Keras's `evaluate` judges when `fit` calls `model.evaluate` after an epoch."""
+def _passed_to_evaluate(model: Any, data: Any, size: int | None) -> tuple[Any, int | None]:
+    """The data that Keras's `evaluate` gets when `fit` calls `model.evaluate` after an epoch."""
     if not _overrides(model, "evaluate"):
         return data, size
     x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -104,18 +105,18 @@ def _sent_by_evaluate(model: Any, data: Any, size: int | None) -> tuple[Any, int
             steps=None,
             callbacks=None,
             return_dict=True,
-            _use_cached_eval_dataset=True,
+            **{VALIDATES: True},
         )
 
     reached = _reached(model, "evaluate", evaluate)
-    if reached["kwargs"].get("_use_cached_eval_dataset"):
+    if reached["kwargs"].get(VALIDATES):
         return data, size
     found = (reached["x"], reached["y"], reached["sample_weight"])
     return keras.utils.pack_x_y_sample_weight(*found), reached["batch_size"]
 
 
 class _Reached(BaseException):
-    """Carries the arguments out through code that may catch every Exception."""
+    """Carries the arguments through code that may catch every Exception."""
 
     def __init__(self, method: str, arguments: dict[str, Any]) -> None:
         super().__init__(method)
@@ -133,7 +134,7 @@ def _reached(model: Any, method: str, call: Callable[[], Any]) -> dict[str, Any]
         with ExitStack() as stack:
             for name in (method, "train_on_batch"):
                 stack.enter_context(_ending_in(model, name))
-            # Every other training comes here, one step at the latest.
+            # Any other way to train calls this after one step.
             for optimizer in held_optimizers(model).values():
                 stack.enter_context(replaced(optimizer, "apply", refuse))
             call()
@@ -143,12 +144,12 @@ def _reached(model: Any, method: str, call: Callable[[], Any]) -> dict[str, Any]
     name = type(model).__name__
     if method == "evaluate":
         raise ValueError(
-            f"The evaluate of {name} must call that of keras.Model; it does not, so nobody else "
-            "can judge validation_data as it does. Leave validation_data out."
+            f"The evaluate of {name} must call that of keras.Model; it does not, so a range test "
+            "cannot evaluate validation_data. Leave validation_data out."
         )
     raise ValueError(
-        f"The fit of {name} must call that of keras.Model; it trains in its own way, which a "
-        "range test cannot follow. Put the training into train_step, and call super().fit(...)."
+        f"The fit of {name} must call that of keras.Model; it trains in another way, which a range "
+        "test cannot follow. Put the training into train_step, and call super().fit(...)."
     )
 
 

@@ -1,9 +1,9 @@
-"""The names by which a variable can be found: its own path, and its places in the model.
+"""The paths that keys of multipliers match: a variable's own path, and its places in the model.
 
-Keras fixes the path of a variable when the variable is made. The layers of a functional model are
-built before the model itself exists, and long before another model contains it, so their paths
-lack the names of both; in a `Sequential` some have them. Saving and loading changes paths again.
-The structure of the model does not change, so keys are matched against it as well.
+Keras fixes the path of a variable when it creates the variable. The layers of a functional model
+are built before the model exists, and before another model contains it, so their paths lack the
+names of both; in a `Sequential` some paths have them. Saving and loading changes paths again. The
+structure of the model does not change, so keys are matched against it as well.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ from typing import Any
 
 import keras
 
+from keras_lr._keras.layers import direct_layers, inner_layers, own_variables
+
 __all__ = ["Paths", "holding_models", "path_of", "paths_in"]
 
-Paths = Sequence[tuple[str, ...]]  # for each variable its own path, then those by the structure
+Paths = Sequence[tuple[str, ...]]  # for each variable its own path, then those by structure
 
 
 def path_of(variable: Any) -> str:
-    """The path of a variable; TensorFlow's own variables have a name only."""
+    """The path of a variable; TensorFlow's own variables have only a name."""
     return str(getattr(variable, "path", None) or variable.name)
 
 
 def paths_in(models: Any, variables: Sequence[Any]) -> Paths:
     """The paths of each variable: its own, and those by the structure of the models around it.
 
-    A path by the structure joins the names of the layers from below the model to the variable.
-    A model that an attribute of another one holds goes by the attribute's name too, unless a
+    A path by structure joins the names of the layers around the variable, without the outermost
+    model. A nested model that is an attribute of a model also has the attribute's name, unless a
     layer has that name. A layer that is used in several places has a path for each.
 
     Args:
         models: A model, or a list of models.
-        variables: Variables, of the models or not.
+        variables: Variables, in the models or not.
     """
     models = [models] if isinstance(models, keras.layers.Layer) else list(models)
     found: dict[int, dict[str, None]] = {id(variable): {} for variable in variables}
     for model in models:
-        names = {layer.name for layer in model._flatten_layers(include_self=False)}
+        names = {layer.name for layer in inner_layers(model)}
         for variable, path in _walk(model, (), names, (model,)):
             if id(variable) in found:
                 found[id(variable)][path] = None
@@ -51,7 +53,7 @@ def paths_in(models: Any, variables: Sequence[Any]) -> Paths:
 def _walk(
     layer: Any, prefix: tuple[str, ...], names: set[str], around: tuple[Any, ...]
 ) -> Iterator[tuple[Any, str]]:
-    for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+    for variable in own_variables(layer):
         yield variable, "/".join((*(prefix or (layer.name,)), variable.name))
     attributes = _models_in_attributes(layer)
     for inner in sublayers(layer):
@@ -63,14 +65,14 @@ def _walk(
 
 
 def sublayers(layer: Any) -> list[Any]:
-    """The layers directly within a layer or a model."""
+    """The layers directly inside a layer or a model."""
     if isinstance(layer, keras.Model):
         return list(layer.layers)
-    return list(layer._flatten_layers(include_self=False, recursive=False))
+    return direct_layers(layer)
 
 
 def _models_in_attributes(layer: Any) -> dict[int, list[str]]:
-    """The names of the attributes that hold models, by the model's id."""
+    """The names of the attributes whose values are models, by the model's id."""
     attributes = {**vars(layer), **vars(layer).get("_modules", {})}  # torch keeps layers apart
     found: dict[int, list[str]] = {}
     for name, value in attributes.items():
@@ -83,11 +85,11 @@ def _models_in_attributes(layer: Any) -> dict[int, list[str]]:
 
 
 def holding_models(variables: Sequence[Any]) -> list[Any]:
-    """The models that hold all these variables, as the nearest caller knows them.
+    """The models that contain all these variables, found in the frames of the callers.
 
-    An optimizer is given variables and never a model. Whoever builds it has the model: Keras's
-    `fit` and a `train_step` as `self`, other code as a variable. So the callers are searched,
-    from the nearest one. No frame is kept.
+    An optimizer gets variables but no model. The code that builds it has the model: Keras's `fit`
+    and a `train_step` as `self`, other code in a variable. The search starts at the nearest
+    caller. No frame is kept.
     """
     wanted = {id(variable) for variable in variables}
     if not wanted:
@@ -108,7 +110,7 @@ def holding_models(variables: Sequence[Any]) -> list[Any]:
 
 
 def _holding(space: Mapping[str, Any], wanted: set[int]) -> list[Any]:
-    """The models among these values that hold what is wanted: `self`, or else the smallest."""
+    """The models among these values with the wanted variables: `self`, or else the smallest."""
     owner = space.get("self")
     if _holds(owner, wanted):
         return [owner]

@@ -1,0 +1,311 @@
+"""Python state of a model: the attributes of its objects and the contents of its containers."""
+
+from __future__ import annotations
+
+import functools
+import io
+import types
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.utils.tracking import Tracker
+
+from keras_lr._keras.object_graph import is_library, reachable, written_globals
+from keras_lr._keras.random_state import name_counters_kept
+from keras_lr._keras.tensors import HOST_KINDS, tensor_kinds
+from keras_lr._keras.values import listed_variables
+
+__all__ = ["PythonState"]
+
+# Attributes of ours, with which a model remembers the callbacks that steer it.
+_OURS = ("_keras_lr_fit", "_keras_lr_memory", "_keras_lr_loop", "save_own_variables")
+# Attributes that `reachable` skips, but that building adds to.
+_NOTED = ("_inbound_nodes", "_outbound_nodes", "_tracker", "_build_shapes_dict")
+_TENSORS_OF_TORCH = ("_buffers", "_parameters")
+# Attributes of a model that a further run can use again.
+_REUSED = frozenset(
+    {
+        *("train_function", "test_function", "predict_function", "_jax_state", "history", "built"),
+        *("_jax_state_synced", "_eval_epoch_iterator", "_losses_override", "stop_training"),
+    }
+)
+_MISSING = object()
+
+
+class PythonState:
+    """Everything reachable from a model: the Python state is remembered, the rest is listed.
+
+    Attributes:
+        variables: Keras variables.
+        tensors: `(path, part)` of the tensors, arrays and random generators beside them.
+        positions: `(path, part)` of iterators, whose position cannot be set.
+    """
+
+    def __init__(self, model: Any) -> None:
+        variables = {id(variable): variable for variable in listed_variables(model)}
+        tensors: list[tuple[str, Any]] = []
+        self.positions: list[tuple[str, Any]] = []
+        self._kept: list[_Kept] = []
+        structure: set[int] = set()  # ids of containers that list what has been built
+        seen: set[type] = set()
+        kinds = (*HOST_KINDS, *tensor_kinds())
+        for path, part in reachable(model):
+            if isinstance(part, keras.Variable):
+                variables[id(part)] = part
+            elif isinstance(part, kinds):
+                if not isinstance(part, np.ndarray) or part.flags.writeable:
+                    tensors.append((path, part))
+            else:
+                self._keep(part, structure, seen)
+                if isinstance(part, Iterator) and _is_position(part):
+                    self.positions.append((path, part))
+        known = {id(variable._value) for variable in variables.values()}
+        self.tensors = [(path, part) for path, part in tensors if id(part) not in known]
+        self.variables = list(variables.values())
+        self._trainable = [(variable, variable.trainable) for variable in self.variables]
+
+    def _keep(self, part: Any, structure: set[int], seen: set[type]) -> None:
+        kind = type(part)
+        if kind not in seen:
+            seen.add(kind)
+            for each in kind.__mro__:
+                if not is_library(each):
+                    self._kept.append(_Kept(each, False))
+        kept = _Kept(part, id(part) in structure)
+        if kept.empty:
+            return
+        self._kept.append(kept)
+        for name, value in kept.held():
+            if name in _NOTED:
+                self._kept.append(_Kept(value, True))
+                if isinstance(value, Tracker):
+                    self._kept.extend(_Kept(ids, True) for ids in value.stored_ids.values())
+            elif (kept.structural or name in kept.fixed) and name not in _TENSORS_OF_TORCH:
+                structure.add(id(value))
+
+    def rewind(self) -> None:
+        """Restore the state of a program; keep what has been built and compiled since."""
+        for kept in self._kept:
+            if not kept.structural:
+                kept.rewind()
+
+    def restore(self) -> None:
+        """Restore everything."""
+        for kept in self._kept:
+            kept.restore()
+        for variable, trainable in self._trainable:
+            if variable.trainable != trainable:
+                variable.trainable = trainable
+
+
+class _Kept:
+    """The attributes of one object or class, the contents of one container, or both.
+
+    Attributes:
+        structural: Whether it is about what has been built, which further runs can use again.
+        fixed: Attributes of that kind, in an object of a program's own class.
+    """
+
+    __slots__ = ("_attributes", "_cells", "_contents", "_globals", "_part", "fixed", "structural")
+
+    def __init__(self, part: Any, structural: bool) -> None:
+        """
+        Args:
+            structural: Whether it is a container in which a framework lists what it has built.
+        """
+        self._part = part
+        self._contents = _contents(part)
+        self._attributes = _attributes(part)
+        self._cells: list[tuple[Any, Any]] = []
+        self._globals: dict[str, Any] = {}
+        self.fixed: frozenset[str] = frozenset()
+        self.structural = structural and self._contents is not None
+        if isinstance(part, types.FunctionType):
+            self._cells = [(cell, _cell_contents(cell)) for cell in part.__closure__ or ()]
+            scope = part.__globals__
+            self._globals = {name: scope.get(name, _MISSING) for name in written_globals(part)}
+        elif self._attributes is not None and self._contents is None:
+            self.fixed = _framework_names(part)
+            self.structural = _is_frameworks(type(part))
+
+    @property
+    def empty(self) -> bool:
+        return not (self._attributes or self._cells or self._globals or self._contents is not None)
+
+    def held(self) -> Iterator[tuple[str, Any]]:
+        """Attributes with their names, members of a container without."""
+        yield from (self._attributes or {}).items()
+        members = self._contents
+        for member in members.values() if isinstance(members, dict) else members or ():
+            yield "", member
+
+    def restore(self) -> None:
+        if self._contents is not None:
+            _refill(self._part, self._contents)
+        if self._attributes is not None:
+            ours = {n: v for n, v in _attributes(self._part).items() if n in _OURS}
+            kept = {n: v for n, v in self._attributes.items() if n not in _OURS}
+            _set_attributes(self._part, {**kept, **ours})
+        self._restore_names()
+
+    def rewind(self) -> None:
+        if self._contents is not None and not _holds_built(_contents(self._part)):
+            _refill(self._part, self._contents)
+        if self._attributes is not None:
+            now = _attributes(self._part)
+            left = {n: v for n, v in now.items() if n in self.fixed or _holds_built(v)}
+            rest = {n: v for n, v in self._attributes.items() if n not in self.fixed}
+            _set_attributes(self._part, {**rest, **left})
+        self._restore_names()
+
+    def _restore_names(self) -> None:
+        """Restore the closure and the global variables of a function."""
+        for cell, value in self._cells:
+            if _cell_contents(cell) is value:
+                continue
+            if value is _MISSING:
+                del cell.cell_contents
+            else:
+                cell.cell_contents = value
+        for name, value in self._globals.items():
+            if value is _MISSING:
+                self._part.__globals__.pop(name, None)
+            else:
+                self._part.__globals__[name] = value
+
+
+def _contents(part: Any) -> Any:
+    """A copy of the contents of a container; None for anything else."""
+    part = _unwrapped(part)
+    kinds: tuple[Any, ...] = (dict, list, set, deque, bytearray)
+    for kind in kinds:
+        if isinstance(part, kind):
+            return kind(part)
+    return None
+
+
+def _refill(part: Any, contents: Any) -> None:
+    """Restore the contents of a container to what `_contents` returned.
+
+    The methods of the base classes are used because Keras's tracked containers register what is
+    put into them.
+    """
+    part, kind = _unwrapped(part), type(contents)
+    if isinstance(contents, dict):
+        if list(part) == list(contents) and all(part[key] is contents[key] for key in contents):
+            return
+        dict.clear(part)
+        for key, value in contents.items():
+            dict.__setitem__(part, key, value)
+    elif len(part) != len(contents) or any(a is not b for a, b in zip(part, contents, strict=True)):
+        kind.clear(part)
+        (kind.update if isinstance(contents, set) else kind.extend)(part, contents)
+
+
+def _unwrapped(part: Any) -> Any:
+    """The plain container inside TensorFlow's wrappers of lists and dictionaries."""
+    for name in ("__wrapped__", "_storage"):
+        if isinstance(part, (dict, list)) and hasattr(part, name):
+            part = getattr(part, name)
+    return part
+
+
+def _attributes(part: Any) -> Any:
+    """Attributes of an object, a class or a function; None if there are none to set."""
+    if isinstance(part, type):
+        return {n: v for n, v in vars(part).items() if not n.startswith(("__", "_abc_"))}
+    attributes = getattr(part, "__dict__", None)
+    kind: Any = type(part)
+    slots = _slots(kind)
+    if type(attributes) is not dict and not slots:
+        return None
+    return {**(attributes or {}), **{n: getattr(part, n) for n in slots if hasattr(part, n)}}
+
+
+@functools.lru_cache(maxsize=4096)
+def _slots(kind: Any) -> tuple[str, ...]:
+    """The attributes that objects of a program's own class keep in `__slots__`."""
+    return tuple(
+        name
+        for each in kind.__mro__
+        if not is_library(each)
+        for name, value in vars(each).items()
+        if isinstance(value, types.MemberDescriptorType)
+    )
+
+
+def _set_attributes(part: Any, attributes: dict[str, Any]) -> None:
+    now = _attributes(part) or {}
+    if now.keys() == attributes.keys() and all(now[n] is attributes[n] for n in now):
+        return
+    if isinstance(part, type):
+        put, drop = functools.partial(type.__setattr__, part), functools.partial(delattr, part)
+    else:
+        kind: Any = type(part)
+        slots = _slots(kind)
+        if not slots:
+            vars(part).clear()
+            vars(part).update(attributes)
+            return
+        put = functools.partial(object.__setattr__, part)
+        drop = functools.partial(object.__delattr__, part)
+    for name in now.keys() - attributes.keys():
+        drop(name)
+    for name, value in attributes.items():
+        if now.get(name, _MISSING) is not value:
+            put(name, value)
+
+
+def _cell_contents(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _MISSING
+
+
+def _is_frameworks(kind: type) -> bool:
+    """Whether Keras or torch define a class, so that its variables hold its state."""
+    if kind.__module__.startswith("torch."):
+        return kind.__module__.startswith("torch.nn.")
+    package = kind.__module__.partition(".")[0]
+    return package in ("keras", "keras_lr", "tensorflow")
+
+
+def _framework_names(part: Any) -> frozenset[str]:
+    """Attributes of a program's own layer, model or loss that belong to the framework."""
+    if isinstance(part, (keras.optimizers.Optimizer, keras.metrics.Metric)):
+        return frozenset(_attributes(part) or ())
+    for base in (keras.Model, keras.Layer, keras.losses.Loss):
+        if isinstance(part, base):
+            return _names_of(base)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        if isinstance(part, torch.nn.Module):
+            return _names_of(torch.nn.Module)
+    return frozenset()
+
+
+@functools.lru_cache(maxsize=8)
+def _names_of(base: type) -> frozenset[str]:
+    """The attributes of a new object of a framework's class, and those that Keras adds later."""
+    with name_counters_kept():
+        return _REUSED | vars(base()).keys()
+
+
+def _holds_built(value: Any, depth: int = 3) -> bool:
+    """Whether a value is, or contains, an object that a run builds or compiles."""
+    if isinstance(value, (keras.Variable, keras.optimizers.Optimizer, Tracker)) or callable(value):
+        return True
+    if not depth or not isinstance(value, (dict, list, tuple, set, deque)):
+        return False
+    members = value.values() if isinstance(value, dict) else value
+    return any(_holds_built(member, depth - 1) for member in members)
+
+
+def _is_position(part: Any) -> bool:
+    """Whether an iterator is of a library's class, which gives no access to its position."""
+    return is_library(type(part)) and not isinstance(part, io.IOBase)

@@ -1,0 +1,91 @@
+"""Making the loop of the running backend, and keeping it with its model for the next range test."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import keras
+
+from keras_lr._keras.optimizers import stored_rate
+from keras_lr._keras.trainer import compiled_loss_and_metrics
+from keras_lr.loops.base import Loop
+from keras_lr.steering import BorrowedRate, driven_optimizers, held_optimizers
+
+_KEPT = "_keras_lr_loop"
+
+
+def make_loop(model: Any, rate: BorrowedRate, monitor: str, needs: list[Any]) -> Loop:
+    """The loop of the running backend, for a model of which one optimizer reads `rate`.
+
+    It is the one that `keep_loop` stored in the model, if that is still valid.
+
+    Args:
+        monitor: The log entry that is the loss.
+        needs: The `loop_dependencies` of the model.
+    """
+    kept = vars(model).get(_KEPT)
+    if kept is not None and _same(kept[0], needs):
+        loop: Loop = kept[1]
+        loop.rate = rate
+        return loop
+    return _new_loop(model, rate, monitor)
+
+
+def keep_loop(model: Any, loop: Loop, needs: list[Any], now: list[Any]) -> None:
+    """Store a compiled loop in its model, so that the next range test starts at once.
+
+    Like Keras's train function it is valid until the model is compiled again; also until the
+    variables of the model, its optimizers or its metrics are replaced. A loop whose first step
+    created variables is not stored, because a range test removes these variables.
+
+    Args:
+        needs: The `loop_dependencies` before the loop was made.
+        now: The `loop_dependencies` after the loop has trained.
+    """
+    loop.release()
+    if _same(needs, now):
+        object.__setattr__(model, _KEPT, (needs, loop))
+
+
+def _new_loop(model: Any, rate: BorrowedRate, monitor: str) -> Loop:
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from keras_lr.loops.tensorflow import TensorFlowLoop
+
+        return TensorFlowLoop(model, rate, monitor)
+    if backend == "jax":
+        from keras_lr.loops.jax import JaxLoop
+
+        return JaxLoop(model, rate, monitor)
+    if backend == "torch":
+        from keras_lr.loops.torch import TorchLoop
+
+        return TorchLoop(model, rate, monitor)
+    raise RuntimeError(
+        f"The range test trains on tensorflow, jax or torch; the Keras backend is {backend!r}. "
+        "Set KERAS_BACKEND before Keras is imported."
+    )
+
+
+def loop_dependencies(model: Any, optimizer: Any, monitor: str) -> list[Any]:
+    """The objects that a compiled loop depends on. Not their ids: an id may be used again."""
+    held = held_optimizers(model).values()
+    others = [part for each in held if each is not optimizer for part in driven_optimizers(each)]
+    return [
+        sys.intern(monitor),
+        optimizer,
+        *held,
+        *(stored_rate(part) for part in others),
+        *compiled_loss_and_metrics(model),
+        model.run_eagerly,
+        model.jit_compile,
+        *model.trainable_variables,
+        *model.non_trainable_variables,
+        *model.metrics_variables,
+        *(variable for each in held for variable in each.variables),
+    ]
+
+
+def _same(left: list[Any], right: list[Any]) -> bool:
+    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
