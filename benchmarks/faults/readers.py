@@ -280,7 +280,7 @@ def _read_multipliers(path: Path, folder: Path) -> None:
 
 def _make_range_test(folder: Path) -> Path:
     import keras_lr
-    from keras_lr.range_test.confirm import Confirmation
+    from keras_lr.range_test.suggestion import Confirmation
 
     test = _ramp()
     confirmation = Confirmation(

@@ -23,7 +23,8 @@ from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.loops.overridden_fit import overrides_fit
 from keras_lr.range_test import RangeTest, lr_find
-from keras_lr.range_test.find import TrainingData, as_fit_sends, check_model
+from keras_lr.range_test.checks import check_model
+from keras_lr.range_test.find import TrainingData, passed_to_fit
 from keras_lr.range_test.workbench import build
 from keras_lr.rate_search.jobs import Job, Outcome
 from keras_lr.rate_search.policies import callbacks_for
@@ -165,7 +166,7 @@ class Runner:
             _check_optimizer(model)
             snapshot = stack.enter_context(Snapshot(model).guarding())
             given = TrainingData(model, data.x, data.y, fit_options={"batch_size": batch_size})
-            with as_fit_sends(given, data.validation) as (sent, held, size):
+            with passed_to_fit(given, data.validation) as (sent, held, size):
                 pass
             source = sent.stream()
             try:
