@@ -12,7 +12,7 @@ import click
 from .distribution import STRATEGIES
 from .errors import BadInput, ending, one_line
 from .options import data_options, model_options, options, process_options
-from .outputs import tell, write_all
+from .outputs import print_answer, write_all
 from .report import RULES
 from .text import can_draw
 
@@ -201,7 +201,7 @@ def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
         ramp["stop_factor"] = None
     ramp["optimizer"] = ramp.pop("optimizer_name")
     ramp.update(inputs.arguments(), verbose=0 if silent else "auto")
-    with inputs.telling():
+    with inputs.library_errors():
         return keras_lr.lr_find(inputs.model, **ramp)
 
 
@@ -261,14 +261,16 @@ def _answer(
     if found:
         gist = f"The learning rate is {found.learning_rate:.3g}."
     if as_json:
-        tell(report.to_json(result), gist)
+        print_answer(report.to_json(result), gist)
     elif quiet:
         if found:
-            tell(f"{found.learning_rate:.3g}", gist)
+            print_answer(f"{found.learning_rate:.3g}", gist)
             for warning in found.warnings:
                 click.echo(f"Warning: {one_line(warning)}", err=True)
     else:
-        tell(report.to_text(result, method=method, compare=compare, unicode=can_draw()), gist)
+        print_answer(
+            report.to_text(result, method=method, compare=compare, unicode=can_draw()), gist
+        )
     if not found:
         click.echo(f"Error: {gist}", err=True)
     if problem:

@@ -12,7 +12,7 @@ import click
 
 from .errors import BadInput, RunFailed, one_line
 
-__all__ = ["check_outputs", "tell", "try_outputs", "write_all", "writing"]
+__all__ = ["check_outputs", "print_answer", "try_outputs", "write_all", "writing"]
 
 PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "eps", "ps", "svgz")
 
@@ -102,7 +102,7 @@ def write_all(
     return written, problem
 
 
-def tell(text: str, gist: str) -> None:
+def print_answer(text: str, gist: str) -> None:
     """Print the answer of a long run.
 
     Args:

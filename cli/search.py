@@ -20,7 +20,7 @@ import click
 from .errors import BadInput, ending, one_line
 from .functions import is_function
 from .options import data_options, model_options, options, process_options
-from .outputs import tell, write_all
+from .outputs import print_answer, write_all
 from .signals import stop_signals
 from .startup import hidden
 from .text import LABEL, can_draw, is_narrow, labelled, rate_text, table_box, table_text
@@ -183,13 +183,13 @@ def _search(
     gist = f"The learning rate is {found.learning_rate:.3g}."
     seconds = time.perf_counter() - started
     if as_json:
-        tell(json.dumps({**found.to_dict(), "written": written}, allow_nan=False), gist)
+        print_answer(json.dumps({**found.to_dict(), "written": written}, allow_nan=False), gist)
     elif quiet:
-        tell(f"{found.learning_rate:.3g}", gist)
+        print_answer(f"{found.learning_rate:.3g}", gist)
         for warning in found.warnings:
             click.echo(f"Warning: {one_line(warning)}", err=True)
     else:
-        tell(_text(found, written, seconds, can_draw()), gist)
+        print_answer(_text(found, written, seconds, can_draw()), gist)
     if problem:
         raise problem
 
@@ -202,7 +202,7 @@ def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
     sweep.update(inputs.arguments(), verbose=0 if quiet else 1)
     # Keras imports TensorFlow, which takes seconds, whenever it serializes a config.
     unused = [] if inputs.own_code or inputs.backend == "tensorflow" else ["tensorflow"]
-    with inputs.telling(ImportError), hidden(*unused):
+    with inputs.library_errors(ImportError), hidden(*unused):
         return keras_lr.search(model, **sweep)
 
 

@@ -14,7 +14,7 @@ import readers
 import keras_lr
 from keras_lr._util.files import atomic_write
 from keras_lr_cli.errors import RunFailed
-from keras_lr_cli.outputs import tell
+from keras_lr_cli.outputs import print_answer
 
 pytestmark = pytest.mark.once
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
@@ -116,6 +116,6 @@ def test_an_answer_that_stdout_does_not_take_is_in_the_error(monkeypatch):
     with open("/dev/full", "w", buffering=1) as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         with pytest.raises(RunFailed, match=r"No space left.*The learning rate is 0\.1\."):
-            tell("Learning rate 0.1\n" * 9000, "The learning rate is 0.1.")
+            print_answer("Learning rate 0.1\n" * 9000, "The learning rate is 0.1.")
         monkeypatch.undo()
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())  # what is left goes there
