@@ -1,4 +1,4 @@
-"""The command group: what every command shares is the way it ends."""
+"""The command group, and how every command ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EPILOG = "Example: keras-lr find model.keras --data train.npz --plot range_test.
 
 
 class Group(click.Group):
-    """A group that answers every error with one line on stderr, and Ctrl-C with exit 130."""
+    """A group that reports each error in one line on stderr and exits with 130 on Ctrl-C."""
 
     def main(
         self,
@@ -46,16 +46,16 @@ class Group(click.Group):
         except Interrupted as error:
             click.echo(error.format_message(), err=True)
             code = error.exit_code
-            if sys.stdout is sys.__stdout__:  # not in a test, or another program that calls it
+            if sys.stdout is sys.__stdout__:  # not in a test, nor in a program that calls this one
                 leave(code)
         except click.ClickException as error:
             where = getattr(error, "ctx", None)
             hint = f" Try '{where.command_path} --help'." if where else ""
             click.echo(f"Error: {one_line(error.format_message(), 1200)}{hint}", err=True)
             code = error.exit_code
-        except click.Abort:  # Ctrl-C before a command began
+        except click.Abort:  # Ctrl-C before a command has begun
             code = Interrupted.exit_code
-        except OSError as error:  # stdout is full, or its reader has gone: `keras-lr ... | head`
+        except OSError as error:  # stdout is full, or closed: `keras-lr ... | head`
             if error.errno != errno.EPIPE:
                 click.echo(f"Error: The answer could not be written: {one_line(error)}", err=True)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -81,7 +81,7 @@ def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> N
     help="Show the version and exit.",
 )
 def main() -> None:
-    """Find a learning rate for a Keras 3 model, and leave the model as it was."""
+    """Find a learning rate for a Keras 3 model; the model is not changed."""
 
 
 main.add_command(diagnose)

@@ -54,7 +54,7 @@ ramp_options = options(
         type=click.Choice(["exponential", "linear"]),
         default="exponential",
         show_default=True,
-        help="How the rate climbs.",
+        help="How the rate rises.",
     ),
     click.option(
         "--repeats",
@@ -62,7 +62,7 @@ ramp_options = options(
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
-        help="Ramps, each with other batches.",
+        help="Ramps to run, each on other batches.",
     ),
     click.option(
         "--stop-factor",
@@ -70,7 +70,7 @@ ramp_options = options(
         type=click.FloatRange(min=1, min_open=True),
         default=4.0,
         show_default=True,
-        help="How far the loss may rise; inf never stops.",
+        help="How far the loss may rise; inf: no stop.",
     ),
     click.option(
         "--optimizer-name",
@@ -88,10 +88,10 @@ ramp_options = options(
         "--confirm/--no-confirm",
         default=False,
         show_default=True,
-        help="Try the best rates in short runs.",
+        help="Compare rates in short runs too.",
     ),
     click.option(
-        "--seed", type=click.IntRange(min=0), metavar="N", help="Makes the test repeatable."
+        "--seed", type=click.IntRange(min=0), metavar="N", help="Make the test repeatable."
     ),
     click.option(
         "--method",
@@ -108,14 +108,15 @@ device_options = options(
         metavar="HOW",
         type=click.Choice(list(STRATEGIES)),
         help="Use all devices: mirrored (TensorFlow) or data-parallel (JAX). They share "
-        "each batch; --batch-size is that of all together.",
+        "each batch; --batch-size counts the examples of all devices.",
     ),
 )
 output_options = options(
-    click.option("--plot", metavar="FILE", help="Write the picture: .png, .svg, .pdf."),
-    click.option("--save", metavar="FILE", help="Write the curve as JSON."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object and no more."),
-    click.option("--quiet", is_flag=True, help="Print the rate and no more."),
+    click.option("--plot", metavar="FILE", help="Save the picture: .png, .svg, .pdf."),
+    click.option("--save", metavar="FILE", help="Save the curve as JSON."),
+    click.option("--compare", is_flag=True, help="Show the rules of other libraries too."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object only."),
+    click.option("--quiet", is_flag=True, help="Print the rate only."),
 )
 
 
@@ -133,15 +134,15 @@ output_options = options(
 def find(model: str, **given: Any) -> None:
     """Suggest a learning rate for MODEL from a short run with rising rates.
 
-    MODEL is a .keras or .h5 file, or module:function that returns a model. It
-    is only read.
+    MODEL is a .keras or .h5 file, or module:function that returns a model. The
+    file is only read.
 
     \b
     SRC is one of
       train.npz           arrays x and y, or x_train and y_train
       x.npy,y.npy         two arrays, with a comma between the files
       train.csv           .tsv or .parquet, with --target COL
-      folder/             one sub-folder a class, of images or of .txt files
+      folder/             a sub-folder for each class, of images or .txt files
       module:function     returns (x, y) or any data set that fit takes
     """
     from .quiet import short_warnings
@@ -161,9 +162,10 @@ def _find(
     method: str,
     plot: str | None,
     save: str | None,
+    compare: bool,
     as_json: bool,
     quiet: bool,
-    traceback: bool,  # of the command alone
+    traceback: bool,  # read by `find`
     **given: Any,
 ) -> int:
     from .inputs import InputOptions, read_inputs
@@ -179,8 +181,9 @@ def _find(
         inputs = read_inputs(asked, {"--plot": plot, "--save": save}, given["seed"])
         name = given["optimizer_name"]
         test = _run(inputs, quiet or as_json, given)
-    warnings.simplefilter("ignore")  # the answer shows its own; undone with `short_warnings`
-    outcome = _judge(test, method)
+    warnings.simplefilter("ignore")  # the answer shows them; undone by `short_warnings`
+    rules = ["auto", method, *RULES] if compare or as_json else [method]
+    outcome = _judge(test, method, rules)
     outcome.update(model_spec=spec, data_spec=inputs.data_spec, backend=inputs.backend)
     outcome["classes"] = inputs.given.classes
     used = type(getattr(inputs.model, "optimizer", None)).__name__
@@ -188,7 +191,7 @@ def _find(
     if asked.multipliers:
         outcome["multipliers"] = test.provenance["multipliers"] = asked.factors
         outcome["multipliers_spec"] = asked.multipliers
-    return _answer(outcome, inputs, name, plot, save, as_json, quiet, method, started)
+    return _answer(outcome, inputs, name, plot, save, compare, as_json, quiet, method, started)
 
 
 def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
@@ -202,13 +205,13 @@ def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
         return keras_lr.lr_find(inputs.model, **ramp)
 
 
-def _judge(test: Any, method: str) -> dict[str, Any]:
-    """Every rule's answer; those that have none say why."""
+def _judge(test: Any, method: str, names: list[str]) -> dict[str, Any]:
+    """The answers of these rules, or the reason for none."""
     import keras_lr
 
     found, refusal, bounds = None, "", None
     rules: dict[str, Any] = {}
-    for name in dict.fromkeys(["auto", method, *RULES]):
+    for name in dict.fromkeys(names):
         try:
             rules[name] = test.suggest(name)
         except keras_lr.NoSuggestion as error:
@@ -228,6 +231,7 @@ def _answer(
     name: str | None,
     plot: str | None,
     save: str | None,
+    compare: bool,
     as_json: bool,
     quiet: bool,
     method: str,
@@ -245,13 +249,11 @@ def _answer(
 
     written, problem = write_all({"save": (save, test.save), "plot": (plot, draw)})
     paste = ""
-    if found and name and name != "optimizer":
-        paste = f"model.{name}.learning_rate = {found.learning_rate:.3g}"
-    elif found and inputs.multipliers:
+    if found and inputs.multipliers and (name or "optimizer") == "optimizer":
         rate = float(f"{found.learning_rate:.3g}")
         paste = in_python(inputs.model, inputs.multipliers, rate)
     elif found:
-        paste = report.paste_line(inputs.model, found.learning_rate, inputs.options.optimizer)
+        paste = found.python(inputs.model, name, compiled=not inputs.options.optimizer)
     result = report.Outcome(
         **outcome, paste=paste, seconds=time.perf_counter() - started, written=written
     )
@@ -266,7 +268,7 @@ def _answer(
             for warning in found.warnings:
                 click.echo(f"Warning: {one_line(warning)}", err=True)
     else:
-        tell(report.to_text(result, method=method, unicode=can_draw()), gist)
+        tell(report.to_text(result, method=method, compare=compare, unicode=can_draw()), gist)
     if not found:
         click.echo(f"Error: {gist}", err=True)
     if problem:

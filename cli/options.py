@@ -26,19 +26,19 @@ import_option = click.option(
     "imports",
     metavar="MODULE",
     multiple=True,
-    help="Import it for the classes that it registers; repeatable.",
+    help="Import it for the classes it registers; repeatable.",
 )
 data_options = options(
     click.option("--data", metavar="SRC", help="Training data; by default MODEL's .npz."),
     click.option("--target", metavar="COL", help="Column of a table to predict."),
     click.option("--features", metavar="COLS", help="Columns of it for MODEL, as in a,b,c."),
     click.option("--drop", metavar="COLS", help="Columns of a table to leave out."),
-    click.option("--validation", metavar="SRC", help="Held-out data, measured along the way."),
+    click.option("--validation", metavar="SRC", help="Held-out data, measured during the run."),
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Examples a batch; usually 32.",
+        help="Examples in a batch; usually 32.",
     ),
     click.option(
         "--shuffle/--no-shuffle", default=True, help="Order of the data.", show_default=True
@@ -58,7 +58,7 @@ process_options = options(
         "--cache/--no-cache",
         default=True,
         show_default=True,
-        help="Keep programs that JAX compiled.",
+        help="Keep the programs that JAX compiles.",
     ),
     click.option("--traceback", is_flag=True, help="Show the traceback of an error."),
 )

@@ -1,4 +1,4 @@
-"""The answer, for people and for programs."""
+"""The answer of `keras-lr find`, for people and for programs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 import click
 
 from .multipliers import summary
-from .terminal_plot import draw_curve
-from .text import LABEL, is_narrow, labelled, rate_text, table_box, table_text, width
+from .text import LABEL, is_narrow, labelled, table_box, table_text, width
 
 __all__ = ["RULES", "Outcome", "to_json", "to_text"]
 
@@ -29,21 +28,21 @@ RULES = (
 )
 STOPPED = {
     "completed": "the ramp ran to its end",
-    "diverged": "it stopped when the loss diverged",
-    "non_finite": "it stopped at a loss of NaN or infinity",
-    "data_ended": "it stopped when the data ended",
+    "diverged": "stopped when the loss diverged",
+    "non_finite": "stopped at a loss of NaN or infinity",
+    "data_ended": "stopped when the data ended",
 }
 
 
 @dataclass
 class Outcome:
-    """One finished test and what is said about it."""
+    """A finished test and its answers."""
 
     test: Any
-    suggestion: Any  # None when there is none
-    refusal: str  # why not, then
+    suggestion: Any  # or None
+    refusal: str  # the reason for None
     bounds: tuple[float, float] | None
-    rules: dict[str, Any]  # name: Suggestion, or the reason for there being none
+    rules: dict[str, Any]  # name: Suggestion, or the reason for none
     model_spec: str
     data_spec: str
     backend: str
@@ -51,13 +50,13 @@ class Outcome:
     paste: str
     seconds: float
     written: dict[str, str]  # "plot", "save": path
-    multipliers: dict[str, float] | None = None  # as in the file, if there is one
+    multipliers: dict[str, float] | None = None  # of the file, if there is one
     multipliers_spec: str = ""
     classes: list[str] | None = None  # of a target that held text
 
 
 def to_json(outcome: Outcome) -> str:
-    """One JSON object; what is not known is null."""
+    """One JSON object; unknown values are null."""
     from keras_lr._util.json import jsonable
 
     found = outcome.suggestion
@@ -87,68 +86,58 @@ def to_json(outcome: Outcome) -> str:
     return json.dumps(jsonable(content), allow_nan=False)
 
 
-def to_text(outcome: Outcome, *, method: str, unicode: bool) -> str:
-    """What a person reads, as wide as the terminal up to 80 columns."""
+def to_text(outcome: Outcome, *, method: str, compare: bool, unicode: bool) -> str:
+    """The answer for people, as wide as the terminal up to 80 columns."""
     found = outcome.suggestion
-    blocks = [_answer(outcome), _picture(outcome, unicode), _table(outcome, method, unicode)]
-    cost = labelled("It cost", _cost(outcome))
-    blocks.append("\n".join(part for part in (_tried(outcome), cost) if part))
-    if outcome.written:
-        blocks[-1] += "\n" + labelled("Wrote", ", ".join(outcome.written.values()))
+    blocks = [_rate(outcome)]
     if found:
         blocks.append("In Python:\n" + textwrap.indent(outcome.paste, "  "))
+    blocks += [_details(outcome), _picture(outcome, unicode)]
+    if compare:
+        blocks.append(_table(outcome, method, unicode))
+    lines = [_tried(outcome), labelled("Cost", _cost(outcome))]
+    if outcome.written:
+        lines.append(labelled("Saved", ", ".join(outcome.written.values())))
+    blocks.append("\n".join(line for line in lines if line))
     return "\n\n".join(block for block in blocks if block)
 
 
-def _answer(outcome: Outcome) -> str:
+def _rate(outcome: Outcome) -> str:
     found = outcome.suggestion
     if not found:
         return labelled("Learning rate", "none")
-    rate = click.style(rate_text(found.learning_rate), bold=True)
-    interval = f"(between {rate_text(found.low)} and {rate_text(found.high)})"
-    lines = [
-        f"{'Learning rate':<{LABEL}}{rate}" + ("" if is_narrow() else f"   {interval}"),
-        *([labelled("", interval)] if is_narrow() else []),
-        labelled("Why", found.reason),
-    ]
-    lines += [labelled("Warning", warning) for warning in found.warnings]
-    if outcome.bounds:
-        low, high = outcome.bounds
-        text = f"base_lr {rate_text(low)}, max_lr {rate_text(high)}   (for cyclic schedules)"
-        lines.append(labelled("Bounds", text))
-    if outcome.multipliers:
-        lines.append(
-            labelled("Multipliers", summary(outcome.multipliers, outcome.multipliers_spec))
-        )
+    rate = click.style(f"{found.learning_rate:.3g}", bold=True)
+    interval = f"(between {found.low:.3g} and {found.high:.3g})"
+    if is_narrow():
+        return f"{'Learning rate':<{LABEL}}{rate}\n{labelled('', interval)}"
+    return f"{'Learning rate':<{LABEL}}{rate}   {interval}"
+
+
+def _details(outcome: Outcome) -> str:
+    found = outcome.suggestion
+    lines = []
+    if found:
+        lines = [labelled("Why", found.reason)]
+        lines += [labelled("Warning", warning) for warning in found.warnings]
+        lines.append(labelled("For OneCycle", f"max_lr={found.learning_rate:.3g}"))
+        if outcome.bounds:
+            low, high = outcome.bounds
+            lines.append(labelled("For CyclicLR", f"base_lr={low:.3g}, max_lr={high:.3g}"))
+    if found and outcome.multipliers:
+        used = summary(outcome.multipliers, outcome.multipliers_spec)
+        lines.append(labelled("Multipliers", used))
     return "\n".join(lines)
 
 
 def _picture(outcome: Outcome, unicode: bool) -> str:
-    import numpy as np
+    from keras_lr.plotting.terminal import draw_range_test
 
-    from keras_lr.range_test import rules
-
-    rates = np.asarray(outcome.test.learning_rates)
-    losses = np.atleast_2d(outcome.test.losses)
-    if not np.isfinite(losses).any():
-        return ""
-    seen = np.isfinite(losses).any(axis=0)
-    rates, losses = rates[seen], losses[:, seen]
-    middle = np.nanmedian(losses, axis=0)
-    found = outcome.suggestion
-    lines = draw_curve(
-        rates.tolist(),
-        middle.tolist(),
-        np.asarray(rules.smooth(rates, middle)).tolist(),
-        suggestion=(found.low, found.learning_rate, found.high) if found else None,
-        width=width() - 2,
-        unicode=unicode,
-    )
+    lines = draw_range_test(outcome.test, outcome.suggestion, width=width() - 2, unicode=unicode)
     return "\n".join([" Loss against learning rate", *lines]) if lines else ""
 
 
 def _table(outcome: Outcome, method: str, unicode: bool) -> str:
-    """The rules side by side, each with its distance from the answer."""
+    """All rules, each with its ratio to the suggestion."""
     from rich.table import Table
 
     found = outcome.suggestion
@@ -156,64 +145,43 @@ def _table(outcome: Outcome, method: str, unicode: bool) -> str:
     table.add_column("Rule", no_wrap=True)
     narrow = is_narrow()
     table.add_column("Rate" if narrow else "Learning rate", justify="right", no_wrap=True)
-    ratio = "x answer" if narrow else "x the answer"
-    table.add_column(ratio if found else "", justify="right", no_wrap=True)
+    table.add_column("Ratio" if found else "", justify="right", no_wrap=True)
     if not narrow:
         table.add_column("")
     for name, answer in outcome.rules.items():
-        mark = "the answer" if name == method and found else ""
+        mark = "the suggestion" if name == method and found else ""
         if isinstance(answer, str):
             reason = textwrap.shorten(answer, 42, placeholder=" ...")
             table.add_row(name, "-", "", *([] if narrow else [reason]))
             continue
         ratio = _ratio(answer.learning_rate / found.learning_rate) if found else ""
-        rate = rate_text(answer.learning_rate)
+        rate = f"{answer.learning_rate:.3g}"
         table.add_row(name, rate, ratio, *([] if narrow else [mark]))
     return table_text(table)
 
 
 def _tried(outcome: Outcome) -> str:
-    """The candidates of the confirmation, with the held-out loss that each ended with."""
+    """The candidates of the confirmation, each with its final held-out loss."""
     confirmation = outcome.test.confirmation
     if confirmation is None:
         return ""
     tried = sorted(zip(confirmation.learning_rates, confirmation.losses, strict=True))
     ends = [f"{loss:.4g}" if math.isfinite(loss) else "diverged" for _, loss in tried]
-    text = ", ".join(f"{end} at {rate:.2e}" for end, (rate, _) in zip(ends, tried, strict=True))
+    text = ", ".join(f"{end} at {rate:.3g}" for end, (rate, _) in zip(ends, tried, strict=True))
     return labelled("Confirmed", f"Held-out loss after short runs at constant rates: {text}.")
 
 
 def _cost(outcome: Outcome) -> str:
     test = outcome.test
-    confirmed = ", the short runs among them" if test.confirmation is not None else ""
+    confirmed = " (short runs included)" if test.confirmation is not None else ""
     stopped = STOPPED.get(test.stop_reason)
     return (
         f"{test.training_steps} training steps with {outcome.optimizer} on {outcome.backend}"
-        f"{confirmed}; {outcome.seconds:.3g} s in all"
+        f"{confirmed}, {outcome.seconds:.3g} s"
         + (f"; {stopped}." if stopped else ".")
-        + " The model is as it was."
+        + " The model is unchanged."
     )
 
 
 def _ratio(value: float) -> str:
     return f"{value:.0f}" if value >= 9.5 else f"{value:.2g}"
-
-
-def paste_line(model: Any, rate: float, optimizer: str | None) -> str:
-    """A line of Python that trains the same model at the rate that was found."""
-    from keras_lr._keras.optimizers import has_schedule
-
-    if hasattr(model.optimizer, "optimizers"):  # the rate is that of the fastest group
-        rates = [float(part.learning_rate) for part in model.optimizer.optimizers]
-        if not any(rates):
-            return f"# give the fastest group of the optimizer the rate {rate:.3g}"
-        now = max(rates)
-        return (
-            "for part in model.optimizer.optimizers: "
-            f"part.learning_rate = float(part.learning_rate) * {rate / now:.3g}"
-        )
-    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if optimizer or has_schedule(inner):
-        return f"optimizer = keras.optimizers.{type(inner).__name__}(learning_rate={rate:.3g})"
-    path = "model.optimizer" if inner is model.optimizer else "model.optimizer.inner_optimizer"
-    return f"{path}.learning_rate = {rate:.3g}"

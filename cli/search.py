@@ -1,4 +1,4 @@
-"""`keras-lr search`: from orders of magnitude to the best rate, by training."""
+"""`keras-lr search`: find the best learning rate by training."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .errors import BadInput, ending, one_line
 from .functions import is_function
 from .options import data_options, model_options, options, process_options
 from .outputs import tell, write_all
-from .signals import polite
+from .signals import stop_signals
 from .startup import hidden
-from .text import LABEL, can_draw, labelled, rate_text, table_box, table_text
-from .workers import arguments, company, watch
+from .text import LABEL, can_draw, is_narrow, labelled, rate_text, table_box, table_text
+from .workers import arguments, end_with_parent, worker_processes
 
 if TYPE_CHECKING:
     from .inputs import InputOptions, Inputs
@@ -33,126 +33,55 @@ __all__ = ["search"]
 
 NAMES = {"momentum": "momentum", "batch-size": "batch_size", "warmup": "warmup", "policy": "policy"}
 
+
+def _option(name: str, metavar: str, about: str, default: Any = None, kind: Any = None) -> Any:
+    return click.option(
+        name,
+        metavar=metavar,
+        type=kind,
+        default=default,
+        show_default=default is not None,
+        help=about,
+    )
+
+
+# Named as in `keras_lr.search`, with its defaults; a test compares them.
 sweep_options = options(
+    _option("--low", "RATE", "Lowest rate; by default from a range test.", kind=float),
+    _option("--high", "RATE", "Highest rate.", kind=float),
+    _option("--fraction", "X", "Share of the data for the first round.", kind=float),
+    _option("--epochs", "N", "Epochs of each run.", 3),
+    _option("--fine-rounds", "N", "Rounds after the first.", 2),
+    _option("--points", "N", "Rates of a fine round, odd.", 5),
+    _option("--final-seeds", "N", "Seeds of the last round.", 3),
     click.option(
-        "--low", metavar="RATE", type=float, help="Lowest rate; else a range test says where."
+        "--also", metavar="NAME", multiple=True, help="Search this too; repeatable. See above."
     ),
-    click.option("--high", metavar="RATE", type=float, help="Highest rate."),
-    click.option(
-        "--fraction",
-        metavar="X",
-        type=float,
-        help="Share of the data for the first round; a fifth, or 2000 rows.",
-    ),
-    click.option(
-        "--epochs",
-        metavar="N",
-        type=int,
-        default=3,
-        show_default=True,
-        help="Epochs of each run.",
-    ),
-    click.option(
-        "--fine-rounds",
-        metavar="N",
-        type=int,
-        default=2,
-        show_default=True,
-        help="Rounds after the first.",
-    ),
-    click.option(
-        "--points",
-        metavar="N",
-        type=int,
-        default=5,
-        show_default=True,
-        help="Rates of a fine round, odd.",
-    ),
-    click.option(
-        "--repeats",
-        metavar="N",
-        type=int,
-        default=3,
-        show_default=True,
-        help="Seeds of the last round.",
-    ),
-    click.option(
-        "--also",
-        metavar="NAME",
-        multiple=True,
-        help="Search this too; repeatable. See above.",
-    ),
-    click.option(
-        "--objective",
-        metavar="NAME",
-        default="val_loss",
-        show_default=True,
-        help="Entry of the logs that counts.",
-    ),
-    click.option(
-        "--mode",
-        metavar="MODE",
-        default="auto",
-        show_default=True,
-        help="min or max; auto asks the metric.",
-    ),
-    click.option(
-        "--pruner",
-        metavar="NAME",
-        default="median",
-        show_default=True,
-        help="Ends poor runs: median, halving, none.",
-    ),
-    click.option(
-        "--validation-split",
-        metavar="X",
-        type=float,
-        default=0.2,
-        show_default=True,
-        help="Share to hold out without --validation.",
-    ),
-    click.option(
-        "--seed",
-        metavar="N",
-        type=int,
-        default=0,
-        show_default=True,
-        help="Chooses rows, and the first seed.",
-    ),
-    click.option("--timeout", metavar="S", type=float, help="Begin no run after so many seconds."),
+    _option("--objective", "NAME", "Log entry to optimize.", "val_loss"),
+    _option("--mode", "MODE", "min or max; auto uses the metric.", "auto"),
+    _option("--pruner", "NAME", "Stops poor runs: median, halving, none.", "median"),
+    _option("--validation-split", "X", "Share held out if no --validation.", 0.2),
+    _option("--seed", "N", "Chooses rows and the first seed.", 0),
+    _option("--timeout", "S", "Seconds after which no run begins.", kind=float),
 )
 record_options = options(
-    click.option("--storage", metavar="WHERE", help="Record; MODEL.search.sqlite3. See above."),
-    click.option("--study", metavar="NAME", help="Name of the record in it; MODEL's."),
+    _option("--storage", "WHERE", "Record; by default MODEL.search.sqlite3."),
+    _option("--study", "NAME", "Name of the record; by default MODEL's."),
     click.option(
         "--resume/--no-resume",
         default=True,
         show_default=True,
-        help="Go on with a study that exists.",
+        help="Continue a study that exists.",
     ),
-    click.option(
-        "--workers",
-        metavar="N",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Processes on this machine.",
-    ),
-    click.option(
-        "--heartbeat",
-        metavar="S",
-        type=int,
-        default=10,
-        show_default=True,
-        help="Seconds between signs of life.",
-    ),
+    _option("--workers", "N", "Processes on this machine.", 1, click.IntRange(min=1)),
+    _option("--heartbeat", "S", "Seconds between signs of life.", 10),
 )
 output_options = options(
-    click.option("--plot", metavar="FILE", help="Write the picture: .png, .svg, .pdf."),
-    click.option("--report", metavar="FILE", help="Write it all as one .html file."),
-    click.option("--save", metavar="FILE", help="Write everything tried as JSON."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object and no more."),
-    click.option("--quiet", is_flag=True, help="Print the rate and no more."),
+    _option("--plot", "FILE", "Save the plot: .png, .svg, .pdf."),
+    _option("--report", "FILE", "Save a report as one .html file."),
+    _option("--save", "FILE", "Save all results as JSON."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object only."),
+    click.option("--quiet", is_flag=True, help="Print the rate only."),
 )
 
 
@@ -170,31 +99,35 @@ output_options = options(
 def search(model: str, **given: Any) -> None:
     """Search the best learning rate for MODEL in rounds of short trainings.
 
-    MODEL is a .keras or .h5 file, or module:function that returns a model;
-    each run then trains a new one. Rates a decade apart on a part of the data
-    come first, then finer steps around the best on more. A file is only read.
+    MODEL is a .keras or .h5 file, which is not changed, or module:function
+    that returns a model; then each run trains a new one. The first round
+    tries one rate a decade on a part of the data; later rounds try finer
+    steps around the best rate on more data.
 
     SRC is as for keras-lr find.
 
     \b
-    WHERE holds the record of the search, and lets it go on after an end:
+    WHERE is the record of the search. With it the search can continue
+    after an interruption, and several processes share the work:
       search.sqlite3                       a file, for one machine
       postgresql://user:word@host/name     for any number of machines
       mysql://user:word@host/name
       journal:search.log                   a file on a shared disk
-    The same command typed on another machine joins the search.
+    Run the same command on another machine to join the search.
 
     \b
     NAME is one of
       momentum  batch-size  warmup  policy
-    or has the values to try: batch-size=32,64  policy=constant,one-cycle
+    with optional values to try: batch-size=32,64  policy=constant,one-cycle
     """
     from .quiet import short_warnings
 
-    left = "Interrupted; the same command goes on from here. The model file was not touched."
+    interrupted = (
+        "Interrupted; the same command continues from here. The model file was not changed."
+    )
     with (
         short_warnings(given["quiet"]),
-        ending("The search could not finish.", given["traceback"], left),
+        ending("The search failed.", given["traceback"], interrupted),
     ):
         _search(model, **given)
 
@@ -211,7 +144,7 @@ def _search(
     save: str | None,
     as_json: bool,
     quiet: bool,
-    traceback: bool,  # of the command alone
+    traceback: bool,  # used by the command only
     **given: Any,
 ) -> None:
     from .inputs import InputOptions, read_inputs
@@ -230,14 +163,14 @@ def _search(
     storage = storage or f"{stem}.search.sqlite3"
     study = study or os.path.basename(stem)
     sweep = {**given, "also": dimensions, "storage": storage, "study": study}
-    with polite() as signals, stdout_to_stderr():
-        watch(signals)
+    with stop_signals() as stop, stdout_to_stderr():
+        end_with_parent(stop)
         inputs = read_inputs(asked, {"--plot": plot, "--report": report, "--save": save})
-        with company(workers - 1, sweep, signals):
-            signals.check()
+        with worker_processes(workers - 1, sweep, stop):
+            stop.check()
             found = _run(inputs, sweep, quiet)
     words = arguments(without=("workers", "quiet", "as_json"))
-    shown = [found.storage if word == storage else word for word in words]  # without a password
+    shown = [found.storage if word == storage else word for word in words]  # without the password
     found.settings["command"] = shlex.join(["keras-lr", *shown])
 
     def draw(path: str) -> None:
@@ -267,14 +200,14 @@ def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
     asked = inputs.options
     model = _maker(asked) if is_function(asked.spec) else inputs.model
     sweep.update(inputs.arguments(), verbose=0 if quiet else 1)
-    # Keras looks for TensorFlow, which takes seconds, whenever it writes a config down.
+    # Keras imports TensorFlow, which takes seconds, whenever it serializes a config.
     unused = [] if inputs.own_code or inputs.backend == "tensorflow" else ["tensorflow"]
     with inputs.telling(ImportError), hidden(*unused):
         return keras_lr.search(model, **sweep)
 
 
 def _maker(asked: InputOptions) -> Callable[[], Any]:
-    """Makes a model for each run; the record tells it by the code of the user's function."""
+    """A function that makes a model for each run; the record identifies it by the user's code."""
     module, _, path = asked.spec.partition(":")
 
     @functools.wraps(operator.attrgetter(path)(sys.modules[module]))
@@ -285,7 +218,7 @@ def _maker(asked: InputOptions) -> Callable[[], Any]:
 
 
 def _dimension(text: str) -> tuple[str, list[Any] | None]:
-    """A dimension, with the values to try if they were given."""
+    """A dimension and the given values to try."""
     name, equals, values = text.partition("=")
     name = name.strip().replace("_", "-")
     if name not in NAMES:
@@ -297,7 +230,7 @@ def _dimension(text: str) -> tuple[str, list[Any] | None]:
         return NAMES[name], [kind(value.strip()) for value in values.split(",")]
     except ValueError as error:
         raise BadInput(
-            f"--also {name} takes numbers with commas between them; got {values!r}."
+            f"--also {name}= takes numbers separated by commas; got {values!r}."
         ) from error
 
 
@@ -305,12 +238,14 @@ def _dimension(text: str) -> tuple[str, list[Any] | None]:
 
 
 def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) -> str:
-    """What a person reads, at most 80 columns wide."""
+    """The answer for people, at most 80 columns wide."""
+    from keras_lr.rate_search.words import describe_setting, varied_in
+
     answer = found.answer
     rate = click.style(rate_text(found.learning_rate), bold=True)
     interval = f"between {rate_text(found.low)} and {rate_text(found.high)}"
     lines = [f"{'Learning rate':<{LABEL}}{rate}   ({interval})"]
-    beside = _beside(found)
+    beside = describe_setting(found.setting, varied_in(found))
     if beside:
         lines.append(labelled("With", beside))
     runs = len(next(s.outcomes for s in _scores(found) if s.setting == found.setting))
@@ -320,11 +255,13 @@ def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) ->
     count = len(found.outcomes)
     trained = sum(outcome.seconds for outcome in found.outcomes)
     cost = [
-        labelled("It cost", f"{count} runs, {trained:.3g} s of training; {seconds:.3g} s now."),
+        labelled(
+            "Cost", f"{count} runs, {trained:.3g} s of training; this command took {seconds:.3g} s."
+        ),
         labelled("Record", f"{found.storage}, study {found.study}"),
     ]
     if written:
-        cost.append(labelled("Wrote", ", ".join(written.values())))
+        cost.append(labelled("Saved", ", ".join(written.values())))
     python = "In Python:\n" + textwrap.indent(found.python(), "  ")
     return "\n\n".join(["\n".join(lines), _table(found, unicode), "\n".join(cost), python])
 
@@ -333,44 +270,36 @@ def _scores(found: Any) -> list[Any]:
     return [s for each in found.rounds if each.name == found.answer.round for s in each.scores]
 
 
-def _beside(found: Any) -> str:
-    """What else the answer has, of what was searched for."""
-    searched = found.settings["also"]
-    words = {"batch_size": "batch size", "warmup": "warm-up"}
-    return ", ".join(f"{words.get(name, name)} {getattr(found.setting, name)}" for name in searched)
-
-
 def _table(found: Any, unicode: bool) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    searched = list(found.settings["also"])
+    from keras_lr.rate_search.words import ENDINGS, name_of, value_of, varied_in
+
+    fields = varied_in(found)
     table = Table(**table_box(unicode))
     table.add_column("Round", no_wrap=True)
     table.add_column("Rate", justify="right", no_wrap=True)
-    for name in searched:
-        table.add_column({"batch_size": "batch", "warmup": "warm-up"}.get(name, name))
+    for name in fields:
+        table.add_column(name_of(name).capitalize())
     table.add_column(Text(found.objective), justify="right", no_wrap=True)
-    table.add_column("+-", justify="right", no_wrap=True)
-    table.add_column("Runs", justify="right", no_wrap=True)
+    spreads = not is_narrow() and len(fields) <= 2
+    if spreads:
+        table.add_column("+-", justify="right", no_wrap=True)
+        table.add_column("Runs", justify="right", no_wrap=True)
     table.add_column("")
     before = ""
     for row in found.rows():
         value = "-" if math.isnan(row["value"]) else f"{row['value']:.4g}"
         spread = "" if math.isnan(row["spread"]) else f"{row['spread']:.2g}"
-        note = {
-            "finished": "the answer" if row["best"] else "",
-            "behind": f"behind, stopped in epoch {row['epochs']}",
-            "diverged": "diverged",
-        }[row["ended"]]
+        note = "" if row["ended"] == "finished" else ENDINGS[row["ended"]]
         table.add_row(
-            row["round"] if row["round"] != before else "",
+            name_of(row["round"]) if row["round"] != before else "",
             f"{row['learning_rate']:.2g}",
-            *(f"{row[name]}" for name in searched),
+            *(value_of(name, row[name]) for name in fields),
             value,
-            spread,
-            str(row["runs"]),
-            note,
+            *((spread, str(row["runs"])) if spreads else ()),
+            "the answer" if row["best"] else note,
         )
         before = row["round"]
     return table_text(table)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a search that is asked to end gives back what it is at work on."""
+"""Ctrl-C, SIGTERM and SIGHUP: a search that must stop releases its run first."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Asked", "leave", "polite", "watch_parent"]
+__all__ = ["StopRequest", "leave", "stop_signals", "watch_parent"]
 
-REMIND = 1.0  # seconds after which a request that nobody has heard is made once more
+REMIND = 1.0  # seconds after which a lost request is repeated
 
 
-class Asked:
-    """Whether this process was asked to end, and makes sure that it hears of it.
+class StopRequest:
+    """The request to stop this process, repeated until a KeyboardInterrupt has arrived.
 
-    While the library trains, it looks after each batch whether it was asked to end, because what
-    is raised within a callback of C code is lost. Elsewhere, and for what takes long or comes a
-    second time, KeyboardInterrupt is raised at once.
+    While the library trains, it checks for a request after each batch, because an exception
+    inside a callback of C code is lost. At other times, or on a second signal,
+    KeyboardInterrupt is raised at once.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
         self._lock = threading.Lock()
         self._heard = threading.Event()
 
@@ -38,33 +38,33 @@ class Asked:
             raise KeyboardInterrupt
 
     def forward(self, number: int, frame: Any) -> None:
-        """The handler of the others: it goes through that of SIGINT, which may hold it back."""
+        """The handler of the other signals: calls that of SIGINT, which may delay it."""
         handler = signal.getsignal(signal.SIGINT)
         if callable(handler):
             handler(signal.SIGINT, frame)
         else:
             self.handle(number, frame)
 
-    def ask(self) -> None:
-        """Ask from another thread; once is enough."""
-        if not self._asked:
+    def send(self) -> None:
+        """Request a stop from another thread."""
+        if not self._requested:
             _interrupt_main()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if this process was asked to end and did not hear of it.
+        """Raise KeyboardInterrupt if a stop was requested and no exception has arrived.
 
-        What is raised while a module is imported may be lost, too.
+        An exception raised during an import may be lost.
         """
-        if self._asked and not self._heard.is_set():
+        if self._requested and not self._heard.is_set():
             raise KeyboardInterrupt
 
     def heard(self) -> None:
-        """The work has ended: remind nobody."""
+        """The request has arrived: do not repeat it."""
         self._heard.set()
 
     def _first(self) -> bool:
         with self._lock:
-            first, self._asked = not self._asked, True
+            first, self._requested = not self._requested, True
         return first
 
     def _remind(self) -> None:
@@ -73,15 +73,15 @@ class Asked:
                 _interrupt_main()
 
 
-def _library(question: str) -> bool:
-    """Ask the library, if it was imported."""
+def _library(state: str) -> bool:
+    """A state of `keras_lr._util.interrupts`; False if that was not imported."""
     module = sys.modules.get("keras_lr._util.interrupts")
-    return module is not None and getattr(module, question)()
+    return module is not None and getattr(module, state)()
 
 
 def leave(code: int) -> None:
-    """End this process, without the seconds in which a backend is taken down."""
-    for child in multiprocessing.active_children():  # which load data
+    """End this process at once; the shutdown of a backend takes seconds."""
+    for child in multiprocessing.active_children():  # data loaders
         child.terminate()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -89,33 +89,33 @@ def leave(code: int) -> None:
 
 
 @contextlib.contextmanager
-def polite() -> Iterator[Asked]:
-    """In the block Ctrl-C, SIGTERM and SIGHUP all raise KeyboardInterrupt, and none is lost.
+def stop_signals() -> Iterator[StopRequest]:
+    """In the block Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt, and none is lost.
 
-    Those that the process was started to ignore, as `nohup` does, stay ignored.
+    Signals that the process ignores from its start, as with `nohup`, stay ignored.
     """
-    asked = Asked()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield stop
         return
-    handlers = {signal.SIGINT: asked.handle, signal.SIGTERM: asked.forward}
+    handlers = {signal.SIGINT: stop.handle, signal.SIGTERM: stop.forward}
     if hasattr(signal, "SIGHUP"):
-        handlers[signal.SIGHUP] = asked.forward
+        handlers[signal.SIGHUP] = stop.forward
     previous = {
         number: signal.signal(number, handler)
         for number, handler in handlers.items()
         if signal.getsignal(number) not in (signal.SIG_IGN, None)
     }
     try:
-        yield asked
+        yield stop
     finally:
-        asked.heard()
+        stop.heard()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def _interrupt_main() -> None:
-    if hasattr(signal, "pthread_kill"):  # which wakes it from a wait
+    if hasattr(signal, "pthread_kill"):  # it interrupts a blocking wait
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     else:
         import _thread
@@ -123,18 +123,19 @@ def _interrupt_main() -> None:
         _thread.interrupt_main()
 
 
-def watch_parent(asked: Asked, patience: float) -> None:
-    """Ask this process to end when the one that started it closes stdin or dies.
+def watch_parent(stop: StopRequest, patience: float) -> None:
+    """Stop this process when its parent closes stdin or dies.
 
     Args:
-        patience: Seconds that it has then.
+        stop: The request to send then.
+        patience: Seconds until the process exits after that.
     """
 
     def watch() -> None:
         parent = os.getppid()
         while os.getppid() == parent and not _closed(1.0):
             pass
-        asked.ask()
+        stop.send()
         threading.Event().wait(patience)
         os._exit(130)
 
@@ -142,7 +143,7 @@ def watch_parent(asked: Asked, patience: float) -> None:
 
 
 def _closed(seconds: float) -> bool:
-    """Whether stdin comes to its end within so many seconds."""
+    """Whether stdin reaches its end within these seconds."""
     import select
 
     if os.name != "nt" and not select.select([0], [], [], seconds)[0]:

@@ -26,23 +26,24 @@ __all__ = [
 
 WIDTH = 80
 NARROWEST = 40
-FULL = 64  # columns from which tables have all of theirs
+FULL = 64  # columns of the terminal for tables with all their columns
 LABEL = 15
 
 
 def width() -> int:
-    """The columns of the terminal, at least 40 and at most 80; 80 where there is none."""
+    """The columns of the terminal, within 40 to 80; 80 without a terminal."""
     return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROWEST), WIDTH)
 
 
 def is_narrow() -> bool:
-    """Whether tables have to leave columns out."""
+    """Whether tables leave columns out."""
     return width() < FULL
 
 
 def labelled(label: str, text: str) -> str:
+    """A label and a text beside it, broken to the width of the terminal."""
     return textwrap.fill(
-        visible(" ".join(text.split()) if label not in ("Bounds",) else text),
+        visible(" ".join(text.split())),
         width(),
         initial_indent=f"{label:<{LABEL}}",
         subsequent_indent=" " * LABEL,
@@ -57,16 +58,16 @@ def rate_text(value: float) -> str:
 
 
 def table_box(unicode: bool) -> dict[str, Any]:
-    """Arguments of rich's tables that make them as plain as the rest."""
+    """Arguments that make rich's tables plain."""
     from rich.box import ASCII, SIMPLE_HEAD
 
     return {"box": SIMPLE_HEAD if unicode else ASCII, "pad_edge": False, "show_edge": not unicode}
 
 
 def table_text(table: Table) -> str:
-    """A table as lines without colours and without blanks at their ends.
+    """A table as lines without colours and trailing blanks.
 
-    Cells and headings are taken as they are: a name with brackets is no markup.
+    Brackets in cells and headings are not markup.
     """
     from rich.console import Console
 
@@ -76,7 +77,7 @@ def table_text(table: Table) -> str:
 
 
 def can_draw(encoding: str | None = None) -> bool:
-    """Whether stdout takes the characters that the picture is drawn with."""
+    """Whether stdout can encode the characters of the pictures."""
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
     try:
         "⣿┤│└▲·▁█".encode(encoding)

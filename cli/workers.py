@@ -1,4 +1,4 @@
-"""The processes of one `keras-lr search`: how they are started, and how they end."""
+"""The worker processes of one `keras-lr search`: how they start and how they end."""
 
 from __future__ import annotations
 
@@ -8,61 +8,57 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
 from .errors import BadInput, RunFailed, one_line
-from .signals import Asked, leave, watch_parent
+from .signals import StopRequest, leave, watch_parent
 
-__all__ = ["arguments", "company", "watch", "work"]
+__all__ = ["arguments", "end_with_parent", "work", "worker_processes"]
 
-LAST_WORDS = 30.0  # seconds that a worker has to end once there is nothing left to do
-HASTE = 1.0  # seconds that it has after Ctrl-C; then it is killed, and its run given back for it
-ORPHANED = 10.0  # seconds that it has when its parent is gone
-# A file of the current folder must not take the place of a module: `-m` would look there first.
+AT_THE_END = 30.0  # seconds for a worker to end when there is nothing left to do
+AFTER_STOP = 1.0  # seconds after Ctrl-C; then the worker is killed and its run released
+ORPHANED = 10.0  # seconds for a worker to end when its parent is gone
+# `-c` puts the current folder first on the path, where a file could shadow a module.
 BOOT = """\
 import sys
 if sys.path[:1] == [""]:
     del sys.path[0]
 sys.path.append(sys.argv.pop(1))
+from keras_lr_cli.commands import main
 from keras_lr_cli.workers import work
-work()
+work(main)
 """
-_working = False
+_is_worker = False
 
 
-def work() -> None:
-    """The command of a worker, which ends when its parent does."""
-    global _working
-    _working = True
-    from .commands import main
-
+def work(main: Callable[..., Any]) -> None:
+    """Run the command `main` in a worker process."""
+    global _is_worker
+    _is_worker = True
     try:
         main(prog_name="keras-lr")
     except SystemExit as end:
         leave(end.code if isinstance(end.code, int) else 0)
 
 
-def watch(asked: Asked) -> None:
-    """Let this process end with the one that started it, if it is a worker."""
-    if _working:
-        watch_parent(asked, ORPHANED)
+def end_with_parent(stop: StopRequest) -> None:
+    """If this process is a worker, end it when its parent ends."""
+    if _is_worker:
+        watch_parent(stop, ORPHANED)
 
 
 def command() -> list[str]:
-    """How a worker is started, without its arguments."""
+    """The command that starts a worker, without its arguments."""
     place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return [sys.executable, "-c", BOOT, place]
 
 
 @contextlib.contextmanager
-def company(count: int, sweep: dict[str, Any], asked: Asked) -> Iterator[None]:
-    """Further processes that do the same command beside this one.
-
-    They take part in one study, so that whoever comes second goes on with what the first began.
-    """
+def worker_processes(count: int, sweep: dict[str, Any], stop: StopRequest) -> Iterator[None]:
+    """In the block, further processes run the same command and share its study."""
     if count and not sweep["resume"]:
         _check_new(sweep["storage"], sweep["study"])
         sweep["resume"] = True
@@ -70,18 +66,18 @@ def company(count: int, sweep: dict[str, Any], asked: Asked) -> Iterator[None]:
     words = [*command(), *arguments(without=own), "--quiet"]
     with contextlib.ExitStack() as stack:
         workers = [_Worker(words, stack) for _ in range(count)]
-        patience = LAST_WORDS
+        patience = AT_THE_END
         try:
             yield
         except BaseException:
-            asked.heard()
+            stop.heard()
             patience = 0.0
             raise
         finally:
             _await_end(workers, patience)
             for worker in workers:
                 worker.interrupt()
-            _await_end(workers, HASTE if patience == 0.0 else LAST_WORDS)
+            _await_end(workers, AFTER_STOP if patience == 0.0 else AT_THE_END)
             killed = [worker.kill() for worker in workers if worker.runs]
             if killed:
                 from keras_lr.rate_search.study import give_back
@@ -98,7 +94,7 @@ def _await_end(workers: list[_Worker], seconds: float) -> None:
 
 
 class _Worker:
-    """Another process; it is ended with the block of `stack`, whatever happens."""
+    """A worker process, which ends with the block of `stack` at the latest."""
 
     def __init__(self, words: list[str], stack: contextlib.ExitStack) -> None:
         self._errors = stack.enter_context(tempfile.TemporaryFile())
@@ -118,44 +114,44 @@ class _Worker:
             self._process.wait(max(0.0, deadline - time.monotonic()))
 
     def interrupt(self) -> None:
-        """Let it give back what it is at work on: it watches its stdin."""
+        """Close its stdin, which it watches, so that it releases its run and ends."""
         if self.runs:
             self._stopped = True
         assert self._process.stdin is not None  # noqa: S101
         self._process.stdin.close()
 
     def kill(self) -> int:
-        """End it, and say which process it was."""
+        """Kill it and return its process id."""
         self._process.kill()
         self._process.wait()
         return self._process.pid
 
     def report(self) -> None:
-        """Say so if it ended early, and its last words."""
+        """Print a warning with the last line of its stderr if it ended early."""
         code = self._process.returncode
         if not code or self._stopped:
             return
         self._errors.seek(0)
-        words = self._errors.read().decode(errors="replace").strip().splitlines()
-        last = f": {one_line(words[-1])}" if words and code > 0 else "."
-        click.echo(f"Warning: A worker ended early, with code {code}{last}", err=True)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        last = f": {one_line(lines[-1])}" if lines and code > 0 else "."
+        click.echo(f"Warning: A worker ended early, with exit code {code}{last}", err=True)
 
 
 def _check_new(storage: str, name: str) -> None:
-    """Refuse a study that exists, before workers make it."""
-    import keras_lr
+    """Refuse a study that exists, before workers create it."""
+    from keras_lr.rate_search import SearchError
     from keras_lr.rate_search.study import check_new
 
     try:
         check_new(storage, name)
-    except keras_lr.SearchError as error:
+    except SearchError as error:
         raise RunFailed(one_line(error)) from error
     except ValueError as error:
         raise BadInput(one_line(error)) from error
 
 
 def arguments(without: tuple[str, ...]) -> list[str]:
-    """What was typed, as arguments for another process; defaults are left out."""
+    """The arguments of this command, without defaults, for another process."""
     context = click.get_current_context()
     typed: list[str] = [str(context.info_name)]
     for parameter in context.command.params:

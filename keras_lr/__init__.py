@@ -31,13 +31,14 @@ from keras_lr.range_test import (
     SuggestionWarning,
     lr_find,
 )
-from keras_lr.rate_search import Search, SearchError, search
+from keras_lr.rate_search import Answer, Search, SearchError, Setting, search
 from keras_lr.schedule_preview import Preview, preview
 from keras_lr.schedules import scale_lr
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "Confirmation",
     "CyclicLR",
     "Diagnosis",
@@ -57,6 +58,7 @@ __all__ = [
     "ScheduleLR",
     "Search",
     "SearchError",
+    "Setting",
     "Suggestion",
     "SuggestionWarning",
     "WarmUp",

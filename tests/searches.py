@@ -70,7 +70,14 @@ def searched(
     """What a search finds whose runs end as `run` says; the first `runs` of them, if given."""
     maximize = "acc" in objective
     base = base or Setting(1e-3)
-    options = {"fine_rounds": 2, "points": 5, "fraction": 0.25, "epochs": 8, "repeats": 3, **design}
+    options = {
+        "fine_rounds": 2,
+        "points": 5,
+        "fraction": 0.25,
+        "epochs": 8,
+        "final_seeds": 3,
+        **design,
+    }
     plan = Plan(
         Design(maximize=maximize, seed=0, also=also or {}, base=base, **options),
         start or Start(1e-5, 1.0, 1e-3),

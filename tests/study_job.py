@@ -105,7 +105,7 @@ class Part:
 
     def finish(self, numbers, at, spacing):
         """End each of our trials at its moment, or look for others' work; what was dropped?"""
-        from keras_lr.rate_search.study import Taken
+        from keras_lr.rate_search.trial import Taken
 
         dropped = []
         for place, number in enumerate(numbers):

@@ -13,10 +13,10 @@ import pytest
 from command_line import refused, run
 
 import keras_lr
-from keras_lr_cli.report import RULES, paste_line
+from keras_lr_cli.report import RULES
 from keras_lr_cli.text import can_draw
 
-pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.range_test.result.SuggestionWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 BACKEND = keras.backend.backend()
 
 
@@ -60,7 +60,7 @@ def test_real_run_answers_and_leaves_the_model_file_alone(files, tmp_path):
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     saved = keras_lr.RangeTest.load(tmp_path / "s.json")
     rate = saved.suggest().learning_rate
-    assert f"{rate:.2e}" in result.stdout.splitlines()[0]
+    assert f"{rate:.3g}" in result.stdout.splitlines()[0]
     assert f"model.optimizer.learning_rate = {rate:.3g}" in result.stdout
     assert "Warning" not in result.stderr and "Error" not in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.png", "s.json"]
@@ -77,23 +77,41 @@ def test_real_run_on_other_models(files, model):
 
 
 def test_text_names_rate_interval_bounds_rules_and_cost(files, recorded):
-    result = run("find", files / "model.keras")
+    result = run("find", files / "model.keras", "--compare")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("Learning rate  ") and " (between " in lines[0]
-    for words in ("Why ", "Bounds ", "base_lr ", "max_lr ", "100 training steps", "In Python:"):
-        assert words in result.stdout
+    words = ["Why ", "For OneCycle   max_lr=", "For CyclicLR   base_lr=", ", max_lr=", "In Python:"]
+    for each in [*words, "Cost           100 training steps"]:
+        assert each in result.stdout
     for rule in ("auto", *RULES):
         assert any(line.startswith(f"{rule} ") for line in lines), rule
     assert result.stderr == ""
+
+
+def python_of(text):
+    """The block to paste of an answer."""
+    return textwrap.dedent(text.partition("In Python:\n")[2].partition("\n\n")[0])
+
+
+@pytest.mark.once
+def test_rules_of_other_libraries_are_shown_only_with_compare(files, recorded):
+    text = run("find", files / "model.keras").stdout
+    assert not any(rule in text for rule in RULES)
+    assert text.splitlines()[2] == "In Python:"  # what to do with the rate comes first
+
+
+def suggested(rate):
+    return keras_lr.Suggestion(rate, rate, rate, "curve", "")
 
 
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 def test_paste_line_runs(files, recorded):
     result = run("find", files / "model.keras")
     model = command_line.compiled()
-    exec(result.stdout.splitlines()[-1].strip(), {"model": model, "keras": keras})
+    (line,) = python_of(result.stdout).splitlines()
+    exec(line, {"model": model, "keras": keras})
     found = keras_lr.lr_find(model).suggest().learning_rate
     assert float(model.optimizer.learning_rate) == pytest.approx(found, rel=5e-3)
 
@@ -120,7 +138,7 @@ def test_paste_line_reaches_the_optimizer_that_counts(optimizer, rates):
         pytest.skip("this Keras has no MultiOptimizer")
     model = command_line.dense()
     model.compile(made, "mse")
-    exec(paste_line(model, 0.02, None), {"model": model, "keras": keras})
+    exec(suggested(0.02).python(model), {"model": model, "keras": keras})
     parts = getattr(made, "optimizers", None) or [getattr(made, "inner_optimizer", made)]
     assert [float(part.learning_rate) for part in parts] == pytest.approx(rates)
 
@@ -129,7 +147,7 @@ def test_paste_line_replaces_a_schedule():
     model = command_line.dense()
     model.compile(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 9)), "mse")
     scope = {"keras": keras}
-    exec(paste_line(model, 0.02, None), scope)
+    exec(suggested(0.02).python(model), scope)
     assert float(scope["optimizer"].learning_rate) == pytest.approx(0.02)
 
 
@@ -202,9 +220,8 @@ def test_multipliers_are_used_told_and_saved(files, tmp_path):
     assert "with LayerwiseLR[Adam] on" in result.stdout
     saved = keras_lr.RangeTest.load(tmp_path / "s.json")
     assert saved.provenance["multipliers"] == factors
-    python = result.stdout.partition("In Python:\n")[2]
     scope = {"keras": keras, "keras_lr": keras_lr}
-    exec(textwrap.dedent(python), scope)
+    exec(python_of(result.stdout), scope)
     assert scope["optimizer"].multipliers == factors
     found = saved.suggest().learning_rate
     assert float(scope["optimizer"].learning_rate) == pytest.approx(found, rel=5e-3)
@@ -388,7 +405,7 @@ def test_damaged_image_in_the_middle_of_the_run_is_named(tmp_path):
     last = ("cat", "dog")[order[-1] // 8], order[-1] % 8
     arguments = ["find", tmp_path / "pets.keras", "--data", tmp_path / "pets", "--batch-size", 4]
     result = run(*arguments, "--steps", 12)
-    assert result.exit_code in (0, 1) and "It cost" in result.stdout, result.stderr
+    assert result.exit_code in (0, 1) and "Cost" in result.stdout, result.stderr
     (tmp_path / "pets" / last[0] / f"{last[1]}.png").write_bytes(b"no picture")
     message = refused(*arguments)
     assert f"{last[0]}/{last[1]}.png is not a readable image" in message

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # Options that belong to the command, not to `lr_find`.
 OF_THE_COMMAND = set(
     "model data target features drop validation optimizer loss metric multipliers imports "
-    "trust plot save as_json quiet backend cache traceback method distribute".split()
+    "trust plot save compare as_json quiet backend cache traceback method distribute".split()
 )
 
 
@@ -98,5 +98,5 @@ def test_methods_are_those_of_the_library():
     for method in METHODS:
         try:
             rules.suggest([1e-3, 1e-2, 1e-1], [2.0, 1.0, 3.0], method)
-        except rules.NoSuggestion:
+        except keras_lr.NoSuggestion:
             pass

@@ -560,7 +560,7 @@ def test_import_registers_the_classes_of_a_module(files, tmp_path, monkeypatch):
     for command in (["layers", "m.keras"], ["find", "m.keras", "--steps", 12]):
         data = ["--data", files / "model.npz"] if command[0] == "find" else []
         result = command_line.run(*command, *data, "--import", name)
-        assert ("36 parameters" if command[0] == "layers" else "It cost") in result.stdout
+        assert ("36 parameters" if command[0] == "layers" else "Cost") in result.stdout
     assert sys.path == before
     assert "no module not_there" in refused("layers", "m.keras", "--import", "not_there")
     assert "the name of a module" in refused("layers", "m.keras", "--import", "own.py/x")

@@ -5,6 +5,7 @@ import json
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -14,11 +15,12 @@ import pytest
 from command_line import Batches, arrays, compiled, refused, run, write_files
 
 import keras_lr
+from keras_lr.rate_search.options import Options
 from keras_lr_cli import main
 from keras_lr_cli.workers import arguments
 
 pytestmark = pytest.mark.once
-QUICK = ("--epochs", 1, "--fine-rounds", 1, "--points", 3, "--repeats", 2, "--high", 1)
+QUICK = ("--epochs", 1, "--fine-rounds", 1, "--points", 3, "--final-seeds", 2, "--high", 1)
 QUICK = (*QUICK, "--low", 0.01)
 # Options that belong to the command, not to the library's search.
 OF_THE_COMMAND = set(
@@ -69,7 +71,7 @@ def test_answer_goes_to_stdout_and_the_runs_to_stderr(first):
     assert re.match(r"Learning rate  \d\.\d\de-0\d   \(between .* and .*\)\n", first.stdout)
     assert re.search(r"^Objective      val_loss \d\.\d+ \+- \S+ over 2 seeds$", first.stdout, re.M)
     assert "Record         model.search.sqlite3, study model" in first.stdout
-    assert "Wrote          all.json, picture.png, report.html" in first.stdout
+    assert "Saved          all.json, picture.png, report.html" in first.stdout
     assert "  model.optimizer.learning_rate = " in first.stdout
     assert first.stdout.count("the answer") == 1
     runs = [line for line in first.stderr.splitlines() if " lr " in line]
@@ -94,7 +96,7 @@ def test_files_hold_the_search(first, folder):
 
 def test_the_same_command_goes_on_and_says_so(first):
     again = run("search", "model.keras", *QUICK)
-    assert "Going on with the study 'model' in model.search.sqlite3: " in again.stderr
+    assert "Continuing the study 'model' in model.search.sqlite3; " in again.stderr
     assert " lr " not in again.stderr  # nothing was left to run
     assert again.stdout.splitlines()[0] == first.stdout.splitlines()[0]
 
@@ -120,7 +122,7 @@ def test_search_of_more_than_the_rate():
     assert {("constant", 32), ("one-cycle", 32)} <= tried
     assert any(size == 16 for _, size in tried)
     text = run("search", "model.keras", *QUICK, "--study", "more", *also).stdout
-    assert re.search(r"^With           policy \S+, batch size \d\d$", text, re.M)
+    assert re.search(r"^With           batch size \d\d, policy \S+$", text, re.M)
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -145,7 +147,7 @@ def named():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_objective_of_any_name_loses_no_answer(name):
-    spec = ("search", f"{__name__}:named", "--data", f"{__name__}:data", *QUICK, "--repeats", 1)
+    spec = ("search", f"{__name__}:named", "--data", f"{__name__}:data", *QUICK, "--final-seeds", 1)
     spec += ("--objective", f"val_{name}", "--mode", "max", "--study", name, "--fine-rounds", 0)
     shown = run(*spec, "--plot", "any.png")
     assert shown.exit_code == 0 and shown.stdout.startswith("Learning rate")
@@ -173,7 +175,7 @@ def test_the_code_of_a_function_that_makes_the_model_is_a_part_of_the_record(mon
     quick = ("--study", "code", "--timeout", 1e-6)  # no run is begun
     refused(*spec, *quick, exit_code=1)
     monkeypatch.setitem(globals(), "make", lambda: (compiled(), compiled())[1])
-    assert "is of another model: code " in refused(*spec, *quick)
+    assert "belongs to another model: code " in refused(*spec, *quick)
 
 
 def test_a_data_set_needs_held_out_data():
@@ -199,10 +201,25 @@ def test_defaults_equal_those_of_the_library():
     expected = inspect.signature(keras_lr.search).parameters
     options = main.commands["search"].make_context("search", ["model.keras"]).params
     shared = set(options) - OF_THE_COMMAND
-    assert shared >= {"epochs", "points", "repeats", "pruner", "fraction", "heartbeat", "resume"}
+    assert shared >= {
+        "epochs",
+        "points",
+        "final_seeds",
+        "pruner",
+        "fraction",
+        "heartbeat",
+        "resume",
+    }
     for name in shared:
         default = () if name == "also" else expected[name].default
         assert options[name] == default, name
+
+
+def test_every_option_of_the_library_is_an_option_of_the_command_and_recorded(first):
+    names = {each.name for each in fields(Options)}
+    options = main.commands["search"].make_context("search", ["model.keras"]).params
+    assert names - set(options) == {"verbose"}
+    assert names - set(saved()["settings"]) == {"verbose", "timeout", "heartbeat"}
 
 
 @pytest.mark.parametrize(
@@ -242,7 +259,7 @@ def test_no_password_is_written_down(monkeypatch):
         (("--epochs", 0), "epochs must be an integer of at least 1; got 0"),
         (("--points", 2), "points must be an integer of at least 3; got 2"),
         (("--also", "rate"), "--also must be one of momentum, batch-size, warmup, policy; got"),
-        (("--also", "momentum=high"), "--also momentum takes numbers with commas between them"),
+        (("--also", "momentum=high"), "--also momentum= takes numbers separated by commas"),
         (("--also", "batch-size=0"), "batch_size must be an integer of at least 1; got 0"),
         (("--objective", "val_f1"), "objective must be in the logs of this model; got 'val_f1'"),
         (("--mode", "best"), "mode must be 'auto', 'min' or 'max'; got 'best'"),
@@ -252,9 +269,12 @@ def test_no_password_is_written_down(monkeypatch):
         (("--plot", "model.keras"), "--plot model.keras must end in .png, .svg"),
         (("--save", "model.keras"), "--save model.keras would overwrite an input"),
         (("--storage", "none/search.sqlite3"), "The folder of none/search.sqlite3 must exist"),
-        (("--storage", "oracle://me@host/x"), "needs a driver that is not installed, or is of an"),
-        (("--storage", "model.npz"), "model.npz is no SQLite database or damaged"),
-        (("--no-resume",), "The study 'model' must not exist with resume=False"),
+        (
+            ("--storage", "oracle://me@host/x"),
+            "needs a driver that is not installed, or its kind is",
+        ),
+        (("--storage", "model.npz"), "model.npz is not a SQLite database, or it is damaged"),
+        (("--no-resume",), "With resume=False the study 'model' must not exist"),
         (("--seed", 1), "was begun with other settings: seed 0 and not 1"),
         (("--data", "no.npz"), "--data no.npz does not exist"),
         (("--workers", 0), "Invalid value for '--workers': 0 is not in the range x>=1"),
@@ -272,11 +292,11 @@ def test_a_study_of_another_model_or_other_data_is_refused(first, folder):
     model.save("changed/model.keras")
     there = ("--storage", "model.search.sqlite3")
     line = refused("search", "changed/model.keras", "--data", "model.npz", *QUICK, *there)
-    assert "is of another model" in line
+    assert "belongs to another model" in line
     x, y = arrays()
     np.savez("other.npz", x=x + 1, y=y)
     line = refused("search", "model.keras", "--data", "other.npz", *QUICK, *there)
-    assert "is of other data" in line
+    assert "belongs to other data" in line
 
 
 def test_nothing_is_lost_by_what_is_refused(first):
@@ -291,7 +311,7 @@ def test_a_search_without_an_answer_exits_with_1():
     line = refused(
         "search", "model.keras", *QUICK, "--study", "short", "--timeout", 1e-6, exit_code=1
     )
-    assert "The time was over before a run was" in line
+    assert "The timeout expired before a run finished" in line
 
 
 def test_without_optuna_it_says_what_to_install(monkeypatch):
@@ -311,5 +331,5 @@ def test_interrupt_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr(keras_lr, "search", stop)
     shown = run("search", "model.keras", *QUICK, "--study", "stopped")
     assert shown.exit_code == 130
-    assert "the same command goes on from here" in shown.stderr
+    assert "the same command continues from here" in shown.stderr
     assert isinstance(main, click.Group)

@@ -1,6 +1,7 @@
 """Terminals of any width, completion in the shell, and messages during long work."""
 
 import io
+import re
 import sys
 
 import command_line
@@ -20,7 +21,8 @@ def files(tmp_path_factory):
 
 def widest(text):
     """The longest line that is not Python to paste."""
-    return max(len(line) for line in text.partition("In Python:")[0].splitlines())
+    text = re.sub(r"In Python:\n(  .*\n?)+", "", text)
+    return max(len(line) for line in text.splitlines())
 
 
 COMMANDS = [[], *([name] for name in main.commands), ["preview", "one-cycle"]]
@@ -45,7 +47,7 @@ def test_answers_fit_the_terminal(files, tmp_path, monkeypatch, columns):
         ("preview", "one-cycle", "--max-lr", 0.1),
         ("preview", "cyclic", "--base-lr", 0.01, "--max-lr", 0.1, "--step-size", 99),
         ("diagnose", tmp_path / "log.csv"),
-        ("find", files / "model.keras", "--steps", 40, "--seed", 0),
+        ("find", files / "model.keras", "--steps", 40, "--seed", 0, "--compare"),
     ]
     for arguments in answers:
         result = command_line.run(*arguments)
@@ -115,6 +117,6 @@ def test_a_search_tells_its_runs_in_a_notebook_too(monkeypatch):
     stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
     monkeypatch.setattr(sys, "stderr", stream)
     x, y = command_line.arrays()
-    options = {"low": 0.01, "high": 1.0, "epochs": 1, "fine_rounds": 0, "repeats": 1}
+    options = {"low": 0.01, "high": 1.0, "epochs": 1, "fine_rounds": 0, "final_seeds": 1}
     keras_lr.search(command_line.compiled(), x, y, **options)
     assert " lr 0.1 " in stream.getvalue()

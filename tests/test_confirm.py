@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from keras_lr.range_test.confirm import STRIDE, Confirmation, confirm
-from keras_lr.range_test.rules import NoSuggestion, suggest
+from keras_lr.range_test.confirm import STRIDE, confirm
+from keras_lr.range_test.rules import suggest
+from keras_lr.range_test.suggestion import Confirmation, NoSuggestion
 
 pytestmark = pytest.mark.once
 

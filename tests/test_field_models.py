@@ -335,7 +335,7 @@ def test_a_search_answers_or_refuses_in_a_sentence(name):
     entry = MODELS[name]
     model = made(name)
     x, y = entry.data()
-    options = {"epochs": 1, "fine_rounds": 1, "points": 3, "repeats": 1, "verbose": 0}
+    options = {"epochs": 1, "fine_rounds": 1, "points": 3, "final_seeds": 1, "verbose": 0}
     found = []
 
     def search():

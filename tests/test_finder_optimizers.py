@@ -270,7 +270,7 @@ def test_the_callback_agrees_with_the_function():
     assert [float(w) for w in model.get_weights()[:2]] == [0.0, 0.0]
 
 
-@pytest.mark.filterwarnings("ignore::keras_lr.range_test.rules.SuggestionWarning")
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 def test_the_callback_looks_on_and_applies_to_the_named_optimizer():
     model = pair()
     finder = keras_lr.LRFinder(

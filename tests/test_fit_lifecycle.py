@@ -176,7 +176,15 @@ def interrupted_fit_inside(model):
 
 def search_inside(model):
     keras_lr.search(
-        model, *rows(), low=1e-3, high=1e-1, epochs=1, fine_rounds=1, points=3, repeats=1, verbose=0
+        model,
+        *rows(),
+        low=1e-3,
+        high=1e-1,
+        epochs=1,
+        fine_rounds=1,
+        points=3,
+        final_seeds=1,
+        verbose=0,
     )
 
 

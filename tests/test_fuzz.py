@@ -15,7 +15,7 @@ import readers
 from mutations import INSIDE, damaged
 
 import keras_lr
-from keras_lr.range_test.confirm import Confirmation
+from keras_lr.range_test.suggestion import Confirmation
 from keras_lr_cli import startup
 
 pytestmark = pytest.mark.once
@@ -92,16 +92,16 @@ def test_a_range_test_that_is_not_damaged_is_loaded(tmp_path):
         ({"validation": {"learning_rates": [0.1]}}, "validation must have loss"),
         ({"validation": {"loss": [0.1]}}, "validation must have learning_rates"),
         ({"validation__loss": [1.0] * 3}, "loss of validation"),
-        ({"validation__learning_rates": [1.0, 0.1, 0.01, 0.001]}, "rising"),
+        ({"validation__learning_rates": [1.0, 0.1, 0.01, 0.001]}, "increasing"),
         ({"losses": [1.0, [2.0]]}, "inhomogeneous"),
         ({"losses": [1.0]}, "losses must have shape"),
         ({"training_steps": 1e999}, "damaged"),
         ({"version": []}, "not a range test"),
         ({"version": 2}, "later keras-lr"),
-        ({"confirmation__steps": [40, None]}, "where a number belongs"),
+        ({"confirmation__steps": [40, None]}, "is not a number"),
         ({"confirmation__steps": [40]}, "differ in length"),
-        ({"confirmation__low": "x"}, "where a number belongs"),
-        ({"confirmation__warnings": [1]}, "no text"),
+        ({"confirmation__low": "x"}, "is not a number"),
+        ({"confirmation__warnings": [1]}, "is not text"),
     ],
 )
 def test_a_damaged_range_test_is_refused_and_named(tmp_path, changes, words):

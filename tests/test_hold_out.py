@@ -1,7 +1,5 @@
 """`confirm=True` judges by data that its runs do not train on, whatever kind the data are."""
 
-import types
-
 import keras
 import numpy as np
 import pytest
@@ -72,10 +70,10 @@ def test_held_out_rows_are_not_trained_on(kind, monkeypatch):
     x, y = data if isinstance(data, tuple) else (data, None)
     options = {"batch_size": 8 if y is not None else None, "shuffle": True, "class_weight": None}
     given = TrainingData(classifier(), x, y, fit_options=options)
-    bench = types.SimpleNamespace(stream=given.stream())
+    used = given.stream()
     for _ in range(3):  # a ramp has used it before
-        bench.stream.draw()
-    kept, held = given.hold_out(30, bench)
+        used.draw()
+    kept, held = given.hold_out(30, used)
     held_rows = set().union(*map(rows_of, held))
     trained = set()
     try:

@@ -231,7 +231,7 @@ def test_data_of_its_own_serve_a_fit_whose_data_cannot_be_read_twice(given):
 def test_data_of_the_fit_that_cannot_be_read_twice_are_refused():
     rows = Rows()
     for looking in (finder(), finder(data=rows)):
-        with pytest.raises(ValueError, match="without moving it on; got Rows. Pass data="):
+        with pytest.raises(ValueError, match="without advancing it; got Rows. Pass data="):
             classifier().fit(rows, callbacks=[looking], verbose=0)
 
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from keras_lr import plotting
 from keras_lr.plotting import plot_range_test, save_range_test_plot
-from keras_lr.range_test import rules
 from keras_lr.range_test.result import RangeTest
+from keras_lr.range_test.suggestion import NoSuggestion
 
 pytestmark = pytest.mark.once
 
@@ -101,7 +101,7 @@ def test_plot_without_suggestion_marks_none():
 def test_plot_of_a_flat_curve_is_drawn_and_says_that_there_is_no_suggestion():
     rates, _ = golden()
     test = RangeTest(rates, np.full(100, 2.3))
-    with pytest.raises(rules.NoSuggestion):
+    with pytest.raises(NoSuggestion):
         test.suggest()
     loss, slope = plot_range_test(test)
     assert "no suggestion" in loss.get_title(loc="left")
@@ -209,7 +209,7 @@ def test_plot_fills_a_sequence_of_axes_in_order():
 
 
 def test_plot_refuses_more_axes_than_panels():
-    with pytest.raises(ValueError, match=r"1 to 2 axes, one a panel \(loss, slope\); got 3"):
+    with pytest.raises(ValueError, match=r"1 to 2 axes, one for each panel \(loss, slope\); got 3"):
         plot_range_test(RangeTest(*golden()), axes_of(3))
     with pytest.raises(ValueError, match="got 0"):
         plot_range_test(RangeTest(*golden()), [])

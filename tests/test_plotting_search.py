@@ -142,7 +142,7 @@ def test_rates_keep_the_valley_in_view_when_one_rate_comes_to_a_huge_loss():
     ax = plot_search_rates(search)
     assert ax.get_ylim()[1] < 3
     (beyond,) = marks(ax, "^")[-1:]
-    assert beyond.get_label() == "beyond the picture"
+    assert beyond.get_label() == "outside the plot"
     assert list(beyond.get_xdata()) == [1.0]
 
 
@@ -174,9 +174,9 @@ def test_rates_of_an_objective_that_rises_have_the_worse_end_at_the_bottom():
 def test_rates_name_each_variant_of_a_round_that_tries_more_than_rates():
     search = searched(also={"policy": ["constant", "one-cycle"]})
     ax = plot_search_rates(search)
-    assert {"policy: constant", "policy: one-cycle"} <= set(labels(ax))
-    assert ax.get_title(loc="left") == "Learning-rate search: 3.2e-3, one-cycle"
-    lines = [named(ax, f"policy: {name}") for name in ("constant", "one-cycle")]
+    assert {"policy constant", "policy one-cycle"} <= set(labels(ax))
+    assert ax.get_title(loc="left") == "Learning-rate search: 3.2e-3, policy one-cycle"
+    lines = [named(ax, f"policy {name}") for name in ("constant", "one-cycle")]
     assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 2
 
 
@@ -310,9 +310,9 @@ def test_curves_of_variants_differ_in_line_style_and_the_legend_names_it():
 
 def test_curves_refuse_a_round_and_a_metric_that_are_not_there():
     search = searched()
-    with pytest.raises(ValueError, match=r"got 'fine 9'\. They are: coarse, fine 1, fine 2"):
+    with pytest.raises(ValueError, match=r"got 'fine 9'\. The rounds are: coarse, fine 1, fine 2"):
         plot_search_curves(search, round="fine 9")
-    with pytest.raises(ValueError, match=r"got 'auc'\. They have: accuracy"):
+    with pytest.raises(ValueError, match=r"got 'auc'\. The logs have: accuracy"):
         plot_search_curves(search, metric="auc")
 
 

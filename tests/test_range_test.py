@@ -500,7 +500,7 @@ def test_a_test_of_a_later_version_is_refused_with_both_versions(tmp_path):
     [
         ([1e-3, 1e-2], [1.0], r"2 steps like learning_rates; got \(1,\)"),
         ([[1e-3]], [[1.0]], r"shape \(steps,\); got an array of shape \(1, 1\)"),
-        ([1e-2, 1e-3], [1.0, 1.0], "rising"),
+        ([1e-2, 1e-3], [1.0, 1.0], "increasing"),
         ([0.0, 1e-3], [1.0, 1.0], "above 0"),
         ([np.nan, 1e-3], [1.0, 1.0], "finite"),
     ],

@@ -314,7 +314,7 @@ SEARCHED = {name: make for name, make in CASES.items() if name != "optimizer in 
 def test_runs_of_a_search_from_one_start_agree_whatever_ran_between(make):
     held = (SEQUENCES[:32], TARGETS[:32])
     data = Data.of(SEQUENCES, TARGETS, None, held, 0.2, 0, {"shuffle": False})
-    with Runner.lend(made(make), data, "val_loss", 16, 0) as runner:
+    with Runner.borrow(made(make), data, "val_loss", 16, 0) as runner:
         first, diverged, again = (
             runner.run(Job("sweep", Setting(rate, batch_size=16), 0, 1.0, 1))
             for rate in (1e-2, 1e3, 1e-2)
@@ -344,7 +344,14 @@ def test_a_search_with_a_function_that_makes_models_leaves_the_random_generators
     keras.utils.set_random_seed(11)
     keras.random.normal((2,))  # makes Keras's own generator
     before = random_state()
-    sweep = {"low": 1e-3, "high": 1e-2, "epochs": 1, "fine_rounds": 0, "points": 3, "repeats": 1}
+    sweep = {
+        "low": 1e-3,
+        "high": 1e-2,
+        "epochs": 1,
+        "fine_rounds": 0,
+        "points": 3,
+        "final_seeds": 1,
+    }
     keras_lr.search(dense, SEQUENCES, TARGETS, verbose=0, **sweep)
     assert same(random_state(), before)
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from keras_lr.range_test import rules
-from keras_lr.range_test.confirm import Confirmation
-from keras_lr.range_test.rules import METHODS, NoSuggestion, bounds, log_slope, smooth, suggest
+from keras_lr.range_test.bounds import bounds
+from keras_lr.range_test.rules import METHODS, suggest
+from keras_lr.range_test.smoothing import log_slope, smooth
+from keras_lr.range_test.suggestion import Confirmation, NoSuggestion
 
 pytestmark = pytest.mark.once
 

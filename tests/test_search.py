@@ -1,5 +1,6 @@
 """`keras_lr.search`: runs that equal a plain fit, and a model that comes back as it was."""
 
+import inspect
 import math
 import sys
 
@@ -11,7 +12,7 @@ from models import multi_optimizer
 import keras_lr
 from keras_lr._keras import distribution
 from keras_lr._keras.random_state import seed_everything
-from keras_lr.rate_search.find import Options, _usual_sizes
+from keras_lr.rate_search.options import Options, usual_sizes
 from keras_lr.rate_search.plan import Job, Setting
 from keras_lr.rate_search.runner import Data, Runner
 from keras_lr.rate_search.split import held_out, part
@@ -19,7 +20,10 @@ from keras_lr.rate_search.split import held_out, part
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 6)).astype("float32")
 Y = (X[:, 0] + 0.5 * X[:, 1] > 0).astype("int32")
-QUICK = {"epochs": 2, "fine_rounds": 1, "points": 3, "repeats": 1, "verbose": 0}
+DEFAULTS = {
+    name: each.default for name, each in inspect.signature(keras_lr.search).parameters.items()
+}
+QUICK = {"epochs": 2, "fine_rounds": 1, "points": 3, "final_seeds": 1, "verbose": 0}
 
 
 def classifier(optimizer="sgd", dropout=0.0, **options):
@@ -83,7 +87,7 @@ def equal(first, second):
 def run_of(model, setting, *, seed=0, fraction=1.0, epochs=2, report=None, **options):
     """One run of a search, outside of any."""
     data = Data.of(X, Y, None, options.pop("validation", None), 0.25, 0, options)
-    with Runner.lend(model, data, "val_loss", setting.batch_size, 0) as runner:
+    with Runner.borrow(model, data, "val_loss", setting.batch_size, 0) as runner:
         return runner.run(Job("fine 1", setting, seed, fraction, epochs), report)
 
 
@@ -110,10 +114,10 @@ def test_finds_the_rate_that_arithmetic_says():
 
 def test_batch_sizes_that_are_tried_are_those_that_devices_can_share(monkeypatch):
     data = Data.of(X, Y, None, (X[:24], Y[:24]), 0.25, 0, {})  # 96 rows that train
-    with Runner.lend(classifier(), data, "val_loss", 12, 0) as runner:
-        assert _usual_sizes(runner, 12, 96.0) == [6, 12, 24]  # 48: two batches
+    with Runner.borrow(classifier(), data, "val_loss", 12, 0) as runner:
+        assert usual_sizes(runner, 12, 96.0) == [6, 12, 24]  # 48: two batches
         monkeypatch.setattr(distribution, "sharing_devices", lambda: 4)
-        assert _usual_sizes(runner, 12, 96.0) == [12, 24]
+        assert usual_sizes(runner, 12, 96.0) == [12, 24]
 
 
 def test_a_run_that_diverges_ends_after_a_few_batches():
@@ -124,7 +128,7 @@ def test_a_run_that_diverges_ends_after_a_few_batches():
             seen.append(batch)
 
     data = Data.of(np.repeat(ONES, 50, 0), np.repeat(ZEROS, 50, 0), None, None, 0.2, 0, {})
-    with Runner.lend(slope(), data, "val_loss", 8, 0, lambda: [Count()]) as runner:
+    with Runner.borrow(slope(), data, "val_loss", 8, 0, lambda: [Count()]) as runner:
         outcome = runner.run(Job("coarse", Setting(1.5, batch_size=8), 0, 1.0, 3))
     assert outcome.ended == "diverged" and math.isnan(outcome.value)
     assert len(seen) <= 30  # of 320 an epoch: it doubles with each
@@ -255,7 +259,7 @@ def slope_of_rows():
 
 def test_every_run_begins_anew():
     data = Data.of(X, Y, None, None, 0.25, 0, {})
-    with Runner.lend(classifier("adam", dropout=0.4), data, "val_loss", 16, 0) as runner:
+    with Runner.borrow(classifier("adam", dropout=0.4), data, "val_loss", 16, 0) as runner:
         job = Job("coarse", Setting(0.01, batch_size=16), 3, 1.0, 2)
         first = runner.run(job)
         other = runner.run(Job("coarse", Setting(0.3, batch_size=16), 4, 1.0, 2))
@@ -284,7 +288,7 @@ def test_a_function_makes_a_new_model_for_each_run():
         return model
 
     data = Data.of(X, Y, None, None, 0.25, 0, {})
-    with Runner.lend(make, data, "val_loss", 16, 0) as runner:
+    with Runner.borrow(make, data, "val_loss", 16, 0) as runner:
         losses = [
             runner.run(Job("fine 1", Setting(1e-7, batch_size=96), seed, 1.0, 1)).value
             for seed in (0, 1, 0)
@@ -301,7 +305,7 @@ def test_weights_of_rows_and_classes_count():
     assert classes != pytest.approx(usual, rel=1e-3)
     weight = np.where(Y == 0, 5.0, 1.0).astype("float32")
     data = Data.of(X, Y, weight, None, 0.25, 0, {})
-    with Runner.lend(classifier(), data, "val_loss", 16, 0) as runner:
+    with Runner.borrow(classifier(), data, "val_loss", 16, 0) as runner:
         rows = runner.run(Job("fine 1", setting, 0, 1.0, 2)).history["loss"]
     assert rows == pytest.approx(classes, rel=1e-5)
     assert len(data.validation) == 3
@@ -329,7 +333,7 @@ def test_a_data_set_brings_its_own_batches():
     assert found.setting.batch_size is None
     with pytest.raises(ValueError, match="validation_data must be given"):
         keras_lr.search(classifier(), Batches(), **QUICK)
-    with pytest.raises(ValueError, match="x must be arrays to search for a batch size"):
+    with pytest.raises(ValueError, match="also='batch_size' needs arrays as x"):
         keras_lr.search(classifier(), Batches(), validation_data=(X, Y), also="batch_size", **QUICK)
 
 
@@ -442,14 +446,16 @@ def test_optuna_reads_the_study(tmp_path):
 
 def test_time_can_be_limited(tmp_path):
     options = {"low": 1e-2, "high": 1.0, "storage": tmp_path / "record.sqlite3", **QUICK}
-    with pytest.raises(keras_lr.NoSuggestion, match="The time was over before a run was"):
+    with pytest.raises(keras_lr.NoSuggestion, match="The timeout expired before a run finished"):
         keras_lr.search(slope(), ONES, ZEROS, timeout=1e-9, **options)
     found = keras_lr.search(slope(), ONES, ZEROS, **options)
     assert found.answer.finished
 
 
 def test_every_run_diverging_is_said():
-    with pytest.raises(keras_lr.NoSuggestion, match="runs at rates from 2 to 20 came to its end"):
+    with pytest.raises(
+        keras_lr.NoSuggestion, match="runs at rates from 2 to 20 finished; they diverged"
+    ):
         keras_lr.search(slope(), ONES, ZEROS, batch_size=8, low=2.0, high=20.0, **QUICK)
 
 
@@ -465,8 +471,8 @@ def test_every_run_diverging_is_said():
         ({"fraction": 0.0}, "fraction must be in (0, 1]; got 0.0"),
         ({"epochs": 0}, "epochs must be an integer of at least 1; got 0"),
         ({"fine_rounds": -1}, "fine_rounds must be an integer of at least 0"),
-        ({"points": 4}, "points must be odd, to lie evenly around the best so far; got 4"),
-        ({"repeats": 0}, "repeats must be an integer of at least 1"),
+        ({"points": 4}, "points must be odd, so that the rates lie evenly around the best; got 4"),
+        ({"final_seeds": 0}, "final_seeds must be an integer of at least 1"),
         ({"mode": "best"}, "mode must be 'auto', 'min' or 'max'; got 'best'"),
         ({"pruner": "asha"}, "pruner must be 'median', 'halving' or 'none'; got 'asha'"),
         ({"validation_split": 1.0}, "validation_split must be in (0, 1); got 1.0"),
@@ -476,7 +482,7 @@ def test_every_run_diverging_is_said():
         ({"also": {"momentum": [1.0]}}, "momentum must be in (0, 1); got 1.0"),
         ({"also": {"batch_size": [0]}}, "batch_size must be an integer of at least 1; got 0"),
         ({"also": {"policy": ["step"]}}, "policy must be 'constant', 'one-cycle' or 'cosine'"),
-        ({"also": {"warmup": []}}, "The values of warmup must be a list of some; got"),
+        ({"also": {"warmup": []}}, "also['warmup'] must be a list of at least one value; got"),
         ({"heartbeat": 0}, "heartbeat must be an integer of at least 1"),
         ({"objective": ""}, "objective must be a name in the logs; got ''"),
     ],
@@ -484,7 +490,7 @@ def test_every_run_diverging_is_said():
 @pytest.mark.once
 def test_bad_options_are_refused(options, error):
     with pytest.raises((ValueError, TypeError)) as caught:
-        Options(**options)
+        Options.among({**DEFAULTS, **options})
     assert error in str(caught.value)
 
 
@@ -494,15 +500,18 @@ def test_bad_options_are_refused(options, error):
         ({"x": None}, "search needs data; got x=None"),
         (
             {"objective": "val_f1"},
-            "objective must be in the logs of this model; got 'val_f1'. They",
+            "objective must be in the logs of this model; got 'val_f1'. The",
         ),
-        ({"also": "momentum"}, "The optimizer must have a momentum above 0 to search for one; got"),
+        ({"also": "momentum"}, "also='momentum' needs an optimizer with a momentum above 0; got"),
         (
             {"model": "mlp"},
-            "model must be a Keras model, or a function that returns one; got 'mlp'",
+            "model must be a Keras model or a function that returns one; got 'mlp'",
         ),
-        ({"model": lambda: 3}, "or a function that returns one; it returned int"),
-        ({"storage": "/no/such/folder/record.sqlite3"}, "must exist; /no/such/folder does not"),
+        ({"model": lambda: 3}, "or a function that returns one; the function returned int"),
+        (
+            {"storage": "/no/such/folder/record.sqlite3"},
+            "must exist; /no/such/folder does not exist",
+        ),
     ],
     ids=["data", "objective", "momentum", "model", "function", "folder"],
 )
@@ -532,11 +541,11 @@ def test_optuna_is_asked_for_where_it_is_missing(monkeypatch):
     ],
 )
 def test_the_python_of_an_answer_runs(setting):
-    from keras_lr.rate_search.result import in_python
+    from keras_lr.rate_search.policies import python_for
 
     model = classifier(keras.optimizers.SGD(0.01, momentum=0.9))
     names = {"model": model, "x": X, "y": Y, "keras": keras, "keras_lr": keras_lr}
-    exec(in_python(setting), names)
+    exec(python_for(setting), names)
     wanted = 0.1 if setting.policy == "constant" and not setting.momentum else 0.01
     assert float(model.optimizer.learning_rate) == pytest.approx(wanted)
 
@@ -559,8 +568,8 @@ def two_groups():
 def test_the_python_of_a_search_runs_on_the_model_that_was_searched(policy, optimizer):
     model = classifier(optimizer())
     found = keras_lr.search(
-        model, X, Y, low=1e-3, high=1e-1, epochs=1, fine_rounds=1, points=3, repeats=1, verbose=0,
-        also={"policy": [policy]},
+        model, X, Y, low=1e-3, high=1e-1, epochs=1, fine_rounds=1, points=3, final_seeds=1,
+        also={"policy": [policy]}, verbose=0,
     )  # fmt: skip
     logger = keras_lr.LRLogger()
     python = found.python()

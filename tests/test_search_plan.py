@@ -131,7 +131,7 @@ def test_nothing_goes_beyond_firm_ends_and_the_answer_says_that_it_lies_there():
     assert max(outcome.job.setting.learning_rate for outcome in found.values()) == 1e-2
     answer = plan.answer(found)
     assert answer.setting.learning_rate == 1e-2
-    assert any("a higher one may be better" in note for note in answer.warnings)
+    assert any("a higher rate may be better" in note for note in answer.warnings)
 
 
 def test_what_is_said_of_the_ends_is_true_of_all_rates_that_were_tried():
@@ -139,7 +139,7 @@ def test_what_is_said_of_the_ends_is_true_of_all_rates_that_were_tried():
     plan = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3))
     found = run(plan, valley(1e-3))
     last = plan.rounds(found)[-1]
-    lowest = "The interval reaches the lowest rate that the fine 2 round tried; a lower one may"
+    lowest = "The interval includes the lowest rate tried in the fine 2 round; a lower rate may"
     middle = sorted(rates(last))[len(set(rates(last))) // 2]
 
     def loss(outcome):
@@ -293,7 +293,7 @@ def test_one_cycle_warms_up_by_itself():
 
 
 def test_interval_ends_half_way_to_what_is_worse():
-    plan = Plan(replace(DESIGN, repeats=1), Start(1e-5, 1e-1, 1e-3))
+    plan = Plan(replace(DESIGN, final_seeds=1), Start(1e-5, 1e-1, 1e-3))
     answer = plan.answer(run(plan, valley(1e-3)))
     neighbours = 5.6e-4, 1.8e-3
     assert answer.low == pytest.approx(math.sqrt(1e-3 * neighbours[0]), rel=1e-9)

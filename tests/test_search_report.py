@@ -206,7 +206,7 @@ def test_report_tells_how_to_look_at_the_study(tmp_path, storage, command):
     assert storage in text
     assert command is None or command in text
     assert ("optuna-dashboard" in text) == (command is not None)
-    assert ("put the password" in text) == ("***" in storage)
+    assert ("with the password" in text) == ("***" in storage)
 
 
 def test_report_that_cannot_be_written_is_refused_before_it_is_drawn(tmp_path, monkeypatch):

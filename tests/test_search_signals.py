@@ -20,7 +20,7 @@ from keras_lr_cli import workers
 
 pytestmark = pytest.mark.once
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-QUICK = ("--epochs", 2, "--fine-rounds", 0, "--repeats", 1, "--low", 0.01, "--high", 1)
+QUICK = ("--epochs", 2, "--fine-rounds", 0, "--final-seeds", 1, "--low", 0.01, "--high", 1)
 
 
 class Signals:
@@ -70,7 +70,7 @@ def test_a_signal_whose_exception_is_swallowed_still_ends_the_search(
     spec = f"{__name__}:data"
     shown = run("search", "model.keras", "--data", spec, "--validation", spec, *QUICK)
     assert shown.exit_code == 130 and Batches.drawn < 14, shown.output
-    assert "the same command goes on from here" in shown.stderr
+    assert "the same command continues from here" in shown.stderr
     assert "Exception ignored" not in capfd.readouterr().err
     study = optuna.load_study(study_name="model", storage="sqlite:///model.search.sqlite3")
     (trial,) = study.trials
@@ -110,9 +110,9 @@ def test_runs_of_killed_workers_are_given_back(tmp_path):
 WORKER = """
 import sys, time
 from keras_lr_cli import signals, workers
-workers._working = True
-with signals.polite() as asked:
-    workers.watch(asked)
+workers._is_worker = True
+with signals.stop_signals() as stop:
+    workers.end_with_parent(stop)
     print("at work", file=open(f"began.{sys.argv[1]}", "w"))
     try:
         time.sleep(120)
@@ -131,7 +131,7 @@ class Worker(workers._Worker):
         count += 1
         super().__init__([*words, str(count)], stack)
 workers.arguments, workers._Worker = arguments, Worker
-with signals.polite() as asked, workers.company(3, {"resume": True}, asked):
+with signals.stop_signals() as stop, workers.worker_processes(3, {"resume": True}, stop):
     time.sleep(120)
 """
 
@@ -193,20 +193,20 @@ def test_a_worker_takes_no_module_from_the_current_folder(tmp_path):
 
 
 def test_signals_that_the_process_was_started_to_ignore_stay_ignored():
-    from keras_lr_cli.signals import polite
+    from keras_lr_cli.signals import stop_signals
 
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with polite():
+        with stop_signals():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, previous)
 
 
 def test_a_second_signal_ends_what_does_not_look():
-    from keras_lr_cli.signals import polite
+    from keras_lr_cli.signals import stop_signals
 
-    with polite(), interrupts.recorded_interrupts():
+    with stop_signals(), interrupts.recorded_interrupts():
         signal.raise_signal(signal.SIGTERM)
         assert interrupts.is_pending()
         with pytest.raises(KeyboardInterrupt):
@@ -217,7 +217,7 @@ def test_a_request_that_nobody_has_heard_is_made_once_more(monkeypatch):
     from keras_lr_cli import signals
 
     monkeypatch.setattr(signals, "REMIND", 0.1)
-    with signals.polite(), interrupts.recorded_interrupts():
+    with signals.stop_signals(), interrupts.recorded_interrupts():
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             np.testing.assert_(time.sleep(20) is None)

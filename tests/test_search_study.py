@@ -23,8 +23,10 @@ from study_job import Peer, job, opened, outcome
 from keras_lr._util import interrupts
 from keras_lr.rate_search import storage as places
 from keras_lr.rate_search import study as study_module
-from keras_lr.rate_search.storage import SearchError, described
-from keras_lr.rate_search.study import RANGE_TEST, Taken, check_new
+from keras_lr.rate_search.shared_storage import requeue
+from keras_lr.rate_search.storage import SearchError, display_name
+from keras_lr.rate_search.study import RANGE_TEST, check_new
+from keras_lr.rate_search.trial import Taken, Trial
 
 pytestmark = pytest.mark.once
 
@@ -151,9 +153,9 @@ def test_the_range_test_is_done_once_and_is_no_outcome(storage, join):
 def test_a_study_that_exists_goes_on_and_says_so(storage, join):
     assert not join(storage).resumed
     assert join(storage).resumed
-    with pytest.raises(ValueError, match="'digits' must not exist with resume=False"):
+    with pytest.raises(ValueError, match="With resume=False the study 'digits' must not exist"):
         join(storage, resume=False)
-    with pytest.raises(ValueError, match="'digits' must not exist with resume=False"):
+    with pytest.raises(ValueError, match="With resume=False the study 'digits' must not exist"):
         check_new(storage, "digits")
     check_new(storage, "another")
     assert not join(storage, "another", resume=False).resumed
@@ -309,7 +311,7 @@ def test_what_a_stalled_process_brings_late_is_dropped(storage, join, short_grac
 
 def late_again(owner, trial):
     """The same trial, whose block begins once more."""
-    return study_module.Trial(owner, trial._trial)
+    return Trial(owner, trial._trial)
 
 
 def test_a_job_that_takes_processes_with_it_is_given_up_until_the_next_start(
@@ -331,7 +333,7 @@ def test_a_job_that_takes_processes_with_it_is_given_up_until_the_next_start(
 def kill(record, trial):
     """As if the process had died, long ago."""
     record._storage.set_trial_state_values(trial._trial._trial_id, state=record._states.FAIL)
-    places._requeue(record.study, record._storage.get_trial(trial._trial._trial_id))
+    requeue(record.study, record._storage.get_trial(trial._trial._trial_id))
 
 
 def test_a_job_that_was_written_down_twice_is_tidied_up(storage, join):
@@ -354,11 +356,11 @@ def test_a_job_that_was_written_down_twice_is_tidied_up(storage, join):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"model": {"layers": "b"}}, "is of another model: layers a and not b. Choose"),
-        ({"data": {"rows": "9"}}, "is of other data: rows 8 and not 9. Choose another name"),
-        ({"fit": {"shuffle": "True"}}, "other arguments of fit: shuffle None and not True. Take"),
+        ({"model": {"layers": "b"}}, "belongs to another model: layers a and not b. Choose"),
+        ({"data": {"rows": "9"}}, "belongs to other data: rows 8 and not 9. Choose another name"),
+        ({"fit": {"shuffle": "True"}}, "other arguments of fit: shuffle None and not True. Use"),
         ({"settings": {"epochs": 4, "also": {"momentum": [0.9]}}}, "settings: epochs 3 and not 4."),
-        ({"settings": {"epochs": 3, "also": {}}}, r"settings: also .* and not \{\}. Take those"),
+        ({"settings": {"epochs": 3, "also": {}}}, r"settings: also .* and not \{\}. Use those"),
     ],
 )
 def test_a_study_of_something_else_is_refused(storage, join, change, message):
@@ -373,8 +375,20 @@ def test_a_study_of_another_version_is_refused(storage, join, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(study_module, "FORMAT", 7)
         join(storage)
-    with pytest.raises(ValueError, match="has format 7 of another version of keras-lr; this one"):
+    with pytest.raises(ValueError, match="has format 7, of another version of keras-lr; this"):
         join(storage)
+
+
+def test_a_study_of_format_2_goes_on_with_repeats_as_final_seeds(storage, join):
+    identity = {"settings": {"epochs": 3, "final_seeds": 2}}
+    record = join(storage, identity=identity)
+    known = dict(record.study.user_attrs["keras_lr"])
+    known.update(format=2, settings={"epochs": 3, "repeats": 2})
+    record.study.set_user_attr("keras_lr", known)
+    assert join(storage, identity=identity).resumed
+    identity["settings"]["final_seeds"] = 3
+    with pytest.raises(ValueError, match="other settings: final_seeds 2 and not 3. Use those"):
+        join(storage, identity=identity)
 
 
 def test_a_study_that_others_made_is_refused_and_left_alone(storage, join):
@@ -422,7 +436,7 @@ def test_a_server_that_is_not_there_is_told_at_once(postgres, join):
     port = free_port()
     message = refused(join, postgres.address("digits").replace(f":{postgres.port}/", f":{port}/"))
     assert f"postgresql://keras:***@127.0.0.1:{port}/digits cannot be used: " in message
-    assert "refused" in message and message.endswith("Is the server up and the address right?")
+    assert "refused" in message and message.endswith("Is the server running and the address right?")
     assert time.monotonic() - began < 5
 
 
@@ -473,14 +487,14 @@ def test_a_wrong_password_or_database_is_told_without_the_password(postgres, joi
 )
 def test_an_address_that_cannot_be_read_is_not_shown(join, address):
     assert "storage must be a file, journal:FILE or a URL" in refused(join, address, ValueError)
-    assert described(address) == "the storage"
+    assert display_name(address) == "the storage"
 
 
 def test_a_password_in_the_options_of_an_address_is_hidden():
     address = "postgresql://host/name?user=keras&password=s3cret&sslmode=require"
     shown = "postgresql://host/name?password=***&sslmode=require&user=keras"
-    assert described(address) == shown
-    assert described("mysql+pymysql://me:s3cret@host/name") == "mysql+pymysql://me:***@host/name"
+    assert display_name(address) == shown
+    assert display_name("mysql+pymysql://me:s3cret@host/name") == "mysql+pymysql://me:***@host/name"
 
 
 def test_a_locked_file_is_told_and_not_waited_for_without_end(tmp_path, join, monkeypatch):
@@ -516,7 +530,10 @@ def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path, join, kind, 
     path = tmp_path / "train.csv"
     path.write_text(text)
     message = refused(join, f"{kind}{path}", (SearchError, ValueError))
-    assert "is no SQLite database or damaged" in message or "is no journal of Optuna" in message
+    assert (
+        "is not a SQLite database, or it is damaged" in message
+        or "is not a journal of Optuna" in message
+    )
     assert path.read_text() == text and os.listdir(tmp_path) == ["train.csv"]
 
 
@@ -530,8 +547,8 @@ def test_a_damaged_journal_is_refused(tmp_path, join):
 @pytest.mark.parametrize("kind", ["", "journal:", "sqlite:///"])
 def test_a_folder_that_does_not_exist_is_told(tmp_path, join, kind):
     message = refused(join, f"{kind}{tmp_path}/runs/search", ValueError)
-    assert message.endswith(f"must exist; {tmp_path}/runs does not.")
-    assert "must be a file that can be written" in refused(join, f"{kind}{tmp_path}", ValueError)
+    assert message.endswith(f"must exist; {tmp_path}/runs does not exist.")
+    assert "must be a writable file" in refused(join, f"{kind}{tmp_path}", ValueError)
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path, join, monkeypatch):
@@ -539,7 +556,7 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path, join, monkeypatch):
     join(str(path)).close()
     with monkeypatch.context() as patched:  # root may write everywhere
         patched.setattr(os, "access", lambda *_: False)
-        assert "must be a file that can be written" in refused(join, str(path), ValueError)
+        assert "must be a writable file" in refused(join, str(path), ValueError)
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version")
     readonly = refused(join, f"sqlite:///file:{path}?mode=ro&uri=true", (SearchError, ValueError))
@@ -629,7 +646,7 @@ def test_a_server_that_restarts_costs_a_search_nothing(server, join):
         server.stop()
         alarm = threading.Timer(1.0, server.start)
         alarm.start()
-        with pytest.warns(UserWarning, match=r"record cannot be reached: .* tries for 6 s"):
+        with pytest.warns(UserWarning, match=r"record cannot be reached: .* retries for 6 s"):
             found = step()
         alarm.join()
         trial = found if place == 0 else trial
@@ -644,7 +661,7 @@ def test_a_server_that_stays_away_is_told_after_the_grace_period(server, join, s
     server.stop()
     try:
         began = time.monotonic()
-        with pytest.raises(SearchError, match="Is the server up and the address right"):
+        with pytest.raises(SearchError, match="Is the server running and the address right"):
             record.found()
         assert 2.0 < time.monotonic() - began < 10.0
         with pytest.raises(KeyboardInterrupt), interrupts.recorded_interrupts():

@@ -63,7 +63,7 @@ for package in {"tensorflow", "jax", "torch", "sklearn", "pandas", "matplotlib"}
 """
 COMMAND = (
     "search model.keras --data slow_data:data --validation slow_data:data --json --heartbeat 1 "
-    "--low 1e-3 --high 1 --fine-rounds 1 --points 3 --repeats 1 --epochs 2 --pruner none"
+    "--low 1e-3 --high 1 --fine-rounds 1 --points 3 --final-seeds 1 --epochs 2 --pruner none"
 ).split()
 # What starts fastest, for every process starts a backend of its own.
 BACKEND = "jax" if importlib.util.find_spec("jax") else os.environ["KERAS_BACKEND"]
@@ -277,7 +277,7 @@ def test_an_interrupted_search_goes_on_at_once(start, gate, database, undisturbe
             os.killpg(command.pid, signal.SIGINT)
     answer, lines = ended(command, 130)
     assert answer == ""
-    assert lines[-1].startswith("Interrupted; the same command goes on from here.")
+    assert lines[-1].startswith("Interrupted; the same command continues from here.")
     assert sum("nterrupted" in line for line in lines) == 1
     assert "RUNNING" not in states(database) and not deaths(database)
     with pytest.raises(ProcessLookupError):
@@ -289,7 +289,7 @@ def test_an_interrupted_search_goes_on_at_once(start, gate, database, undisturbe
     with pytest.raises(ProcessLookupError):
         os.killpg(again.pid, 0)
     assert not any(line.startswith("Warning") for line in lines)
-    assert lines[0] == (f"Going on with the study 'model' in {database}: {done} runs are done.")
+    assert lines[0] == (f"Continuing the study 'model' in {database}; {done} runs are done.")
 
 
 def test_a_search_that_was_killed_goes_on_after_the_grace_period(

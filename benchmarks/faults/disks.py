@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 OLD = b"an old file\n"
 SEARCH = (
     "search model.keras --data model.npz --low 1e-3 --high 1 --fine-rounds 0 --points 3 "
-    "--repeats 1 --epochs 1 --no-cache"
+    "--final-seeds 1 --epochs 1 --no-cache"
 ).split()
 FIND = "find model.keras --data model.npz --steps 30 --seed 0 --no-cache".split()
 PREVIEW = "preview one-cycle --max-lr 0.1 --steps 200".split()

@@ -166,7 +166,8 @@ def work(kind: str) -> None:
         storage.GRACE = GRACE
         command(
             *"search model.keras --data model.npz --json --heartbeat 1 --low 1e-3 --high 1".split(),
-            *"--fine-rounds 1 --points 3 --repeats 2 --epochs 2 --pruner none --no-cache".split(),
+            *"--fine-rounds 1 --points 3 --final-seeds 2 --epochs 2 --pruner none".split(),
+            "--no-cache",
             "--storage", SEARCHES[kind],
         )  # fmt: skip
     else:

@@ -38,7 +38,7 @@ NAMES = (
     "$\\frac{$",
     "a\u2028b",
 )
-QUICK = "--epochs 1 --fine-rounds 0 --points 3 --repeats 1 --low 0.01 --high 1".split()
+QUICK = "--epochs 1 --fine-rounds 0 --points 3 --final-seeds 1 --low 0.01 --high 1".split()
 
 
 def cases(folder: Path, name: str) -> dict[str, list[str]]:

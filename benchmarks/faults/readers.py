@@ -280,7 +280,7 @@ def _read_multipliers(path: Path, folder: Path) -> None:
 
 def _make_range_test(folder: Path) -> Path:
     import keras_lr
-    from keras_lr.range_test.confirm import Confirmation
+    from keras_lr.range_test.suggestion import Confirmation
 
     test = _ramp()
     confirmation = Confirmation(
@@ -422,7 +422,7 @@ def _searched(path: Path, storage: str, **options: Any) -> Any:
     ):
         return keras_lr.search(
             model, *arrays(), storage=storage, low=1e-3, high=1.0, epochs=2, fine_rounds=1,
-            points=3, repeats=1, heartbeat=1, verbose=0, **options,
+            points=3, final_seeds=1, heartbeat=1, verbose=0, **options,
         )  # fmt: skip
 
 

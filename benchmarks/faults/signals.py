@@ -70,7 +70,7 @@ def model():
 """
 COMMAND = (
     "search task:model --data task:data --validation task:data --json --heartbeat 1 "
-    "--low 1e-3 --high 1 --fine-rounds 1 --points 3 --repeats 1 --pruner none --no-cache"
+    "--low 1e-3 --high 1 --fine-rounds 1 --points 3 --final-seeds 1 --pruner none --no-cache"
 ).split()
 
 

@@ -146,7 +146,7 @@ class Task:
         """Mean test loss after training at each rate, at most the loss of the untrained model."""
         worst, found = self.untrained(), {}
         data = Data(self.x, self.y, None, self.judged, {})
-        with Runner.lend(self.model, data, "val_loss", 32, 0) as runner:
+        with Runner.borrow(self.model, data, "val_loss", 32, 0) as runner:
             for rate in rates:
                 jobs = [
                     Job("judge", Setting(rate, batch_size=32), seed, 1.0, EPOCHS) for seed in SEEDS

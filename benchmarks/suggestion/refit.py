@@ -33,7 +33,8 @@ from runs import LENGTHS, Trained, trained
 from scores import judged, over_tasks
 from tasks import TASKS, Task
 
-from keras_lr.range_test import rules
+from keras_lr.range_test import curve_rule, landmarks, rules, smoothing
+from keras_lr.range_test.suggestion import NoSuggestion
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -44,7 +45,8 @@ CHOICES = {
     "BANDWIDTH": (0.4, 0.55, 0.7, 0.85, 1.0),
     "LAG": (0.0, 1.5, 3.0, 4.5, 6.0),
 }
-SHIPPED = tuple(getattr(rules, name) for name in CHOICES)
+MODULES = {"SHARE": curve_rule, "BANDWIDTH": smoothing, "LAG": landmarks}  # that read them
+SHIPPED = tuple(getattr(MODULES[name], name) for name in CHOICES)
 
 
 class Remembered:
@@ -62,14 +64,14 @@ class Remembered:
 
 @contextmanager
 def constants(values: tuple[float, ...]) -> Iterator[None]:
-    kept = {name: getattr(rules, name) for name in CHOICES}
+    kept = {name: getattr(MODULES[name], name) for name in CHOICES}
     try:
         for name, value in zip(CHOICES, values, strict=True):
-            setattr(rules, name, value)
+            setattr(MODULES[name], name, value)
         yield
     finally:
         for name, value in kept.items():
-            setattr(rules, name, value)
+            setattr(MODULES[name], name, value)
 
 
 def regret(found: Trained, steps: int, values: tuple[float, ...]) -> float:
@@ -79,7 +81,7 @@ def regret(found: Trained, steps: int, values: tuple[float, ...]) -> float:
         for ramp in found.ramps[steps]:
             try:
                 rate = rules.suggest(*ramp.recorded()).learning_rate
-            except rules.NoSuggestion:
+            except NoSuggestion:
                 rate = None
             seen.append(judged(found.table, rate))
     return float(np.mean(seen))
@@ -144,5 +146,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    rules._curve = Remembered(rules._curve)
+    curve_rule.read_curve = Remembered(curve_rule.read_curve)
     main()

@@ -43,8 +43,10 @@ from scores import GRID, judged, over_tasks
 from tasks import TASKS
 
 from keras_lr.range_test.confirm import confirm
-from keras_lr.range_test.rules import NoSuggestion, suggest
-from keras_lr.range_test.stopping import moving_average
+from keras_lr.range_test.rules import suggest
+from keras_lr.range_test.smoothing import moving_average
+from keras_lr.range_test.stopping import MEMORY
+from keras_lr.range_test.suggestion import NoSuggestion
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -74,7 +76,7 @@ def answers(found: Trained, seed: int) -> dict[Key, Answer]:
             given[CURVE, steps] = Answer(suggest(*curve).learning_rate, cost)
         except NoSuggestion:
             given[CURVE, steps] = Answer(None, cost)
-        lowest = curve[0][np.argmin(moving_average(curve[1]))] if len(curve[0]) else None
+        lowest = curve[0][np.argmin(moving_average(curve[1], MEMORY))] if len(curve[0]) else None
         given[AVERAGE, steps] = Answer(None if lowest is None else lowest / 10, cost)
         for name, peer in PEERS.items():
             given[name, steps] = peer(*ramps[seed])

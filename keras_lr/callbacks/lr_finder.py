@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -17,50 +17,53 @@ from keras_lr._util.checks import count, flag
 from keras_lr._util.interrupts import uninterrupted
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.loops.data import Replay, is_array_data
+from keras_lr.range_test.checks import check_model
 from keras_lr.range_test.find import (
-    Options,
     TrainingData,
-    as_fit_sends,
-    check_model,
+    passed_to_fit,
     run_range_test,
-    validation_as_fit_sends,
+    validation_passed_to_fit,
 )
+from keras_lr.range_test.options import Options, checked_options, takes_options
 from keras_lr.range_test.result import RangeTest
-from keras_lr.range_test.rules import NoSuggestion
+from keras_lr.range_test.suggestion import NoSuggestion
 from keras_lr.steering import innermost_optimizers, updates_every
 from keras_lr.steering.optimizers import rate_ratios
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+
+@takes_options
 class LRFinder(SteeringCallback):
-    """Run the range test of `lr_find` on the data of a `fit`: once before it, or again and again.
+    """Run the range test of `lr_find` on the data of a `fit`: once before it, or repeatedly.
 
-    Without `every` the test takes the place of the training. The callback takes `fit`'s batches
-    without training on them, until it has what the ramp needs or the epoch ends; then it runs
-    the test on them, puts the model back as it was, and stops the training. Batches are repeated
-    in a new order if the ramp is longer than the epoch. They are kept until then, so an epoch's
-    worth of data is held at the most.
+    Without `every` the test replaces the training. The callback takes `fit`'s batches without
+    training on them, until it has as many as the ramp needs or the epoch ends; then it runs the
+    test on them, restores the model and stops the training. If the ramp is longer than the epoch,
+    the batches are repeated in a new order. At most one epoch of data is kept in memory.
 
-    Read the outcome from `result` and train with a new `fit`. An instance can serve several.
+    Read the result from `result` and train with a new `fit`. An instance can serve several.
 
     With `every=n` the model trains as usual, and before the epochs 0, n, 2n, ... a range test
-    tells which rate would suit the weights that it has then. The test has a stream of data of
-    its own and gives everything back, so the run is the one without it, to the last bit: weights,
-    optimizer, random generators, history. It may stand beside every other callback of ours; the
-    test itself is made at the momentum that the optimizer was compiled with.
+    finds the rate that suits its weights at that time. The test has its own stream of data and
+    restores everything: the run equals the one without it, to the last bit, in its weights,
+    optimizer, random generators and history. It works beside all other callbacks of keras-lr;
+    the test itself runs at the momentum that the optimizer was compiled with.
 
     Args:
         every: Epochs between two tests, at least 1; None tests once and ends the `fit`.
-        data: For `every`: the data of the tests, `(x, y)`, `(x, y, sample_weight)` or a data set.
-            By default the arrays that `fit` trains on, where those are arrays. A data set that
-            `fit` trains on cannot be read twice without moving it on; give it one of its own.
-            Arrays are batched as `fit` batches its own.
-        apply: For `every`: whether each suggestion becomes the optimizer's rate, which stays so
+        data: For `every`: the data of the tests, `(x, y)`, `(x, y, sample_weight)` or a data set;
+            by default the arrays that `fit` trains on. If `fit` trains on a data set, pass
+            another one: reading the same one twice would advance it. Arrays are batched as in
+            `fit`.
+        apply: For `every`: whether each suggestion becomes the optimizer's rate, which remains
             after the `fit`. The groups of a `MultiOptimizer` keep their ratios, and `WarmUp` and
-            the plateau callbacks scale what was set. Where a curve supports no suggestion, the
-            rate stays, and a warning says why.
-        start_lr, end_lr, steps, ramp, repeats, stop_factor, optimizer, monitor, validation_data,
-        validation_every, validation_samples, confirm, seed, verbose: As in `lr_find`. Without
-            `validation_data`, `confirm` judges by batches that it leaves out.
+            the plateau callbacks scale the new rate. If a curve supports no suggestion, the rate
+            stays, with a warning that says why.
+        optimizer, validation_data: As in `lr_find`. Without `validation_data`, `confirm` judges
+            by batches of the `fit` that it leaves out.
+        options: The options of the range test; see `keras_lr.range_test.options.Options`.
 
     Attributes:
         result: The last `RangeTest`; None before the first.
@@ -69,9 +72,8 @@ class LRFinder(SteeringCallback):
 
     Raises:
         ValueError, TypeError: If an argument is out of its range or of the wrong kind. When
-            `fit` begins: without `every`, if a callback that steers the rate is in the list as
-            well; with it, if the data cannot be read again; with `apply`, if the rate is that of
-            a schedule.
+            `fit` begins: without `every`, if another callback of the `fit` sets the rate; with
+            it, if the data cannot be read again; with `apply`, if the optimizer has a schedule.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
@@ -92,23 +94,12 @@ class LRFinder(SteeringCallback):
     def __init__(
         self,
         *,
-        start_lr: float = 1e-7,
-        end_lr: float = 10.0,
-        steps: int = 100,
-        ramp: str = "exponential",
-        repeats: int = 1,
-        stop_factor: float | None = 4.0,
         optimizer: Any = None,
-        monitor: str = "loss",
         validation_data: Any = None,
-        validation_every: int | None = None,
-        validation_samples: int = 512,
-        confirm: bool = False,
-        seed: int | None = None,
-        verbose: str | int = "auto",
         every: int | None = None,
         data: Any = None,
         apply: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__()
         if every is not None:
@@ -123,20 +114,7 @@ class LRFinder(SteeringCallback):
                 "data goes with every; got every=None, which tests on the batches of the fit. "
                 "Pass every, or leave data out."
             )
-        self.options = Options(
-            start_lr=start_lr,
-            end_lr=end_lr,
-            steps=steps,
-            ramp=ramp,
-            repeats=repeats,
-            stop_factor=stop_factor,
-            monitor=monitor,
-            validation_every=validation_every,
-            validation_samples=validation_samples,
-            confirm=confirm,
-            seed=seed,
-            verbose=verbose,
-        )
+        self.options = checked_options(options, "LRFinder")
         self.optimizer = optimizer
         self.validation_data = validation_data
         self.every = every
@@ -147,13 +125,13 @@ class LRFinder(SteeringCallback):
         self.applied: list[tuple[int, float]] = []
         if every is not None:
             self.roles = ("rate",) if apply else ()
-            # Nothing is done at batches then, and Keras need not wait for it.
+            # The callback does nothing at batches, so Keras need not wait for it.
             self.async_safe = True
-        # One that looks on takes no part in the steering, not even by a word in the logs.
-        self._looks_on = every is not None and not apply
+        # A finder that applies nothing takes no part in the steering, not even in the logs.
+        self._observes = every is not None and not apply
 
     def set_model(self, model: Any) -> None:
-        if self._looks_on:
+        if self._observes:
             keras.callbacks.Callback.set_model(self, model)
         else:
             super().set_model(model)
@@ -165,7 +143,7 @@ class LRFinder(SteeringCallback):
             _check_settable(self._chosen)
         if self.every is not None:
             self._training_data = _data_of(model, self.data)
-        if not self._looks_on:
+        if not self._observes:
             super().on_train_begin(logs)
         self.result, self.results, self.applied = None, [], []
         if self.every is None:
@@ -173,19 +151,19 @@ class LRFinder(SteeringCallback):
 
     def _prepare(self, model: Any) -> None:
         self._batches: list[Any] = []
-        self._needed = self.options.steps * self.options.repeats * updates_every(self._chosen)
+        self._needed = self.options["steps"] * self.options["repeats"] * updates_every(self._chosen)
         self._snapshot = Snapshot(model)
         self._armed = False
         if any(optimizer.use_ema for optimizer in optimizers_of(model)):
-            # `fit` ends by putting the averages in the place of the weights.
+            # `fit` ends by replacing the weights with their averages.
             self._snapshot.copy_values()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self.every is not None:
-            if not self._looks_on:
+            if not self._observes:
                 super().on_epoch_begin(epoch, logs)
             if epoch % self.every == 0:
-                self._look(epoch)
+                self._test_between_epochs(epoch)
         elif self.result is None:
             self._train_function = self._unsynced_model.train_function
             self._unsynced_model.train_function = self._collect
@@ -205,30 +183,30 @@ class LRFinder(SteeringCallback):
 
     def leave(self) -> None:
         if self.every is None:
-            self._let_go(self._unsynced_model)
+            self._unpatch(self._unsynced_model)
 
     def on_train_end(self, logs: Any = None) -> None:
-        if not self._looks_on:
+        if not self._observes:
             super().on_train_end(logs)
         if self.every is not None:
             del self._training_data
             return
         with uninterrupted():
-            model = self.model  # brings JAX's state home before it is overwritten
-            self._let_go(model)
+            model = self.model  # reads JAX's state back before it is overwritten
+            self._unpatch(model)
             stop, history = model.stop_training, model.history
             self._snapshot.restore()
             model.stop_training, model.history = stop, history
         del self._snapshot
 
     def _collect(self, *arguments: Any) -> Any:
-        """Stands in for the train function: takes the batches and trains nothing.
+        """Replaces the train function: keeps the batches and does not train.
 
-        It stays in place if `fit` is interrupted. A later `fit` without this callback finds it
-        unarmed, and gets the train function that was there before.
+        It stays in place if `fit` is interrupted. In a later `fit` without this callback it is
+        not armed, and restores the earlier train function.
         """
         if not self._armed:
-            self._let_go(self._unsynced_model)
+            self._unpatch(self._unsynced_model)
             self._unsynced_model.make_train_function()
             return self._unsynced_model.train_function(*arguments)
         self._armed = False
@@ -240,16 +218,16 @@ class LRFinder(SteeringCallback):
         if not batches:
             raise StopIteration
         self._batches.extend(batches)
-        self._stand_in(self._unsynced_model)
+        self._patch_end_of_fit(self._unsynced_model)
         return ({}, *state) if state else {}
 
     def _run(self) -> None:
         model = self.model
-        self._let_go(model)
+        self._unpatch(model)
         collected = Replay(self._batches)
         self._batches = []
-        sent = validation_as_fit_sends(model, self.validation_data, None)
-        with sent as (validation_data, batch_size):
+        validation = validation_passed_to_fit(model, self.validation_data, None)
+        with validation as (validation_data, batch_size):
             self.result = run_range_test(
                 model,
                 self._chosen,
@@ -257,41 +235,38 @@ class LRFinder(SteeringCallback):
                 self.options,
                 validation_data,
                 batch_size,
-                hold_out=lambda samples, bench: (collected, collected.set_aside(samples)),
+                hold_out=lambda samples, used: (collected, collected.set_aside(samples)),
             )
-        self._stand_in(model)
+        self._patch_end_of_fit(model)
         model.stop_training = True
 
-    def _stand_in(self, model: Any) -> None:
-        """Answer for metrics and averages at the end of the `fit`.
+    def _patch_end_of_fit(self, model: Any) -> None:
+        """Replace the calls for metrics and averages at the end of the `fit`.
 
-        `fit` asks for them then. On TensorFlow the first training step makes them, and none runs.
+        On TensorFlow the first training step creates both, and none has run.
         """
         object.__setattr__(model, "get_metrics_result", dict)
         if model.optimizer is not None:
             object.__setattr__(model.optimizer, "finalize_variable_values", _nothing)
 
-    def _give_back(self, model: Any) -> None:
+    def _unpatch(self, model: Any) -> None:
+        """Remove everything that this callback put into the model."""
         if model.train_function == self._collect:
             model.train_function = self._train_function
-
-    def _let_go(self, model: Any) -> None:
-        """Leave nothing of this callback's in the model."""
-        self._give_back(model)
         vars(model).pop("get_metrics_result", None)
         if model.optimizer is not None:
             vars(model.optimizer).pop("finalize_variable_values", None)
 
-    def _look(self, epoch: int) -> None:
+    def _test_between_epochs(self, epoch: int) -> None:
         """A range test between two epochs of the `fit`."""
-        model, data = self.model, self._training_data  # on JAX this brings the state home
+        model, data = self.model, self._training_data  # on JAX this reads the state back
         with ExitStack() as stack:
             if self.data is not None:
-                sent = as_fit_sends(data, self.validation_data)
-                data, validation_data, size = stack.enter_context(sent)
+                passed = passed_to_fit(data, self.validation_data)
+                data, validation_data, size = stack.enter_context(passed)
             else:
                 size = data.fit_options["batch_size"]
-                ready = validation_as_fit_sends(model, self.validation_data, size)
+                ready = validation_passed_to_fit(model, self.validation_data, size)
                 validation_data, size = stack.enter_context(ready)
             self.result = run_range_test(
                 model,
@@ -318,7 +293,7 @@ class LRFinder(SteeringCallback):
             return
         old, new = self._set_rate(suggestion.learning_rate)
         self.applied.append((epoch, suggestion.learning_rate))
-        if self.options.verbose in (1, 2):
+        if self.options["verbose"] in (1, 2):
             print(f"\nEpoch {epoch + 1}: learning rate {old:.4g} -> {new:.4g}.")
 
     def _set_rate(self, rate: float) -> tuple[float, float]:
@@ -326,19 +301,19 @@ class LRFinder(SteeringCallback):
         if self._chosen is self._unsynced_model.optimizer:
             change = self._steered.set_rate(rate)
             return change.old, change.new
-        leaves = innermost_optimizers(self._chosen)
-        own = [number(leaf.learning_rate) for leaf in leaves]
-        for leaf, ratio in zip(leaves, rate_ratios(own), strict=True):
-            leaf.learning_rate = rate * ratio
+        inner = innermost_optimizers(self._chosen)
+        own = [number(optimizer.learning_rate) for optimizer in inner]
+        for optimizer, ratio in zip(inner, rate_ratios(own), strict=True):
+            optimizer.learning_rate = rate * ratio
         return max(own), rate
 
 
 def _nothing(variables: Any) -> None:
-    """Stands in for a method of an optimizer that has trained nothing."""
+    """Replaces a method of an optimizer that has not trained."""
 
 
 def _check_settable(chosen: Any) -> None:
-    """Refuse an optimizer whose rate is not a number that can be set."""
+    """Refuse an optimizer whose rate is not a number."""
     for optimizer in innermost_optimizers(chosen):
         if not hasattr(stored_rate(optimizer), "assign"):
             raise ValueError(
@@ -349,10 +324,10 @@ def _check_settable(chosen: Any) -> None:
 
 
 def _data_of(model: Any, given: Any) -> TrainingData:
-    """What the tests read: the data that the user gave, or the arrays of the running `fit`.
+    """The data of the tests: the ones given, or the arrays of the running `fit`.
 
     Raises:
-        ValueError: If they cannot be read a second time without being moved on.
+        ValueError: If reading them would advance the data of the `fit`.
     """
     fit = caller_locals("fit", keras.Model) or {}
     outer = fit if given is None else caller_locals("fit", keras.Model, outermost=model) or fit
@@ -369,6 +344,6 @@ def _data_of(model: Any, given: Any) -> TrainingData:
     elif is_array_data(*arrays):
         return TrainingData(model, *arrays, None, options)
     raise ValueError(
-        "LRFinder(every=...) cannot read the data of this fit a second time without moving it on; "
-        f"got {type(arrays[0]).__name__}. Pass data=(x, y), or a second data set as data."
+        "LRFinder(every=...) cannot read the data of this fit a second time without advancing "
+        f"it; got {type(arrays[0]).__name__}. Pass data=(x, y), or a second data set as data."
     )

@@ -1,4 +1,4 @@
-"""Pictures: axes in, axes out. matplotlib is imported by the function that draws."""
+"""Pictures: axes in, axes out. The functions that draw import matplotlib."""
 
 from keras_lr.plotting.range_test import plot_range_test, save_range_test_plot
 from keras_lr.plotting.rate_search import (

@@ -1,7 +1,7 @@
-"""What all pictures share: colours, where they are drawn, how they are saved and labelled.
+"""Shared by all pictures: colours, axes, labels, and saving.
 
-Colours are those of Okabe and Ito, which stay apart for colour-blind readers; what differs in
-colour also differs in line style, marker or hatching.
+The colours are those of Okabe and Ito, which colour-blind readers can distinguish; whatever
+differs in colour also differs in line style, marker or hatching.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_lr._util.files import atomic_write
+from keras_lr._util.rates import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,12 +48,12 @@ _SHAPES = {"loss": 2.2, "slope": 1.0, "ramp": 1.0, "rate": 1.6, "momentum": 1.0}
 
 
 def no_formula(text: str) -> str:
-    """Text that Matplotlib draws as it stands: between two dollars it would read a formula."""
+    """Text that Matplotlib draws literally: it reads a formula between two dollars."""
     return text.replace("$", r"\$")
 
 
 def stacked(figure: Figure, panels: Sequence[str]) -> tuple[Axes, ...]:
-    """One panel under the other; those of the learning rate share its axis."""
+    """One panel below the other; those over the learning rate share its axis."""
     figure.set_size_inches(7.0, 2.2 + 1.6 * len(panels))
     heights = [_SHAPES[panel] for panel in panels]
     grid = figure.add_gridspec(len(panels), 1, height_ratios=heights)
@@ -73,7 +74,7 @@ def axes_for(
     hint: str,
     lay_out: LayOut = stacked,
 ) -> tuple[Axes, ...]:
-    """One axes a panel: those that were given, or new ones."""
+    """One axes for each panel: the given ones, or new ones."""
     if ax is None:
         import matplotlib.pyplot as plt
 
@@ -83,7 +84,7 @@ def axes_for(
     axes = tuple(np.ravel(np.asarray(ax, dtype=object)))
     if not 1 <= len(axes) <= len(panels):
         raise ValueError(
-            f"ax must hold 1 to {len(panels)} axes, one a panel ({', '.join(panels)}); "
+            f"ax must hold 1 to {len(panels)} axes, one for each panel ({', '.join(panels)}); "
             f"got {len(axes)}. {hint}"
         )
     return axes
@@ -96,7 +97,7 @@ def save(
     draw: Callable[[tuple[Axes, ...]], Any],
     lay_out: LayOut = stacked,
 ) -> Path:
-    """Draw into a new figure and write it in the format that the name says."""
+    """Draw into a new figure and write it in the format of the file's name."""
     from matplotlib.figure import Figure
 
     path = Path(path)
@@ -105,7 +106,7 @@ def save(
     kind = path.suffix[1:].lower()
     if kind not in formats:
         raise ValueError(
-            f"The picture's name must end in a format that can be written; got {path.name!r}. "
+            f"The name must end in a format that Matplotlib can write; got {path.name!r}. "
             f"The formats are: {', '.join(sorted(formats))}."
         )
     draw(lay_out(figure, panels))
@@ -113,7 +114,7 @@ def save(
 
 
 def labelled_once(axes: tuple[Axes, ...]) -> Axes | tuple[Axes, ...]:
-    """The axes as they are returned; those with a common x axis name it once."""
+    """The axes to return; those with a common x axis are labelled once."""
     for target in axes[:-1]:
         if target.get_shared_x_axes().joined(target, axes[-1]):
             target.set_xlabel("")
@@ -121,9 +122,9 @@ def labelled_once(axes: tuple[Axes, ...]) -> Axes | tuple[Axes, ...]:
 
 
 def legend_above(ax: Axes, title: str, first: Sequence[str] = (), last: Sequence[str] = ()) -> None:
-    """Legend and title over the axes, in as many columns as fit, so that no data is covered.
+    """Legend and title above the axes, in as many columns as fit, so that no data is covered.
 
-    Entries that begin with one of `first` stand first, in that order; those of `last` last.
+    Entries that begin with one of `first` come first, in that order; those of `last` last.
     """
 
     def place(entry: tuple[Any, str]) -> int:
@@ -134,8 +135,8 @@ def legend_above(ax: Axes, title: str, first: Sequence[str] = (), last: Sequence
     entries = sorted(zip(*ax.get_legend_handles_labels(), strict=True), key=place)
     handles, labels = [handle for handle, _ in entries], [label for _, label in entries]
     size = 9.0
-    # A layout engine settles the width of the axes only when the figure is drawn, and takes
-    # half a second for it; until then they have the default margins, which are wider.
+    # A layout engine sets the width of the axes only when the figure is drawn, which takes half
+    # a second; until then they have the default margins, which are wider.
     for columns in range(min(len(labels), 4), 0, -1):
         legend = ax.legend(
             handles,
@@ -154,11 +155,3 @@ def legend_above(ax: Axes, title: str, first: Sequence[str] = (), last: Sequence
             break
     rows = -(-len(labels) // columns)
     ax.set_title(title, loc="left", fontsize=11, pad=8 + rows * size * 1.55)
-
-
-def short(rate: float) -> str:
-    """A learning rate in two digits: 0.31, 3.0e-3."""
-    if 0.1 <= rate < 100:
-        return f"{rate:.2g}"
-    digits, exponent = f"{rate:.1e}".split("e")
-    return f"{digits}e{int(exponent)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from keras_lr.plotting._axes import (
     save,
     short,
 )
-from keras_lr.range_test import rules
+from keras_lr.range_test.smoothing import log_slope, median_of_repeats, smooth
+from keras_lr.range_test.suggestion import NoSuggestion, Suggestion, SuggestionWarning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,18 +46,18 @@ def plot_range_test(
     ramp: bool = False,
     raw: bool = True,
 ) -> Axes | tuple[Axes, ...]:
-    """Draw a range test: the loss against the learning rate, and its slope under it.
+    """Draw a range test: the loss against the learning rate, and its slope below.
 
-    The view is set by the part of the curve that did not diverge: upwards it ends half the fall
-    of the loss above the level it started from. What lies beyond runs out of the picture, so
-    that a blow-up to 1e8 does not flatten the valley.
+    The vertical range comes from the part of the curve that did not diverge: it ends half the
+    fall of the loss above the loss at the start. Higher losses leave the picture, so that a
+    divergence to 1e8 does not flatten the valley.
 
     Args:
         test: The `RangeTest` to draw.
-        ax: Where to draw. `None` makes a new pyplot figure. One `Axes` takes the loss alone; a
-            sequence takes the panels in the order loss, slope, ramp, as many as it has.
-        suggestion: Mark the suggested rate and its interval. Where the curve supports none, the
-            title says so.
+        ax: Where to draw. None makes a new pyplot figure; one `Axes` gets the loss alone; a
+            sequence gets the panels in the order loss, slope, ramp, as many as it has.
+        suggestion: Mark the suggested rate and its interval. The title says if the curve supports
+            none.
         method: The rule that suggests, as in `RangeTest.suggest`.
         slope: Add the panel with the derivative of the smoothed loss in ln(learning rate).
         ramp: Add the panel with the learning rate of each step.
@@ -85,8 +87,8 @@ def plot_range_test(
 
 def save_range_test_plot(
     test: RangeTest, path: str | os.PathLike[str], *, dpi: int = 120, **options: Any
-) -> None:
-    """Write the picture of `plot_range_test` to a file, without touching pyplot.
+) -> Path:
+    """Write the picture of `plot_range_test` to a file, without pyplot.
 
     The file appears whole or not at all.
 
@@ -96,47 +98,48 @@ def save_range_test_plot(
         dpi: Pixels per inch of a bitmap.
         options: As in `plot_range_test`, without `ax`.
 
+    Returns:
+        `path`, as a `Path`.
+
     Raises:
         ValueError: If matplotlib cannot write a format of that name.
         OSError: If the folder cannot be written.
     """
     panels = ["loss"] + ["slope"] * options.get("slope", True) + ["ramp"] * options.get("ramp", 0)
-    save(path, dpi, panels, lambda axes: plot_range_test(test, axes, **options))
+    return save(path, dpi, panels, lambda axes: plot_range_test(test, axes, **options))
 
 
 class _Curve:
-    """What several panels need: the smoothed curve, where it diverges, and the suggestion."""
+    """The numbers behind the panels: the smoothed curve, its divergence, the suggestion."""
 
     def __init__(self, test: RangeTest, method: str | None) -> None:
         self.test = test
         self.rates = np.asarray(test.learning_rates, dtype=float)
         self.losses = np.atleast_2d(np.asarray(test.losses, dtype=float))
-        self.smoothed = [_if_enough(rules.smooth, self.rates, row) for row in self.losses]
-        self.middle = _middle(self.smoothed)
-        self.slope = _if_enough(rules.log_slope, self.rates, _middle(self.losses))
+        self.smoothed = [if_enough(smooth, self.rates, row) for row in self.losses]
+        self.middle = median_of_repeats(self.smoothed)
+        self.slope = if_enough(log_slope, self.rates, median_of_repeats(self.losses))
         self.start, self.best = _start_and_best(self.middle)
         self.noise = _noise(self.losses[0])
         self.fall = max(self.start - self.best, 3 * self.noise)
         self.diverges_at = self._divergence()
-        self.suggestion: rules.Suggestion | None = None
+        self.suggestion: Suggestion | None = None
         self.refused = False
         if method is not None:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", rules.SuggestionWarning
-                )  # for who asks, not who draws
+                # The caller of `suggest` gets these warnings; a picture does not repeat them.
+                warnings.simplefilter("ignore", SuggestionWarning)
                 try:
                     self.suggestion = test.suggest(method)
-                except rules.NoSuggestion:
+                except NoSuggestion:
                     self.refused = True
 
     def _divergence(self) -> float | None:
-        """The rate behind the minimum from which the loss stays above a quarter of its fall.
+        """The rate, after the minimum, from which the loss stays above a quarter of its fall.
 
-        Read from the losses themselves (a median of three), for the smoothed curve begins to
-        climb before they do.
+        Read from a median of three losses: the smoothed curve begins to climb before they do.
         """
-        losses = _middle(self.losses)
+        losses = median_of_repeats(self.losses)
         losses = losses[np.isfinite(losses)]
         if len(losses) < 3:
             return None
@@ -150,7 +153,7 @@ class _Curve:
         return float(self.rates[len(losses) - 1]) if ended_early else None
 
     def view(self) -> tuple[float, float]:
-        """Lowest and highest loss worth showing."""
+        """Lowest and highest loss to show."""
         calm = self.rates < (self.diverges_at or np.inf)
         seen = self.losses[:, calm]
         seen = seen[np.isfinite(seen)]
@@ -291,7 +294,7 @@ _DRAW = {"loss": _draw_loss, "slope": _draw_slope, "ramp": _draw_ramp}
 
 
 def _rate_axis(ax: Axes, curve: _Curve) -> None:
-    """The logarithmic axis of the two panels that share it, with the diverging part shaded."""
+    """The logarithmic axis that two panels share, with the diverging part shaded."""
     rates = [*curve.rates, *(rate for rate, _ in curve.candidates()), *curve.blown_up()]
     ax.set_xscale("log")
     if not rates:
@@ -355,18 +358,10 @@ def _mark_suggestion(ax: Axes, curve: _Curve, named: bool) -> None:
     )
 
 
-def _middle(rows: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Median over repeats, where one that has ended counts as worse than any that runs."""
-    table = np.array(rows, dtype=float)
-    table[~np.isfinite(table)] = np.inf
-    middle = np.sort(table, axis=0)[[(len(table) - 1) // 2, len(table) // 2]].mean(axis=0)
-    return np.where(np.isfinite(middle), middle, np.nan)
-
-
-def _if_enough(
+def if_enough(
     rule: Callable[[np.ndarray, np.ndarray], np.ndarray], rates: np.ndarray, losses: np.ndarray
 ) -> np.ndarray:
-    """What the rule says of the curve; NaN where there are too few points to say anything."""
+    """`rule` of the curve; NaN if there are too few points for it."""
     if np.isfinite(losses[:3]).sum() < 3:
         return np.full(len(losses), np.nan)
     return rule(rates, losses)

@@ -1,9 +1,13 @@
-"""The learning-rate range test: run it, keep it, read it."""
+"""The learning-rate range test: run it, save it, read a suggestion from it."""
 
-from keras_lr.range_test.confirm import Confirmation
 from keras_lr.range_test.find import lr_find
 from keras_lr.range_test.result import RangeTest
-from keras_lr.range_test.rules import NoSuggestion, Suggestion, SuggestionWarning
+from keras_lr.range_test.suggestion import (
+    Confirmation,
+    NoSuggestion,
+    Suggestion,
+    SuggestionWarning,
+)
 
 __all__ = [
     "Confirmation",

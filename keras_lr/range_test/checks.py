@@ -1,4 +1,4 @@
-"""What is wrong with arrays that a model cannot train on, and what makes training hard."""
+"""Models and arrays that a range test cannot train, and data that make training hard."""
 
 from __future__ import annotations
 
@@ -8,21 +8,57 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.distribution import check_distribution
 from keras_lr._keras.layers import all_layers
+from keras_lr.steering import choose_optimizer
 
-CHUNK = 2**20  # values that are looked at in one piece
+CHUNK = 2**20  # values that are read at a time
 SAMPLE = 256  # rows that show the scale of an array
-LARGE_INPUT, LARGE_TARGET = 30.0, 1e3  # standard deviations from which a hint is due
+LARGE_INPUT, LARGE_TARGET = 30.0, 1e3  # standard deviations above which there is a hint
 TEXT = {"O": "Python objects", "S": "bytes", "U": "text", "T": "text"}
 SCALING = ("Rescaling", "Normalization", "BatchNormalization", "LayerNormalization", "Embedding")
+
+
+def check_model(model: Any, optimizer: Any = None, whose: str = "lr_find") -> Any:
+    """Refuse a model that cannot be trained; returns the optimizer whose rate is to change.
+
+    Args:
+        optimizer: Which one, as in `lr_find`.
+        whose: Name of the caller, for the messages.
+
+    Raises:
+        TypeError: If it is not a Keras model, or `optimizer` is neither a name nor an optimizer.
+        ValueError: If it is not compiled, has no such optimizer, or Keras cannot train it.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"model must be a Keras model; got {type(model).__name__}. "
+            "Load a saved one with keras.saving.load_model."
+        )
+    own = type(model).compile is not keras.Model.compile
+    needed = keras.backend.backend() == "jax"  # where `fit` reads its variables
+    if not model.compiled or needed and getattr(model, "optimizer", None) is None:
+        way_out = "Call model.compile(optimizer=..., loss=...) first."
+        if own:
+            way_out = "Call its compile() first, which must call super().compile()."
+        raise ValueError(
+            f"The model {model.name!r} must be compiled with an optimizer and a loss. {way_out}"
+        )
+    if type(model).make_train_function is not keras.Model.make_train_function:
+        raise ValueError(
+            f"{whose} trains with train_step; {type(model).__name__} overrides "
+            "make_train_function, which may train in another way. Override train_step instead."
+        )
+    check_distribution(model)
+    return choose_optimizer(model, optimizer, whose)
 
 
 def check_kinds(model: Any, x: Any, y: Any, sample_weight: Any = None) -> None:
     """Refuse text and Python objects where numbers are needed.
 
     Raises:
-        ValueError: If targets or weights hold something else than numbers, or if inputs do and
-            the model's inputs are not of text.
+        ValueError: If targets or weights are not numbers, or if inputs are not and the model's
+            inputs are not text.
     """
     takes_text = any(str(part.dtype) == "string" for part in getattr(model, "inputs", None) or [])
     may_be_text = takes_text or not getattr(model, "inputs", None)
@@ -30,15 +66,15 @@ def check_kinds(model: Any, x: Any, y: Any, sample_weight: Any = None) -> None:
         kind = TEXT.get(np.dtype(part.dtype).kind)
         if kind and not (name.startswith("x") and may_be_text):
             raise ValueError(
-                f"{name} must hold numbers; it holds {kind}. Encode it as numbers first: labels "
-                "as the whole numbers 0 to classes - 1, say."
+                f"{name} must hold numbers; it holds {kind}. Encode it as numbers first, "
+                "for example labels as the integers 0 to classes - 1."
             )
 
 
 def first_not_finite(x: Any, y: Any, sample_weight: Any = None) -> str | None:
-    """Where the first NaN or infinity is, as "x has NaN in row 17, column 3"; None if nowhere.
+    """Where the first NaN or infinity is, as "x has NaN in row 17, column 3"; None if none is.
 
-    Arrays are read in pieces, so one on disk is never in memory as a whole.
+    Arrays are read in pieces: an array on disk is never in memory as a whole.
     """
     for name, part in _arrays(x, y, sample_weight):
         if np.dtype(part.dtype).kind != "f" or not len(part):
@@ -65,7 +101,7 @@ def scale_hints(model: Any, x: Any, y: Any) -> list[str]:
     scaled_inside = any(type(layer).__name__ in SCALING for layer in all_layers(model))
     for name, part in _arrays(x, y, None):
         kind = np.dtype(part.dtype)
-        # Whole numbers of other types are labels and tokens.
+        # Integers of other types are labels and tokens.
         if not (kind.kind == "f" or kind == np.uint8) or (name[0] == "x" and scaled_inside):
             continue
         rows = np.unique(np.linspace(0, len(part) - 1, min(SAMPLE, len(part))).astype(int))
@@ -87,7 +123,7 @@ def scale_hints(model: Any, x: Any, y: Any) -> list[str]:
 
 
 def _arrays(x: Any, y: Any, sample_weight: Any) -> Iterator[tuple[str, Any]]:
-    """The arrays among the data with names to call them by; other data have none."""
+    """The arrays among the data, with their names in messages."""
     for name, value in (("x", x), ("y", y), ("sample_weight", sample_weight)):
         leaves = keras.tree.flatten_with_path(value) if value is not None else []
         for path, leaf in leaves:

@@ -1,4 +1,4 @@
-"""What a range test recorded, and what can be read from it."""
+"""`RangeTest`: what a range test recorded, and what can be read from it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ import numpy as np
 
 from keras_lr._keras.metrics import direction_by_name
 from keras_lr._util.files import atomic_write
-from keras_lr.range_test import rules
-from keras_lr.range_test.confirm import Confirmation
-from keras_lr.range_test.rules import NoSuggestion, Suggestion, SuggestionWarning
+from keras_lr.range_test import bounds, rules
+from keras_lr.range_test.suggestion import (
+    Confirmation,
+    NoSuggestion,
+    Suggestion,
+    SuggestionWarning,
+)
 
 _FORMAT = "keras-lr range test"
 _FORMAT_VERSION = 1
@@ -24,25 +28,25 @@ _FORMAT_VERSION = 1
 
 @dataclass(eq=False)
 class RangeTest:
-    """A curve of losses against learning rates, with how it was made.
+    """A curve of losses against learning rates, and how it was made.
 
-    Any recorded curve can be judged: `RangeTest(learning_rates, losses).suggest()`.
+    Curves recorded elsewhere work too: `RangeTest(learning_rates, losses).suggest()`.
 
     Args:
-        learning_rates: Rate of each step, above 0 and rising, shape (steps,).
+        learning_rates: Rate of each step, above 0 and increasing, shape (steps,).
         losses: True loss of each step's batch, shape (steps,), or (repeats, steps) with NaN
             after the end of a repeat that stopped early.
         metrics: Compiled metrics of each step's batch, shaped like `losses`.
         validation: `learning_rates` and the values measured there on the validation sample
             ("loss" and the metrics), each of shape (checks,); None without validation data.
         stop_reason: "completed", "diverged", "non_finite" or "data_ended"; "" for a curve that
-            was made elsewhere. Of several repeats, the reason of the first that stopped early.
-        confirmation: The short runs at constant rates, if there were any.
-        training_steps: Updates of the weights that the whole test trained.
+            was recorded elsewhere. Of several repeats, the reason of the first that stopped early.
+        confirmation: The short runs at constant rates; None without `confirm=True`.
+        training_steps: Updates of the weights in the whole test.
         provenance: Versions, seed and options.
 
     Raises:
-        ValueError: If shapes do not fit, or the rates are not positive and rising.
+        ValueError: If shapes do not fit, or the rates are not above 0 and increasing.
 
     >>> test = RangeTest([1e-3, 1e-2, 1e-1], [2.0, 1.0, 4.0])
     >>> test
@@ -77,7 +81,7 @@ class RangeTest:
         if self.validation is not None:
             missing = [name for name in ("learning_rates", "loss") if name not in self.validation]
             if missing:
-                raise ValueError(f"validation must have {' and '.join(missing)}; it has not.")
+                raise ValueError(f"validation must have {' and '.join(missing)}; it does not.")
             rates = self.validation["learning_rates"]
             _check_rising("learning_rates of validation", rates)
             _check_shapes(self.validation, rates, " of validation")
@@ -86,28 +90,27 @@ class RangeTest:
         """A learning rate to train with, its interval and the reason for it.
 
         Args:
-            method: "auto" answers from the confirmation if there is one and else from the
-                curve; "curve" always answers from the curve. The rules of other libraries go by
-                their names: "valley", "slide", "steep", "minimum" (fastai), "lightning",
-                "torch_lr_finder", "ignite", "ktrain".
+            method: "auto" uses the confirmation if there is one, else the curve; "curve" always
+                uses the curve. The rules of other libraries have their names: "valley", "slide",
+                "steep", "minimum" (fastai), "lightning", "torch_lr_finder", "ignite", "ktrain".
             monitor: What to read: "loss", or a name in `metrics`: the loss of one output
                 ("head_loss") or a compiled metric. A metric that should rise, such as an accuracy
-                or an AUC, is read upside down. The confirmation judged by the loss and has no
-                say in another monitor.
+                or an AUC, is read upside down. The confirmation is about the loss and does not
+                apply to another monitor.
 
         Raises:
-            NoSuggestion: If the curve supports no answer. The message gives the reason and a way
-                out: the loss was not finite from the first step, the data ended too soon, there
+            NoSuggestion: If the curve supports no suggestion. The message gives the reason and a
+                way out: the loss was not finite from the first step, the data ended too soon, there
                 are too few steps, the loss is the same at every step, the curve is flat, the
                 loss only rises, or the batch losses are too uneven (rare classes with large
                 weights, heavy-tailed targets); for the last, it names a batch size that would do.
-            ValueError: If there is no such method or monitor, or if nothing says whether the
+            ValueError: If there is no such method or monitor, or if it is unknown whether the
                 monitored metric should fall or rise.
 
         Warns:
             SuggestionWarning: Once for each of the suggestion's `warnings`: a curve that never
-                diverged, data that ended before the ramp, uneven losses. The interval is wide
-                then. Inputs or targets of a large scale are among them.
+                diverged, data that ended before the ramp, uneven losses, inputs or targets of
+                a large scale. The interval is wide in the first three cases.
         """
         hints = tuple(str(hint) for hint in self.provenance.get("hints") or ())
         try:
@@ -128,12 +131,12 @@ class RangeTest:
         return found
 
     def _ran_to_its_end(self) -> bool:
-        """Whether a ramp was recorded whole, as when the data ended in a later repeat."""
+        """Whether one ramp was recorded whole; the data may have ended in a later repeat."""
         options = self.provenance.get("options") or {}
         return len(self.learning_rates) == options.get("steps")
 
     def _read(self, monitor: str, metrics: dict[str, np.ndarray], losses: Any) -> np.ndarray:
-        """The values of a monitor, turned so that lower is better."""
+        """The values of a monitor, negated if higher is better."""
         if monitor == "loss":
             return np.asarray(losses)
         if monitor not in metrics:
@@ -144,7 +147,7 @@ class RangeTest:
         if rises is None:
             raise ValueError(
                 f"Whether {monitor!r} should fall or rise is not recorded, and its name does not "
-                "say. Make a RangeTest from the values themselves, turned so that they fall: "
+                "say. Make a RangeTest of the values, negated if they should rise: "
                 "RangeTest(test.learning_rates, -test.metrics[name])."
             )
         return -metrics[monitor] if rises == "max" else metrics[monitor]
@@ -156,13 +159,13 @@ class RangeTest:
         return {"learning_rates": self.validation["learning_rates"], "loss": values}
 
     def bounds(self) -> tuple[float, float]:
-        """Smith's `(base_lr, max_lr)`, for a cyclic or one-cycle schedule.
+        """Smith's `(base_lr, max_lr)` for `CyclicLR`; `OneCycle` takes the suggestion as `max_lr`.
 
-        Read from the accuracy if the model reports one (Smith 2015, section 3.3), on the
-        validation sample if there is one, and else from the loss.
+        Read from the accuracy if the model reports one (Smith 2015, section 3.3), else from the
+        loss; on the validation sample if there is one.
 
         Raises:
-            NoSuggestion: If the curve supports no answer.
+            NoSuggestion: If the curve supports no bounds.
         """
         recorded = {"loss": self.losses, **self.metrics}
         rates = self.learning_rates
@@ -170,7 +173,7 @@ class RangeTest:
             recorded = {k: v for k, v in self.validation.items() if k != "learning_rates"}
             rates = self.validation["learning_rates"]
         accuracy = next((v for name, v in recorded.items() if "acc" in name.lower()), None)
-        return rules.bounds(rates, recorded["loss"], accuracy)
+        return bounds.bounds(rates, recorded["loss"], accuracy)
 
     def plot(self, ax: Any = None, **options: Any) -> Any:
         """Draw the curve and the suggestion; see `keras_lr.plotting.plot_range_test`."""
@@ -178,13 +181,20 @@ class RangeTest:
 
         return plot_range_test(self, ax, **options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the test as JSON, whole or not at all; `load` gives back the same numbers."""
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the test as JSON, whole or not at all; `load` reads the same numbers.
+
+        Returns:
+            `path`, as a `Path`.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
         content = {"format": _FORMAT, "version": _FORMAT_VERSION, **self.to_dict()}
-        atomic_write(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        return atomic_write(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain lists and numbers; values that are not finite become None or text."""
+        """Everything as lists and numbers; values that are not finite become None or text."""
         return {
             "learning_rates": _plain(self.learning_rates),
             "losses": _plain(self.losses),
@@ -203,7 +213,7 @@ class RangeTest:
         """Read a test that `save` wrote.
 
         Raises:
-            ValueError: If the file is not such a test, or of a later version.
+            ValueError: If the file is not a saved range test, or of a later version.
             OSError: If it cannot be read.
         """
         try:
@@ -212,7 +222,7 @@ class RangeTest:
                 raise KeyError("format")
             version = int(content["version"])
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{path} is not a range test that keras-lr saved.") from error
+            raise ValueError(f"{path} is not a range test saved by keras-lr.") from error
         if version > _FORMAT_VERSION:
             raise ValueError(
                 f"{path} was written by a later keras-lr (format {version}, this one reads up to "
@@ -231,7 +241,7 @@ class RangeTest:
             words = str(error).partition("\n")[0]
             reason = f"{words} is missing" if isinstance(error, KeyError) else words
             raise ValueError(
-                f"{path} holds a range test that was damaged: {reason[:300].rstrip('.')}."
+                f"{path} holds a damaged range test: {reason[:300].rstrip('.')}."
             ) from error
 
     @classmethod
@@ -266,13 +276,13 @@ def _check_rising(name: str, rates: np.ndarray) -> None:
         raise ValueError(f"{name} must have shape (steps,); got an array of shape {rates.shape}.")
     if not (np.all(np.isfinite(rates)) and np.all(rates > 0) and np.all(np.diff(rates) > 0)):
         raise ValueError(
-            f"{name} must be finite, above 0 and rising; got "
+            f"{name} must be finite, above 0 and increasing; got "
             f"{np.array2string(rates, threshold=6, precision=3)}."
         )
 
 
 def _plain(value: Any) -> Any:
-    """NumPy values as what JSON can hold: NaN is null, an infinity its name."""
+    """NumPy values as JSON values: NaN becomes null, an infinity its name."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -299,7 +309,7 @@ def _confirmation(content: dict[str, Any]) -> Confirmation:
         raise ValueError("the lists of the confirmation differ in length, or are empty")
     numbers = [*made.learning_rates, *made.steps, made.low, made.high, made.cost]
     if not all(type(value) in (int, float) for value in numbers):
-        raise ValueError("the confirmation has something else where a number belongs")
+        raise ValueError("a value of the confirmation is not a number")
     if not all(isinstance(warning, str) for warning in made.warnings):
-        raise ValueError("the warnings of the confirmation are no text")
+        raise ValueError("a warning of the confirmation is not text")
     return made

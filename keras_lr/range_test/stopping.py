@@ -1,8 +1,10 @@
-"""When a ramp has gone too far."""
+"""Whether the loss of a ramp has diverged: the stop rule."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from keras_lr.range_test.smoothing import moving_average
 
 MEMORY = 0.9  # of the moving average that the rule watches
 SETTLING = 10  # steps that show how noisy the losses are, before the rule applies
@@ -14,30 +16,30 @@ def first_divergence(
 ) -> int | None:
     """Index of the first step at which the loss has diverged, or None.
 
-    The rule watches an exponential moving average (0.9, bias-corrected) and stops where it is
-    above
+    The rule follows an exponential moving average (0.9, bias-corrected) and stops where it
+    exceeds
 
         best + (stop_factor - 1) * scale,   scale = max(|best|, first - best, range of the noise)
 
     with the best and the first value of that average. For a loss that is far from zero and has
     not fallen, this is the field's `stop_factor * best` (fastai, Lightning and ktrain use 4).
-    The other two scales make the rule hold where that one fails: for losses near zero, where
-    four times almost nothing is almost nothing, and for losses below zero, where `4 * best` is
-    less than the best. The range of the noise is that of the losses up to the best one, and at
+    The other two scales cover the cases where that rule fails: losses near zero, where four
+    times the best is still near zero, and losses below zero, where `4 * best` is less than the
+    best. The range of the noise is that of the losses up to the best one, and at
     least of the first ten; the rule applies after those.
 
-    One batch with a rare row can lift the average for many steps. So a rise counts only if four
-    of the five losses from there on are above `best + scale` themselves. Where the record ends
-    before those five, a rise that begins there counts.
+    One batch with a rare row can raise the average for many steps, so a rise counts only if
+    four of the next five losses are above `best + scale` themselves. If the record ends before
+    those five, a rise that begins there counts.
 
     Args:
         losses: True batch losses, finite, shape (steps,).
         stop_factor: Above 1.
-        more_follow: Whether the run goes on, so that later losses will confirm a rise at the
-            end of the record or not.
+        more_follow: Whether the run continues: later losses then decide about a rise at the
+            end of the record.
     """
     losses = np.asarray(losses, dtype=np.float64)
-    average = moving_average(losses)
+    average = moving_average(losses, MEMORY)
     best = np.minimum.accumulate(average)
     best_step = np.maximum.accumulate(np.where(average == best, np.arange(len(losses)), 0))
     noise = np.maximum.accumulate(losses) - np.minimum.accumulate(losses)
@@ -54,12 +56,3 @@ def first_divergence(
         if found:
             return int(step)
     return None
-
-
-def moving_average(losses: np.ndarray) -> np.ndarray:
-    """Exponential moving average with `MEMORY`, corrected for its start at zero."""
-    averages, total = [], 0.0
-    for i, loss in enumerate(losses, start=1):
-        total = MEMORY * total + (1.0 - MEMORY) * loss
-        averages.append(total / (1.0 - MEMORY**i))
-    return np.array(averages)

@@ -1,4 +1,4 @@
-"""A model on loan: run it from the same start as often as you like, and get it back untouched."""
+"""A borrowed model: trained from the same weights as often as needed, then restored."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util.interrupts import check_interrupt
 from keras_lr.loops import CHUNK, Loop, keep_loop, loop_dependencies, make_loop
 from keras_lr.loops.data import DataEnded
+from keras_lr.range_test.options import DEFAULTS
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.steering import (
     BorrowedRate,
@@ -30,12 +31,12 @@ from keras_lr.steering import (
 )
 
 Report = Callable[[int, float, float], None]
-MOST_BATCHES = 100  # that a step may take for one update of the optimizer
+MOST_BATCHES = 100  # in which a training step must update the optimizer once
 
 
 @dataclass(frozen=True)
 class Run:
-    """One pass over a list of rates: what each step that counts reported."""
+    """One pass over a list of rates: what its steps reported."""
 
     learning_rates: np.ndarray
     losses: np.ndarray
@@ -45,15 +46,20 @@ class Run:
 
 
 class Workbench:
-    """Runs a borrowed model at given rates. Made by `borrow`, which also gives the model back.
+    """Runs a borrowed model at given rates. Made by `borrow`, which also restores the model.
 
-    One step is one update of the weights: with gradient accumulation, or a training step that
-    calls the optimizer only now and then, several batches at one rate, and the mean of what they
-    reported. A training step that calls it several times for a batch does so at one rate.
+    One step is one update of the weights. With gradient accumulation, or a training step that
+    does not call the optimizer for every batch, it takes several batches at one rate and reports
+    their mean. A training step that calls the optimizer several times for a batch does so at one
+    rate.
 
     Args:
         optimizer: The optimizer of the model that gets the rates; it reads `rate`.
         monitor: The log entry that is the loss.
+
+    Attributes:
+        stream: The training batches.
+        held_out: The batches that judge the short runs of a confirmation.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Workbench:
         seed: int | None = None,
     ) -> None:
         self.stream = stream
+        self.held_out: list[Any] = []
         self._seed = seed
         self.ratios = rate.ratios
         self.steps_trained = 0
@@ -76,16 +83,16 @@ class Workbench:
         self._snapshot = snapshot
         self._needs = loop_dependencies(model, optimizer, monitor)
         self.loop: Loop = make_loop(model, rate, monitor, self._needs)
-        self._leaves = innermost_optimizers(optimizer)
-        self._borrowed = [stored_rate(leaf) for leaf in self._leaves]
+        self._inner = innermost_optimizers(optimizer)
+        self._borrowed = [stored_rate(optimizer) for optimizer in self._inner]
         self._every = updates_every(optimizer)
-        # An optimizer that stands between two updates needs fewer batches for its next one.
-        self._pending = int(number(batch_counter(self._leaves[0]))) % self._every
-        # Whether batches make one update each, or each `_every`; found out by the first run.
+        # An optimizer in the middle of an accumulation needs fewer batches for its next update.
+        self._pending = int(number(batch_counter(self._inner[0]))) % self._every
+        # Whether every batch (or every `_every` batches) makes an update; the first run shows it.
         self._steady: bool | None = None
         self._counted: dict[str, list[float]] = {}
         self._called: list[int] = []
-        self._random = random.getstate()  # decides the seeds of what the first step creates
+        self._random = random.getstate()  # seeds the variables that the first step creates
         self._fresh = True
         self._grows = False
 
@@ -104,9 +111,9 @@ class Workbench:
     ) -> Run:
         """Train one step at each rate, from the model's starting point.
 
-        Stops where the loss is not finite, where `first_divergence` says so, or where the data
-        ends. Steps are counted in chunks, so some may be trained past the stop: they cost time
-        and appear in `steps_trained`, but not in what is recorded.
+        Stops where the loss is not finite, where it diverges (`first_divergence`), or where the
+        data ends. The loop trains in chunks, so some steps may be trained past the stop: they
+        take time and count in `steps_trained`, but are not recorded.
         """
         self._rewind()
         total = len(learning_rates)
@@ -155,46 +162,52 @@ class Workbench:
             if validation is not None and due and done and trained == ends[done - 1]:
                 checks.append((done, self.loop.evaluate(validation)))
         if self._steady is None and reason == "data_ended" and trained:
-            self._is_steady(trained)  # refuses an optimizer that was not called
+            self._is_steady(trained)  # raises if the optimizer was not called
         return self._record(learning_rates, ends, parts, checks, reason, stop_factor)
 
-    def train(self, learning_rate: float, steps: int, held_out: list[Any]) -> float:
+    def ramp(self, start_lr: float, end_lr: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rates and true batch losses of an exponential ramp, until it diverges."""
+        rates = np.geomspace(start_lr, end_lr, steps)
+        run = self.run(rates, stop_factor=DEFAULTS["stop_factor"])
+        return run.learning_rates, run.losses
+
+    def start(self) -> float:
+        """Held-out loss of the weights that every run starts from."""
+        self._rewind()
+        return float(self.loop.evaluate(self.held_out)[self._monitor])
+
+    def train(self, learning_rate: float, steps: int) -> float:
         """Held-out loss after `steps` updates at one rate; infinity if it diverged."""
         run = self.run(np.full(steps, learning_rate))
         if run.stop_reason == "data_ended":
             raise DataEnded
         if run.stop_reason == "non_finite":
             return float("inf")
-        loss = self.loop.evaluate(held_out)[self._monitor]
+        loss = self.loop.evaluate(self.held_out)[self._monitor]
         return loss if np.isfinite(loss) else float("inf")
 
     def keep_loop(self) -> None:
-        """Leave the compiled loop with the model, for the next range test."""
+        """Store the compiled loop with the model, for the next range test."""
         now = loop_dependencies(self._model, self._optimizer, self._monitor)
         keep_loop(self._model, self.loop, self._needs, now)
-
-    def start_loss(self, held_out: list[Any]) -> float:
-        """Held-out loss of the weights that every run starts from."""
-        self._rewind()
-        return float(self.loop.evaluate(held_out)[self._monitor])
 
     def _rewind(self) -> None:
         if not self._fresh:
             self.loop.release()
             self._grows = self._grows or (self.loop.eager and self._snapshot.has_grown())
             if self._grows:
-                # The first step created variables whose initial values nobody has seen. It
-                # creates them again.
+                # The first step created variables whose initial values were never read. It creates
+                # them again.
                 self._snapshot.unbuild()
                 random.setstate(self._random)
-                for leaf, borrowed in zip(self._leaves, self._borrowed, strict=True):
-                    put_rate(leaf, borrowed)
+                for optimizer, borrowed in zip(self._inner, self._borrowed, strict=True):
+                    put_rate(optimizer, borrowed)
             self._snapshot.rewind()
         self._fresh = False
         if self._seed is not None:
             reseed(self._model, self._seed)
         self.loop.start()
-        if self.loop.read(batch_counter(self._leaves[0])) is None:
+        if self.loop.read(batch_counter(self._inner[0])) is None:
             held = model_optimizers(self._model)
             name = next(name for name, each in held.items() if each is self._optimizer)
             raise ValueError(
@@ -215,22 +228,22 @@ class Workbench:
         return np.cumsum(batches)
 
     def _calls(self) -> list[int]:
-        """How often each driven optimizer was called, in its whole life."""
-        return [int(np.asarray(self.loop.read(batch_counter(leaf)))) for leaf in self._leaves]
+        """How often each optimizer that gets the rate was called since it was made."""
+        return [int(np.asarray(self.loop.read(batch_counter(each)))) for each in self._inner]
 
     def _counts(self, optimizer: Any) -> list[float]:
-        """What moves when an optimizer is called, skipped updates of a loss scale included."""
+        """Counters that change when an optimizer is called, even for a skipped update."""
         found = [each for part in all_optimizers(optimizer) for each in counters(part)]
         read = [self.loop.read(each) for each in found]
         return [float(value) for value in read if value is not None]
 
     def _updates(self) -> int:
-        """Updates that the optimizer has made; accumulated batches make one together."""
+        """Updates that the optimizer has made; accumulated batches count as one."""
         every = updates_every(self._optimizer)
         return sum(calls // every for calls in self._calls())
 
     def _is_steady(self, trained: int) -> bool:
-        """Whether each batch called the optimizer at least once, so far as anyone can know.
+        """Whether each batch called the optimizer at least once, as far as its counters show.
 
         Raises:
             ValueError: If the optimizer was not called at all.
@@ -242,7 +255,7 @@ class Workbench:
         if name not in moved:
             raise ValueError(_no_update(self._model, name, moved, trained))
         if any(hasattr(part, "dynamic_scale") for part in all_optimizers(self._optimizer)):
-            return True  # what it skips are overflows
+            return True  # it skips updates that overflow
         pairs = zip(self._calls(), self._called, strict=True)
         return max(calls - earlier for calls, earlier in pairs) >= trained
 
@@ -254,8 +267,8 @@ class Workbench:
             if len(parts) == MOST_BATCHES:
                 raise ValueError(
                     "The training step must call the optimizer at least once in "
-                    f"{MOST_BATCHES} batches; it did not. Use a smaller batch_size or a step that "
-                    "updates more often."
+                    f"{MOST_BATCHES} batches; it did not. Use a smaller batch_size, or update "
+                    "more often."
                 )
             try:
                 parts.append(self.loop.train(self.stream, np.array([learning_rate])))
@@ -286,7 +299,7 @@ class Workbench:
         if reason == "non_finite":
             kept = int(np.argmin(np.isfinite(logs[monitor]))) if done else 0
             if done and np.all(np.isfinite(logs[monitor])):
-                kept = done  # the update that broke off in the middle was not counted
+                kept = done  # an interrupted accumulation is not an update
         if stop_factor is not None:
             stop = first_divergence(logs[monitor][:kept], stop_factor)
             if stop is not None:
@@ -318,10 +331,10 @@ def borrow(
     optimizer: Any,
     monitor: str = "loss",
 ) -> Iterator[Workbench]:
-    """Lend `model` to the block; afterwards it is as it was, to the last bit.
+    """Borrow `model` for the block; afterwards it is as before, bit for bit.
 
     Args:
-        optimizer: The optimizer of the model that is driven. All others stay at their own rate.
+        optimizer: The optimizer of the model that gets the rates. All others keep their own.
         monitor: The log entry that is the loss.
     """
     with SteeredFit.set_aside(model), Snapshot(model).guarding() as snapshot:
@@ -345,7 +358,7 @@ def borrow(
 
 
 def check_trainable(model: Any) -> None:
-    """Refuse a model that has weights, and none that training would change.
+    """Refuse a model whose weights are all frozen.
 
     Raises:
         ValueError: If every layer is frozen.
@@ -360,15 +373,15 @@ def check_trainable(model: Any) -> None:
 def build(model: Any, stream: Any, loop: Loop | None = None) -> None:
     """Create what `fit` would create: variables of the model, the optimizers and the metrics.
 
-    On TensorFlow, `fit` leaves that to the first training step, which may call the model's parts
-    in ways that nobody else knows; `loop` traces that step. Without a loop, nothing but the
-    optimizer is built there.
+    On TensorFlow, `fit` leaves that to the first training step, which alone knows how to call
+    the parts of the model; `loop` traces that step. Without a loop, only the optimizer is built
+    there.
     """
     if keras.backend.backend() != "tensorflow":
         symbolic_build(model, None if is_built(model) else stream.peek())
         return
     if has_strategy(model):
-        # Variables that are distributed cannot be made by the first step, as others can.
+        # Unlike others, distributed variables cannot be created by the first step.
         with variable_scope(model):
             if not is_built(model):
                 symbolic_build(model, stream.peek())
@@ -384,14 +397,16 @@ def build(model: Any, stream: Any, loop: Loop | None = None) -> None:
 
 
 def _no_update(model: Any, name: str, moved: list[str], batches: int) -> str:
-    """Why the optimizer `name` was never called, as far as the model shows it."""
-    said = f"The optimizer {name!r} made no update in {batches} batches, so its learning rate "
-    said += "changes nothing."
+    """The message for an optimizer `name` that was never called."""
+    start = f"The optimizer {name!r} made no update in {batches} batches, so its learning rate "
+    start += "has no effect."
     if moved:
-        return f"{said} Pass the one that trains: optimizer={moved[0]!r}."
+        return f"{start} Pass the one that trains: optimizer={moved[0]!r}."
     if not model.trainable_variables:
-        return f"{said} The model has nothing to train: set trainable=True for one of its layers."
-    return f"{said} Its training step must call apply() of an optimizer that the model holds."
+        return (
+            f"{start} The model has no trainable weights: set trainable=True for one of its layers."
+        )
+    return f"{start} Its training step must call apply() of an optimizer that the model holds."
 
 
 def _by_update(parts: list[dict[str, np.ndarray]], name: str, ends: np.ndarray) -> np.ndarray:

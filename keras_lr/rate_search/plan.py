@@ -1,96 +1,26 @@
-"""What to try next, and what the tries say: a pure function of the results so far.
+"""Which jobs to run next, and what the results say: a pure function of the results so far.
 
-Every process that works on a search computes the same plan from the same results, so nobody has
-to hand out the work: what the plan asks for and nobody has begun is what is missing.
+Every process of a search computes the same plan from the same results, so no coordinator is
+needed: each process takes a job of the plan that no other process has begun.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
+from keras_lr.rate_search.jobs import Job, Outcome, Setting
+from keras_lr.rate_search.words import describe_difference
 from keras_lr.schedules.scaling import scale_lr
 
 DECADE = 10.0
-LOWEST, HIGHEST = 1e-10, 1e4  # how far the ends of a round may move by themselves
-FURTHER = 8  # times that one round may move its end
-POLICIES = ("constant", "one-cycle", "cosine")
-DIMENSIONS = ("momentum", "batch_size", "warmup", "policy")
+LOWEST, HIGHEST = 1e-10, 1e4  # limits of a round that extends itself
+FURTHER = 8  # times that a round may extend itself
 COARSE = "coarse"
-CONFIDENCE = 0.95  # one-sided, of "worse than the best"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is searched for.
-
-    Attributes:
-        learning_rate: The rate, or the largest one of a policy that changes it.
-        momentum: `SGD.momentum`, `Adam.beta_1`, ...; None leaves what the model was compiled with.
-        batch_size: Rows of a batch; None where the data set brings its own.
-        warmup: Share of the run that warms up, from 0 to 1.
-        policy: "constant", "one-cycle" or "cosine".
-    """
-
-    learning_rate: float
-    momentum: float | None = None
-    batch_size: int | None = None
-    warmup: float = 0.0
-    policy: str = "constant"
-
-    @property
-    def variant(self) -> Setting:
-        """What it is apart from its rate: the same at a rate of 1."""
-        return replace(self, learning_rate=1.0)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: a setting, and on how much it is tried."""
-
-    round: str
-    setting: Setting
-    seed: int
-    fraction: float
-    epochs: int
-
-    @property
-    def key(self) -> str:
-        """The same for the same job in every process."""
-        parts = asdict(self.setting)
-        text = "/".join(f"{name}={value}" for name, value in parts.items())
-        return f"{self.round}/{text}/seed={self.seed}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended.
-
-    Attributes:
-        job: What was run.
-        ended: "finished"; "behind" if it was stopped because others were better at that point;
-            "diverged".
-        value: The objective after the last epoch; what it was when it fell behind; NaN if it
-            diverged.
-        history: The logs of each epoch, by name.
-        seconds: How long it took.
-        number: The number of its trial in the study.
-    """
-
-    job: Job
-    ended: str
-    value: float
-    history: dict[str, list[float]] = field(default_factory=dict)
-    seconds: float = 0.0
-    number: int = -1
-
-    @property
-    def epochs(self) -> int:
-        """Epochs that were trained to their end."""
-        return max((len(values) for values in self.history.values()), default=0)
+CONFIDENCE = 0.95  # one-sided, of the test in `worse`
 
 
 @dataclass(frozen=True)
@@ -99,8 +29,8 @@ class Start:
 
     Attributes:
         low, high: Ends of the first round.
-        centre: The rate that is tried first.
-        firm: Whether the user gave the ends, which nothing goes beyond then.
+        centre: The rate to try first.
+        firm: Whether the user gave the ends; then no rate is outside them.
     """
 
     low: float
@@ -109,7 +39,7 @@ class Start:
     firm: bool = False
 
     def coarse(self) -> list[float]:
-        """One rate a decade, both ends among them if they are firm."""
+        """One rate a decade; includes both ends if they are firm."""
         if self.firm:
             count = max(2, round(math.log10(self.high / self.low)) + 1)
             step = (self.high / self.low) ** (1 / (count - 1))
@@ -121,23 +51,23 @@ class Start:
 
 @dataclass(frozen=True)
 class Design:
-    """How the rounds are laid out; `search` says what each one means."""
+    """The layout of the rounds; `search` documents the fields."""
 
     fine_rounds: int
     points: int
     fraction: float
     epochs: int
-    repeats: int
+    final_seeds: int
     maximize: bool
     seed: int
     also: Mapping[str, Sequence[Any]]
     base: Setting
-    velocity: bool = True  # the momentum lengthens the steps, as in SGD; in Adam it does not
+    velocity: bool = True  # momentum lengthens the steps, as in SGD and not in Adam
 
 
 @dataclass(frozen=True)
 class Score:
-    """What the runs of one setting in one round say together; smaller is better."""
+    """The result of one setting in one round, over its seeds."""
 
     setting: Setting
     outcomes: tuple[Outcome, ...]
@@ -149,7 +79,7 @@ class Score:
 
     @property
     def ended(self) -> str:
-        """The worst end of its runs: one seed in three that diverges is no rate to train with."""
+        """The worst ending of its runs: a rate that diverges with one seed is unusable."""
         ends = {outcome.ended for outcome in self.outcomes}
         return next(end for end in ("diverged", "behind", "finished") if end in ends)
 
@@ -160,14 +90,14 @@ class Score:
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the seeds; NaN for less than two."""
+        """Standard deviation over the seeds; NaN for a single seed."""
         enough = len(self.values) > 1 and self.ended != "diverged"
         return stdev(self.values) if enough else math.nan
 
     def cost(self) -> tuple[int, float, float]:
-        """Sorts from the best to the worst: finished, behind, diverged, then by value.
+        """Sort key, best first: finished, behind, diverged; then by value.
 
-        Of rates that all diverge the lowest is the nearest to one that does not.
+        Diverged settings sort by their rate, because the lowest is closest to a stable one.
         """
         rank = ("finished", "behind", "diverged").index(self.ended)
         if rank == 2:
@@ -177,7 +107,7 @@ class Score:
 
 @dataclass
 class Round:
-    """A round as far as it is known: what it tries, and what it has found."""
+    """A round: its jobs, and the outcomes so far."""
 
     name: str
     fraction: float
@@ -192,7 +122,7 @@ class Round:
 
     @property
     def scores(self) -> list[Score]:
-        """The settings whose runs have all ended, in the order in which they were tried."""
+        """The settings whose runs have all ended, in the order of their jobs."""
         runs: dict[Setting, list[Outcome]] = {}
         wanted: dict[Setting, int] = {}
         for job in self.jobs:
@@ -211,15 +141,15 @@ class Round:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a search found.
+    """The answer of a search.
 
     Attributes:
-        setting: The best one tried.
-        low, high: The rates between which the seeds cannot tell a difference from the best.
-        mean, spread: The objective there, and its standard deviation over seeds.
-        round: The round that says so.
-        finished: Whether that is the last round, and it is complete.
-        warnings: What makes the answer less sure.
+        setting: The best setting tried.
+        low, high: Ends of the interval of rates that the seeds cannot distinguish from the best.
+        mean, spread: The objective of the best setting, and its standard deviation over seeds.
+        round: The round that the answer comes from.
+        finished: Whether that is the last round and it is complete.
+        warnings: Reasons to trust the answer less.
     """
 
     setting: Setting
@@ -235,11 +165,10 @@ class Answer:
 class Plan:
     """The rounds of a search.
 
-    The coarse round tries a rate a decade. Then each of `also` has a round: three rates around
-    the one that the best so far would scale to, for each of its values. The fine rounds try
-    `points` rates around the best, each at the square root of the spacing before, on more data;
-    the last one on all of it, with every seed. Where the best rate of a round lies at its end,
-    the round goes on beyond it.
+    The coarse round tries one rate a decade. Then each of `also` has a round: for each of its
+    values, three rates around the scaled best one. Each fine round tries `points` rates around
+    the best, at the square root of the previous spacing, on more data; the last one uses all
+    data and all seeds. A round whose best rate is at its end extends itself beyond that end.
     """
 
     def __init__(self, design: Design, start: Start) -> None:
@@ -248,7 +177,7 @@ class Plan:
         self.names = [COARSE, *design.also, *(f"fine {i + 1}" for i in range(design.fine_rounds))]
 
     def rounds(self, found: Mapping[str, Outcome]) -> list[Round]:
-        """The rounds that the results so far call for, the last one perhaps incomplete."""
+        """The rounds so far; the last one may be incomplete."""
         rounds: list[Round] = []
         best: Setting | None = None
         for name in self.names:
@@ -258,16 +187,16 @@ class Plan:
                 break
             winner = now.best()
             if winner is None or winner.ended == "diverged":
-                break  # nothing to go on from
+                break  # no rate to refine around
             best = winner.setting
         return rounds
 
     def missing(self, found: Mapping[str, Outcome]) -> list[Job]:
-        """Jobs without an outcome, in the order in which they are best begun."""
+        """Jobs without an outcome, in the order in which to begin them."""
         return [job for job in self.rounds(found)[-1].jobs if job.key not in found]
 
     def answer(self, found: Mapping[str, Outcome]) -> Answer | None:
-        """The best setting of the furthest round that has one; None if no run has finished."""
+        """The best setting of the latest round with one; None if no run has finished."""
         rounds = self.rounds(found)
         for now in reversed(rounds):
             best = now.best()
@@ -288,7 +217,7 @@ class Plan:
         return now
 
     def _settings(self, name: str, best: Setting | None) -> tuple[list[Setting], float]:
-        """What a round begins with, nearest to what is thought best first."""
+        """The settings that a round begins with, closest to the expected best first."""
         if best is None:
             rates = sorted(self.start.coarse(), key=lambda rate: _apart(rate, self.start.centre))
             step = DECADE
@@ -314,10 +243,10 @@ class Plan:
         return inside or [best], spacing
 
     def _scaled(self, best: Setting, name: str, value: Any) -> Setting:
-        """Another value of one dimension, with the rate that usually goes with it.
+        """The setting with another value of one dimension, and the rate scaled to match.
 
-        The batch size scales it in proportion; the momentum of SGD so that rate / (1 - momentum),
-        the length of a step in a steady direction, stays.
+        The rate is proportional to the batch size. With SGD's momentum it keeps
+        rate / (1 - momentum), the step length in a constant direction.
         """
         rate = best.learning_rate
         if name == "batch_size" and best.batch_size:
@@ -325,7 +254,7 @@ class Plan:
         elif name == "momentum" and best.momentum is not None and self.design.velocity:
             rate *= (1 - value) / (1 - best.momentum)
         changed = replace(best, **{name: value})
-        if changed.policy == "one-cycle":  # which warms up by itself
+        if changed.policy == "one-cycle":  # it has its own warm-up
             changed = replace(changed, warmup=0.0)
         return replace(changed, learning_rate=rate)
 
@@ -342,17 +271,17 @@ class Plan:
         return Round(name, fraction, spacing, jobs, outcomes, self.design.maximize)
 
     def _effort(self, name: str) -> tuple[float, int]:
-        """Share of the data and number of seeds: both grow to the last round."""
+        """Share of the data and number of seeds; both grow towards the last round."""
         last = self.design.fine_rounds
         index = self.names.index(name) - len(self.design.also)
         if name == self.names[-1]:
-            return 1.0, self.design.repeats
+            return 1.0, self.design.final_seeds
         if name == COARSE or name in self.design.also:
             return self.design.fraction, 1
         return float(f"{self.design.fraction ** (1 - index / last):.3g}"), 1
 
     def _beyond(self, now: Round) -> Setting | None:
-        """The next rate past the end of a round, where its best lies at that end."""
+        """The next rate beyond the end of a round, if its best rate is at that end."""
         best = now.best()
         if best is None:
             return None
@@ -371,7 +300,7 @@ class Plan:
         return setting if self._allowed(setting.learning_rate) and not known else None
 
     def _at(self, setting: Setting, rate: float) -> Setting:
-        """The setting at a rate of two digits, which people can read; firm ends stay as given."""
+        """The setting at a rate rounded to two digits; firm ends are not rounded."""
         short = float(f"{rate:.2g}")
         for end in (self.start.low, self.start.high):
             if self.start.firm and abs(math.log(short / end)) < 0.06:
@@ -390,37 +319,40 @@ class Plan:
         low, open_below = _edge(best, like[:place][::-1])
         notes = []
         if not done:
-            notes.append(f"The search is not finished: this is the best of its {now.name} round.")
+            notes.append(
+                f"The search is not finished: this is the best rate of the {now.name} round."
+            )
         if len(best.values) < 2:
             notes.append(
-                "Every rate ran once in this round, so how much of the difference is chance is "
-                "unknown; the interval reaches half way to the neighbours."
+                "Each rate ran once in this round, so the noise between runs is unknown; the "
+                "interval ends half way to the neighbouring rates."
             )
-        tried = f"the {now.name} round tried"
+        tried = f"tried in the {now.name} round"
         if len(like) < len(now.scores):
             tried += " with this setting"
         for end, is_open, word in ((low, open_below, "lower"), (high, open_above, "higher")):
             if is_open and best.setting.learning_rate == end:
                 notes.append(
-                    f"The best rate is the {word[:-2]}est that {tried}; a {word} one may be better."
+                    f"The best rate is the {word[:-2]}est {tried}; a {word} rate may be better."
                 )
             elif is_open:
                 notes.append(
-                    f"The interval reaches the {word[:-2]}est rate that {tried}; a {word} one may "
-                    "do as well."
+                    f"The interval includes the {word[:-2]}est rate {tried}; a {word} rate may be "
+                    "as good."
                 )
         rival = _rival(best, now.scores)
         if rival is not None:
-            notes.append(f"{_told(rival, best.setting)} did as well within the noise of the seeds.")
+            other = describe_difference(rival.setting, best.setting)
+            notes.append(f"Another setting is as good, within the noise of the seeds: {other}.")
         return Answer(best.setting, low, high, best.mean, best.spread, now.name, done, tuple(notes))
 
 
 def worse(score: Score, best: Score) -> bool:
-    """Whether the seeds can tell a setting from the best one.
+    """Whether a setting is significantly worse than the best one.
 
-    Paired by seed: the mean difference is larger than its standard error times Student's t, at
-    95 %, one-sided. Losses, which are above 0 and vary the more the larger they are, are compared
-    by the logarithm of their ratio. With one seed any difference counts.
+    A paired t-test over the seeds, one-sided, at 95 %. Objectives to minimize that are all above
+    0, such as losses, are compared by the logarithm of their ratio, because their noise grows
+    with their size. With one seed any difference counts.
     """
     if score.ended != "finished":
         return True
@@ -460,10 +392,9 @@ def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
 
 
 def _edge(best: Score, outward: Iterable[Score]) -> tuple[float, bool]:
-    """How far the rates cannot be told from the best, and whether that is where they end.
+    """The end of the interval on one side, and whether all rates on that side are inside it.
 
-    Between the last that cannot and the first that can lies the border; their geometric mean
-    stands for it.
+    The end is the geometric mean of the last rate that is as good and the first that is worse.
     """
     last = best.setting.learning_rate
     for score in outward:
@@ -475,17 +406,10 @@ def _edge(best: Score, outward: Iterable[Score]) -> tuple[float, bool]:
 
 
 def _rival(best: Score, scores: Sequence[Score]) -> Score | None:
-    """The best of what differs in more than the rate and cannot be told from the winner."""
+    """The best other variant that is not significantly worse than the winner."""
     others = [s for s in scores if s.setting.variant != best.setting.variant and len(s.values) > 1]
     alike = [score for score in others if not worse(score, best)]
     return min(alike, key=Score.cost, default=None)
-
-
-def _told(score: Score, best: Setting) -> str:
-    parts = asdict(score.setting)
-    return ", ".join(
-        f"{name} {value}" for name, value in parts.items() if value != asdict(best)[name]
-    )
 
 
 def _apart(rate: float, centre: float) -> float:

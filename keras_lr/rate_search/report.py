@@ -1,4 +1,4 @@
-"""A search as one HTML file, which needs nothing else: no network, no scripts."""
+"""A search as one HTML file without network access and without scripts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from keras_lr._util.files import atomic_write, check_writable
+from keras_lr._util.rates import short
+from keras_lr.rate_search.words import (
+    ENDINGS,
+    describe_round,
+    describe_setting,
+    name_of,
+    objective_label,
+    value_of,
+    varied_in,
+)
 
 if TYPE_CHECKING:
     from keras_lr.rate_search.plan import Round
@@ -24,30 +34,21 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
-_ENDS = {"finished": "finished", "behind": "stopped early", "diverged": "diverged"}
-_HEADINGS = {
-    "momentum": "Momentum",
-    "batch_size": "Batch size",
-    "warmup": "Warm-up",
-    "policy": "Policy",
-}
 _NOTHING = "–"
 _RATES_SIZE, _CURVES_SIZE = (5.8, 4.6), (5.2, 3.3)  # inches, so that a phone can show them
 _URL = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
 
 
 def write_report(search: Search, path: str | os.PathLike[str]) -> Path:
-    """Write a search as one HTML file.
+    """Write a search as one HTML file, whole or not at all.
 
-    It holds the answer and what makes it less sure, the pictures of `keras_lr.plotting`, a
-    table of every setting tried, the settings of the search, where its record is, and how to do
-    it again. Whatever comes from outside, such as the name of the model, is shown as text.
-
-    The file appears whole or not at all.
+    The file has the answer with its warnings, the plots of `keras_lr.plotting`, a table of every
+    setting tried, how to repeat the search, its arguments, and the location of its record. Names
+    from outside, such as that of the model, are escaped.
 
     Args:
-        search: The `Search` to write down.
-        path: The file.
+        search: The `Search`.
+        path: The file to write.
 
     Returns:
         `path`, as a `Path`.
@@ -63,26 +64,22 @@ def write_report(search: Search, path: str | os.PathLike[str]) -> Path:
         pictures=_pictures(search),
         tables="\n".join(_table(search, each) for each in search.rounds),
         settings=_pairs("Settings", _without(search.settings, "command")),
-        provenance=_pairs("Made with", search.provenance),
+        provenance=_pairs("Environment", search.provenance),
         again=_again(search),
     )
     return atomic_write(path, page)
 
 
 def _answer(search: Search) -> str:
-    from keras_lr.plotting._axes import short
-    from keras_lr.plotting.rate_search import described_variant, objective_label, varied
-
     answer = search.answer
-    settings = [search.setting, *(job.setting for each in search.rounds for job in each.jobs)]
-    beside = described_variant(search.setting, varied(settings))
+    beside = describe_setting(search.setting, varied_in(search))
     kind = "Learning rate" if search.setting.policy == "constant" else "Largest learning rate"
     value = _number(answer.mean)
     if math.isfinite(answer.spread):
         value += f" ± {_number(answer.spread, 2)} over the seeds"
     facts = {
         "Interval": f"{short(search.low)} to {short(search.high)}",
-        objective_label(search).replace("\n", " "): value,
+        _objective(search): value,
         "Round": answer.round + ("" if answer.finished else ", not finished"),
         "Runs": _effort(search),
     }
@@ -101,12 +98,16 @@ def _answer(search: Search) -> str:
     )
 
 
+def _objective(search: Search) -> str:
+    return objective_label(search).replace("\n", " ")
+
+
 def _effort(search: Search) -> str:
     ended = search.outcomes
     count = {name: sum(o.ended == name for o in ended) for name in ("behind", "diverged")}
     rounds = sum(bool(each.outcomes) for each in search.rounds)
     parts = [f"{len(ended)} in {rounds} round{'s' * (rounds != 1)}"]
-    parts += [f"{number} {_ENDS[name]}" for name, number in count.items() if number]
+    parts += [f"{number} {ENDINGS[name]}" for name, number in count.items() if number]
     return ", ".join([*parts, _time(sum(o.seconds for o in ended))])
 
 
@@ -114,14 +115,14 @@ def _pictures(search: Search) -> str:
     from matplotlib.figure import Figure
 
     from keras_lr.plotting import plot_search_curves, plot_search_rates
-    from keras_lr.plotting.rate_search import curve_panels, described_round
+    from keras_lr.plotting.rate_search import curve_panels
 
     def figure(size: tuple[float, float]) -> Any:
         return Figure(figsize=size, layout="constrained")
 
     rates = figure(_RATES_SIZE)
     plot_search_rates(search, rates.subplots())
-    about = f"{search.objective} against the learning rate"
+    about = f"{_objective(search)} against the learning rate"
     parts = [f'<div class="wide">{_image(rates, about)}</div>']
     for each in search.rounds:
         if not each.outcomes:
@@ -129,7 +130,7 @@ def _pictures(search: Search) -> str:
         names = curve_panels(search)
         figures = [figure(_CURVES_SIZE) for _ in names]
         plot_search_curves(search, [one.subplots() for one in figures], round=each.name)
-        title = f"{described_round(each)}, epoch by epoch"
+        title = f"{describe_round(each)}: curves"
         images = [
             _image(one, f"{name} per epoch, {each.name} round")
             for name, one in zip(names, figures, strict=True)
@@ -141,7 +142,7 @@ def _pictures(search: Search) -> str:
 
 
 def _image(figure: Any, about: str) -> str:
-    """A picture as an image of its own, so that the names in it are not those of another one."""
+    """A plot as an image of its own, so that identifiers inside do not collide."""
     import matplotlib
 
     file = io.BytesIO()
@@ -152,14 +153,10 @@ def _image(figure: Any, about: str) -> str:
 
 
 def _table(search: Search, each: Round) -> str:
-    from keras_lr.plotting._axes import short
-    from keras_lr.plotting.rate_search import described_round, varied
-
-    settings = [search.setting, *(job.setting for one in search.rounds for job in one.jobs)]
-    fields = varied(settings)
+    fields = varied_in(search)
     heads = [
         "Learning rate",
-        *(_HEADINGS[name] for name in fields),
+        *(_capital(name_of(name)) for name in fields),
         search.objective,
         *("Spread", "Runs", "Ended", "Epochs", "Time"),
     ]
@@ -170,11 +167,11 @@ def _table(search: Search, each: Round) -> str:
         diverged = row["ended"] == "diverged"
         cells = [
             short(row["learning_rate"]) + " ★ best" * row["best"],
-            *(_field(name, row[name]) for name in fields),
+            *(value_of(name, row[name]) for name in fields),
             "diverged" if diverged else _number(row["value"]),
             _number(row["spread"], 2),
             str(row["runs"]),
-            _ENDS[row["ended"]],
+            ENDINGS[row["ended"]],
             str(row["epochs"]),
             _time(row["seconds"]),
         ]
@@ -183,7 +180,7 @@ def _table(search: Search, each: Round) -> str:
         data = "".join(f"<td>{cell}</td>" for cell in others)
         rows.append(f'<tr{kind}><th scope="row">{first}</th>{data}</tr>')
     done = f"{len(each.outcomes)} of {len(each.jobs)} runs have ended"
-    title = _text(_capital(f"{described_round(each)}: {done}"))
+    title = _text(_capital(f"{describe_round(each)}: {done}"))
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
     return (
         f"<h3>{title}</h3>\n"
@@ -197,36 +194,36 @@ def _again(search: Search) -> str:
     parts = []
     command = search.settings.get("command")
     if command:
-        parts.append(_code("Search again:", _command_line(command)))
+        parts.append(_code("Repeat the search:", _command_line(command)))
     parts.append(_code("Train with the answer:", search.python()))
     if search.study:
         parts.append(_list({"Study": search.study, "Storage": search.storage or _NOTHING}))
     url = _storage_url(search.storage)
     if url is not None:
         lines = f"pip install optuna-dashboard\noptuna-dashboard {shlex.quote(url)}"
-        hidden = " (put the password in place of ***)" if "***" in url else ""
-        parts.append(_code(f"Look at every run in Optuna's dashboard{hidden}:", lines))
+        hidden = " (replace *** with the password)" if "***" in url else ""
+        parts.append(_code(f"See all runs in Optuna's dashboard{hidden}:", lines))
     return "\n".join(parts)
 
 
 def _command_line(command: str | Sequence[Any]) -> str:
-    """A command as a shell takes it, an option a line.
+    """A command for the shell, with one option on each line.
 
     >>> print(_command_line(["keras-lr", "search", "a b.keras", "--seed", 0]))
     keras-lr search 'a b.keras' \\
         --seed 0
     """
     line = command if isinstance(command, str) else shlex.join(str(part) for part in command)
-    with contextlib.suppress(ValueError):  # a quote that does not close
+    with contextlib.suppress(ValueError):  # an unclosed quote
         words = shlex.split(line)
-        if shlex.join(words) == line:  # otherwise it is more than words, and stays as it is
+        if shlex.join(words) == line:  # otherwise it has shell syntax and stays unchanged
             rest = ((" \\\n    " if word.startswith("--") else " ", word) for word in words[1:])
             return shlex.quote(words[0]) + "".join(gap + shlex.quote(word) for gap, word in rest)
     return line
 
 
 def _storage_url(storage: str) -> str | None:
-    """What Optuna's dashboard calls a storage; None if it has no record of its own.
+    """The argument of Optuna's dashboard for a storage; None if it cannot open it.
 
     >>> _storage_url("runs/study.db"), _storage_url("journal:study.log")
     ('sqlite:///runs/study.db', 'study.log')
@@ -244,8 +241,8 @@ def _storage_url(storage: str) -> str | None:
 def _pairs(title: str, pairs: Mapping[str, Any]) -> str:
     if not pairs:
         return ""
-    told = {str(name).replace("_", " "): _plain(value) for name, value in pairs.items()}
-    return f"<section><h2>{_text(title)}</h2>{_list(told)}</section>"
+    shown = {str(name).replace("_", " "): _plain(value) for name, value in pairs.items()}
+    return f"<section><h2>{_text(title)}</h2>{_list(shown)}</section>"
 
 
 def _list(pairs: Mapping[str, str]) -> str:
@@ -258,7 +255,7 @@ def _code(title: str, text: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value of the settings for people: no quotes, no braces where there need not be any."""
+    """A value of the settings as text, without quotes and braces."""
     if value is None or value == "":
         return _NOTHING if value is None else ""
     if isinstance(value, bool):
@@ -270,10 +267,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return ", ".join(_plain(each) for each in value) or _NOTHING
     return value if isinstance(value, str) else json.dumps(value, default=str).strip('"')
-
-
-def _field(name: str, value: Any) -> str:
-    return f"{100 * value:g} %" if name == "warmup" else _plain(value)
 
 
 def _number(value: float, digits: int = 4) -> str:
@@ -371,13 +364,13 @@ pre { background: var(--soft); padding: .7rem .9rem; border-radius: 6px; overflo
 <main>
 <h1>$title</h1>
 $answer
-<section><h2>Pictures</h2>
+<section><h2>Plots</h2>
 $pictures
 </section>
-<section><h2>Every setting tried</h2>
+<section><h2>All settings tried</h2>
 $tables
 </section>
-<section><h2>Do it again</h2>
+<section><h2>Next steps</h2>
 $again
 </section>
 $settings

@@ -1,41 +1,50 @@
-"""What a search found."""
+"""The result of a search."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_lr._util import checks
 from keras_lr._util.files import atomic_write
 from keras_lr._util.json import jsonable
-from keras_lr.rate_search.plan import Answer, Outcome, Round, Setting
+from keras_lr.rate_search.jobs import POLICIES, Job, Outcome, Setting
+from keras_lr.rate_search.plan import Answer, Round
+from keras_lr.rate_search.policies import python_for
+from keras_lr.rate_search.words import ENDINGS
 
 if TYPE_CHECKING:
     import pandas
 
 _FORMAT = "keras-lr search"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
 class Search:
     """The answer of a search, and everything that was tried.
 
+    Two searches are equal if they would be saved alike.
+
     Attributes:
-        answer: The best setting, the interval of its rate, and what makes it less sure.
+        answer: The best setting, the interval of its rate, and warnings.
         rounds: The rounds, each with its jobs and their outcomes.
-        objective: The entry of the logs that counted.
-        maximize: Whether it should rise.
-        range_test: What the range test at the beginning said: `low`, `high`, `suggestion` and
-            the curve (`learning_rates`, `losses`); None where the bounds were given.
+        objective: The log entry that was optimized.
+        maximize: Whether a higher objective is better.
+        range_test: The result of the range test at the beginning: `low`, `high`, `suggestion`
+            and the curve (`learning_rates`, `losses`); None if `low` and `high` were given.
         settings: The arguments of the search.
         storage: Where its record is, without passwords.
-        study: Its name there.
+        study: The name of the record in the storage.
         provenance: Model, data, optimizer, backend and versions.
 
-    >>> from keras_lr.rate_search.plan import Answer, Setting
+    >>> from keras_lr.rate_search import Answer, Setting
     >>> answer = Answer(Setting(0.01), 0.005, 0.02, 0.31, 0.01, "fine 2", True)
     >>> search = Search(answer, [], "val_loss", False)
     >>> search.learning_rate, search.low, search.high
@@ -60,19 +69,22 @@ class Search:
         value = f"{self.objective} {self.answer.mean:.4g}"
         return f"<Search of {runs} run{'s'[: runs != 1]}: learning rate {rates}, {value}>"
 
+    def __eq__(self, other: object) -> bool:
+        return self.to_dict() == other.to_dict() if isinstance(other, Search) else NotImplemented
+
     @property
     def learning_rate(self) -> float:
-        """The best rate; of one-cycle and cosine the largest one."""
+        """The best rate; the largest one for the policies one-cycle and cosine."""
         return self.answer.setting.learning_rate
 
     @property
     def low(self) -> float:
-        """Lower end of the rates that did as well, within the noise of the seeds."""
+        """The lowest rate that is as good, within the noise of the seeds."""
         return self.answer.low
 
     @property
     def high(self) -> float:
-        """Upper end of them."""
+        """The highest rate that is as good, within the noise of the seeds."""
         return self.answer.high
 
     @property
@@ -82,7 +94,7 @@ class Search:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the answer less sure."""
+        """Reasons to trust the answer less."""
         return self.answer.warnings
 
     @property
@@ -91,11 +103,11 @@ class Search:
         return [outcome for each in self.rounds for outcome in each.outcomes]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table: a row for each setting in each round, in the order of rounds and rates.
+        """A row for each setting in each round, in the order of rounds and rates.
 
-        `value` is the mean of the objective over the seeds, `spread` its standard deviation,
-        `ended` the worst end of its runs, `best` marks the answer. NaN stands for what there is
-        not: the value where a run diverged, the spread of one run.
+        `value` is the mean of the objective over the seeds, NaN if a run diverged; `spread` is
+        its standard deviation, NaN for one run; `ended` is the worst ending of the runs; `best`
+        marks the answer.
         """
         rows = []
         for each in self.rounds:
@@ -121,7 +133,7 @@ class Search:
         return rows
 
     def table(self) -> pandas.DataFrame:
-        """`rows` as a table of pandas.
+        """`rows` as a pandas `DataFrame`.
 
         Raises:
             ImportError: If pandas is not installed.
@@ -131,22 +143,25 @@ class Search:
         return pandas.DataFrame(self.rows())
 
     def python(self) -> str:
-        """Python that trains with the answer."""
+        """Lines of Python that train with the answer."""
         known = self.provenance
-        return in_python(
+        return python_for(
             self.answer.setting,
             settable=known.get("settable_rate", True),
             cycles=known.get("has_momentum", True),
         )
 
-    def plot(self, axes: Any = None) -> Any:
-        """Draw it, see `keras_lr.plotting.plot_search`."""
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """Draw the objective and the curves of a round; see `keras_lr.plotting.plot_search`."""
         from keras_lr.plotting import plot_search
 
-        return plot_search(self, axes)
+        return plot_search(self, ax, **options)
 
     def report(self, path: str | os.PathLike[str]) -> Path:
-        """Write one HTML file with the pictures, the table, the settings and how to do it again.
+        """Write one HTML file with the plots, the tables, the settings and how to repeat it.
+
+        Returns:
+            `path`, as a `Path`.
 
         Raises:
             OSError: If it cannot be written.
@@ -156,7 +171,7 @@ class Search:
         return write_report(self, path)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it: null for NaN."""
+        """All of it as JSON can hold it: null for NaN, text for an injsonable loss."""
         return jsonable(
             {
                 "format": _FORMAT,
@@ -169,20 +184,30 @@ class Search:
                 "maximize": self.maximize,
                 "value": self.answer.mean,
                 "spread": self.answer.spread,
+                "round": self.answer.round,
                 "finished": self.answer.finished,
                 "warnings": list(self.warnings),
                 "python": self.python(),
                 "table": self.rows(),
+                "rounds": [
+                    {
+                        "name": each.name,
+                        "fraction": each.fraction,
+                        "spacing": each.spacing,
+                        "jobs": [_job_content(job) for job in each.jobs],
+                    }
+                    for each in self.rounds
+                ],
                 "runs": [
                     {
                         "number": outcome.number,
-                        "round": outcome.job.round,
-                        **asdict(outcome.job.setting),
-                        "seed": outcome.job.seed,
-                        "fraction": outcome.job.fraction,
+                        **_job_content(outcome.job),
                         "ended": outcome.ended,
                         "value": outcome.value,
-                        "history": outcome.history,
+                        "history": {
+                            name: [str(each) if math.isinf(each) else each for each in values]
+                            for name, values in outcome.history.items()
+                        },
                         "seconds": outcome.seconds,
                     }
                     for outcome in self.outcomes
@@ -196,67 +221,145 @@ class Search:
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` as a JSON file.
+        """Write the search as a JSON file, whole or not at all; `load` reads it.
+
+        Returns:
+            `path`, as a `Path`.
 
         Raises:
             OSError: If it cannot be written.
         """
         return atomic_write(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Search:
+        """Read a search that `save` wrote: equal to the saved one, without its record.
 
-def in_python(setting: Setting, *, settable: bool = True, cycles: bool = True) -> str:
-    """Lines of Python that train a compiled model `model` as a setting says.
+        Raises:
+            ValueError: If the file is not such a search, is damaged, or has another version.
+            OSError: If it cannot be read.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise KeyError("format")
+            version = int(content["version"])
+        except _DAMAGE as error:
+            raise ValueError(
+                f"{path} is not a search that keras-lr saved. Give a file that Search.save wrote."
+            ) from error
+        if version > _FORMAT_VERSION:
+            raise ValueError(
+                f"{path} was written by a later keras-lr (format {version}, this one reads "
+                f"{_FORMAT_VERSION}). Upgrade keras-lr to read it."
+            )
+        if version < _FORMAT_VERSION:
+            raise ValueError(
+                f"{path} was written by an earlier keras-lr (format {version}, this one reads "
+                f"{_FORMAT_VERSION}). Repeat the search with its storage and save it again; "
+                "finished runs are not trained again."
+            )
+        try:
+            return cls._of(content)
+        except _DAMAGE as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            reason = checks.shortened(reason.partition("\n")[0].rstrip("."), 300)
+            raise ValueError(
+                f"{path} holds a damaged search: {reason}. Save it again, or repeat the search."
+            ) from error
 
-    Args:
-        setting: What to train with.
-        settable: Whether the optimizer has one number for its rate; not if it was compiled with a
-            schedule, or is a `MultiOptimizer`.
-        cycles: Whether it has a momentum that one-cycle can cycle.
-
-    >>> print(in_python(Setting(0.003, policy="one-cycle", batch_size=64)))
-    model.fit(x, y, batch_size=64, callbacks=[keras_lr.OneCycle(max_lr=0.003)])
-    >>> print(in_python(Setting(0.003)))
-    model.optimizer.learning_rate = 0.003
-    model.fit(x, y)
-    >>> print(in_python(Setting(0.003), settable=False))
-    model.fit(x, y, callbacks=[keras_lr.ScheduleLR(keras_lr.schedules.ConstantSchedule(0.003))])
-    """
-    rate, momentum = setting.learning_rate, setting.momentum
-    lines: list[str] = []
-    callbacks: list[str] = []
-    arguments = ["x", "y"]
-    if setting.batch_size:
-        arguments.append(f"batch_size={setting.batch_size}")
-    beside = "" if momentum is None else f", momentum={momentum:g}"
-    if setting.policy == "one-cycle":
-        cycle = ""
-        if momentum is not None:
-            low, high = cycled(momentum)
-            cycle = f", base_momentum={low:g}, max_momentum={high:g}"
-        elif not cycles:
-            cycle = ", cycle_momentum=False"
-        callbacks.append(f"keras_lr.OneCycle(max_lr={rate:g}{cycle})")
-    elif setting.policy == "cosine":
-        size = setting.batch_size
-        batches = f"-(-len(x) // {size})" if size else "len(x)"
-        lines.append("epochs = 10")
-        lines.append(
-            f"decay = keras.optimizers.schedules.CosineDecay({rate:g}, epochs * {batches})"
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> Search:
+        """The inverse of `to_dict`."""
+        outcomes = [_outcome(each) for each in content["runs"]]
+        rounds = [
+            Round(
+                name := _text("the name of a round", each["name"]),
+                checks.number("fraction", each["fraction"], above=0.0, most=1.0),
+                checks.number("spacing", each["spacing"], above=0.0),
+                [_job(job) for job in each["jobs"]],
+                [outcome for outcome in outcomes if outcome.job.round == name],
+                checks.flag("maximize", content["maximize"]),
+            )
+            for each in content["rounds"]
+        ]
+        if sum(len(each.outcomes) for each in rounds) != len(outcomes):
+            raise ValueError("a run belongs to no round")
+        answer = Answer(
+            setting=_setting(content["setting"]),
+            low=checks.number("low", content["low"], above=0.0),
+            high=checks.number("high", content["high"], above=0.0),
+            mean=_number(content["value"]),
+            spread=_number(content["spread"]),
+            round=_text("round", content["round"]),
+            finished=checks.flag("finished", content["finished"]),
+            warnings=tuple(_text("a warning", each) for each in content["warnings"]),
         )
-        arguments.append("epochs=epochs")
-        callbacks.append(f"keras_lr.ScheduleLR(decay{beside})")
-    elif momentum is not None or not settable:
-        constant = f"keras_lr.schedules.ConstantSchedule({rate:g})"
-        callbacks.append(f"keras_lr.ScheduleLR({constant}{beside})")
-    else:
-        lines.append(f"model.optimizer.learning_rate = {rate:g}")
-    if setting.warmup and setting.policy != "one-cycle":
-        callbacks.append(f"keras_lr.WarmUp(fraction={setting.warmup:g})")
-    if callbacks:
-        arguments.append(f"callbacks=[{', '.join(callbacks)}]")
-    return "\n".join([*lines, f"model.fit({', '.join(arguments)})"])
+        test = content["range_test"]
+        if test is not None:
+            curve = {name: list(map(_number, test[name])) for name in ("learning_rates", "losses")}
+            test = {**test, **curve}
+        return cls(
+            answer,
+            rounds,
+            _text("objective", content["objective"]),
+            checks.flag("maximize", content["maximize"]),
+            test,
+            dict(content["settings"]),
+            _text("storage", content["storage"]),
+            _text("study", content["study"]),
+            dict(content["provenance"]),
+        )
 
 
-def cycled(momentum: float) -> tuple[float, float]:
-    """The ends between which one-cycle takes a momentum: the usual 0.1 apart, from 0 up."""
-    return (round(momentum - 0.1, 6) if momentum > 0.1 else 0.0), momentum
+def _job_content(job: Job) -> dict[str, Any]:
+    return {
+        "round": job.round,
+        **asdict(job.setting),
+        "seed": job.seed,
+        "fraction": job.fraction,
+        "epochs": job.epochs,
+    }
+
+
+def _job(content: Mapping[str, Any]) -> Job:
+    return Job(
+        _text("round", content["round"]),
+        _setting(content),
+        checks.count("seed", content["seed"], 0),
+        checks.number("fraction", content["fraction"], above=0.0, most=1.0),
+        checks.count("epochs", content["epochs"]),
+    )
+
+
+def _setting(content: Mapping[str, Any]) -> Setting:
+    momentum, size = content["momentum"], content["batch_size"]
+    return Setting(
+        checks.number("learning_rate", content["learning_rate"], above=0.0),
+        None if momentum is None else checks.number("momentum", momentum),
+        None if size is None else checks.count("batch_size", size),
+        checks.number("warmup", content["warmup"], least=0.0),
+        checks.choice("policy", content["policy"], POLICIES),
+    )
+
+
+def _outcome(content: Mapping[str, Any]) -> Outcome:
+    return Outcome(
+        _job(content),
+        checks.choice("ended", content["ended"], ENDINGS),
+        _number(content["value"]),
+        {str(name): list(map(_number, values)) for name, values in content["history"].items()},
+        checks.number("seconds", content["seconds"]),
+        checks.count("number", content["number"], -1),
+    )
+
+
+def _number(value: Any) -> float:
+    """The inverse of `to_dict` for numbers: null is NaN, an infinite number is its name."""
+    return math.nan if value is None else float(value)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text; got {value!r}")
+    return value

@@ -1,4 +1,4 @@
-"""One run of a search: a `fit` from the same start as every other."""
+"""Trains one job of a search: a `fit` that starts from the same state as every other."""
 
 from __future__ import annotations
 
@@ -15,37 +15,35 @@ import numpy as np
 
 from keras_lr._keras.callbacks import Callback
 from keras_lr._keras.distribution import check_alone, check_shares, sharing_devices
-from keras_lr._keras.optimizers import stored_rate
 from keras_lr._keras.random_state import random_generators_kept, reseed, seed_everything
 from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util import checks
 from keras_lr._util.interrupts import check_interrupt
-from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
 from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.loops.overridden_fit import overrides_fit
 from keras_lr.range_test import RangeTest, lr_find
-from keras_lr.range_test.find import TrainingData, as_fit_sends, check_model
+from keras_lr.range_test.checks import check_model
+from keras_lr.range_test.find import TrainingData, passed_to_fit
 from keras_lr.range_test.workbench import build
-from keras_lr.rate_search.plan import Job, Outcome, Setting
-from keras_lr.rate_search.result import cycled
+from keras_lr.rate_search.jobs import Job, Outcome
+from keras_lr.rate_search.policies import callbacks_for
 from keras_lr.rate_search.split import held_out, part
-from keras_lr.schedules import ConstantSchedule
-from keras_lr.schedules.base import as_schedule
-from keras_lr.steering import fit_optimizers, innermost_optimizers, model_optimizers
-from keras_lr.steering.optimizers import current_rate, momentum_names, number, rate_ratios
+from keras_lr.steering import fit_optimizers, model_optimizers
+from keras_lr.steering.optimizers import number
 
-CHECK_EVERY = 10  # batches between two looks at the loss of a run that may diverge
+CHECK_EVERY = 10  # batches between two checks for divergence
+THRESHOLD = 4.0  # of divergence, as `HalveOnDivergence` has it
 Report = Callable[[int, float], bool]
 
 
 @dataclass(frozen=True)
 class Data:
-    """What the runs train on, and what they are judged by.
+    """The data that the runs train on and are evaluated on.
 
     Attributes:
         x, y, sample_weight: Rows to train on; or `x` alone, a data set with batches of its own.
-        validation: What `fit` takes as `validation_data`.
+        validation: The `validation_data` of `fit`.
         fit_options: Further arguments of `fit`.
     """
 
@@ -65,18 +63,18 @@ class Data:
         seed: int,
         fit_options: dict[str, Any],
     ) -> Data:
-        """Hold a share of the rows out where the user gave nothing to judge by."""
+        """Hold out a share of the rows if the user gave no validation data."""
         if validation is not None:
             return Data(x, y, sample_weight, validation, fit_options)
         parts = (x, y, sample_weight)
         if not is_array_data(*parts):
             raise ValueError(
-                "validation_data must be given with a data set that brings its own batches; got "
-                f"None and {type(x).__name__}. Only from arrays rows can be held out."
+                "validation_data must be given with a data set that brings its own batches "
+                f"({type(x).__name__}); got None. Rows can be held out from arrays only."
             )
         rows = len(keras.tree.flatten(x)[0])
         if rows < 2:
-            raise ValueError(f"x must have at least 2 rows, for one is held out; got {rows}.")
+            raise ValueError(f"x must have at least 2 rows, because one is held out; got {rows}.")
         kept, judged = held_out(y, rows, share, seed, sharing_devices())
         held = take_rows(parts, judged)
         x, y, sample_weight = take_rows(parts, kept)
@@ -91,7 +89,7 @@ class Data:
 
     @property
     def batches(self) -> int | None:
-        """Batches of an epoch of a data set; None where nobody can know."""
+        """Batches of an epoch of a data set; None if unknown."""
         given = self.fit_options.get("steps_per_epoch")
         if given is not None:
             return int(given)
@@ -108,15 +106,17 @@ class Data:
 
 
 class Runner:
-    """Makes the runs of a search, each from the same start; `lend` gives one.
+    """Trains the jobs of a search, each from the same state; `borrow` makes one.
 
     Args:
-        model: A compiled model; or a function that makes one, and then each run trains a new
-            model whose initial weights come from the run's seed.
-        data: What to train on.
-        objective: The entry of the logs that counts.
+        model: A compiled model.
+        make: A function that makes one; then each run trains a new model, and the seed of the
+            run chooses its initial weights. None trains `model`.
+        data: The data.
+        objective: The log entry to optimize.
         split_seed: Chooses the rows of a run on a part of the data.
         callbacks: Makes further callbacks for each run.
+        snapshot: The state of `model` that the runs start from.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Runner:
 
     @staticmethod
     @contextmanager
-    def lend(
+    def borrow(
         model: Any,
         data: Data,
         objective: str,
@@ -148,17 +148,17 @@ class Runner:
         split_seed: int,
         callbacks: Callable[[], list[Any]] | None = None,
     ) -> Iterator[Runner]:
-        """Lend the model to the block; afterwards it is as it was, to the last bit.
+        """Borrow the model in the block; afterwards it is restored bit for bit.
 
         Raises:
-            ValueError: If it cannot be trained, if its batches cannot be shared by the devices,
-                or if the logs have no such objective.
+            ValueError: If the model cannot be trained, if the devices cannot share its batches
+                equally, or if the logs have no such objective.
         """
         check_alone()
         make = None if isinstance(model, keras.Model) else model
         if make is not None and not callable(make):
             raise TypeError(
-                f"model must be a Keras model, or a function that returns one; got {model!r}."
+                f"model must be a Keras model or a function that returns one; got {model!r}."
             )
         with random_generators_kept(), contextlib.ExitStack() as stack:
             if make is not None:
@@ -166,7 +166,7 @@ class Runner:
             _check_optimizer(model)
             snapshot = stack.enter_context(Snapshot(model).guarding())
             given = TrainingData(model, data.x, data.y, fit_options={"batch_size": batch_size})
-            with as_fit_sends(given, data.validation) as (sent, held, size):
+            with passed_to_fit(given, data.validation) as (sent, held, size):
                 pass
             source = sent.stream()
             try:
@@ -179,7 +179,7 @@ class Runner:
             yield runner
 
     def range_test(self, batch_size: int | None, seed: int) -> RangeTest:
-        """A range test with its defaults, on the training data."""
+        """A range test on the training data, with the default options."""
         self._snapshot.rewind()
         data, options = self.data, dict(self.data.fit_options)
         if data.rows is not None:
@@ -187,10 +187,11 @@ class Runner:
         return lr_find(self.model, data.x, data.y, seed=seed, verbose=0, **options)
 
     def run(self, job: Job, report: Report | None = None) -> Outcome:
-        """Train, and say how it ended.
+        """Train a job.
 
         Args:
-            report: Told the epochs done and the objective after each; True ends the run.
+            report: Called after each epoch with the number of epochs and the objective; if it
+                returns True, the run stops early.
         """
         started = time.perf_counter()
         model = self._start(job.seed)
@@ -201,7 +202,7 @@ class Runner:
             epochs=job.epochs,
             verbose=0,
             callbacks=[
-                *steering_of(model, job.setting),
+                *callbacks_for(model, job.setting),
                 *(self.callbacks() if self.callbacks else []),
                 watch,
             ],
@@ -232,15 +233,15 @@ class Runner:
         x, y, weight = self._part[1]
         size = job.setting.batch_size
         if is_array_data(data.validation) and not overrides_fit(self.model):
-            # A fit of the model's own may batch them itself.
+            # An overridden `fit` may batch them itself.
             options["validation_batch_size"] = size
         return {"x": x, "y": y, "sample_weight": weight, "batch_size": size, **options}
 
     def check_batches(self, batch_size: int) -> None:
-        """Refuse a batch size with batches that devices cannot share equally.
+        """Refuse a batch size with batches that the devices cannot share equally.
 
         Raises:
-            ValueError: If the data or the held-out ones have such a batch.
+            ValueError: If the training or the validation data have such a batch.
         """
         if self.data.rows is not None:
             check_shares(self.data.rows, batch_size)
@@ -249,10 +250,11 @@ class Runner:
             check_shares(len(keras.tree.flatten(held)[0]), batch_size, "validation_data")
 
     def _check_objective(self, batch_size: int | None, held: Any, size: int | None) -> None:
-        """What would the logs hold? Judge one batch, before hours are spent.
+        """Evaluate one batch to see which entries the logs will have, before the long work.
 
         Args:
-            held: The validation data as Keras's `evaluate` gets it, and its batch size.
+            held: The validation data, as Keras's `evaluate` gets it.
+            size: Its batch size.
         """
         self.check_batches(batch_size or 32)
         size = size or 32
@@ -268,26 +270,31 @@ class Runner:
             logs = keras.Model.evaluate(self.model, **asked, verbose=0, return_dict=True)
         except Exception as error:
             raise ValueError(
-                f"A search judges by model.evaluate, which fails for {type(self.model).__name__}: "
-                f"{_first_line(error)} Give the model a call() or a test_step that can judge "
+                f"A search needs model.evaluate, which fails for {type(self.model).__name__}: "
+                f"{_first_line(error)} Give the model a call() or a test_step that can evaluate "
                 "held-out data, or use lr_find."
             ) from error
         names = [name for each in logs for name in (each, f"val_{each}")]
         if self._objective not in names:
             raise ValueError(
-                f"objective must be in the logs of this model; got {self._objective!r}. They "
-                f"are: {', '.join(names)}."
+                f"objective must be in the logs of this model; got {self._objective!r}. The logs "
+                f"have: {', '.join(names)}."
             )
 
 
 class _Watch(Callback):
-    """Ends a run that diverges, or of which its report says so, and keeps what it logged."""
+    """Stops a run that diverges or falls behind, and keeps its logs.
+
+    Divergence is judged by the rule of `HalveOnDivergence`, on the loss that `fit` logs: the mean
+    of the epoch so far. The rule of the range test needs the loss of each batch, which only the
+    loops of `lr_find` report, and it expects a rate that rises.
+    """
 
     def __init__(self, objective: str, report: Report | None) -> None:
         super().__init__()
         self._objective = objective
         self._report = report
-        self._level = Level(threshold=4.0)
+        self._level = Level(THRESHOLD)
         self._stretch = Stretch()
         self._done = 0
         self._fresh = True
@@ -303,7 +310,7 @@ class _Watch(Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         check_interrupt()
-        # With several steps an execution, Keras's index of the last batch overshoots.
+        # With `steps_per_execution`, Keras's index of the last batch can be too high.
         self._done = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
         if self._fresh or self._done - self._stretch.done >= CHECK_EVERY:
             self._judge(logs)
@@ -318,15 +325,15 @@ class _Watch(Callback):
         if self.ended == "diverged" or not math.isfinite(self.value):
             self._end("diverged")
         elif self._report is not None and self._report(epoch + 1, self.value):
-            # The last epoch is judged too, by what it ended with.
+            # The last epoch is reported too, but then the run has finished.
             if epoch + 1 < (self.params or {}).get("epochs", 0):
                 self._end("behind")
 
     def _judge(self, logs: Any) -> None:
-        """Judge the batches since the last look, from the mean loss of the epoch so far.
+        """Judge the batches since the last check, from the mean loss of the epoch so far.
 
-        A training step may call its loss otherwise: then the objective is judged, on the training
-        data if it is a loss, and else at the end of the epoch alone.
+        If a custom training step logs no "loss", the training value of the objective is judged
+        instead, provided that it is a loss; otherwise only the end of the epoch counts.
         """
         names = ("loss", self._objective.removeprefix("val_"))
         known = [each for each in names if each in logs and "loss" in each]
@@ -352,75 +359,15 @@ def _first_line(error: BaseException) -> str:
     return checks.shortened(line or type(error).__name__, 200) + "."
 
 
-def steering_of(model: Any, setting: Setting) -> list[Any]:
-    """Callbacks that train a model as a setting says.
-
-    A rate that stays needs none: it is put into the optimizer, whose compiled step goes on.
-    """
-    if setting.policy == "one-cycle":
-        if setting.momentum is not None:
-            low, high = cycled(setting.momentum)
-            return [OneCycle(setting.learning_rate, base_momentum=low, max_momentum=high)]
-        return [OneCycle(setting.learning_rate, cycle_momentum=has_momentum(model.optimizer))]
-    warm_up = [WarmUp(fraction=setting.warmup)] if setting.warmup else []
-    if setting.policy == "cosine":
-        return [_Cosine(setting.learning_rate, setting.momentum), *warm_up]
-    leaves = innermost_optimizers(model.optimizer)
-    plain = all(isinstance(stored_rate(leaf), keras.Variable) for leaf in leaves)
-    if setting.momentum is None and plain:
-        ratios = rate_ratios([current_rate(leaf) for leaf in leaves])
-        for leaf, ratio in zip(leaves, ratios, strict=True):
-            leaf.learning_rate = setting.learning_rate * ratio
-        return warm_up
-    return [ScheduleLR(ConstantSchedule(setting.learning_rate), setting.momentum), *warm_up]
-
-
-class _Cosine(ScheduleLR):
-    """Keras's cosine over the whole `fit`, however long that is."""
-
-    def __init__(self, learning_rate: float, momentum: float | None) -> None:
-        super().__init__(ConstantSchedule(learning_rate), momentum)
-        self._rate = learning_rate
-
-    def plan(self, length: Any) -> Any:
-        if length.total is None:
-            raise ValueError(
-                "The length of the run is unknown for this data set; got a cosine. Pass "
-                "steps_per_epoch to search."
-            )
-        self.schedule = as_schedule(
-            keras.optimizers.schedules.CosineDecay(self._rate, length.total)
-        )
-        return super().plan(length)
-
-
-def settable_rate(optimizer: Any) -> bool:
-    """Whether `optimizer.learning_rate` can be assigned: one number, and no schedule."""
-    leaves = innermost_optimizers(optimizer)
-    return len(leaves) == 1 and isinstance(stored_rate(leaves[0]), keras.Variable)
-
-
-def has_momentum(optimizer: Any) -> bool:
-    """Whether every driven optimizer has a momentum above 0."""
-    return all(current_momentum(leaf) for leaf in innermost_optimizers(optimizer))
-
-
-def current_momentum(optimizer: Any) -> float:
-    """The momentum of the first driven optimizer; 0 if it has none."""
-    leaf = innermost_optimizers(optimizer)[0]
-    names = momentum_names(leaf)
-    return float(getattr(leaf, names[0])) if names else 0.0
-
-
 def _check_optimizer(model: Any) -> None:
-    """Refuse a model that a search cannot train at a rate of its own choice."""
+    """Refuse a model whose rate a search cannot set."""
     compiled = getattr(model, "optimizer", None)
     check_model(model, compiled, "search")
     paths = [path for path in fit_optimizers(model_optimizers(model)) if path != "optimizer"]
     if compiled is None or paths:
         raise ValueError(
             "search sets the rate of model.optimizer, which must be the only optimizer of the "
-            f"model; {model.name!r} holds {', '.join(paths)}. Compile it with that one alone, or "
+            f"model; {model.name!r} holds {', '.join(paths)}. Compile it with one optimizer, or "
             "use lr_find(optimizer=...)."
         )
 
@@ -430,7 +377,7 @@ def _made(make: Callable[[], Any], seed: int) -> Any:
     model = make()
     if not isinstance(model, keras.Model):
         raise TypeError(
-            "model must be a Keras model, or a function that returns one; it returned "
+            "model must be a Keras model or a function that returns one; the function returned "
             f"{type(model).__name__}."
         )
     return model

@@ -1,34 +1,36 @@
-"""Where the record of a search is kept: databases, files, and what can go wrong with them."""
+"""Where the record of a search is kept: how to open a storage, and the errors of opening one."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import os
 import random
 import time
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keras_lr._util.interrupts import check_interrupt
+from keras_lr.rate_search.shared_storage import (
+    cause_of,
+    first_line,
+    locking_sqlite,
+    requeue,
+    retrying,
+    with_heartbeats,
+)
 
-if TYPE_CHECKING:
-    import optuna
-
-GRACE = 6  # heartbeats that may be missed
-LOCKED = 20.0  # seconds to wait for a SQLite file that others are writing to
-AGAIN = 0.3  # seconds between two tries to reach a server that has gone
-REACHED = 10  # seconds within which a database server has to answer
+GRACE = 6  # heartbeats that a process may miss
+LOCKED = 20.0  # seconds to wait for a locked SQLite file
+REACHED = 10  # seconds to wait for a database server
 _DRIVERS = {
     "postgresql": (("psycopg", "psycopg2"), "pip install 'psycopg[binary]'"),
     "mysql": (("pymysql", "MySQLdb"), "pip install pymysql"),
 }
-_SECRETS = ("password", "passwd", "sslpassword")  # in the part of an address after "?"
+_SECRETS = ("password", "passwd", "sslpassword")  # query parameters of a URL
 
 
-# What Optuna, and reading what it gives, throw where a record holds what nobody wrote there.
+# The errors of Optuna, and of reading its values, if a record is damaged.
 _DAMAGED = (
     ArithmeticError,
     AssertionError,
@@ -41,15 +43,15 @@ _DAMAGED = (
 
 
 class SearchError(RuntimeError):
-    """A search cannot begin or go on, through no fault of its arguments: the storage, mostly."""
+    """A search cannot begin or continue, mostly because of its storage."""
 
 
 class Refused(ValueError):
-    """An argument is wrong: what `problems` must not take for a damaged storage."""
+    """An argument is wrong; `problems` does not treat it as a damaged storage."""
 
 
 def import_optuna() -> Any:
-    """Optuna, saying errors only.
+    """Import Optuna, with its log at the level of errors.
 
     Raises:
         ImportError: If it is not installed.
@@ -66,11 +68,11 @@ def import_optuna() -> Any:
 
 @contextlib.contextmanager
 def problems(where: str, local: bool) -> Iterator[None]:
-    """In the block, what a storage throws is told in a sentence.
+    """In the block, errors of a storage become a `SearchError` with one sentence.
 
     Args:
-        where: What people call the storage.
-        local: Whether it is a file, and no server can be down.
+        where: The name of the storage in messages.
+        local: Whether it is a file and not a server.
 
     Raises:
         SearchError: If the storage cannot be reached or used, or is damaged.
@@ -91,7 +93,7 @@ def problems(where: str, local: bool) -> Iterator[None]:
     except RuntimeError as error:  # a schema of another version of Optuna, several objectives
         if isinstance(error, (SearchError, optuna.exceptions.OptunaError)):
             raise
-        raise SearchError(f"{where} cannot be used: {_first_line(error)}") from error
+        raise SearchError(f"{where} cannot be used: {first_line(error)}") from error
     except Refused:
         raise
     except _DAMAGED as error:
@@ -99,25 +101,25 @@ def problems(where: str, local: bool) -> Iterator[None]:
 
 
 def _damaged(error: BaseException, where: str) -> str:
-    told = _first_line(error)[:200]
-    return f"{where} is damaged: {told} ({type(error).__name__}). Name another one."
+    cause = first_line(error)[:200]
+    return f"{where} is damaged: {cause} ({type(error).__name__}). Use another one."
 
 
 def _explained(error: BaseException, where: str, local: bool) -> str:
-    told = _told(error)
-    if "locked" in told:
+    cause = cause_of(error)
+    if "locked" in cause:
         return (
-            f"{where} is locked by another process: {told}. Let that one end, or keep the search "
-            "on a database server."
+            f"{where} is locked by another process: {cause}. Wait for that process, or keep the "
+            "record on a database server."
         )
-    if "not a database" in told or "malformed" in told:
-        return f"{where} is no SQLite database or damaged: {told}. Name another file."
-    hint = "" if local else " Is the server up and the address right?"
-    return f"{where} cannot be used: {told}.{hint}"
+    if "not a database" in cause or "malformed" in cause:
+        return f"{where} is not a SQLite database, or it is damaged: {cause}. Use another file."
+    hint = "" if local else " Is the server running and the address right?"
+    return f"{where} cannot be used: {cause}.{hint}"
 
 
-def described(storage: Any) -> str:
-    """What people call a storage; passwords are not shown."""
+def display_name(storage: Any) -> str:
+    """The name of a storage in messages, without passwords."""
     if storage is None:
         return "this process's memory"
     if not isinstance(storage, (str, os.PathLike)):
@@ -135,21 +137,21 @@ def described(storage: Any) -> str:
 
 
 def _url(text: str) -> Any:
-    """A storage's address, taken apart; None if that cannot be done."""
+    """A URL, parsed; None if that fails."""
     import sqlalchemy
 
     try:
         url = sqlalchemy.engine.make_url(text)
-    except (sqlalchemy.exc.ArgumentError, ValueError):  # the latter for a port that is no number
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # the latter for a port that is not a number
         return None
-    # A password with an @ that is not written %40 goes on in what is taken for the host.
+    # If a password has an @ that is not written %40, its rest is parsed as part of the host.
     if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
         return None
     return url
 
 
 def is_file(storage: Any) -> bool:
-    """Whether a storage is a file, and no server."""
+    """Whether a storage is a file and not a server."""
     if not isinstance(storage, (str, os.PathLike)):
         return False
     text = os.fspath(storage)
@@ -157,14 +159,15 @@ def is_file(storage: Any) -> bool:
 
 
 def opened(storage: Any, heartbeat: int, where: str) -> Any:
-    """The storage of Optuna that a user means; `search` says what may be given.
+    """Open a storage as `search` takes it.
 
     Args:
+        storage: A path, a URL, `journal:PATH`, an Optuna storage, or None for one in memory.
         heartbeat: Seconds between two signs of life.
-        where: What people call it.
+        where: The name of the storage in messages.
 
     Raises:
-        ValueError: If it is nothing that can be opened, or its driver is not installed.
+        ValueError: If the storage cannot be opened or its driver is not installed.
     """
     import optuna
     import sqlalchemy
@@ -180,7 +183,9 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
         path = text.removeprefix("journal:")
         _check_folder(path, where)
         _check_journal(path, where)
-        return _beating(JournalStorage)(JournalFileBackend(path), heartbeat)
+        return with_heartbeats(JournalStorage)(
+            JournalFileBackend(path), heartbeat, GRACE * heartbeat
+        )
     url = (
         _url(text)
         if "://" in text
@@ -189,7 +194,7 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
     if url is None:
         raise Refused(
             "storage must be a file, journal:FILE or a URL like postgresql://user@host/name; got "
-            "one that cannot be read. In a password write @ as %40 and / as %2F."
+            "a URL that cannot be parsed. In a password write @ as %40 and / as %2F."
         )
     options: dict[str, Any] = {}
     kind = url.get_backend_name()
@@ -208,30 +213,30 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
         options = {"pool_pre_ping": True}
         if url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
             options["connect_args"] = {"connect_timeout": REACHED}
-    import alembic.util  # Optuna needs it for databases alone
+    import alembic.util  # Optuna needs it for databases only
 
     address = url.render_as_string(hide_password=False)
     try:
         return _created(
-            lambda: (_alone_on_sqlite if kind == "sqlite" else _patient)(RDBStorage)(
-                address.replace("{", "{{").replace("}", "}}"),  # which Optuna fills in
+            lambda: (locking_sqlite if kind == "sqlite" else retrying)(RDBStorage)(
+                address.replace("{", "{{").replace("}", "}}"),  # Optuna formats the URL
                 engine_kwargs=options,
                 heartbeat_interval=heartbeat,
                 grace_period=GRACE * heartbeat,
-                **{_when_stale(): _requeue},
+                **{_when_stale(): requeue},
             )
         )
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise Refused(
-            f"{where} needs a driver that is not installed, or is of an unknown kind: "
-            f"{_first_line(error)}."
+            f"{where} needs a driver that is not installed, or its kind is unknown: "
+            f"{first_line(error)}."
         ) from error
     except alembic.util.CommandError as error:  # more than one version of the tables
         raise SearchError(_damaged(error, where)) from error
 
 
 def _created(make: Any, tries: int = 10) -> Any:
-    """Open a database, which others may be filling with tables at this moment."""
+    """Open a database while other processes may be creating its tables."""
     import sqlalchemy.exc
 
     for left in reversed(range(tries)):
@@ -244,199 +249,26 @@ def _created(make: Any, tries: int = 10) -> Any:
         time.sleep(random.uniform(0.05, 0.3))
 
 
-def _alone_on_sqlite(rdb: Any) -> Any:
-    """Optuna's storage, where of two processes that begin or end a trial one waits on SQLite too.
-
-    It looks at the state and then changes it. Other databases lock the row between the two, as
-    Optuna asks them to, and SQLite has no locks of rows.
-    """
-    import sqlalchemy
-
-    class Storage(rdb):
-        def set_trial_state_values(self, *arguments: Any, **named: Any) -> bool:
-            session = self.scoped_session()
-            try:
-                session.execute(sqlalchemy.text("BEGIN IMMEDIATE"))
-            except BaseException:
-                session.close()
-                raise
-            return bool(super().set_trial_state_values(*arguments, **named))
-
-    return Storage
-
-
-def _patient(rdb: Any) -> Any:
-    """Optuna's storage on a server that may be away for a while: it tries again until then.
-
-    Each of its methods is one transaction. One that broke off at its end may have been carried out
-    all the same, so before a trial is made or ended once more it looks.
-    """
-
-    class Storage(rdb):
-        patience = 0.0  # seconds
-
-    def again(name: str) -> None:
-        method = getattr(rdb, name)
-
-        @functools.wraps(method)
-        def patiently(self: Any, *arguments: Any, **named: Any) -> Any:
-            given_up = None
-            while True:
-                try:
-                    if given_up is not None and name == "_create_new_trial":
-                        made = _made_already(self, *arguments, **named)
-                        if made is not None:
-                            return made
-                    return method(self, *arguments, **named)
-                except Exception as error:
-                    if given_up is not None and _ended_already(self, error, *arguments, **named):
-                        return True
-                    if not self.patience or not _is_away(error):
-                        raise
-                    if given_up is None:
-                        given_up = time.monotonic() + self.patience
-                        warnings.warn(
-                            f"The record cannot be reached: {_told(error)}. The search tries for "
-                            f"{self.patience:g} s.",
-                            stacklevel=2,
-                        )
-                    elif time.monotonic() > given_up:
-                        raise
-                check_interrupt()
-                time.sleep(AGAIN)
-                check_interrupt()
-
-        setattr(Storage, name, patiently)
-
-    # All that Optuna's cache and a study call, each once: none of them calls another.
-    for name in (
-        *("set_study_user_attr", "set_study_system_attr", "get_study_user_attrs"),
-        *("get_study_system_attrs", "get_study_directions", "get_study_name_from_id"),
-        *("set_trial_user_attr", "set_trial_system_attr", "set_trial_intermediate_value"),
-        *("set_trial_state_values", "get_trial", "_get_trials", "_create_new_trial"),
-        *("_get_stale_trial_ids", "record_heartbeat"),
-    ):
-        again(name)
-    return Storage
-
-
-@contextlib.contextmanager
-def patience(storage: Any, seconds: float) -> Iterator[None]:
-    """In the block, for how long a server may be away; a file never is."""
-    before = getattr(storage, "patience", 0.0)
-    if hasattr(storage, "patience"):
-        storage.patience = seconds
-    try:
-        yield
-    finally:
-        if hasattr(storage, "patience"):
-            storage.patience = before
-
-
-def _made_already(storage: Any, study_id: int, template: Any = None) -> Any:
-    from optuna.trial import TrialState
-
-    job = template and template.user_attrs.get("job")
-    waiting = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.WAITING,))
-    return next((each for each in waiting if job and each.user_attrs.get("job") == job), None)
-
-
-def _ended_already(
-    storage: Any, error: Exception, trial_id: int = -1, state: Any = None, *_: Any, **__: Any
-) -> bool:
-    import optuna
-
-    finished = isinstance(error, optuna.exceptions.UpdateFinishedTrialError)
-    return finished and storage.get_trial(trial_id).state == state
-
-
-def _is_away(error: BaseException | None) -> bool:
-    """Whether a server did not answer, and may do so later."""
-    import sqlalchemy.exc
-
-    while error is not None and not isinstance(error, sqlalchemy.exc.DBAPIError):
-        error = error.__cause__
-    if error is None:
-        return False
-    lost = isinstance(error, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError))
-    told = str(error.orig)
-    wrong = "does not exist" in told or "authentication failed" in told or "denied" in told
-    return (lost or error.connection_invalidated) and not wrong
-
-
-def _told(error: BaseException) -> str:
-    return _first_line(getattr(error, "orig", None) or error.__cause__ or error)
-
-
 def _check_folder(path: str, where: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise Refused(f"The folder of {where} must exist; {folder} does not.")
+        raise Refused(f"The folder of {where} must exist; {folder} does not exist.")
     there = path if os.path.exists(path) else folder
     if os.path.isdir(path) or not os.access(there, os.W_OK):
-        raise Refused(f"{where} must be a file that can be written. Name another one.")
+        raise Refused(f"{where} must be a writable file; name another one.")
 
 
 def _check_journal(path: str, where: str) -> None:
-    """Optuna would write at the end of whatever the file is."""
+    """Refuse another kind of file, because Optuna would append to it."""
     if os.path.exists(path):
         with open(path, "rb") as file:
             start = file.read(80)
         if start and b"op_code" not in start:
-            raise Refused(f"{where} is no journal of Optuna. Name another file.")
-
-
-def _requeue(study: optuna.Study, trial: Any) -> None:
-    """The trial of a process that has died waits for another one."""
-    from optuna.trial import TrialState, create_trial
-
-    past = ("worker", "given_back")
-    kept = {name: value for name, value in trial.user_attrs.items() if name not in past}
-    study.add_trial(
-        create_trial(
-            state=TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs={**kept, "again": trial.number},
-        )
-    )
-
-
-def _beating(journal: Any) -> Any:
-    """Optuna's journal with heartbeats, which it lacks; the clocks of the machines count."""
-    from optuna.storages._heartbeat import BaseHeartbeat
-    from optuna.trial import TrialState
-
-    class Journal(journal, BaseHeartbeat):
-        def __init__(self, backend: Any, interval: int) -> None:
-            super().__init__(backend)
-            self._interval = interval
-
-        def record_heartbeat(self, trial_id: int) -> None:
-            self.set_trial_system_attr(trial_id, "alive", time.time())
-
-        def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-            limit = time.time() - GRACE * self._interval
-            running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
-            return [
-                each._trial_id
-                for each in running
-                if each.system_attrs.get("alive", each.datetime_start.timestamp()) < limit
-            ]
-
-        def get_heartbeat_interval(self) -> int:
-            return self._interval
-
-        def get_heartbeat_stale_trial_callback(self) -> Any:
-            return _requeue
-
-        get_failed_trial_callback = get_heartbeat_stale_trial_callback  # before Optuna 4.9
-
-    return Journal
+            raise Refused(f"{where} is not a journal of Optuna. Name another file.")
 
 
 def _when_stale() -> str:
-    """What Optuna calls the function that it hands a trial whose process has died."""
+    """The name of the argument for the callback of a stale trial."""
     from inspect import signature
 
     from optuna.storages import RDBStorage
@@ -446,21 +278,16 @@ def _when_stale() -> str:
 
 
 def close(storage: Any) -> None:
-    """Let go of the connections to a database."""
+    """Close the connections to a database."""
     if hasattr(storage, "engine"):
         storage.engine.dispose()
 
 
 @contextlib.contextmanager
 def silently() -> Iterator[None]:
-    """Without Optuna's notes that heartbeats and metric names may change."""
+    """Without Optuna's warnings that heartbeats and metric names are experimental."""
     import optuna
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")

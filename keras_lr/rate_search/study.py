@@ -1,66 +1,63 @@
-"""The record of a search that any number of processes share: an Optuna study.
+"""The record of a search, which any number of processes share: an Optuna study.
 
-A job is a trial. Optuna numbers trials one after the other, in whatever database they are kept;
-of two processes that begin the same job the one with the lower number goes on and the other
-drops its trial, so every job is done once. A process that dies stops its heartbeat, and another
-one takes its trial up.
+A job is a trial. Optuna numbers the trials of a study one after the other. If two processes begin
+the same job, the trial with the lower number continues and the other process drops its trial, so
+each job is done once. If a process dies, its heartbeat stops and another one takes its trial over.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import platform
-import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from keras_lr._util import checks
-from keras_lr._util.interrupts import clear_interrupt, uninterrupted
+from keras_lr._util.interrupts import uninterrupted
 from keras_lr.rate_search import storage as places
-from keras_lr.rate_search.plan import Job, Outcome, Setting
+from keras_lr.rate_search.jobs import POLICIES, Job, Outcome, Setting
+from keras_lr.rate_search.shared_storage import patience
 from keras_lr.rate_search.storage import (
     SearchError,
     close,
-    described,
+    display_name,
     import_optuna,
     is_file,
     opened,
     problems,
-    silently,
 )
+from keras_lr.rate_search.trial import Trial, drop
+from keras_lr.rate_search.words import ENDINGS
 
 if TYPE_CHECKING:
     import optuna
 
-FORMAT = 2
-MOST_DEATHS = 3  # processes that one job may take with it
+FORMAT = 3
+MOST_DEATHS = 3  # processes that may die in one job
 RANGE_TEST = "range test"
-ENDS = ("finished", "behind", "diverged")
 _MARK = "keras_lr"
 
 
-class Taken(Exception):
-    """Another process has taken a trial over, because this one gave no sign of life."""
-
-
 class Study:
-    """Jobs begun and ended by any number of processes.
+    """The jobs of a search, shared by any number of processes.
 
     Args:
-        storage: Where: None for this process alone; a URL as of SQLAlchemy; `journal:PATH` for
-            Optuna's journal file; the path of a SQLite file; or a storage of Optuna.
-        name: The study's name there.
-        identity: What has to be the same for everyone who takes part.
+        storage: None for this process alone; a URL of SQLAlchemy; `journal:PATH` for Optuna's
+            journal file; the path of a SQLite file; or an Optuna storage.
+        name: The name of the study in the storage.
+        identity: What must be equal in all processes of the search.
         pruner: "median", "halving" or "none".
-        maximize: Whether the objective should rise.
-        resume: Whether an existing study goes on; else it is an error.
+        maximize: Whether a higher objective is better.
+        objective: The name of the objective.
+        resume: Whether to continue an existing study; if False, it is an error.
         heartbeat: Seconds between two signs of life.
 
     Raises:
-        ValueError: If the study is not of this search, or exists and should not.
+        ValueError: If the study belongs to another search, or exists although `resume` is False.
         SearchError: If the storage cannot be reached or used.
     """
 
@@ -80,7 +77,7 @@ class Study:
         self._optuna = optuna
         self.name = name
         self.maximize = maximize
-        self.where = described(storage)
+        self.where = display_name(storage)
         self._states = optuna.trial.TrialState
         self._finished = optuna.exceptions.UpdateFinishedTrialError
         self._heartbeat = heartbeat
@@ -96,9 +93,9 @@ class Study:
                 self.study.pruner = _pruner(optuna, pruner)
                 self._identify(identity, objective)
                 self.began_with = len(self.study.get_trials(deepcopy=False))
-                # Others take the runs of this process for dead after so long.
+                # After this time other processes consider the runs of this one dead.
                 grace = places.GRACE * heartbeat
-                self._closing.enter_context(places.patience(self._storage, grace))
+                self._closing.enter_context(patience(self._storage, grace))
             except BaseException:
                 self.close()
                 raise
@@ -110,11 +107,11 @@ class Study:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections to the database."""
+        """Close the connections to the database."""
         self._closing.close()
 
     def problems(self) -> contextlib.AbstractContextManager[None]:
-        """In the block, what the storage throws is told in a sentence."""
+        """In the block, errors of the storage become a `SearchError`."""
         return problems(self.where, self._local)
 
     # Beginning
@@ -133,14 +130,14 @@ class Study:
         return study, False
 
     def _identify(self, identity: dict[str, Any], objective: str) -> None:
-        """Say what the study is of, or make sure that it is of the same."""
+        """Record the identity of a new study, or compare that of an existing one."""
         identity = {"format": FORMAT, **identity}
         known = self.study.user_attrs.get(_MARK)
-        strange = self.resumed and (
+        foreign = self.resumed and (
             self.study.get_trials(deepcopy=False)
             or (self.study.direction.name == "MAXIMIZE") != self.maximize
         )
-        if known is None and strange:
+        if known is None and foreign:
             raise places.Refused(
                 f"The study {self.name!r} in {self.where} was not made by keras-lr. Choose "
                 "another name for this search."
@@ -148,14 +145,15 @@ class Study:
         if known is None:
             self.study.set_user_attr(_MARK, identity)
             self.study.set_metric_names([objective])
-            known = self.study.user_attrs[_MARK]  # of two who began it at once one has written it
+            known = self.study.user_attrs[_MARK]  # perhaps that of another process
+        known = _upgraded(known)
         if known.get("format") != FORMAT:
             raise places.Refused(
-                f"The study {self.name!r} in {self.where} has format {_cut(known.get('format'))} "
-                f"of another version of keras-lr; this one reads {FORMAT}, which tells more about "
-                "the model, the data and the arguments of fit. Choose another name."
+                f"The study {self.name!r} in {self.where} has format {_cut(known.get('format'))}, "
+                f"of another version of keras-lr; this version reads formats 2 and {FORMAT}. "
+                "Choose another name for this search."
             )
-        # Through JSON a tuple has become a list, and so on.
+        # The record has been through JSON, where a tuple becomes a list.
         for part in dict.fromkeys([*known, *identity]):
             old, new = known.get(part), _plain(identity.get(part))
             if _plain(old) == new or part == "version":
@@ -166,20 +164,20 @@ class Study:
                 if _value(old, key) != _value(new, key)
             )
             what = {
-                "model": "is of another model",
-                "data": "is of other data",
+                "model": "belongs to another model",
+                "data": "belongs to other data",
                 "fit": "was begun with other arguments of fit",
             }.get(part, "was begun with other settings")
-            ending = "Choose" if part in ("model", "data") else "Take those, or choose"
+            way_out = "Choose" if part in ("model", "data") else "Use those, or choose"
             raise places.Refused(
-                f"The study {self.name!r} in {self.where} {what}: {_cut(names, 500)}. {ending} "
+                f"The study {self.name!r} in {self.where} {what}: {_cut(names, 500)}. {way_out} "
                 "another name for this search."
             )
 
     # Jobs
 
     def found(self) -> dict[str, Outcome]:
-        """How the jobs ended that have ended, by their keys."""
+        """The outcomes of the jobs that have ended, by key."""
         outcomes: dict[str, Outcome] = {}
         with self.problems():
             for trial in self._trials():
@@ -188,15 +186,15 @@ class Study:
                     continue
                 outcomes[key] = self._outcome(trial)
                 if outcomes[key].job.key != key:
-                    raise LookupError(f"trial {trial.number} is not of the job {key}")
+                    raise LookupError(f"trial {trial.number} does not belong to the job {key}")
         return outcomes
 
     def running(self) -> int:
-        """Trials that some process is at work on."""
+        """The number of trials that processes are working on."""
         return sum(trial.state == self._states.RUNNING for trial in self._trials())
 
     def range_test(self) -> dict[str, Any] | None:
-        """What the range test of this study found; None if there is none yet."""
+        """The result of the range test; None if it has not been run."""
         for trial in self._trials():
             if trial.user_attrs.get("job") == RANGE_TEST and self._done(trial):
                 with self.problems():
@@ -204,7 +202,7 @@ class Study:
         return None
 
     def free(self, jobs: Sequence[Job]) -> list[Job]:
-        """Those of the jobs that no living process is at work on."""
+        """The jobs that no live process is working on."""
         with self.problems():
             self._optuna.storages.fail_stale_trials(self.study)
         running = [each for each in self._trials() if each.state == self._states.RUNNING]
@@ -212,13 +210,13 @@ class Study:
         return [job for job in jobs if job.key not in taken]
 
     def begin(self, job: Job | str) -> Trial | None:
-        """A trial for this process to do the job in; None if another one has it or did it.
+        """Begin a job in this process; None if another process has begun or done it.
 
         Args:
             job: A job, or `RANGE_TEST`.
 
         Raises:
-            SearchError: If the job has taken several processes with it.
+            SearchError: If several processes died in this job.
         """
         key = job if isinstance(job, str) else job.key
         with self.problems():
@@ -227,15 +225,15 @@ class Study:
         idle = live is None or live.state == self._states.WAITING
         if idle and deaths >= MOST_DEATHS:
             raise SearchError(
-                f"The run {key} was begun {deaths} times, and each time its process died. Is the "
-                "memory enough for it? The same command tries it again."
+                f"The run {key} was begun {deaths} times, and each time its process died, perhaps "
+                "because memory ran out. The same command tries it again."
             )
         if live is None:
             self._add(job, key)
             live, _ = self._of(key)
         if live is None or live.state != self._states.WAITING:
             return None
-        # The sign of life comes first: a trial that runs without one would run for ever.
+        # The heartbeat comes first: a running trial without one never becomes stale.
         with self.problems():
             self._beat(live._trial_id)
         begun = None
@@ -244,12 +242,12 @@ class Study:
                 begun = self._begun(live._trial_id) if self._take(live) else None
         except BaseException:
             if begun is not None:
-                self._drop(live._trial_id, "interrupted")
+                drop(self._storage, live._trial_id, "interrupted")
             raise
         return begun
 
     def _begun(self, trial_id: int) -> Trial | None:
-        """What this process has taken; None if another one has taken it since."""
+        """The trial that this process has begun; None if another one has taken it over."""
         try:
             with self.problems():
                 trial = self._optuna.trial.Trial(self.study, trial_id)
@@ -257,25 +255,22 @@ class Study:
         except self._finished:
             return None
         except BaseException:
-            self._drop(trial_id, "interrupted")
+            drop(self._storage, trial_id, "interrupted")
             raise
         return Trial(self, trial)
 
-    def _drop(self, trial_id: int, why: str) -> None:
-        drop(self._storage, trial_id, why)
-
     def tidy(self) -> None:
-        """Drop what waits to be done and was done: two processes had written it down at once."""
+        """Drop waiting duplicates of jobs, which two processes added at the same time."""
         for trial in self._trials():
             if trial.state == self._states.WAITING:
                 first, _ = self._of(trial.user_attrs.get("job"))
                 if first is not None and first.number != trial.number:
-                    self._drop(trial._trial_id, "written down twice")
+                    drop(self._storage, trial._trial_id, "duplicate")
 
     def _of(self, key: str) -> tuple[Any, int]:
-        """The first trial of a job that has not failed, and how many processes died in it.
+        """The first trial of a job that has not failed, and the number of deaths in the job.
 
-        Only deaths since this process joined count: whoever starts anew tries anew.
+        Only deaths since this process joined count, so that a new command tries again.
         """
         trials = [each for each in self._trials() if each.user_attrs.get("job") == key]
         failed = [each for each in trials if each.state == self._states.FAIL]
@@ -291,7 +286,7 @@ class Study:
             return self.study.get_trials(deepcopy=False)
 
     def _add(self, job: Job | str, key: str) -> None:
-        """Write a job down as waiting."""
+        """Add a job as a waiting trial."""
         attributes: dict[str, Any] = {"job": key}
         params: dict[str, Any] = {}
         if isinstance(job, Job):
@@ -314,7 +309,7 @@ class Study:
             )
 
     def _take(self, waiting: Any) -> bool:
-        """Begin a waiting trial; False if another process was faster."""
+        """Set a waiting trial to running; False if another process was faster."""
         with self.problems(), contextlib.suppress(self._finished):
             return bool(
                 self._storage.set_trial_state_values(waiting._trial_id, state=self._states.RUNNING)
@@ -338,7 +333,7 @@ class Study:
             attributes["fraction"],
             attributes["epochs"],
         )
-        ended = {each: each for each in ENDS}[attributes["ended"]]
+        ended = {each: each for each in ENDINGS}[attributes["ended"]]
         value = math.nan if ended == "diverged" or trial.value is None else float(trial.value)
         history = {
             name: [float(each) for each in values]
@@ -348,128 +343,10 @@ class Study:
         return Outcome(job, ended, value, history, seconds, trial.number)
 
 
-def drop(storage: Any, trial_id: int, why: str) -> None:
-    """End a trial without an answer and without a death, so that its job is done anew."""
-    import optuna
-
-    with contextlib.suppress(Exception), silently(), places.patience(storage, 0.0):
-        storage.set_trial_user_attr(trial_id, "given_back", why)
-        storage.set_trial_state_values(trial_id, state=optuna.trial.TrialState.FAIL)
-
-
-class Trial:
-    """A job that this process has begun. Leave its `with` block with `end`, or it is given back."""
-
-    def __init__(self, owner: Study, trial: optuna.Trial) -> None:
-        self._owner = owner
-        self._trial = trial
-        self._ended = False
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._live, daemon=True)
-
-    def __enter__(self) -> Trial:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
-        if kind is KeyboardInterrupt:
-            clear_interrupt()
-        self._stop.set()
-        self._thread.join(places.REACHED)  # which may hang on a server that has gone
-        if not self._ended and kind is not Taken:
-            # The run was interrupted: somebody, or a later resume, does the job anew.
-            with uninterrupted(1):
-                self._owner._drop(self._trial._trial_id, "interrupted")
-        return None
-
-    def report(self, epoch: int, value: float) -> bool:
-        """Note the objective after an epoch; True if others were better at that point.
-
-        Raises:
-            Taken: If the trial is another process's by now.
-        """
-        with self._owner.problems(), self._taken():
-            self._trial.report(value, epoch)
-            frozen = self._owner._storage.get_trial(self._trial._trial_id)
-            rivals: Any = _Rivals(self._owner.study, frozen.user_attrs)
-            return bool(self._owner.study.pruner.prune(rivals, frozen))
-
-    def end(self, outcome: Outcome) -> None:
-        """Write down how the job ended.
-
-        Raises:
-            Taken: If the trial is another process's by now; the outcome is dropped.
-        """
-        history = {
-            # JSON has no word for what is not finite.
-            name: [each if math.isfinite(each) else str(each) for each in map(float, values)]
-            for name, values in outcome.history.items()
-        }
-        finished = outcome.ended == "finished"
-        notes = {"ended": outcome.ended, "history": history, "seconds": outcome.seconds}
-        self._finish(notes, outcome.value if finished else None)
-
-    def end_range_test(self, found: Mapping[str, Any]) -> None:
-        """Write down what the range test found; it has no value of its own."""
-        self._finish({"range_test": dict(found)}, None)
-
-    def _finish(self, notes: dict[str, Any], value: float | None) -> None:
-        states = self._owner._states
-        with self._owner.problems(), self._taken():
-            for name, note in notes.items():
-                self._trial.set_user_attr(name, note)
-            if value is None:
-                self._owner.study.tell(self._trial, state=states.PRUNED)
-            else:
-                self._owner.study.tell(self._trial, value)
-        self._ended = True
-
-    @contextlib.contextmanager
-    def _taken(self) -> Iterator[None]:
-        try:
-            yield
-        except self._owner._finished as error:
-            raise Taken from error
-        except ValueError as error:  # what `tell` says of a trial that has failed
-            state = self._owner._storage.get_trial(self._trial._trial_id).state
-            if not state.is_finished():
-                raise
-            raise Taken from error
-
-    def _live(self) -> None:
-        while not self._stop.wait(self._owner._heartbeat):
-            with contextlib.suppress(Exception):  # the next one may get through
-                self._owner._beat(self._trial._trial_id)
-
-
-class _Rivals:
-    """A study as the pruner sees it: the trials that one can be compared with, epoch by epoch.
-
-    Those are of the same round, whose runs train on the same data. And they have the same policy
-    and warm-up: one-cycle is behind at first and not at the end.
-    """
-
-    def __init__(self, study: optuna.Study, attributes: Mapping[str, Any]) -> None:
-        self._whole = study
-        self._like = self._kind(attributes)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._whole, name)
-
-    def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[Any]:
-        trials = self._whole.get_trials(deepcopy=deepcopy, states=states)
-        return [each for each in trials if self._kind(each.user_attrs) == self._like]
-
-    @staticmethod
-    def _kind(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
-        setting = attributes.get("setting", {})
-        return attributes.get("round"), setting.get("policy"), setting.get("warmup")
-
-
 def give_back(storage: Any, name: str, pids: Collection[int]) -> None:
-    """Give back what processes of this machine were at work on when they were killed."""
+    """Release the trials of processes of this machine that were killed."""
     ours = {f"{platform.node()}:{pid}" for pid in pids}
-    where = described(storage)
+    where = display_name(storage)
     optuna = import_optuna()
     with contextlib.suppress(SearchError, KeyError), problems(where, is_file(storage)):
         there = opened(storage, 1, where)
@@ -487,14 +364,14 @@ def give_back(storage: Any, name: str, pids: Collection[int]) -> None:
 
 
 def check_new(storage: Any, name: str) -> None:
-    """Make sure that a storage has no study of this name yet.
+    """Check that a storage has no study of this name.
 
     Raises:
-        ValueError: If it has one, or is no storage.
+        ValueError: If it has one, or is not a storage.
         SearchError: If the storage cannot be reached or used.
     """
     import_optuna()
-    where = described(storage)
+    where = display_name(storage)
     with problems(where, is_file(storage)):
         there = opened(storage, 1, where)
         try:
@@ -507,14 +384,12 @@ def check_new(storage: Any, name: str) -> None:
 
 def _exists(name: str, where: str) -> str:
     return (
-        f"The study {name!r} must not exist with resume=False; {where} has it. Choose another "
-        "name, or let it go on."
+        f"With resume=False the study {name!r} must not exist; it does in {where}. Choose another "
+        "name, or resume it."
     )
 
 
 def _distributions(optuna: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    from keras_lr.rate_search.plan import POLICIES
-
     floats, whole = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
     known = {
         "learning_rate": floats(1e-300, 1e300, log=True),
@@ -534,9 +409,17 @@ def _pruner(optuna: Any, name: str) -> Any:
     return optuna.pruners.NopPruner()
 
 
-def _plain(value: Any) -> Any:
-    import json
+def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity of format 2, where `final_seeds` was `repeats`, in the present format."""
+    if identity.get("format") != 2 or not isinstance(identity.get("settings", {}), dict):
+        return identity
+    settings = dict(identity.get("settings", {}))
+    if "repeats" in settings:
+        settings["final_seeds"] = settings.pop("repeats")
+    return {**identity, "format": FORMAT, **({"settings": settings} if settings else {})}
 
+
+def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
@@ -545,5 +428,5 @@ def _value(part: Any, key: str) -> Any:
 
 
 def _cut(value: Any, most: int = 80) -> str:
-    """What a record holds, as a message can have it: nobody knows how long a damaged one is."""
+    """A value of a record, shortened for a message: a damaged one may have any length."""
     return checks.shortened(str(value), most)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from keras_lr_cli.terminal_plot import draw_curve
+from keras_lr.plotting.terminal import draw_curve
 
 pytestmark = pytest.mark.once
 

@@ -1,12 +1,22 @@
-"""The curve of a range test as lines of text, at most 80 columns wide."""
+"""The picture of a range test as lines of text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["draw_curve"]
+import numpy as np
+
+from keras_lr.plotting.range_test import if_enough
+from keras_lr.range_test.smoothing import median_of_repeats, smooth
+
+if TYPE_CHECKING:
+    from keras_lr.range_test.result import RangeTest
+    from keras_lr.range_test.suggestion import Suggestion
+
+__all__ = ["draw_curve", "draw_range_test"]
 
 MARGIN = 9  # columns for the numbers of the loss axis, and the axis
 
@@ -33,6 +43,36 @@ PLAIN = Marks("|", "+", "-", "+", "^", "<", ">", "-", ".", "*")
 BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
+def draw_range_test(
+    test: RangeTest, suggestion: Suggestion | None = None, *, width: int = 78, unicode: bool = True
+) -> list[str]:
+    """Draw the losses of a range test, smoothed as in `plot_range_test`, with the suggestion.
+
+    Args:
+        test: The `RangeTest` to draw.
+        suggestion: The rate and the interval to mark under the axis.
+        width: Columns of the picture.
+        unicode: Draw with braille and box characters; otherwise with ASCII alone.
+
+    Returns:
+        The lines, without line ends; none if there are no two finite losses.
+    """
+    losses = np.atleast_2d(test.losses)
+    seen = np.isfinite(losses).any(axis=0)
+    rates, losses = test.learning_rates[seen], losses[:, seen]
+    if not len(rates):
+        return []
+    found = suggestion
+    return draw_curve(
+        rates.tolist(),
+        median_of_repeats(losses).tolist(),
+        median_of_repeats([if_enough(smooth, rates, row) for row in losses]).tolist(),
+        suggestion=(found.low, found.learning_rate, found.high) if found else None,
+        width=width,
+        unicode=unicode,
+    )
+
+
 def draw_curve(
     rates: Sequence[float],
     losses: Sequence[float],
@@ -46,8 +86,8 @@ def draw_curve(
     """Draw loss against learning rate on a log axis.
 
     Args:
-        rates: Learning rates, rising.
-        losses: Loss of each step; drawn as points. What is not finite is left out.
+        rates: Learning rates, increasing.
+        losses: Loss of each step, drawn as points; those that are not finite are left out.
         smoothed: The smoothed loss of each step; drawn as a line.
         suggestion: Low end, rate and high end to mark under the axis.
         width: Columns of the picture, the numbers at the left included.
@@ -55,7 +95,7 @@ def draw_curve(
         unicode: Draw with braille and box characters; otherwise with ASCII alone.
 
     Returns:
-        The lines, without line ends; none when there are no two finite points.
+        The lines, without line ends; none if there are no two finite points.
     """
     marks = UNICODE if unicode else PLAIN
     curve = [(math.log10(r), v) for r, v in zip(rates, smoothed, strict=True) if math.isfinite(v)]
@@ -134,7 +174,7 @@ class _Canvas:
 
 
 def _view(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[float, float]:
-    """The part worth seeing: where the curve falls, and the first of what it climbs after."""
+    """Lowest and highest loss to show: the fall, and half as much above the start."""
     start, best = smoothed[0], min(smoothed)
     fall = max(start - best, 0.05 * abs(start), 1e-12)
     before = [v for v in losses if v <= start + fall / 2]

@@ -1,0 +1,94 @@
+"""What a range test can answer with: a `Suggestion`, a `Confirmation`, or `NoSuggestion`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A learning rate to train with, and the reason for it.
+
+    Attributes:
+        learning_rate: The rate, above 0.
+        low: Lower end of the interval that the curve leaves open; at most `learning_rate`.
+        high: Its upper end; at least `learning_rate`.
+        method: Name of the rule.
+        reason: One sentence: where the rate comes from.
+        warnings: What makes the answer less certain, one sentence each.
+    """
+
+    learning_rate: float
+    low: float
+    high: float
+    method: str
+    reason: str
+    warnings: tuple[str, ...] = ()
+
+    def python(self, model: Any, optimizer: str | None = None, *, compiled: bool = True) -> str:
+        """A line of Python that sets this rate.
+
+        Args:
+            model: The model of the range test, compiled.
+            optimizer: Name of the optimizer, as in `lr_find`.
+            compiled: Whether the line changes the model's optimizer. If not, and if that one has
+                a schedule, the line makes an optimizer to compile with.
+        """
+        from keras_lr._keras.optimizers import has_schedule
+
+        rate = self.learning_rate
+        if optimizer and optimizer != "optimizer":
+            return f"model.{optimizer}.learning_rate = {rate:.3g}"
+        if hasattr(model.optimizer, "optimizers"):  # the rate is that of the fastest group
+            rates = [float(part.learning_rate) for part in model.optimizer.optimizers]
+            if not any(rates):
+                return f"# give the fastest group of the optimizer the rate {rate:.3g}"
+            return (
+                "for part in model.optimizer.optimizers: "
+                f"part.learning_rate = float(part.learning_rate) * {rate / max(rates):.3g}"
+            )
+        inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        if not compiled or has_schedule(inner):
+            return f"optimizer = keras.optimizers.{type(inner).__name__}(learning_rate={rate:.3g})"
+        path = "model.optimizer" if inner is model.optimizer else "model.optimizer.inner_optimizer"
+        return f"{path}.learning_rate = {rate:.3g}"
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Short runs at constant rates, and the rate that did best in them.
+
+    Attributes:
+        learning_rates: The candidates, in the order they were tried.
+        losses: Held-out loss after each run; inf if it diverged.
+        steps: Updates of each run.
+        learning_rate: Weighted geometric mean of the best candidates; NaN if all diverged.
+        low: Lower end of the interval that the candidates leave open.
+        high: Its upper end.
+        cost: Updates of all runs together, including a longer ramp if there was one.
+        warnings: What makes the answer less certain.
+    """
+
+    learning_rates: list[float]
+    losses: list[float]
+    steps: list[int]
+    learning_rate: float
+    low: float
+    high: float
+    cost: int
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Convert back what JSON has for infinity and NaN: a name and null."""
+        middle = float("nan") if self.learning_rate is None else float(self.learning_rate)
+        object.__setattr__(self, "learning_rate", middle)
+        object.__setattr__(self, "losses", [float(loss) for loss in self.losses])
+
+
+class NoSuggestion(ValueError):
+    """The curve supports no suggestion; the message says why and what to do about it."""
+
+
+class SuggestionWarning(UserWarning):
+    """Something makes a suggestion less certain; issued by `RangeTest.suggest`."""

@@ -1,0 +1,77 @@
+"""What a search runs: settings, jobs, and how they ended."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+
+DIMENSIONS = ("momentum", "batch_size", "warmup", "policy")  # of a setting, besides the rate
+POLICIES = ("constant", "one-cycle", "cosine")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The hyperparameters that a search chooses.
+
+    Attributes:
+        learning_rate: The rate; the largest one if the policy changes it.
+        momentum: `SGD.momentum`, `Adam.beta_1`, ...; None keeps that of the compiled model.
+        batch_size: Rows of a batch; None if the data set brings its own batches.
+        warmup: Share of the run that warms up, in [0, 1).
+        policy: "constant", "one-cycle" or "cosine".
+    """
+
+    learning_rate: float
+    momentum: float | None = None
+    batch_size: int | None = None
+    warmup: float = 0.0
+    policy: str = "constant"
+
+    @property
+    def variant(self) -> Setting:
+        """The setting without its rate: the same at a rate of 1."""
+        return replace(self, learning_rate=1.0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do: a setting, a seed, a share of the data, a number of epochs."""
+
+    round: str
+    setting: Setting
+    seed: int
+    fraction: float
+    epochs: int
+
+    @property
+    def key(self) -> str:
+        """A name of the job that is the same in every process."""
+        parts = asdict(self.setting)
+        text = "/".join(f"{name}={value}" for name, value in parts.items())
+        return f"{self.round}/{text}/seed={self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        job: The job.
+        ended: "finished"; "behind" if it was stopped early because other runs were better at
+            that epoch; "diverged".
+        value: The objective after the last epoch that was trained; NaN if the run diverged.
+        history: The logs of each epoch, by name.
+        seconds: Duration of the run.
+        number: The number of its trial in the study.
+    """
+
+    job: Job
+    ended: str
+    value: float
+    history: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    number: int = -1
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were completed."""
+        return max((len(values) for values in self.history.values()), default=0)

@@ -1,0 +1,200 @@
+"""The options of a search: checked, and filled in for a model and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from keras_lr._keras.metrics import direction_of
+from keras_lr._util import checks
+from keras_lr.rate_search.jobs import DIMENSIONS, POLICIES, Setting
+from keras_lr.rate_search.plan import Design
+from keras_lr.rate_search.policies import current_momentum, has_momentum
+from keras_lr.rate_search.split import usual_fraction
+from keras_lr.steering import innermost_optimizers
+
+if TYPE_CHECKING:
+    from keras_lr.rate_search.runner import Runner
+
+MOMENTA = (0.8, 0.9, 0.95, 0.98)
+WARMUPS = (0.0, 0.1, 0.3)
+_UNRECORDED = ("timeout", "heartbeat", "verbose")  # may differ between processes of one search
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `search`, checked. `search` documents them and holds their defaults.
+
+    To add an option: an argument of `search`, a field and a check here, a line in the options of
+    `keras-lr search`. The record and the report take the fields from here.
+    """
+
+    low: float | None
+    high: float | None
+    fraction: float | None
+    epochs: int
+    fine_rounds: int
+    points: int
+    final_seeds: int
+    also: Mapping[str, Sequence[Any] | None] | Iterable[str]
+    objective: str
+    mode: str
+    pruner: str
+    validation_split: float
+    seed: int
+    timeout: float | None
+    heartbeat: int
+    verbose: str | int
+
+    @classmethod
+    def among(cls, arguments: Mapping[str, Any]) -> Options:
+        """The options among the arguments of `search`.
+
+        Raises:
+            ValueError, TypeError: If one is out of its range or of the wrong type.
+        """
+        return cls(**{each.name: arguments[each.name] for each in fields(cls)})
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            if getattr(self, name) is not None:
+                checks.number(name, getattr(self, name), above=0.0)
+        if (self.low is None) != (self.high is None):
+            raise ValueError(
+                "low and high must be given together; got "
+                f"low={self.low!r} and high={self.high!r}. Leave both out for a range test."
+            )
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(
+                f"low must be below high; got low={self.low!r} and high={self.high!r}."
+            )
+        if self.fraction is not None:
+            checks.number("fraction", self.fraction, above=0.0, most=1.0)
+        least = {"epochs": 1, "fine_rounds": 0, "final_seeds": 1, "heartbeat": 1}
+        for name, bound in least.items():
+            checks.count(name, getattr(self, name), bound)
+        if checks.count("points", self.points, 3) % 2 == 0:
+            raise ValueError(
+                "points must be odd, so that the rates lie evenly around the best; got "
+                f"{self.points!r}."
+            )
+        checks.choice("mode", self.mode, ("auto", "min", "max"))
+        checks.choice("pruner", self.pruner, ("median", "halving", "none"))
+        checks.number("validation_split", self.validation_split, above=0.0, below=1.0)
+        checks.count("seed", self.seed, 0)
+        if self.timeout is not None:
+            checks.number("timeout", self.timeout, above=0.0)
+        if not isinstance(self.objective, str) or not self.objective:
+            raise TypeError(f"objective must be a name in the logs; got {self.objective!r}.")
+        object.__setattr__(self, "also", _dimensions(self.also))
+
+    def design(self, runner: Runner, batch_size: int | None) -> Design:
+        """The layout of the rounds, with the usual values for this model and these data.
+
+        Raises:
+            ValueError: If the model or the data do not allow an option.
+        """
+        model, data = runner.model, runner.data
+        fraction = self.fraction
+        if fraction is None:
+            fraction = 1.0 if data.rows is None else usual_fraction(data.rows)
+        if data.rows is None and fraction < 1.0 and data.batches is None:
+            raise ValueError(
+                f"fraction must be 1 for data of unknown length; got {fraction!r}. Pass "
+                "steps_per_epoch, or arrays."
+            )
+        also: dict[str, tuple[Any, ...]] = {}
+        momentum: float | None = None
+        assert isinstance(self.also, Mapping)  # noqa: S101  __post_init__ made it one
+        for name, values in self.also.items():
+            if name == "momentum":
+                if not has_momentum(model.optimizer):
+                    raise ValueError(
+                        "also='momentum' needs an optimizer with a momentum above 0; got "
+                        f"{type(model.optimizer).__name__}. Compile it with momentum=0.9, or "
+                        "leave momentum out of also."
+                    )
+                momentum = current_momentum(model.optimizer)
+                also[name] = tuple(values or sorted({momentum, *MOMENTA}))
+            elif name == "batch_size":
+                if data.rows is None or batch_size is None:
+                    raise ValueError(
+                        "also='batch_size' needs arrays as x; got a data set with batches of its "
+                        f"own ({type(data.x).__name__})."
+                    )
+                for size in values or ():
+                    runner.check_batches(size)
+                also[name] = tuple(values or usual_sizes(runner, batch_size, fraction * data.rows))
+            else:
+                also[name] = tuple(values or (POLICIES if name == "policy" else WARMUPS))
+        mode = direction_of(model, self.objective) if self.mode == "auto" else self.mode
+        return Design(
+            fine_rounds=self.fine_rounds,
+            points=self.points,
+            fraction=fraction,
+            epochs=self.epochs,
+            final_seeds=self.final_seeds,
+            maximize=mode == "max",
+            seed=self.seed,
+            also=also,
+            base=Setting(1.0, momentum, batch_size),
+            velocity=hasattr(innermost_optimizers(model.optimizer)[0], "momentum"),
+        )
+
+    def recorded(self, design: Design) -> dict[str, Any]:
+        """The options that are equal in all processes of a search, as the record holds them."""
+        options = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name in _UNRECORDED:
+            del options[name]
+        return {
+            **options,
+            "fraction": design.fraction,
+            "also": {name: list(values) for name, values in design.also.items()},
+            "mode": "max" if design.maximize else "min",
+            "batch_size": design.base.batch_size,
+        }
+
+
+def usual_sizes(runner: Runner, batch_size: int, rows: float) -> list[int]:
+    """Half to four times the batch size: those with at least four batches of equal shares."""
+    most = max(batch_size, int(rows) // 4)
+
+    def fits(size: int) -> bool:
+        try:
+            runner.check_batches(size)
+        except ValueError:
+            return False
+        return size <= most
+
+    usual = [max(1, batch_size // 2), batch_size, 2 * batch_size, 4 * batch_size]
+    return [size for size in dict.fromkeys(usual) if fits(size)]
+
+
+def _dimensions(also: Any) -> dict[str, tuple[Any, ...] | None]:
+    """`also` as a dictionary from dimensions to values; None stands for the usual values."""
+    if isinstance(also, str):
+        also = (also,)
+    if not isinstance(also, Mapping):
+        also = dict.fromkeys(also)
+    wanted: dict[str, tuple[Any, ...] | None] = {}
+    for name, values in also.items():
+        name = {"warm_up": "warmup"}.get(str(name).replace("-", "_"), str(name).replace("-", "_"))
+        checks.choice("also", name, DIMENSIONS)
+        if values is None:
+            wanted[name] = None
+            continue
+        if isinstance(values, str) or not isinstance(values, Iterable) or not list(values):
+            raise TypeError(f"also[{name!r}] must be a list of at least one value; got {values!r}.")
+        wanted[name] = tuple(dict.fromkeys(_value_of(name, value) for value in values))
+    return wanted
+
+
+def _value_of(dimension: str, value: Any) -> Any:
+    if dimension == "batch_size":
+        return checks.count(dimension, value)
+    if dimension == "policy":
+        return checks.choice(dimension, value, POLICIES)
+    if dimension == "momentum":
+        return checks.number(dimension, value, above=0.0, below=1.0)
+    return checks.number(dimension, value, least=0.0, below=1.0)

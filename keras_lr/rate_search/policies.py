@@ -1,0 +1,132 @@
+"""How to train with a setting: as callbacks for `fit`, and as lines of Python to paste."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_lr._keras.optimizers import stored_rate
+from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
+from keras_lr.rate_search.plan import Setting
+from keras_lr.schedules import ConstantSchedule
+from keras_lr.schedules.base import as_schedule
+from keras_lr.steering import innermost_optimizers
+from keras_lr.steering.optimizers import current_rate, momentum_names, rate_ratios
+
+
+def callbacks_for(model: Any, setting: Setting) -> list[Any]:
+    """Callbacks that train a model with a setting.
+
+    A constant rate needs none: it is assigned to the optimizer, and the compiled step stays valid.
+    """
+    if setting.policy == "one-cycle":
+        if setting.momentum is not None:
+            low, high = momentum_range(setting.momentum)
+            return [OneCycle(setting.learning_rate, base_momentum=low, max_momentum=high)]
+        return [OneCycle(setting.learning_rate, cycle_momentum=has_momentum(model.optimizer))]
+    warm_up = [WarmUp(fraction=setting.warmup)] if setting.warmup else []
+    if setting.policy == "cosine":
+        return [_Cosine(setting.learning_rate, setting.momentum), *warm_up]
+    leaves = innermost_optimizers(model.optimizer)
+    plain = all(isinstance(stored_rate(leaf), keras.Variable) for leaf in leaves)
+    if setting.momentum is None and plain:
+        ratios = rate_ratios([current_rate(leaf) for leaf in leaves])
+        for leaf, ratio in zip(leaves, ratios, strict=True):
+            leaf.learning_rate = setting.learning_rate * ratio
+        return warm_up
+    return [ScheduleLR(ConstantSchedule(setting.learning_rate), setting.momentum), *warm_up]
+
+
+def python_for(setting: Setting, *, settable: bool = True, cycles: bool = True) -> str:
+    """Lines of Python that train a compiled model `model` with a setting, as `callbacks_for` does.
+
+    Args:
+        setting: The setting to train with.
+        settable: Whether `optimizer.learning_rate` can be assigned; see `settable_rate`.
+        cycles: Whether the optimizer has a momentum that one-cycle can change.
+
+    >>> print(python_for(Setting(0.003, policy="one-cycle", batch_size=64)))
+    model.fit(x, y, batch_size=64, callbacks=[keras_lr.OneCycle(max_lr=0.003)])
+    >>> print(python_for(Setting(0.003)))
+    model.optimizer.learning_rate = 0.003
+    model.fit(x, y)
+    >>> print(python_for(Setting(0.003), settable=False))
+    model.fit(x, y, callbacks=[keras_lr.ScheduleLR(keras_lr.schedules.ConstantSchedule(0.003))])
+    """
+    rate, momentum = setting.learning_rate, setting.momentum
+    lines: list[str] = []
+    callbacks: list[str] = []
+    arguments = ["x", "y"]
+    if setting.batch_size:
+        arguments.append(f"batch_size={setting.batch_size}")
+    beside = "" if momentum is None else f", momentum={momentum:g}"
+    if setting.policy == "one-cycle":
+        cycle = ""
+        if momentum is not None:
+            low, high = momentum_range(momentum)
+            cycle = f", base_momentum={low:g}, max_momentum={high:g}"
+        elif not cycles:
+            cycle = ", cycle_momentum=False"
+        callbacks.append(f"keras_lr.OneCycle(max_lr={rate:g}{cycle})")
+    elif setting.policy == "cosine":
+        size = setting.batch_size
+        batches = f"-(-len(x) // {size})" if size else "len(x)"
+        lines.append("epochs = 10")
+        lines.append(
+            f"decay = keras.optimizers.schedules.CosineDecay({rate:g}, epochs * {batches})"
+        )
+        arguments.append("epochs=epochs")
+        callbacks.append(f"keras_lr.ScheduleLR(decay{beside})")
+    elif momentum is not None or not settable:
+        constant = f"keras_lr.schedules.ConstantSchedule({rate:g})"
+        callbacks.append(f"keras_lr.ScheduleLR({constant}{beside})")
+    else:
+        lines.append(f"model.optimizer.learning_rate = {rate:g}")
+    if setting.warmup and setting.policy != "one-cycle":
+        callbacks.append(f"keras_lr.WarmUp(fraction={setting.warmup:g})")
+    if callbacks:
+        arguments.append(f"callbacks=[{', '.join(callbacks)}]")
+    return "\n".join([*lines, f"model.fit({', '.join(arguments)})"])
+
+
+def momentum_range(momentum: float) -> tuple[float, float]:
+    """The ends between which one-cycle moves a momentum: the usual 0.1 apart, at least 0."""
+    return (round(momentum - 0.1, 6) if momentum > 0.1 else 0.0), momentum
+
+
+def settable_rate(optimizer: Any) -> bool:
+    """Whether `optimizer.learning_rate` can be assigned: one optimizer without a schedule."""
+    leaves = innermost_optimizers(optimizer)
+    return len(leaves) == 1 and isinstance(stored_rate(leaves[0]), keras.Variable)
+
+
+def has_momentum(optimizer: Any) -> bool:
+    """Whether every driven optimizer has a momentum above 0."""
+    return all(current_momentum(leaf) for leaf in innermost_optimizers(optimizer))
+
+
+def current_momentum(optimizer: Any) -> float:
+    """The momentum of the first driven optimizer; 0 if it has none."""
+    leaf = innermost_optimizers(optimizer)[0]
+    names = momentum_names(leaf)
+    return float(getattr(leaf, names[0])) if names else 0.0
+
+
+class _Cosine(ScheduleLR):
+    """Keras's cosine decay over the whole `fit`, however many steps it has."""
+
+    def __init__(self, learning_rate: float, momentum: float | None) -> None:
+        super().__init__(ConstantSchedule(learning_rate), momentum)
+        self._rate = learning_rate
+
+    def plan(self, length: Any) -> Any:
+        if length.total is None:
+            raise ValueError(
+                "The length of the run is unknown for this data set; the policy 'cosine' needs "
+                "it. Pass steps_per_epoch to search."
+            )
+        self.schedule = as_schedule(
+            keras.optimizers.schedules.CosineDecay(self._rate, length.total)
+        )
+        return super().plan(length)

@@ -1,0 +1,371 @@
+"""`search`, and the loop in which each process takes the next job of the plan and trains it."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import keras
+
+from keras_lr._util import checks
+from keras_lr._util.interrupts import check_interrupt, recorded_interrupts
+from keras_lr._util.terminal import is_interactive, visible
+from keras_lr._util.versions import environment
+from keras_lr.range_test import NoSuggestion, RangeTest
+from keras_lr.rate_search import fingerprint
+from keras_lr.rate_search.jobs import Job
+from keras_lr.rate_search.options import Options
+from keras_lr.rate_search.plan import Design, Plan, Round, Start
+from keras_lr.rate_search.policies import has_momentum, settable_rate
+from keras_lr.rate_search.result import Search
+from keras_lr.rate_search.runner import Data, Runner
+from keras_lr.rate_search.storage import import_optuna
+from keras_lr.rate_search.study import RANGE_TEST, Study
+from keras_lr.rate_search.trial import Taken, Trial
+from keras_lr.rate_search.words import describe_job, describe_outcome
+from keras_lr.steering import SteeredFit, innermost_optimizers
+
+POLL = 1.0  # seconds between two looks at the jobs of other processes
+ANYWHERE = (1e-5, 1.0, 1e-3)  # ends and centre if the range test has no answer
+
+
+def search(
+    model: Any,
+    x: Any = None,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    class_weight: dict[int, float] | None = None,
+    batch_size: int | None = None,
+    shuffle: bool | str = True,
+    steps_per_epoch: int | None = None,
+    validation_data: Any = None,
+    validation_split: float = 0.2,
+    low: float | None = None,
+    high: float | None = None,
+    fraction: float | None = None,
+    epochs: int = 3,
+    fine_rounds: int = 2,
+    points: int = 5,
+    final_seeds: int = 3,
+    also: Mapping[str, Sequence[Any] | None] | Iterable[str] = (),
+    objective: str = "val_loss",
+    mode: str = "auto",
+    pruner: str = "median",
+    seed: int = 0,
+    storage: Any = None,
+    study: str = "keras-lr",
+    resume: bool = True,
+    timeout: float | None = None,
+    heartbeat: int = 10,
+    callbacks: Callable[[], list[Any]] | None = None,
+    verbose: str | int = "auto",
+) -> Search:
+    """Find the best learning rate by training, from orders of magnitude to fine steps.
+
+    A range test estimates a rate; a search confirms it by training. The coarse round trains for a
+    few epochs at one rate a decade, on `fraction` of the data. Runs that diverge end after a few
+    batches, runs that fall behind end after an epoch. Each fine round tries `points` rates around
+    the best so far, at the square root of the previous spacing (a factor of 3.2, then 1.8), on
+    more data; the last round uses all data and `final_seeds` seeds. A round whose best rate is
+    its lowest or highest extends itself beyond it.
+
+    Each run starts from the same weights, with the data in the order of its seed. Afterwards the
+    model is restored, as with `lr_find`.
+
+    Args:
+        model: A compiled Keras model; or a function without arguments that returns one. With a
+            function each run trains a new model, and the seeds also vary its initial weights.
+        x, y, sample_weight, class_weight, batch_size, shuffle, steps_per_epoch: As in
+            `model.fit`.
+        validation_data: The data that the runs are evaluated on, as in `model.fit`.
+        validation_split: Share of the rows to hold out if `validation_data` is not given, in
+            (0, 1). The held-out rows are stratified by class and chosen by `seed`.
+        low, high: Ends of the coarse round, above 0. No rate outside them is tried. By default a
+            range test chooses where to begin, and the rounds may extend beyond.
+        fraction: Share of the training rows for the coarse round, in (0, 1], stratified by class.
+            By default a fifth, or 2,000 rows if that is more. For a data set with batches of its
+            own, this share of its batches makes an epoch.
+        epochs: Epochs of each run, at least 1. Long trainings tend to need a lower rate than
+            short ones, so use as many as you can afford.
+        fine_rounds: Rounds after the coarse one, at least 0.
+        points: Rates that a fine round begins with, odd and at least 3.
+        final_seeds: Seeds of the last round, at least 1.
+        also: Further dimensions to search, each in a round of its own after the coarse one, with
+            three rates for each value: "momentum" (0.8, 0.9, 0.95, 0.98), "batch_size" (half to
+            four times yours; the initial rate is scaled in proportion), "warmup" (shares 0, 0.1
+            and 0.3 of the run), "policy" ("constant", "one-cycle", "cosine"). Give names, or a
+            mapping from names to the values to try.
+        objective: The log entry to optimize, after the last epoch.
+        mode: "min" or "max"; "auto" derives it from the metric.
+        pruner: Stops runs that fall behind the others of their round: "median" (worse than the
+            median of the finished ones), "halving" (successive halving), or "none". The last
+            round is not pruned, so that all its rates have all seeds.
+        seed: Chooses the held-out rows, the parts of the data, and the first of the seeds.
+        storage: Where to keep the record: the path of a SQLite file, a URL such as
+            `postgresql://user@host/database`, `journal:PATH`, or an Optuna storage. Any number of
+            processes, on any number of machines, that call `search` with the same arguments
+            share the work. A record of another model, other data or other arguments is refused;
+            for a data set its class, constructor arguments and element types are compared, but
+            not the files that it reads. None keeps the record in memory; an interrupted search
+            is then lost.
+        study: Name of the record in the storage.
+        resume: Whether to continue a study that exists; if False, an existing study is an error.
+        timeout: Seconds after which no further run begins; the answer is then that of the rounds
+            so far. None searches to the end.
+        heartbeat: Seconds between signs of life, at least 1. A process that misses six of them
+            is considered dead, and another one repeats its run.
+        callbacks: A function that returns further callbacks for a run.
+        verbose: 1 prints a line for each run on stderr, 0 prints none, "auto" prints in a
+            terminal or a notebook.
+
+    Returns:
+        A `Search`: the best rate with its interval, and everything that was tried.
+
+    Raises:
+        ImportError: If Optuna is not installed.
+        ValueError, TypeError: If an argument is out of its range or of the wrong type; if the
+            study belongs to another model, other data or other settings; or if there is a
+            record and a part of the model has neither a configuration nor readable code.
+        NoSuggestion: If no run finished.
+        SearchError: If the storage cannot be reached.
+
+    Source: the random and coarse-to-fine search of Bengio, "Practical recommendations for
+    gradient-based training of deep architectures", 2012 (arXiv 1206.5533), section 3.3.
+
+    >>> import keras, keras_lr, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(96, 4)).astype("float32")
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> found = keras_lr.search(model, x, x.sum(axis=1), low=1e-3, high=1.0, epochs=1,
+    ...                         fine_rounds=1, points=3, final_seeds=1, verbose=0)
+    >>> found.low <= found.learning_rate <= found.high
+    True
+    """
+    options = Options.among(locals())
+    import_optuna()
+    if x is None:
+        raise ValueError("search needs data; got x=None. Pass x and y, or a data set as x.")
+    if batch_size is not None:
+        checks.count("batch_size", batch_size)
+    fit_options: dict[str, Any] = {"shuffle": shuffle}
+    for name, value in {"class_weight": class_weight, "steps_per_epoch": steps_per_epoch}.items():
+        if value is not None:
+            fit_options[name] = value
+    data = Data.of(x, y, sample_weight, validation_data, validation_split, seed, fit_options)
+    size = (batch_size or 32) if data.rows is not None else None
+    with (
+        recorded_interrupts(),
+        _undisturbed(model),
+        Runner.borrow(model, data, objective, size, seed, callbacks) as runner,
+    ):
+        design = options.design(runner, size)
+        settings = options.recorded(design)
+        identity: dict[str, Any] = {}
+        if storage is not None:
+            make = None if isinstance(model, keras.Model) else model
+            identity = {
+                "version": environment()["versions"]["keras_lr"],
+                "model": fingerprint.of_model(runner.model, make, objective),
+                "data": fingerprint.of_data((x, y, sample_weight), validation_data),
+                "fit": fingerprint.of_fit(data.fit_options, callbacks),
+                "settings": settings,
+            }
+        with Study(
+            storage,
+            study,
+            identity,
+            pruner=pruner,
+            maximize=design.maximize,
+            objective=objective,
+            resume=resume,
+            heartbeat=heartbeat,
+        ) as record:
+            return _JobLoop(runner, record, design, options).run()
+
+
+def _undisturbed(model: Any) -> Any:
+    """Without the steering of a `fit` around the search, or of an interrupted one before it."""
+    return SteeredFit.set_aside(model) if isinstance(model, keras.Model) else nullcontext()
+
+
+class _JobLoop:
+    """The loop of one process: take the next free job, train it, record the outcome."""
+
+    def __init__(self, runner: Runner, record: Study, design: Design, options: Options) -> None:
+        self._runner = runner
+        self._record = record
+        self._design = design
+        self._options = options
+        self._deadline = time.monotonic() + (options.timeout or math.inf)
+        shown = is_interactive() if options.verbose == "auto" else bool(options.verbose)
+        self._say: Callable[[str], None] = _print if shown else (lambda _: None)
+        self._waiting = False
+
+    def run(self) -> Search:
+        if self._record.resumed and self._record.began_with:
+            self._say(
+                f"Continuing the study {self._record.name!r} in {self._record.where}; "
+                f"{len(self._record.found())} runs are done."
+            )
+        start = self._start()
+        plan = Plan(self._design, start) if start is not None else None
+        while plan is not None and self._step(plan):
+            pass
+        if plan is None:
+            raise NoSuggestion("The timeout expired before the range test finished; raise timeout.")
+        return self._result(plan)
+
+    def _start(self) -> Start | None:
+        """Where to begin: the given ends, or those of a range test, which one process runs."""
+        low, high = self._options.low, self._options.high
+        if low is not None and high is not None:
+            return Start(low, high, math.sqrt(low * high), firm=True)
+        while (known := self._range_test()) is None:
+            trial = self._record.begin(RANGE_TEST)
+            if trial is None:
+                if not self._wait():
+                    return None
+                continue
+            with trial:
+                self._say("Range test ...")
+                size = self._design.base.batch_size
+                test = self._runner.range_test(size, self._options.seed)
+                try:
+                    trial.end_range_test(_summary(test))
+                except Taken:
+                    continue
+        return Start(known["low"], known["high"], known["suggestion"] or ANYWHERE[2])
+
+    def _range_test(self) -> dict[str, Any] | None:
+        known = self._record.range_test()
+        with self._record.problems():
+            return None if known is None else _checked(known)
+
+    def _step(self, plan: Plan) -> bool:
+        """Do one job, or wait for other processes; False at the end."""
+        check_interrupt()
+        if time.monotonic() > self._deadline:
+            return False
+        missing = plan.missing(self._record.found())
+        if not missing:
+            self._record.tidy()
+            return False
+        for job in self._record.free(missing):
+            trial = self._record.begin(job)
+            if trial is not None:
+                self._waiting = False
+                self._do(job, trial, plan)
+                return True
+        return self._wait()
+
+    def _do(self, job: Job, trial: Trial, plan: Plan) -> None:
+        last = job.round == plan.names[-1]
+
+        def report(epoch: int, value: float) -> bool:
+            return trial.report(epoch, value) and not last
+
+        with trial:
+            try:
+                outcome = self._runner.run(job, report)
+                trial.end(outcome)
+            except Taken:
+                self._say(f"{describe_job(job)}  dropped: another process has taken it over")
+                return
+        ended = describe_outcome(outcome, self._options.objective)
+        self._say(f"{describe_job(job)}  {ended}")
+
+    def _wait(self) -> bool:
+        """Wait for other processes; False when the timeout has expired."""
+        if not self._waiting:
+            self._waiting = True
+            self._say(f"Waiting for {self._record.running()} runs of other processes ...")
+        check_interrupt()
+        time.sleep(min(POLL, max(0.0, self._deadline - time.monotonic())))
+        check_interrupt()
+        return time.monotonic() <= self._deadline
+
+    def _result(self, plan: Plan) -> Search:
+        found = self._record.found()
+        answer, rounds = plan.answer(found), plan.rounds(found)
+        if answer is None:
+            raise NoSuggestion(_why_not(rounds, self._options))
+        known = self._range_test()
+        model = self._runner.model
+        if known is not None:
+            losses = [math.nan if loss is None else loss for loss in known["losses"]]
+            known = {**known, "losses": losses}
+        return Search(
+            answer,
+            rounds,
+            self._options.objective,
+            self._design.maximize,
+            known,
+            self._options.recorded(self._design),
+            self._record.where,
+            self._record.name,
+            {
+                "model": model.name,
+                "optimizer": type(innermost_optimizers(model.optimizer)[0]).__name__,
+                "settable_rate": settable_rate(model.optimizer),
+                "has_momentum": has_momentum(model.optimizer),
+                "rows": self._runner.data.rows,
+                **environment(),
+            },
+        )
+
+
+def _summary(test: RangeTest) -> dict[str, Any]:
+    """The part of a range test that the record keeps, as JSON."""
+    low, high, suggestion = ANYWHERE[0], ANYWHERE[1], None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = test.suggest()
+            suggestion, low, high = found.learning_rate, found.low, found.high
+            base, most = test.bounds()
+            low, high = min(low, base), max(high, most)
+        except NoSuggestion:
+            pass
+    return {
+        "low": low,
+        "high": high,
+        "suggestion": suggestion,
+        "learning_rates": [float(rate) for rate in test.learning_rates],
+        "losses": [float(loss) if math.isfinite(loss) else None for loss in test.losses],
+    }
+
+
+def _checked(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary that another process wrote; anything else raises."""
+    low, high, suggestion = found["low"], found["high"], found["suggestion"]
+    if not 0 < low < high < math.inf or not (suggestion is None or 0 < suggestion < math.inf):
+        raise ValueError(f"a range test from {low} to {high} that suggests {suggestion}")
+    return {
+        "low": float(low),
+        "high": float(high),
+        "suggestion": suggestion,
+        "learning_rates": [float(rate) for rate in found["learning_rates"]],
+        "losses": [None if loss is None else float(loss) for loss in found["losses"]],
+    }
+
+
+def _why_not(rounds: list[Round], options: Options) -> str:
+    outcomes = [outcome for each in rounds for outcome in each.outcomes]
+    if not outcomes:
+        return "The timeout expired before a run finished; raise timeout."
+    rates = [outcome.job.setting.learning_rate for outcome in outcomes]
+    return (
+        f"None of the {len(outcomes)} runs at rates from {min(rates):.2g} to {max(rates):.2g} "
+        "finished; they diverged. Check the data and the model"
+        + (", or lower low." if options.low is not None else ".")
+    )
+
+
+def _print(text: str) -> None:
+    print(visible(text), file=sys.stderr, flush=True)
