@@ -643,7 +643,7 @@ def test_plot_draws_into_the_axes_that_it_is_given():
     one = Figure().subplots()
     assert plot_preview(shown, one) is one
     assert one.get_ylabel() == "Learning rate"
-    with pytest.raises(ValueError, match=r"1 to 1 axes, one a panel \(rate\); got 2"):
+    with pytest.raises(ValueError, match=r"1 to 1 axes, one for each panel \(rate\); got 2"):
         plot_preview(preview(0.1, 5), axes)
 
 

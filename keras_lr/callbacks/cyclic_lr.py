@@ -18,11 +18,12 @@ class CyclicLR(SteeringCallback):
     and `jit_compile`. A second `fit` begins with a new cycle.
 
     Args:
-        base_lr, max_lr: Lower and upper bound of the learning rate.
+        base_lr: Lower bound of the learning rate, at least 0.
+        max_lr: Upper bound of the learning rate, above 0 and at least `base_lr`.
         step_size: Updates of the rise; the paper recommends 2 to 10 epochs.
         step_size_down: Updates of the fall; by default `step_size`.
-        mode: `"triangular"`, `"triangular2"` (each cycle has half the height of the last) or
-            `"exp_range"` (height times `gamma` to the power of the step).
+        mode: Height of the cycles: `"triangular"` (constant), `"triangular2"` (each cycle has
+            half the height of the last) or `"exp_range"` (times `gamma` to the power of the step).
         gamma: For `"exp_range"`, the factor of each step.
         scale_fn: A function from the number of the cycle, from 1, to a factor on the height;
             instead of `mode`.

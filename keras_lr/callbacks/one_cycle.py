@@ -24,7 +24,7 @@ class OneCycle(SteeringCallback):
         total_steps: Updates of the cycle; at least 1. Needed only if the length of the data is
             unknown (a generator without a length).
         pct_start: Fraction of the cycle in which the rate rises, in [0, 1].
-        anneal: `"cos"` or `"linear"`.
+        anneal: Shape of the phases, `"cos"` or `"linear"`.
         div_factor: The cycle starts at `max_lr / div_factor`.
         final_div_factor: The cycle ends at the first rate divided by this.
         three_phase: Whether the rate falls to the first rate as steeply as it rose, and then to
