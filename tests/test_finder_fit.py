@@ -152,7 +152,7 @@ def test_callbacks_that_fit_adds_are_named_in_a_warning():
 def test_search_trains_on_what_fit_passes_on(kind):
     raw = X * 100.0
     options = {"low": 1e-3, "high": 1e-1, "epochs": 1, "points": 3, "fine_rounds": 0}
-    options |= {"repeats": 1, "batch_size": 16, "verbose": 0}
+    options |= {"final_seeds": 1, "batch_size": 16, "verbose": 0}
     found = keras_lr.search(compiled(kind), raw, Y, validation_data=(raw, Y), **options)
     expected = keras_lr.search(plain(), X, Y, validation_data=(X, Y), **options)
     np.testing.assert_allclose(found.answer.mean, expected.answer.mean, rtol=1e-3)

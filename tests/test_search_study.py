@@ -417,6 +417,45 @@ def test_a_study_whose_maker_died_before_saying_what_it_is_of_goes_on(storage, j
         join(storage, identity={"model": {"layers": "b"}})
 
 
+def test_a_study_that_gets_its_identity_and_a_trial_while_another_joins_is_joined(
+    storage, join, monkeypatch
+):
+    import optuna
+
+    late = []
+    original = study_module.Study._identify
+
+    def identify(study, *arguments):  # the maker, stopped just after it has created the study
+        late.append((study, arguments))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study_module.Study, "_identify", identify)
+        join(storage)
+    get_trials, get_attributes = optuna.Study.get_trials, optuna.Study.user_attrs.fget
+
+    def maker_goes_on():
+        while late:
+            study, arguments = late.pop()
+            original(study, *arguments)
+            study.study.add_trial(optuna.create_trial(value=1.0))
+
+    def trials_then_maker(study, *arguments, **options):
+        found = get_trials(study, *arguments, **options)
+        maker_goes_on()
+        return found
+
+    def attributes_then_maker(study):
+        found = get_attributes(study)
+        maker_goes_on()
+        return found
+
+    # The maker goes on between the two looks of the process that joins, whichever comes first.
+    monkeypatch.setattr(optuna.Study, "get_trials", trials_then_maker)
+    monkeypatch.setattr(optuna.Study, "user_attrs", property(attributes_then_maker))
+    assert join(storage).resumed
+    assert not late
+
+
 # Storages that cannot be used
 
 

@@ -261,7 +261,7 @@ def test_workers_of_one_command_share_its_work_and_a_killed_one_is_missed_by_non
     answer, lines = ended(command)
     check(database, answer, undisturbed)
     assert len(deaths(database)) == 1
-    assert lines[-1] == "Warning: A worker ended early, with code -9."
+    assert lines[-1] == "Warning: A worker ended early, with exit code -9."
     again = start(database, "--workers", "2", "--no-resume")
     assert "must not exist" in ended(again, 2)[1][-1]
 

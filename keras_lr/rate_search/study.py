@@ -132,11 +132,12 @@ class Study:
     def _identify(self, identity: dict[str, Any], objective: str) -> None:
         """Record the identity of a new study, or compare that of an existing one."""
         identity = {"format": FORMAT, **identity}
-        known = self.study.user_attrs.get(_MARK)
         foreign = self.resumed and (
             self.study.get_trials(deepcopy=False)
             or (self.study.direction.name == "MAXIMIZE") != self.maximize
         )
+        # Read after the trials: a process that creates the study writes its identity before them.
+        known = self.study.user_attrs.get(_MARK)
         if known is None and foreign:
             raise places.Refused(
                 f"The study {self.name!r} in {self.where} was not made by keras-lr. Choose "
