@@ -115,7 +115,7 @@ def test_load_refuses_a_damaged_search_with_the_reason(saved, edit, reason):
         Search.load(saved(edit))
     message = str(caught.value)
     assert reason in message and "\n" not in message
-    assert message.endswith("Save it again, or repeat the search.")
+    assert message.endswith("Repeat the search and save it again.")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_load_refuses_a_damaged_search_with_the_reason(saved, edit, reason):
 def test_load_refuses_another_file(tmp_path, text):
     file = tmp_path / "other.json"
     file.write_text(text)
-    with pytest.raises(ValueError, match="is not a search that keras-lr saved. Give a file that"):
+    with pytest.raises(ValueError, match="is not a search saved by keras-lr. Give a file that"):
         Search.load(file)
 
 

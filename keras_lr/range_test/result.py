@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_lr._keras.metrics import direction_by_name
 from keras_lr._util.files import atomic_write
+from keras_lr._util.json import read_saved
 from keras_lr.range_test import bounds, rules
 from keras_lr.range_test.suggestion import (
     Confirmation,
@@ -22,7 +23,7 @@ from keras_lr.range_test.suggestion import (
     SuggestionWarning,
 )
 
-_FORMAT = "keras-lr range test"
+_KIND = "range test"
 _FORMAT_VERSION = 1
 
 
@@ -190,7 +191,7 @@ class RangeTest:
         Raises:
             OSError: If the file cannot be written.
         """
-        content = {"format": _FORMAT, "version": _FORMAT_VERSION, **self.to_dict()}
+        content = {"format": f"keras-lr {_KIND}", "version": _FORMAT_VERSION, **self.to_dict()}
         return atomic_write(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,33 +217,7 @@ class RangeTest:
             ValueError: If the file is not a saved range test, or of a later version.
             OSError: If it cannot be read.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["format"] != _FORMAT:
-                raise KeyError("format")
-            version = int(content["version"])
-        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{path} is not a range test saved by keras-lr.") from error
-        if version > _FORMAT_VERSION:
-            raise ValueError(
-                f"{path} was written by a later keras-lr (format {version}, this one reads up to "
-                f"{_FORMAT_VERSION}). Upgrade keras-lr to read it."
-            )
-        try:
-            return cls._of(content)
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            OverflowError,
-            RecursionError,
-        ) as error:
-            words = str(error).partition("\n")[0]
-            reason = f"{words} is missing" if isinstance(error, KeyError) else words
-            raise ValueError(
-                f"{path} holds a damaged range test: {reason[:300].rstrip('.')}."
-            ) from error
+        return read_saved(path, _KIND, 1, _FORMAT_VERSION, cls._of)
 
     @classmethod
     def _of(cls, content: dict[str, Any]) -> RangeTest:

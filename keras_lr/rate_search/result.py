@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_lr._util import checks
 from keras_lr._util.files import atomic_write
-from keras_lr._util.json import jsonable
+from keras_lr._util.json import jsonable, read_saved
 from keras_lr.rate_search.jobs import POLICIES, Job, Outcome, Setting
 from keras_lr.rate_search.plan import Answer, Round
 from keras_lr.rate_search.policies import python_for
@@ -21,9 +21,8 @@ from keras_lr.rate_search.words import ENDINGS
 if TYPE_CHECKING:
     import pandas
 
-_FORMAT = "keras-lr search"
+_KIND = "search"
 _FORMAT_VERSION = 2
-_DAMAGE = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ class Search:
         """All of it as JSON can hold it: null for NaN, text for an injsonable loss."""
         return jsonable(
             {
-                "format": _FORMAT,
+                "format": f"keras-lr {_KIND}",
                 "version": _FORMAT_VERSION,
                 "learning_rate": self.learning_rate,
                 "low": self.low,
@@ -239,34 +238,7 @@ class Search:
             ValueError: If the file is not such a search, is damaged, or has another version.
             OSError: If it cannot be read.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["format"] != _FORMAT:
-                raise KeyError("format")
-            version = int(content["version"])
-        except _DAMAGE as error:
-            raise ValueError(
-                f"{path} is not a search that keras-lr saved. Give a file that Search.save wrote."
-            ) from error
-        if version > _FORMAT_VERSION:
-            raise ValueError(
-                f"{path} was written by a later keras-lr (format {version}, this one reads "
-                f"{_FORMAT_VERSION}). Upgrade keras-lr to read it."
-            )
-        if version < _FORMAT_VERSION:
-            raise ValueError(
-                f"{path} was written by an earlier keras-lr (format {version}, this one reads "
-                f"{_FORMAT_VERSION}). Repeat the search with its storage and save it again; "
-                "finished runs are not trained again."
-            )
-        try:
-            return cls._of(content)
-        except _DAMAGE as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            reason = checks.shortened(reason.partition("\n")[0].rstrip("."), 300)
-            raise ValueError(
-                f"{path} holds a damaged search: {reason}. Save it again, or repeat the search."
-            ) from error
+        return read_saved(path, _KIND, _FORMAT_VERSION, _FORMAT_VERSION, cls._of)
 
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> Search:
