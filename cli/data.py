@@ -25,16 +25,20 @@ VALIDATION = (("x_val", "y_val"), ("x_valid", "y_valid"), ("x_test", "y_test"))
 
 @dataclass
 class Data:
-    """The arguments of `fit`: `x` alone if it is a data set with its own batches."""
+    """The arguments of `fit`.
+
+    `y` is None for a data set with its own batches, and for a model that makes its own targets.
+    """
 
     x: Any
     y: Any = None
     sample_weight: Any = None
     classes: list[str] | None = None  # names of the labels, if the target was text
+    without_targets: bool = False
 
     @property
     def is_arrays(self) -> bool:
-        return self.y is not None
+        return self.y is not None or self.without_targets
 
 
 def check_source(
@@ -114,7 +118,7 @@ def load_data(
     check_source(source, "--validation" if validation else "--data", target, features, drop)
     try:
         if is_function(source):
-            return _made(call(source), source)
+            return _made(call(source), source, model)
         if os.path.isfile(os.path.join(source, SAVED_DATASET)):
             return Data(_saved_dataset(source, model, batch_size or 32))
         if os.path.isdir(source):
@@ -147,7 +151,17 @@ def _pair(source: str) -> list[str]:
     return paths if len(paths) == 2 and all(path.endswith(".npy") for path in paths) else []
 
 
-def _made(made: Any, spec: str) -> Data:
+def _makes_targets(model: Any) -> bool:
+    """Whether a model may train on inputs alone: its `fit`, step or loss can make the targets."""
+    import keras
+
+    own = ("fit", "train_step", "compute_loss")
+    return getattr(model, "loss", None) is None or any(
+        getattr(type(model), name) is not getattr(keras.Model, name) for name in own
+    )
+
+
+def _made(made: Any, spec: str, model: Any) -> Data:
     if isinstance(made, (tuple, list)) and len(made) in (2, 3) and made[1] is not None:
         return Data(*made)
     if made is None or not (hasattr(made, "__iter__") or hasattr(made, "__getitem__")):
@@ -155,6 +169,8 @@ def _made(made: Any, spec: str) -> Data:
             f"{spec} returned {type(made).__name__}; it must return (x, y) or a data set."
         )
     if isinstance(made, (str, dict)) or (hasattr(made, "shape") and hasattr(made, "dtype")):
+        if not isinstance(made, str) and _makes_targets(model):
+            return Data(made, without_targets=True)
         raise BadInput(f"{spec} returned {type(made).__name__} without targets; return (x, y).")
     return Data(made)
 
@@ -208,6 +224,11 @@ def _npz(path: str, model: Any, choices: Sequence[tuple[str, str]]) -> Data:
                 return Data(x_parts, read("y"), weight)
             if outputs and all(name.lower() in found for name in outputs):
                 return Data(x_parts, {name: read(name.lower()) for name in outputs}, weight)
+            if _makes_targets(model):
+                return Data(x_parts, sample_weight=weight, without_targets=True)
+        for x, _ in choices:
+            if x in lower and _makes_targets(model):
+                return Data(read(x), sample_weight=weight, without_targets=True)
     wanted = " or ".join(f"{x} and {y}" for x, y in choices)
     if len(inputs) > 1:
         wanted += f", or an array for each input ({', '.join(inputs)}) and y"

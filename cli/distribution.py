@@ -64,7 +64,8 @@ def shared_equally(data: Data, name: str) -> Data:
     )
     kept = total - rest
     weight = None if data.sample_weight is None else first(data.sample_weight, kept)
-    return Data(first(data.x, kept), first(data.y, kept), weight, data.classes)
+    targets = None if data.y is None else first(data.y, kept)
+    return Data(first(data.x, kept), targets, weight, data.classes, data.without_targets)
 
 
 def _devices(backend: str) -> list[str]:

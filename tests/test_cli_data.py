@@ -65,6 +65,37 @@ def test_npz_may_hold_an_array_for_each_input(tmp_path):
         data_checks.check_data(load_data(str(tmp_path / "e.npz"), model), model, "e.npz")
 
 
+class Autoencoder(keras.Model):
+    """Makes its own targets in `train_step`, as a VAE does."""
+
+    def __init__(self):
+        super().__init__()
+        self.outer = keras.layers.Dense(8)
+
+    def call(self, x):
+        return self.outer(x)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return keras.ops.mean(keras.ops.square(x - y_pred))
+
+
+def test_a_model_that_makes_its_own_targets_takes_inputs_alone(tmp_path, function, model):
+    own = Autoencoder()
+    own.compile("sgd")
+    np.savez(tmp_path / "d.npz", x_train=X)
+    for source in (str(tmp_path / "d.npz"), function("return X")):
+        data = load_data(source, own)
+        np.testing.assert_array_equal(data.x, X)
+        assert data.y is None and data.is_arrays
+        data_checks.check_data(data, own, source)
+    with pytest.raises(BadInput, match="must hold x and y or x_train and y_train"):
+        load_data(str(tmp_path / "d.npz"), model)
+    with pytest.raises(BadInput, match="has no examples"):
+        np.savez(tmp_path / "none.npz", x=X[:0])
+        data = load_data(str(tmp_path / "none.npz"), own)
+        data_checks.check_data(data, own, "none.npz")
+
+
 def test_npy_pair(tmp_path, model):
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "y.npy", Y)
