@@ -427,6 +427,38 @@ def test_a_large_array_is_not_copied_and_named(monkeypatch):
         find(dense(cls=Holds))
 
 
+class MakesALayer(layers.Layer):
+    """Makes a layer when it is built, as the preprocessors of KerasHub do."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = None
+
+    def build(self, shape):
+        self.inner = layers.Rescaling(0.5)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+class Prepares(keras.Model):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.prepare = MakesALayer()
+
+    def train_step(self, *arguments):
+        *state, (x, y) = arguments  # JAX passes the state before the data
+        return super().train_step(*state, (self.prepare(x), y))
+
+
+def test_a_layer_that_the_first_step_makes_serves_every_run():
+    model = dense(cls=Prepares)
+    find(model, repeats=3)
+    assert not model.prepare.built and model.prepare.inner is None
+    fitted(model)
+    np.testing.assert_allclose(model.prepare(np.ones(2, "float32")), [0.5, 0.5])
+
+
 @pytest.mark.skipif(not JAX, reason="counts JAX's arrays")
 def test_find_keeps_no_arrays_alive_on_jax():
     import gc

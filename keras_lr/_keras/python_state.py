@@ -25,6 +25,7 @@ _OURS = ("_keras_lr_fit", "_keras_lr_memory", "_keras_lr_loop", "save_own_variab
 # Attributes that `reachable` skips, but that building adds to.
 _NOTED = ("_inbound_nodes", "_outbound_nodes", "_tracker", "_build_shapes_dict")
 _TENSORS_OF_TORCH = ("_buffers", "_parameters")
+_OF_TORCH = ("_modules", *_TENSORS_OF_TORCH)
 # Attributes of a model that a further run can use again.
 _REUSED = frozenset(
     {
@@ -157,7 +158,11 @@ class _Kept:
         if self._attributes is not None:
             now = _attributes(self._part)
             left = {n: v for n, v in now.items() if n in self.fixed or _holds_built(v)}
-            rest = {n: v for n, v in self._attributes.items() if n not in self.fixed}
+            # On torch, a layer that replaces None moves its name from `__dict__` to one of these.
+            moved = {n for holder in _OF_TORCH for n in now.get(holder) or ()}
+            rest = {
+                n: v for n, v in self._attributes.items() if n not in self.fixed and n not in moved
+            }
             _set_attributes(self._part, {**rest, **left})
         self._restore_names()
 
