@@ -1,0 +1,54 @@
+"""The table of real models: its arithmetic, and that each model has a row and an entry."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks" / "models"
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if FOLDER in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
+            del sys.modules[name]
+
+
+def test_a_row_has_medians_and_copies_and_names_what_failed(script, tmp_path):
+    run = script("run")
+    parts = {
+        "first-fit": {"seconds": 4.0, "peak": 500, "state": 100},
+        "first-OneCycle": {"seconds": 4.4, "peak": 500, "state": 100},
+        "first-lr_find": {"seconds": 5.0, "peak": 620, "state": 100},
+        "steady": {"fit": [1.0, 2.0, 4.0], "OneCycle": [1.0, 2.2, 4.0], "lr_find": [1.2, 2.2, 4.0]},
+        "works": {"lr_find": "yes", "search": "ValueError: a | b"},
+    }
+    for part, told in parts.items():
+        (tmp_path / f"vit.torch.{part}.json").write_text(json.dumps(told))
+    # Nothing is measured again.
+    lines = run.table(run.results(tmp_path, ["vit"], ["torch"], small=True))
+    assert lines[2] == (
+        "| ViT, KerasHub | torch | **1.10** | 1.00 | **1.25** | 1.10 | **1.20** | "
+        "search: ValueError: a / b |"
+    )
+    assert len(lines) == 3
+
+
+def test_a_part_that_failed_leaves_its_cells_empty(script, tmp_path):
+    run = script("run")
+    for part in run.PARTS:
+        told = {"works": {"lr_find": "yes"}}.get(part, {"failed": "no such model"})
+        (tmp_path / f"vit.jax.{part}.json").write_text(json.dumps(told))
+    lines = run.table(run.results(tmp_path, ["vit"], ["jax"], small=True))
+    assert lines[2] == "| ViT, KerasHub | JAX | - | - | - | - | - | all 1 |"
+
+
+def test_every_model_of_the_table_can_be_made(script):
+    assert list(script("run").MODELS) == list(script("zoo").ENTRIES)
