@@ -201,7 +201,7 @@ def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
         ramp["stop_factor"] = None
     ramp["optimizer"] = ramp.pop("optimizer_name")
     ramp.update(inputs.arguments(), verbose=0 if silent else "auto")
-    with inputs.library_errors():
+    with inputs.command_errors():
         return keras_lr.lr_find(inputs.model, **ramp)
 
 

@@ -121,7 +121,7 @@ class Inputs:
         return found
 
     @contextmanager
-    def library_errors(self, *wrong: type[Exception]) -> Iterator[None]:
+    def command_errors(self, *wrong: type[Exception]) -> Iterator[None]:
         """Turn errors of the library into `BadInput` and `RunFailed`.
 
         Args:

@@ -202,7 +202,7 @@ def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:
     sweep.update(inputs.arguments(), verbose=0 if quiet else 1)
     # Keras imports TensorFlow, which takes seconds, whenever it serializes a config.
     unused = [] if inputs.own_code or inputs.backend == "tensorflow" else ["tensorflow"]
-    with inputs.library_errors(ImportError), hidden(*unused):
+    with inputs.command_errors(ImportError), hidden(*unused):
         return keras_lr.search(model, **sweep)
 
 

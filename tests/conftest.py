@@ -1,5 +1,6 @@
 """Set one backend and one thread for the test process, before anything imports Keras."""
 
+import importlib
 import importlib.util
 import os
 import signal
@@ -39,3 +40,15 @@ def installed(monkeypatch, tmp_path):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in names or None)
 
     return only
+
+
+@pytest.fixture
+def script(request, monkeypatch):
+    """Import a script of the benchmark in `FOLDER` of the test's module; forget it afterwards."""
+    folder = request.module.FOLDER
+    monkeypatch.syspath_prepend(str(folder))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if folder in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
+            del sys.modules[name]

@@ -1,24 +1,12 @@
 """The table of real models: its arithmetic, and that each model has a row and an entry."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks" / "models"
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if FOLDER in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
-            del sys.modules[name]
 
 
 def test_a_row_has_medians_and_copies_and_names_what_failed(script, tmp_path):
@@ -48,6 +36,11 @@ def test_a_part_that_failed_leaves_its_cells_empty(script, tmp_path):
         (tmp_path / f"vit.jax.{part}.json").write_text(json.dumps(told))
     lines = run.table(run.results(tmp_path, ["vit"], ["jax"], small=True))
     assert lines[2] == "| ViT, KerasHub | JAX | - | - | - | - | - | all 1 |"
+
+
+def test_the_worker_measures_a_toy_model(script):
+    found = script("run").measured("transformer", "torch", "first-lr_find", small=True)
+    assert found.keys() == {"seconds", "peak", "state"}
 
 
 def test_every_model_of_the_table_can_be_made(script):

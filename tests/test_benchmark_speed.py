@@ -1,8 +1,6 @@
 """The tables of speed: their arithmetic, and that every public class is measured."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import keras
@@ -14,16 +12,6 @@ from keras_lr import optimizers as ours
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks" / "speed"
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if FOLDER in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
-            del sys.modules[name]
 
 
 def test_a_cell_has_the_median_and_the_quartiles_of_the_ratios(script):

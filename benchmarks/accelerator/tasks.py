@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from networks import encoded
 
 layers = keras.layers
 
@@ -38,29 +39,13 @@ def mlp(toy: bool) -> Any:
     return keras.Sequential([keras.Input((64,)), *dense, layers.Dense(10)])
 
 
-class Positions(layers.Layer):
-    """Adds a learned vector for each position."""
-
-    def build(self, shape: Any) -> None:
-        self.table = self.add_weight(shape=shape[1:], initializer="uniform", name="table")
-
-    def call(self, x: Any) -> Any:
-        return x + self.table
-
-
 def transformer(toy: bool) -> Any:
     """An encoder of BERT's base size, 109 million weights, over 128 tokens."""
     width, depth, heads, words, length = (8, 1, 2, 16, 4) if toy else (768, 12, 12, 30522, 128)
     keras.config.disable_flash_attention()  # the same attention on both backends
     tokens = keras.Input((length,), dtype="int32")
-    x = layers.Embedding(words, width)(tokens)
-    x = Positions()(x)
-    for _ in range(depth):
-        y = layers.LayerNormalization()(x)
-        x = x + layers.MultiHeadAttention(heads, width // heads)(y, y)
-        y = layers.LayerNormalization()(x)
-        x = x + layers.Dense(width)(layers.Dense(4 * width, "gelu")(y))
-    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    x = encoded(tokens, words, width, depth, heads, causal=False)
+    x = layers.GlobalAveragePooling1D()(x)
     return keras.Model(tokens, layers.Dense(10, dtype="float32")(x))
 
 

@@ -14,7 +14,6 @@ import re
 import sys
 import tempfile
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
@@ -22,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
-sys.path.append(str(FOLDER.parent / "speed"))
+sys.path += [str(FOLDER.parent), str(FOLDER.parent / "speed")]
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tasks  # noqa: E402
+from cost import seconds  # noqa: E402
 from turns import Contender  # noqa: E402
 
 import keras_lr  # noqa: E402
@@ -97,12 +97,6 @@ def device_memory() -> dict[str, int] | None:
 
 
 # --- time
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
 
 
 def speed(name: str, toy: bool) -> None:

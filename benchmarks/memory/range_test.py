@@ -18,7 +18,6 @@ import argparse
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -26,14 +25,9 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from blocks import block
+from cost import resident
 
 STEPS, ROWS = 4, 16
-
-
-def resident():
-    """Peak resident memory of this process so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def live():

@@ -18,13 +18,13 @@ Prints one table. Medians; bold above the target. `--results` keeps each measure
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ FOLDER = Path(__file__).resolve().parent
 sys.path.append(str(FOLDER.parent))
 
 from blocks import block  # noqa: E402
+from kept import keep  # noqa: E402
 
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
 MODELS = {
@@ -82,16 +83,11 @@ def results(
     for model in models:
         for backend in backends:
             for part in PARTS:
-                path = folder / f"{model}.{backend}.{part}.json"
-                if path.exists():
-                    continue
-                begin = time.perf_counter()
-                answer = measured(model, backend, part, small)
-                new = path.with_suffix(".new")
-                new.write_text(json.dumps(answer), "utf-8")
-                new.replace(path)
-                spent = time.perf_counter() - begin
-                print(f"{model} on {backend}, {part}: {spent:.0f} s", file=sys.stderr, flush=True)
+                keep(
+                    folder / f"{model}.{backend}.{part}.json",
+                    f"{model} on {BACKENDS[backend]}, {part}",
+                    functools.partial(measured, model, backend, part, small),
+                )
     found = {}
     for path in sorted(folder.glob("*.json")):
         model, backend, part = path.name.removesuffix(".json").split(".")

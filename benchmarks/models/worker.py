@@ -8,36 +8,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 import keras
 import numpy as np
+from cost import resident, seconds
 from zoo import ENTRIES, Entry, Task
 
 import keras_lr
 
 RATE = 1e-6
 RAMP = {"start_lr": RATE / 10, "end_lr": RATE, "stop_factor": None, "verbose": 0}
-
-
-def resident() -> int:
-    """Largest resident memory of this process so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
 
 
 def contenders(task: Task, entry: Entry, steps: int) -> dict[str, Callable[[], Any]]:
@@ -64,7 +53,7 @@ def first(entry: Entry, small: bool, contender: str) -> dict[str, Any]:
     before = resident()
     keras.utils.set_random_seed(0)
     task = entry.make(small)
-    steps = 2 if small else entry.steps
+    steps = 3 if small else entry.steps
     spent = seconds(contenders(task, entry, steps)[contender])
     model = task.model
     variables = {id(v): v for v in (*model.variables, *model.optimizer.variables)}
@@ -80,7 +69,7 @@ def _bytes(variable: Any) -> int:
 def steady(entry: Entry, small: bool, rounds: int) -> dict[str, Any]:
     """Seconds of each contender, by turns, once everything is compiled."""
     keras.utils.set_random_seed(0)
-    steps = 2 if small else entry.steps
+    steps = 3 if small else entry.steps
     running: dict[str, Callable[[], Any]] = {}
     for name in ("fit", "OneCycle", "lr_find"):
         running[name] = contenders(entry.make(small), entry, steps)[name]

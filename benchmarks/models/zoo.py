@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from networks import encoded
 
 layers = keras.layers
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -50,6 +51,12 @@ def _sentences(rng: Any, rows: int) -> np.ndarray:
     return np.array([" ".join(rng.choice(WORDS, 12)) for _ in range(rows)])
 
 
+def _text_sizes(small: bool) -> dict[str, int]:
+    if small:
+        return {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16}
+    return {"num_layers": 4, "num_heads": 4, "hidden_dim": 256, "intermediate_dim": 1024}
+
+
 def bert(small: bool) -> Task:
     """KerasHub's BERT classifier with its preprocessor: texts go in."""
     import keras_hub
@@ -57,12 +64,7 @@ def bert(small: bool) -> Task:
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     tokenizer = keras_hub.models.BertTokenizer(vocabulary=vocabulary)
     backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(vocabulary),
-        num_layers=1 if small else 4,
-        num_heads=2 if small else 4,
-        hidden_dim=8 if small else 256,
-        intermediate_dim=16 if small else 1024,
-        max_sequence_length=16,
+        vocabulary_size=len(vocabulary), max_sequence_length=16, **_text_sizes(small)
     )
     preprocessor = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=16)
     model = keras_hub.models.BertTextClassifier(backbone, 3, preprocessor=preprocessor)
@@ -83,12 +85,7 @@ def gpt2(small: bool) -> Task:
         vocabulary={letter: index for index, letter in enumerate(letters)}, merges=["t h"]
     )
     backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=len(letters),
-        num_layers=1 if small else 4,
-        num_heads=2 if small else 4,
-        hidden_dim=8 if small else 256,
-        intermediate_dim=16 if small else 1024,
-        max_sequence_length=32,
+        vocabulary_size=len(letters), max_sequence_length=32, **_text_sizes(small)
     )
     backbone.enable_lora(2 if small else 4)
     preprocessor = keras_hub.models.GPT2CausalLMPreprocessor(tokenizer, sequence_length=32)
@@ -163,27 +160,12 @@ def _application(make: Callable[..., Any], pixels: int) -> Callable[[bool], Task
     return task
 
 
-class Positions(layers.Layer):
-    """Adds a learned vector for each position."""
-
-    def build(self, shape: Any) -> None:
-        self.table = self.add_weight(shape=shape[1:], initializer="uniform", name="table")
-
-    def call(self, x: Any) -> Any:
-        return x + self.table
-
-
 def transformer(small: bool) -> Task:
     """A causal transformer of GPT-2's base size, about 110 million weights."""
     width, depth, heads, words, length = (8, 1, 2, 16, 8) if small else (768, 12, 12, 32768, 16)
     tokens = keras.Input((length,), dtype="int32")
-    x = Positions()(layers.Embedding(words, width)(tokens))
-    for _ in range(depth):
-        y = layers.LayerNormalization()(x)
-        x = x + layers.MultiHeadAttention(heads, width // heads)(y, y, use_causal_mask=True)
-        y = layers.LayerNormalization()(x)
-        x = x + layers.Dense(width)(layers.Dense(4 * width, "gelu")(y))
-    model = keras.Model(tokens, layers.Dense(64)(layers.LayerNormalization()(x)))
+    x = encoded(tokens, words, width, depth, heads, causal=True)
+    model = keras.Model(tokens, layers.Dense(64)(x))
 
     def draw(rows: int) -> tuple[Any, Any]:
         rng = np.random.default_rng(0)

@@ -14,12 +14,12 @@ figures are meaningless, so do not mix its folder with real results.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from figures import BACKENDS, EMPTY, Row, full, grid, quartiles, short, table
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from blocks import block
+from kept import keep
 
 FOLDER = Path(__file__).resolve().parent
 PARTS = {
@@ -64,17 +65,11 @@ def results(
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
         for backend in backends:
-            path = folder / f"{part}-{backend}.json"
-            if path.exists():
-                continue
-            begin = time.perf_counter()
-            print(f"{part} on {BACKENDS[backend]} ...", file=sys.stderr, flush=True)
-            answer = measured(part, backend, quick)
-            new = path.with_suffix(".new")
-            new.write_text(json.dumps(answer), "utf-8")
-            new.replace(path)
-            minutes = (time.perf_counter() - begin) / 60
-            print(f"  {minutes:.1f} minutes", file=sys.stderr, flush=True)
+            keep(
+                folder / f"{part}-{backend}.json",
+                f"{part} on {BACKENDS[backend]}",
+                functools.partial(measured, part, backend, quick),
+            )
     paths = (folder / f"{part}-{backend}.json" for part in PARTS for backend in BACKENDS)
     return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
 

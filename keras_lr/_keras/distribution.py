@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_lr._keras.trainer import reduced_over_replicas
+
 __all__ = ["check_alone", "check_distribution", "check_shares", "evenly_shared", "sharing_devices"]
 
 
@@ -59,14 +61,13 @@ def check_distribution(model: Any) -> None:
     if keras.backend.backend() != "tensorflow":
         return
     import tensorflow as tf
-    from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
     strategy = model.distribute_strategy
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return
     try:
         loss = strategy.run(lambda: tf.constant(0.0))
-        reduce_per_replica(loss, strategy, reduction="auto")
+        reduced_over_replicas(loss, strategy)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         raise ValueError(
             f"Keras {keras.__version__} cannot train under MultiWorkerMirroredStrategy: its own "

@@ -40,7 +40,7 @@ class FitArguments:
 
 def overrides_fit(model: Any) -> bool:
     """Whether `model.fit` is another function than Keras's."""
-    return _overrides(model, "fit")
+    return overrides(model, "fit")
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def _interpreted(model: Any, reached: dict[str, Any], validates: bool) -> FitArg
 
 def _passed_to_evaluate(model: Any, data: Any, size: int | None) -> tuple[Any, int | None]:
     """The data that Keras's `evaluate` gets when `fit` calls `model.evaluate` after an epoch."""
-    if not _overrides(model, "evaluate"):
+    if not overrides(model, "evaluate"):
         return data, size
     x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
 
@@ -174,5 +174,6 @@ def _ending_in(model: Any, name: str) -> Iterator[None]:
         setattr(owner, name, method)
 
 
-def _overrides(model: Any, method: str) -> bool:
+def overrides(model: Any, method: str) -> bool:
+    """Whether a method of a model is not that of `keras.Model`."""
     return method in vars(model) or getattr(type(model), method) is not getattr(keras.Model, method)

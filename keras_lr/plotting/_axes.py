@@ -34,6 +34,7 @@ __all__ = [
     "legend_above",
     "no_formula",
     "save",
+    "shade_interval",
     "short",
     "stacked",
 ]
@@ -111,6 +112,12 @@ def save(
         )
     draw(lay_out(figure, panels))
     return atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
+
+
+def shade_interval(ax: Axes, low: float, high: float) -> None:
+    """Shade the interval of a learning rate, with an entry for the legend."""
+    label = f"interval {short(low)} to {short(high)}"
+    ax.axvspan(low, high, color=VERMILION, alpha=0.15, lw=0, label=label, zorder=1)
 
 
 def labelled_once(axes: tuple[Axes, ...]) -> Axes | tuple[Axes, ...]:

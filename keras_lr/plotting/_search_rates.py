@@ -15,6 +15,7 @@ from keras_lr.plotting._axes import (
     VERMILION,
     legend_above,
     no_formula,
+    shade_interval,
     short,
 )
 from keras_lr.plotting._search_axes import STYLES, View, draw_grid, round_named
@@ -199,15 +200,7 @@ def _mark_stopped(ax: Axes, search: Search, focus: Round | None, view: View, sig
 
 def _mark_answer(ax: Axes, search: Search) -> None:
     if search.high > search.low:
-        ax.axvspan(
-            search.low,
-            search.high,
-            color=VERMILION,
-            alpha=0.15,
-            lw=0,
-            label=f"interval {short(search.low)} to {short(search.high)}",
-            zorder=1,
-        )
+        shade_interval(ax, search.low, search.high)
     ax.axvline(
         search.learning_rate,
         color=VERMILION,

@@ -23,6 +23,7 @@ from keras_lr.plotting._axes import (
     labelled_once,
     legend_above,
     save,
+    shade_interval,
     short,
 )
 from keras_lr.range_test.smoothing import log_slope, median_of_repeats, smooth
@@ -329,15 +330,7 @@ def _mark_suggestion(ax: Axes, curve: _Curve, named: bool) -> None:
     found = curve.suggestion
     if found is None:
         return
-    ax.axvspan(
-        found.low,
-        found.high,
-        color=VERMILION,
-        alpha=0.15,
-        lw=0,
-        label=f"interval {short(found.low)} to {short(found.high)}",
-        zorder=1,
-    )
+    shade_interval(ax, found.low, found.high)
     ax.axvline(found.learning_rate, color=VERMILION, lw=1.8, zorder=5)
     if not named:
         return

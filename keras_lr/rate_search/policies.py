@@ -8,7 +8,7 @@ import keras
 
 from keras_lr._keras.optimizers import stored_rate
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
-from keras_lr.rate_search.plan import Setting
+from keras_lr.rate_search.jobs import Setting
 from keras_lr.schedules import ConstantSchedule
 from keras_lr.schedules.base import as_schedule
 from keras_lr.steering import innermost_optimizers

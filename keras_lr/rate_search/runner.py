@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_lr._keras.callbacks import Callback
 from keras_lr._keras.distribution import check_alone, check_shares, sharing_devices
+from keras_lr._keras.optimizers import number
 from keras_lr._keras.random_state import random_generators_kept, reseed, seed_everything
 from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util import checks
@@ -30,7 +31,6 @@ from keras_lr.rate_search.jobs import Job, Outcome
 from keras_lr.rate_search.policies import callbacks_for
 from keras_lr.rate_search.split import held_out, part
 from keras_lr.steering import fit_optimizers, model_optimizers
-from keras_lr.steering.optimizers import number
 
 CHECK_EVERY = 10  # batches between two checks for divergence
 THRESHOLD = 4.0  # of divergence, as `HalveOnDivergence` has it
