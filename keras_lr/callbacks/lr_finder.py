@@ -11,7 +11,7 @@ import keras
 
 from keras_lr._keras.frames import caller_locals
 from keras_lr._keras.object_graph import optimizers_of
-from keras_lr._keras.optimizers import number, stored_rate
+from keras_lr._keras.optimizers import stored_rate
 from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util.checks import count, flag
 from keras_lr._util.interrupts import uninterrupted
@@ -28,7 +28,7 @@ from keras_lr.range_test.options import Options, checked_options, takes_options
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.suggestion import NoSuggestion
 from keras_lr.steering import innermost_optimizers, updates_every
-from keras_lr.steering.optimizers import rate_ratios
+from keras_lr.steering.optimizers import assign_rate
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -301,11 +301,7 @@ class LRFinder(SteeringCallback):
         if self._chosen is self._unsynced_model.optimizer:
             change = self._steered.set_rate(rate)
             return change.old, change.new
-        inner = innermost_optimizers(self._chosen)
-        own = [number(optimizer.learning_rate) for optimizer in inner]
-        for optimizer, ratio in zip(inner, rate_ratios(own), strict=True):
-            optimizer.learning_rate = rate * ratio
-        return max(own), rate
+        return assign_rate(self._chosen, rate), rate
 
 
 def _nothing(variables: Any) -> None:

@@ -114,18 +114,18 @@ def _weights(model: Any) -> str:
 
 def _state(optimizer: Any) -> list[Any]:
     """The variables of an optimizer without its learning rates."""
-    leaves = [optimizer, *innermost_optimizers(optimizer)]
-    rates = {id(stored_rate(each)) for each in leaves}
+    optimizers = [optimizer, *innermost_optimizers(optimizer)]
+    rates = {id(stored_rate(each)) for each in optimizers}
     return [each for each in optimizer.variables if id(each) not in rates]
 
 
 def _optimizer(canonical: Canonical, model: Any) -> Any:
-    leaves = innermost_optimizers(model.optimizer)
-    ratios = rate_ratios([current_rate(leaf) for leaf in leaves]) if len(leaves) > 1 else ()
+    inner = innermost_optimizers(model.optimizer)
+    ratios = rate_ratios([current_rate(each) for each in inner]) if len(inner) > 1 else ()
     return [
         canonical.optimizer(model.optimizer),
-        [canonical.optimizer(leaf) for leaf in leaves],
-        [[list(variable.shape) for variable in _state(leaf)] for leaf in leaves],
+        [canonical.optimizer(each) for each in inner],
+        [[list(variable.shape) for variable in _state(each)] for each in inner],
         [f"{ratio:.6g}" for ratio in ratios],
     ]
 

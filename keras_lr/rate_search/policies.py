@@ -12,7 +12,7 @@ from keras_lr.rate_search.jobs import Setting
 from keras_lr.schedules import ConstantSchedule
 from keras_lr.schedules.base import as_schedule
 from keras_lr.steering import innermost_optimizers
-from keras_lr.steering.optimizers import current_rate, momentum_names, rate_ratios
+from keras_lr.steering.optimizers import assign_rate, momentum_names
 
 
 def callbacks_for(model: Any, setting: Setting) -> list[Any]:
@@ -28,12 +28,10 @@ def callbacks_for(model: Any, setting: Setting) -> list[Any]:
     warm_up = [WarmUp(fraction=setting.warmup)] if setting.warmup else []
     if setting.policy == "cosine":
         return [_Cosine(setting.learning_rate, setting.momentum), *warm_up]
-    leaves = innermost_optimizers(model.optimizer)
-    plain = all(isinstance(stored_rate(leaf), keras.Variable) for leaf in leaves)
+    inner = innermost_optimizers(model.optimizer)
+    plain = all(isinstance(stored_rate(each), keras.Variable) for each in inner)
     if setting.momentum is None and plain:
-        ratios = rate_ratios([current_rate(leaf) for leaf in leaves])
-        for leaf, ratio in zip(leaves, ratios, strict=True):
-            leaf.learning_rate = setting.learning_rate * ratio
+        assign_rate(model.optimizer, setting.learning_rate)
         return warm_up
     return [ScheduleLR(ConstantSchedule(setting.learning_rate), setting.momentum), *warm_up]
 
@@ -97,20 +95,20 @@ def momentum_range(momentum: float) -> tuple[float, float]:
 
 def settable_rate(optimizer: Any) -> bool:
     """Whether `optimizer.learning_rate` can be assigned: one optimizer without a schedule."""
-    leaves = innermost_optimizers(optimizer)
-    return len(leaves) == 1 and isinstance(stored_rate(leaves[0]), keras.Variable)
+    inner = innermost_optimizers(optimizer)
+    return len(inner) == 1 and isinstance(stored_rate(inner[0]), keras.Variable)
 
 
 def has_momentum(optimizer: Any) -> bool:
-    """Whether every driven optimizer has a momentum above 0."""
-    return all(current_momentum(leaf) for leaf in innermost_optimizers(optimizer))
+    """Whether every inner optimizer has a momentum above 0."""
+    return all(current_momentum(each) for each in innermost_optimizers(optimizer))
 
 
 def current_momentum(optimizer: Any) -> float:
-    """The momentum of the first driven optimizer; 0 if it has none."""
-    leaf = innermost_optimizers(optimizer)[0]
-    names = momentum_names(leaf)
-    return float(getattr(leaf, names[0])) if names else 0.0
+    """The momentum of the first inner optimizer; 0 if it has none."""
+    first = innermost_optimizers(optimizer)[0]
+    names = momentum_names(first)
+    return float(getattr(first, names[0])) if names else 0.0
 
 
 class _Cosine(ScheduleLR):

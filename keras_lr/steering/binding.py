@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from keras_lr._keras.optimizers import batch_counter, number, stored_rate
+from keras_lr._keras.optimizers import batch_counter, has_schedule, number, stored_rate
 from keras_lr.steering.composition import Factor, RateRule
 
 
@@ -92,9 +92,7 @@ class Binding:
 
 def schedule_of(optimizer: Any) -> str | None:
     """Name of the schedule that an optimizer was compiled with; None if it has a number."""
-    own = stored_rate(optimizer)
-    schedule = keras.optimizers.schedules.LearningRateSchedule
-    return type(own).__name__ if isinstance(own, schedule) else None
+    return type(stored_rate(optimizer)).__name__ if has_schedule(optimizer) else None
 
 
 class SteeredRate:

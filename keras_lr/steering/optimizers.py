@@ -156,6 +156,18 @@ def rate_ratios(rates: list[float]) -> list[float]:
     return [rate / max(rates) for rate in rates]
 
 
+def assign_rate(optimizer: Any, rate: float) -> float:
+    """Set the rate of the fastest group, and keep the ratios of the others to it.
+
+    Returns the rate that the fastest group had.
+    """
+    inner = innermost_optimizers(optimizer)
+    own = [current_rate(each) for each in inner]
+    for each, ratio in zip(inner, rate_ratios(own), strict=True):
+        each.learning_rate = rate * ratio
+    return max(own)
+
+
 class BorrowedRate:
     """A learning rate that a loop sets before each step, for every group of an optimizer.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_lr._keras.optimizers import batch_counter, number, stored_rate
+from keras_lr._keras.optimizers import batch_counter, has_schedule, number, stored_rate
 from keras_lr.schedules.base import evaluate
 from keras_lr.steering.accounting import Account
 from keras_lr.steering.binding import Binding, schedule_of
@@ -206,7 +205,6 @@ class SteeredOptimizer:
 
 def _rate_at(optimizer: Any, update: int) -> float:
     """An optimizer's own rate; with a schedule, the rate at this update."""
-    own = stored_rate(optimizer)
-    if isinstance(own, keras.optimizers.schedules.LearningRateSchedule):
-        return float(evaluate(own, np.array([max(update, 0)]))[0])
+    if has_schedule(optimizer):
+        return float(evaluate(stored_rate(optimizer), np.array([max(update, 0)]))[0])
     return current_rate(optimizer)
