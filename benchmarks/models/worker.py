@@ -73,9 +73,8 @@ def steady(entry: Entry, small: bool, rounds: int) -> dict[str, Any]:
     running: dict[str, Callable[[], Any]] = {}
     for name in ("fit", "OneCycle", "lr_find"):
         running[name] = contenders(entry.make(small), entry, steps)[name]
-    for _ in range(2):
-        for function in running.values():
-            function()
+    for function in running.values():
+        function()
     chance, names = np.random.default_rng(0), list(running)
     spent: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -194,7 +193,7 @@ def main() -> None:
     parser.add_argument("part", choices=("first", "steady", "works"))
     parser.add_argument("--model", required=True, choices=list(ENTRIES))
     parser.add_argument("--contender", default="fit", choices=("fit", "OneCycle", "lr_find"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     entry, answer = ENTRIES[options.model], {}
