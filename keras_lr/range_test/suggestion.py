@@ -17,6 +17,8 @@ class Suggestion:
         method: Name of the rule.
         reason: One sentence: where the rate comes from.
         warnings: What makes the answer less certain, one sentence each.
+        landmarks: The rates that the reason names, in its order: the loss halfway down, near its
+            lowest, halfway back up; empty if it names none.
     """
 
     learning_rate: float
@@ -25,6 +27,7 @@ class Suggestion:
     method: str
     reason: str
     warnings: tuple[str, ...] = ()
+    landmarks: tuple[float, ...] = ()
 
     def python(self, model: Any, optimizer: str | None = None, *, compiled: bool = True) -> str:
         """A line of Python that sets this rate.
