@@ -24,8 +24,8 @@ from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
 from keras_lr.optimizers.presets import boost_head, discriminative, layer_decay, layer_groups
 from keras_lr.range_test import (
-    Confirmation,
     NoSuggestion,
+    Probes,
     RangeTest,
     Suggestion,
     SuggestionWarning,
@@ -39,7 +39,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
-    "Confirmation",
     "CyclicLR",
     "Diagnosis",
     "FineTuning",
@@ -53,6 +52,7 @@ __all__ = [
     "OneCycle",
     "PlateauEvent",
     "Preview",
+    "Probes",
     "RangeTest",
     "ReduceLROnPlateau",
     "ScheduleLR",

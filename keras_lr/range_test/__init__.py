@@ -1,17 +1,13 @@
 """The learning-rate range test: run it, save it, read a suggestion from it."""
 
 from keras_lr.range_test.find import lr_find
+from keras_lr.range_test.probes import Probes
 from keras_lr.range_test.result import RangeTest
-from keras_lr.range_test.suggestion import (
-    Confirmation,
-    NoSuggestion,
-    Suggestion,
-    SuggestionWarning,
-)
+from keras_lr.range_test.suggestion import NoSuggestion, Suggestion, SuggestionWarning
 
 __all__ = [
-    "Confirmation",
     "NoSuggestion",
+    "Probes",
     "RangeTest",
     "Suggestion",
     "SuggestionWarning",
