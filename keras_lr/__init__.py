@@ -26,10 +26,12 @@ from keras_lr.optimizers.presets import boost_head, discriminative, layer_decay,
 from keras_lr.range_test import (
     Confirmation,
     NoSuggestion,
+    PlannedRun,
     RangeTest,
     Suggestion,
     SuggestionWarning,
     lr_find,
+    transfer_lr,
 )
 from keras_lr.rate_search import Answer, Search, SearchError, Setting, search
 from keras_lr.schedule_preview import Preview, preview
@@ -51,6 +53,7 @@ __all__ = [
     "LRLogger",
     "NoSuggestion",
     "OneCycle",
+    "PlannedRun",
     "PlateauEvent",
     "Preview",
     "RangeTest",
@@ -75,6 +78,7 @@ __all__ = [
     "scale_lr",
     "schedules",
     "search",
+    "transfer_lr",
 ]
 
 

@@ -1,6 +1,7 @@
 """The learning-rate range test: run it, save it, read a suggestion from it."""
 
 from keras_lr.range_test.find import lr_find
+from keras_lr.range_test.planned_run import PlannedRun, transfer_lr
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.suggestion import (
     Confirmation,
@@ -12,8 +13,10 @@ from keras_lr.range_test.suggestion import (
 __all__ = [
     "Confirmation",
     "NoSuggestion",
+    "PlannedRun",
     "RangeTest",
     "Suggestion",
     "SuggestionWarning",
     "lr_find",
+    "transfer_lr",
 ]
