@@ -25,11 +25,13 @@ from keras_lr.fine_tuning import FineTuning, fine_tune
 from keras_lr.optimizers.presets import boost_head, discriminative, layer_decay, layer_groups
 from keras_lr.range_test import (
     NoSuggestion,
+    PlannedRun,
     Probes,
     RangeTest,
     Suggestion,
     SuggestionWarning,
     lr_find,
+    transfer_lr,
 )
 from keras_lr.rate_search import Answer, Search, SearchError, Setting, search
 from keras_lr.schedule_preview import Preview, preview
@@ -50,6 +52,7 @@ __all__ = [
     "LRLogger",
     "NoSuggestion",
     "OneCycle",
+    "PlannedRun",
     "PlateauEvent",
     "Preview",
     "Probes",
@@ -75,6 +78,7 @@ __all__ = [
     "scale_lr",
     "schedules",
     "search",
+    "transfer_lr",
 ]
 
 
