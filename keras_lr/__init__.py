@@ -24,12 +24,14 @@ from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
 from keras_lr.optimizers.presets import boost_head, discriminative, layer_decay, layer_groups
 from keras_lr.range_test import (
-    Confirmation,
     NoSuggestion,
+    PlannedRun,
+    Probes,
     RangeTest,
     Suggestion,
     SuggestionWarning,
     lr_find,
+    transfer_lr,
 )
 from keras_lr.rate_search import Answer, Search, SearchError, Setting, search
 from keras_lr.schedule_preview import Preview, preview
@@ -39,7 +41,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
-    "Confirmation",
     "CyclicLR",
     "Diagnosis",
     "FineTuning",
@@ -51,8 +52,10 @@ __all__ = [
     "LRLogger",
     "NoSuggestion",
     "OneCycle",
+    "PlannedRun",
     "PlateauEvent",
     "Preview",
+    "Probes",
     "RangeTest",
     "ReduceLROnPlateau",
     "ScheduleLR",
@@ -75,6 +78,7 @@ __all__ = [
     "scale_lr",
     "schedules",
     "search",
+    "transfer_lr",
 ]
 
 

@@ -1,0 +1,88 @@
+"""The usual learning rate of an optimizer's family, known before any test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_lr.optimizers import Prodigy
+from keras_lr.steering import innermost_optimizers
+
+# log10 of the constant rate that is usually best in a run of 500 updates of a small model.
+_MEASURED = {"SGD": -1.0, "momentum": -1.75, "Adam": -2.25, "Lion": -3.25}
+# Adadelta and Prodigy scale their steps themselves: their papers' rate is the factor 1.
+_FROM_THE_PAPER = {"unit factor": 0.0}
+USUAL_RATES = {**_MEASURED, **_FROM_THE_PAPER}
+
+UNKNOWN = "unknown"
+UNKNOWN_RATE = -2.0  # log10 of a first guess where the family is unknown
+
+# The families of optimizers by their update rules. Steps of Adam, and of all here with it, have an
+# element-wise size of about the rate: RMSprop and Nadam divide by the same root mean square, Adamax
+# by a maximum of about twice its size, Muon scales its matrices to this size (arXiv 2502.16982).
+# Missing, so unknown, are those whose rates mean something else:
+#   Adagrad, Ftrl      the step falls like 1 / sqrt(updates), so the rate grows with the run
+#   Lamb, Adafactor    the rate is relative to the norm of the weights
+#   ScheduleFreeAdamW  1 to 10 times Adam's rate (arXiv 2405.15682), and Keras's differs from it
+_FAMILIES = {
+    "SGD": "SGD",
+    "Adam": "Adam",
+    "AdamW": "Adam",
+    "Adamax": "Adam",
+    "Nadam": "Adam",
+    "RMSprop": "Adam",
+    "Muon": "Adam",
+    "Lion": "Lion",
+    "Adadelta": "unit factor",
+    "Prodigy": "unit factor",
+}
+
+
+def usual_rate(optimizer: Any) -> tuple[float | None, str]:
+    """The usual rate of an optimizer's family, as log10, and the name of the family.
+
+    Returns:
+        log10 of the constant rate that is usually best in 500 updates, None if the family is
+        unknown; and the family: "SGD", "momentum", "Adam", "Lion", "unit factor" or "unknown".
+
+    Args:
+        optimizer: An optimizer, also one that wraps others; the name of a family or of an
+            optimizer's class, as a saved test has it; or None. The name "SGD" means SGD without
+            momentum.
+
+    >>> usual_rate(keras.optimizers.SGD(0.1, momentum=0.9))
+    (-1.75, 'momentum')
+    >>> usual_rate("RMSprop")
+    (-2.25, 'Adam')
+    >>> usual_rate(keras.optimizers.Lamb())
+    (None, 'unknown')
+    """
+    if optimizer is None or isinstance(optimizer, str):
+        family = _family_of_name(optimizer or UNKNOWN)
+    else:
+        families = {_family(each) for each in innermost_optimizers(optimizer)}
+        family = families.pop() if len(families) == 1 else UNKNOWN
+    return USUAL_RATES.get(family), family
+
+
+def _family(optimizer: Any) -> str:
+    for kind in type(optimizer).__mro__:
+        if kind is Prodigy or getattr(keras.optimizers, kind.__name__, None) is kind:
+            family = _FAMILIES.get(kind.__name__, UNKNOWN)
+            momentum = float(getattr(optimizer, "momentum", 0.0) or 0.0)
+            if family == "SGD":
+                return "momentum" if momentum > 0.0 else "SGD"
+            if kind.__name__ == "RMSprop" and momentum > 0.0:
+                return UNKNOWN  # its steps are up to 1 / (1 - momentum) times as large
+            if kind.__name__ == "Muon" and optimizer.rms_rate is None:
+                return UNKNOWN  # its steps are orthogonal matrices, whatever their shape
+            return family
+    return UNKNOWN
+
+
+def _family_of_name(name: str) -> str:
+    """The family of a name, such as "Adam", "adamw", "momentum" or "LayerwiseLR[Adam]"."""
+    inner = name.rpartition("[")[2].rstrip("]").lower()
+    families = {**_FAMILIES, **{family: family for family in USUAL_RATES}}
+    return {key.lower(): family for key, family in families.items()}.get(inner, UNKNOWN)
