@@ -229,7 +229,7 @@ def _find(spec: str, *, traceback: bool, **given: Any) -> int:  # `find` reads t
 
 
 def _check(given: dict[str, Any]) -> None:
-    """Refuse options that exclude each other, and replace the deprecated ones."""
+    """Refuse options that exclude each other, and name the successor of a deprecated one."""
     start, end = given["start_lr"], given["end_lr"]
     if None not in (start, end) and start >= end:
         raise BadInput(f"--start-lr must be below --end-lr; got {start:g} and {end:g}.")
@@ -237,14 +237,12 @@ def _check(given: dict[str, Any]) -> None:
         raise BadInput(
             "--epochs and --total-steps both give the length of the planned run; pass one of them."
         )
-    confirm = given.pop("confirm")
+    confirm = given["confirm"]
     if confirm and given["budget"] is not None:
         raise BadInput("--confirm means --budget 500; pass --budget alone.")
-    if confirm:
-        given["budget"] = 500
-        click.echo("Warning: --confirm is deprecated; write --budget 500.", err=True)
-    elif confirm is not None:
-        click.echo("Warning: --no-confirm is deprecated and does nothing.", err=True)
+    if confirm is not None:
+        option, instead = ("--confirm", 500) if confirm else ("--no-confirm", 100)
+        click.echo(f"Warning: {option} is deprecated; write --budget {instead}.", err=True)
 
 
 def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:

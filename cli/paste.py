@@ -36,7 +36,7 @@ def in_python(
     else:
         lines += _schedule(str(policy), rate, total_steps)
         callback = f"keras_lr.ScheduleLR(schedule{which})"
-    return "\n".join([*lines, f"callbacks=[{callback}]  # an argument of fit"])
+    return "\n".join([*lines, "# an argument of fit:", f"callbacks=[{callback}]"])
 
 
 def _schedule(policy: str, rate: str, total_steps: int | None) -> list[str]:

@@ -206,7 +206,7 @@ def _tried(outcome: Outcome) -> str:
 def _cost(outcome: Outcome) -> str:
     test = outcome.test
     planned, stopped = outcome.total_steps, STOPPED.get(test.stop_reason)
-    share = f" ({test.training_steps / planned:.2g} of the run)" if planned else ""
+    share = f" ({100 * test.training_steps / planned:.2g}% of the run)" if planned else ""
     return (
         f"{test.training_steps} training steps{share} with {outcome.optimizer} on "
         f"{outcome.backend}, {outcome.seconds:.3g} s"

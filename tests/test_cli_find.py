@@ -11,8 +11,11 @@ import keras
 import numpy as np
 import pytest
 from command_line import refused, run
+from range_tests import probes
 
 import keras_lr
+from keras_lr.range_test.planned_run import planned_run
+from keras_lr_cli.find import POLICIES
 from keras_lr_cli.report import RULES
 from keras_lr_cli.text import can_draw
 
@@ -36,7 +39,10 @@ def recorded(monkeypatch):
 
     def lr_find(model, *arguments, **options):
         calls.append((model, arguments, options))
-        return keras_lr.RangeTest(rates, falls, stop_reason="completed", training_steps=100)
+        planned = planned_run(options.get("policy"), options.get("total_steps"))
+        return keras_lr.RangeTest(
+            rates, falls, stop_reason="completed", training_steps=100, planned=planned
+        )
 
     monkeypatch.setattr(keras_lr, "lr_find", lr_find)
     return calls
@@ -81,8 +87,14 @@ def test_text_names_rate_interval_bounds_rules_and_cost(files, recorded):
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0].startswith("Learning rate  ") and " (between " in lines[0]
-    words = ["Why ", "For OneCycle   max_lr=", "For CyclicLR   base_lr=", ", max_lr=", "In Python:"]
+    assert lines[0].startswith("Learning rate  ")
+    assert lines[1].startswith("Interval       best between ")
+    assert lines[1].endswith(" in about 85% of cases")
+    words = ["Why ", "For CyclicLR   base_lr=", ", max_lr=", "In Python:"]
+    words += [
+        "By policy      constant: x 0.7, decaying: x 1.4",
+        "Evidence       A ramp of 100 steps.",
+    ]
     for each in [*words, "Cost           100 training steps"]:
         assert each in result.stdout
     for rule in ("auto", *RULES):
@@ -99,7 +111,7 @@ def python_of(text):
 def test_rules_of_other_libraries_are_shown_only_with_compare(files, recorded):
     text = run("find", files / "model.keras").stdout
     assert not any(rule in text for rule in RULES)
-    assert text.splitlines()[2] == "In Python:"  # what to do with the rate comes first
+    assert text.splitlines()[3] == "In Python:"  # what to do with the rate comes first
 
 
 def suggested(rate):
@@ -154,7 +166,7 @@ def test_paste_line_replaces_a_schedule():
 def test_options_reach_the_library(files, recorded):
     arguments = (
         "--start-lr 1e-5 --end-lr 2 --steps 30 --ramp linear --repeats 2 --stop-factor 3 --seed 7 "
-        "--confirm --no-shuffle --batch-size 16"
+        "--budget 300 --no-shuffle --batch-size 16 --policy cosine --epochs 9"
     ).split()
     run("find", files / "model.keras", "--validation", files / "model.npz", *arguments)
     options = recorded[0][2]
@@ -166,12 +178,143 @@ def test_options_reach_the_library(files, recorded):
         "repeats": 2,
         "stop_factor": 3.0,
         "seed": 7,
-        "confirm": True,
+        "policy": "cosine",
+        "epochs": 9,
+        "total_steps": None,
+        "budget": 300,
         "shuffle": False,
         "batch_size": 16,
     }
     assert {name: options[name] for name in expected} == expected
     assert options["validation_data"][0].shape == (command_line.ROWS, command_line.FEATURES)
+
+
+def test_policies_are_those_of_the_library():
+    from keras_lr.range_test import planned_run
+
+    assert set(POLICIES) == set(planned_run.POLICIES)
+
+
+@pytest.mark.parametrize(("option", "budget"), [("--confirm", 500), ("--no-confirm", 100)])
+def test_confirm_is_a_deprecated_name_that_help_hides(files, recorded, option, budget):
+    result = run("find", files / "model.keras", option)
+    assert recorded[0][2]["confirm"] is (budget == 500)  # the library knows what it means
+    assert result.stderr == f"Warning: {option} is deprecated; write --budget {budget}.\n"
+    assert "confirm" not in run("find", "--help").stdout
+
+
+def planned_lines(files, *arguments):
+    """The lines of an answer for a planned run, and what its block to paste defines."""
+    result = run("find", files / "model.keras", *arguments)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    scope = {"keras": keras, "keras_lr": keras_lr, "model": command_line.compiled()}
+    exec(python_of(result.stdout), {**scope, "epochs": 50, "steps_per_epoch": 20}, scope)
+    return lines, scope
+
+
+def rate_for(policy, total_steps):
+    return keras_lr.lr_find(None).suggest(policy=policy, total_steps=total_steps).learning_rate
+
+
+def rates_of(callback, updates):
+    """The rates that a callback gives a fit of this many updates."""
+    model = command_line.compiled()
+    x, y = command_line.arrays()
+    used = []
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            used.append(float(self.model.optimizer.learning_rate))
+
+    model.fit(x[:updates], y[:updates], batch_size=1, verbose=0, callbacks=[callback, Record()])
+    return used
+
+
+def test_one_cycle_is_answered_with_its_callback(files, recorded):
+    lines, scope = planned_lines(files, "--policy", "one-cycle", "--total-steps", 2000)
+    rate = rate_for("one-cycle", 2000)
+    assert lines[0] == f"Learning rate  {rate:.3g}   for one-cycle, 2,000 updates"
+    (callback,) = scope["callbacks"]
+    assert isinstance(callback, keras_lr.OneCycle)
+    assert max(rates_of(callback, 20)) == pytest.approx(rate, rel=0.05)
+    assert any(
+        line.startswith("Cost           100 training steps (5% of the run)") for line in lines
+    )
+    assert not any(line.startswith(("By policy", "For CyclicLR")) for line in lines)
+
+
+def test_one_cycle_leaves_the_momentum_of_an_optimizer_without_one(files, recorded):
+    options = ["--optimizer", "sgd", "--loss", "sparse_categorical_crossentropy"]
+    lines, scope = planned_lines(files, "--policy", "one-cycle", *options)
+    assert not scope["callbacks"][0].cycle_momentum
+    assert isinstance(scope["optimizer"], keras.optimizers.SGD)
+
+
+@pytest.mark.parametrize("length", [("--total-steps", 1000), ()])
+@pytest.mark.parametrize("policy", ["cosine", "wsd"])
+def test_schedule_to_paste_warms_up_over_a_twentieth_and_ends_at_zero(
+    files, recorded, policy, length
+):
+    lines, scope = planned_lines(files, "--policy", policy, *length)
+    rate = float(f"{rate_for(policy, 1000 if length else None):.3g}")
+    schedule = scope["schedule"]
+    at = [float(schedule(step)) for step in range(1000)]
+    np.testing.assert_allclose(at[25], rate / 2, rtol=0.05)
+    assert max(at) == pytest.approx(rate, rel=1e-3)
+    share = np.arange(950) / 950
+    if policy == "cosine":
+        expected = rate * (1 + np.cos(np.pi * share)) / 2
+        np.testing.assert_allclose(at[50:], expected, rtol=1e-3, atol=1e-5 * rate)
+    else:
+        assert at[750] == pytest.approx(rate) and at[900] == pytest.approx(rate / 2, rel=0.02)
+    assert at[-1] < 0.02 * rate
+    assert isinstance(scope["callbacks"][0], keras_lr.ScheduleLR)
+
+
+def test_constant_policy_is_answered_with_a_line_that_sets_the_rate(files, recorded):
+    lines, scope = planned_lines(files, "--policy", "constant", "--total-steps", 1000)
+    rate = rate_for("constant", 1000)
+    assert float(scope["model"].optimizer.learning_rate) == pytest.approx(rate, rel=5e-3)
+
+
+def test_short_runs_are_the_evidence_that_the_answer_lists(files, monkeypatch):
+    test = keras_lr.RangeTest(
+        np.geomspace(1e-7, 10, 100), np.linspace(2.0, 1.0, 100), probes=probes(), training_steps=700
+    )
+    monkeypatch.setattr(keras_lr, "lr_find", lambda *arguments, **options: test)
+    result = run("find", files / "model.keras")
+    text = " ".join(result.stdout.split())
+    assert (
+        "Evidence A ramp of 100 steps and 5 short runs of 100 to 200 steps at constant rates, "
+        "judged by the loss of 300 held-out examples." in text
+    )
+    assert (
+        "Held-out loss 0.9 at 0.01, 0.4 at 0.05, 0.35 at 0.15, 2.9 at 1, diverged at 30; "
+        "2.2 before training." in text
+    )
+    content = json.loads(run("find", files / "model.keras", "--json").stdout)
+    assert content["probes"]["losses"][:2] == [0.9, 2.9]
+    assert (content["policy"], content["total_steps"], content["run"]) == (None, None, "")
+    assert content["interval"] == [content["low"], content["high"]]
+    assert list(content["policy_factors"]) == ["constant", "decaying"]
+
+
+def test_json_tells_the_planned_run(files, recorded):
+    arguments = ["--policy", "wsd", "--total-steps", 4000, "--json"]
+    content = json.loads(run("find", files / "model.keras", *arguments).stdout)
+    assert (content["policy"], content["total_steps"]) == ("wsd", 4000)
+    assert content["run"] == "wsd, 4,000 updates"
+    assert content["policy_factors"] == {} and content["probes"] is None
+    low, high = content["interval"]
+    assert low < content["learning_rate"] < high
+
+
+def test_another_rule_claims_no_coverage(files, recorded):
+    text = run("find", files / "model.keras", "--method", "valley").stdout
+    assert "85%" not in text and "By policy" not in text
+    assert text.splitlines()[1].startswith("Interval       between ")
 
 
 def test_infinite_stop_factor_runs_to_the_end(files, recorded):
@@ -339,6 +482,13 @@ def test_warning_is_one_line_on_stderr(files, recorded, monkeypatch):
             ["--start-lr", "1", "--end-lr", "0.1"],
             "--start-lr must be below --end-lr; got 1 and 0.1",
         ),
+        (["--epochs", "3", "--total-steps", "100"], "pass one of them"),
+        (["--epochs", "0"], "--epochs"),
+        (["--total-steps", "0"], "--total-steps"),
+        (["--budget", "0"], "--budget"),
+        (["--budget", "20", "--steps", "50"], "budget"),
+        (["--confirm", "--budget", "300"], "--confirm means --budget 500"),
+        (["--policy", "step"], "'one-cycle'"),
         (["--start-lr", "0"], "--start-lr"),
         (["--steps", "2"], "--steps"),
         (["--batch-size", "0"], "--batch-size"),

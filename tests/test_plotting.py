@@ -243,8 +243,10 @@ def test_no_landmarks_are_drawn_for_a_rule_that_names_none():
 def test_reason_says_that_a_loss_did_not_come_back_up():
     rates, losses = golden()
     calm = rates < 0.3
-    reason = RangeTest(rates[calm], losses[calm]).suggest("curve").reason
-    assert "not yet halfway back up" in reason
+    test = RangeTest(rates[calm], losses[calm])
+    assert "not yet halfway back up" in test.suggest("curve").reason
+    loss = plot_range_test(test, method="curve", slope=False)
+    assert "halfway down, lowest" in labels(loss)
     assert "not yet" not in RangeTest(rates, losses).suggest("curve").reason
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_range_test", "save_range_test_plot"]
 
+_LANDMARKS = ("halfway down", "lowest", "halfway up")  # as in `Suggestion.landmarks`
+
 
 def plot_range_test(
     test: RangeTest,
@@ -169,7 +171,7 @@ def _draw_loss(ax: Axes, curve: DrawnCurve, found: Suggestion | None, raw: bool)
             mfc="white",
             mec=BLUE,
             mew=1.6,
-            label="halfway down, lowest, halfway up",
+            label=", ".join(_LANDMARKS[: len(points)]),
             zorder=6,
         )
     _draw_probes(ax, curve)
@@ -290,7 +292,7 @@ def _rate_axis(ax: Axes, curve: DrawnCurve, found: Suggestion | None) -> None:
     else:
         ends = [*curve.rate_range, *((found.low, found.high) if found else ())]
         low, high = min(ends), max(ends)
-        margin = (high / low) ** 0.015 if high > low else 2.0
+        margin = (high / low) ** 0.02 if high > low else 2.0
         ax.set_xlim(low / margin, high * margin)
     if curve.diverges_at is not None:
         ax.axvspan(

@@ -106,7 +106,9 @@ def _from_landmarks(curve: Curve, uneven: bool = False) -> Suggestion:
         f"{'was' if climbed else 'not yet'} halfway back up at {back_up:.2g}; the suggestion is "
         "about half the geometric mean of these rates, corrected for the lag of the loss."
     )
-    return Suggestion(rate, low, high, "curve", reason, tuple(notes), landmarks=named)
+    return Suggestion(
+        rate, low, high, "curve", reason, tuple(notes), landmarks=named[: 2 + climbed]
+    )
 
 
 def _from_rise(curve: Curve) -> Suggestion:

@@ -19,8 +19,8 @@ class Suggestion:
         reason: One sentence: where the rate comes from.
         warnings: What makes the answer less certain, one sentence each.
         run: The planned run in words, "one-cycle, 10,000 updates"; "" if none is planned.
-        landmarks: The rates that the reason names, in its order: the loss halfway down, near its
-            lowest, halfway back up; empty if it names none.
+        landmarks: The rates where the reason finds the loss halfway down, near its lowest, and
+            halfway back up if it came back; empty if the reason names none.
     """
 
     learning_rate: float
