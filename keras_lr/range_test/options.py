@@ -131,10 +131,10 @@ def checked_options(given: Options, whose: str) -> Options:
         if name not in DEFAULTS:
             raise TypeError(f"{whose} got an unexpected keyword argument {name!r}.")
     options: Options = {**DEFAULTS, **given}
-    for name in ("start_lr", "end_lr"):
-        if options[name] is not None:
-            checks.number(name, options[name], above=0.0)  # type: ignore[literal-required]
     start, end = options["start_lr"], options["end_lr"]
+    for name, value in (("start_lr", start), ("end_lr", end)):
+        if value is not None:
+            checks.number(name, value, above=0.0)
     if start is not None and end is not None and start >= end:
         raise ValueError(f"start_lr must be below end_lr; got start_lr={start!r}, end_lr={end!r}.")
     if options["steps"] is not None:

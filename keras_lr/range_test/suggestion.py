@@ -19,6 +19,8 @@ class Suggestion:
         reason: One sentence: where the rate comes from.
         warnings: What makes the answer less certain, one sentence each.
         run: The planned run in words, "one-cycle, 10,000 updates"; "" if none is planned.
+        landmarks: The rates that the reason names, in its order: the loss halfway down, near its
+            lowest, halfway back up; empty if it names none.
     """
 
     learning_rate: float
@@ -28,6 +30,7 @@ class Suggestion:
     reason: str
     warnings: tuple[str, ...] = ()
     run: str = ""
+    landmarks: tuple[float, ...] = ()
 
     def python(self, model: Any, optimizer: str | None = None, *, compiled: bool = True) -> str:
         """A line of Python that sets this rate.
