@@ -23,6 +23,7 @@ from keras_lr.range_test.options import Options, checked_options, divided_budget
 from keras_lr.range_test.probes import longest_run
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.suggestion import NoSuggestion
+<<<<<<< HEAD
 from keras_lr.range_test.training_data import (
     CollectedBatches,
     TrainingData,
@@ -30,6 +31,9 @@ from keras_lr.range_test.training_data import (
     validation_passed_to_fit,
 )
 from keras_lr.steering import innermost_optimizers, updates_every
+=======
+from keras_lr.steering import Policy, innermost_optimizers, updates_every
+>>>>>>> recipes
 from keras_lr.steering.optimizers import assign_rate
 
 if TYPE_CHECKING:
@@ -134,7 +138,7 @@ class LRFinder(SteeringCallback):
 
     def set_model(self, model: Any) -> None:
         if self._observes:
-            keras.callbacks.Callback.set_model(self, model)
+            Policy.set_model(self, model)
         else:
             super().set_model(model)
 

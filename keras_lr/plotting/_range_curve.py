@@ -206,4 +206,4 @@ def _probe_start(test: RangeTest) -> float | None:
 
 
 def _recorded_probes(test: Any) -> Any:
-    return getattr(test, "probes", None) or getattr(test, "confirmation", None)
+    return test.probes
