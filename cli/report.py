@@ -162,7 +162,7 @@ def _table(outcome: Outcome, method: str, unicode: bool) -> str:
 
 def _tried(outcome: Outcome) -> str:
     """The candidates of the confirmation, each with its final held-out loss."""
-    confirmation = outcome.test.confirmation
+    confirmation = outcome.test.probes
     if confirmation is None:
         return ""
     tried = sorted(zip(confirmation.learning_rates, confirmation.losses, strict=True))
@@ -173,7 +173,7 @@ def _tried(outcome: Outcome) -> str:
 
 def _cost(outcome: Outcome) -> str:
     test = outcome.test
-    confirmed = " (short runs included)" if test.confirmation is not None else ""
+    confirmed = " (short runs included)" if test.probes is not None else ""
     stopped = STOPPED.get(test.stop_reason)
     return (
         f"{test.training_steps} training steps with {outcome.optimizer} on {outcome.backend}"

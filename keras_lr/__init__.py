@@ -24,9 +24,9 @@ from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
 from keras_lr.optimizers.presets import boost_head, discriminative, layer_decay, layer_groups
 from keras_lr.range_test import (
-    Confirmation,
     NoSuggestion,
     PlannedRun,
+    Probes,
     RangeTest,
     Suggestion,
     SuggestionWarning,
@@ -41,7 +41,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
-    "Confirmation",
     "CyclicLR",
     "Diagnosis",
     "FineTuning",
@@ -56,6 +55,7 @@ __all__ = [
     "PlannedRun",
     "PlateauEvent",
     "Preview",
+    "Probes",
     "RangeTest",
     "ReduceLROnPlateau",
     "ScheduleLR",

@@ -7,8 +7,8 @@ from models import classifier
 
 import keras_lr
 from keras_lr.loops.data import DataEnded, stream
-from keras_lr.range_test import find
-from keras_lr.range_test.find import TrainingData
+from keras_lr.range_test import training_data
+from keras_lr.range_test.training_data import TrainingData
 
 BACKEND = keras.backend.backend()
 ROWS = 200
@@ -65,7 +65,7 @@ def rows_of(batch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_held_out_rows_are_not_trained_on(kind, monkeypatch):
     if "lazily" in kind:
-        monkeypatch.setattr(find, "_MAX_COPIED_BYTES", 0)
+        monkeypatch.setattr(training_data, "_MAX_COPIED_BYTES", 0)
     data = KINDS[kind]()
     x, y = data if isinstance(data, tuple) else (data, None)
     options = {"batch_size": 8 if y is not None else None, "shuffle": True, "class_weight": None}
@@ -91,7 +91,7 @@ def test_held_out_rows_are_not_trained_on(kind, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_confirm_works_on_every_kind_of_data(kind, monkeypatch):
     if "lazily" in kind:
-        monkeypatch.setattr(find, "_MAX_COPIED_BYTES", 0)
+        monkeypatch.setattr(training_data, "_MAX_COPIED_BYTES", 0)
     data = KINDS[kind]()
     x, y = data if isinstance(data, tuple) else (data, None)
     options = {"batch_size": 8} if y is not None else {}

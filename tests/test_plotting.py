@@ -4,11 +4,13 @@ import ast
 import doctest
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from range_tests import REAL, probes
 
 from keras_lr import plotting
 from keras_lr.plotting import plot_range_test, save_range_test_plot
@@ -167,6 +169,178 @@ def test_plot_of_a_run_that_broke_off_at_once_is_drawn(tmp_path, recorded):
 def test_plot_of_losses_that_are_all_nan_is_drawn():
     loss, slope = plot_range_test(RangeTest(np.geomspace(1e-5, 1.0, 9), np.full(9, np.nan)))
     assert shade(loss) is None
+
+
+def drawn(ax, label):
+    """x and y of what the legend calls so."""
+    (found,) = [line for line in ax.lines if line.get_label() == label]
+    return np.asarray(found.get_xdata(), float), np.asarray(found.get_ydata(), float)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_line_lies_within_the_neighbouring_losses_up_to_the_divergence(name):
+    test = RangeTest(**REAL[name])
+    loss = plot_range_test(test, slope=False)
+    rates, line = drawn(loss, "smoothed")
+    before = int(np.sum(rates < shade(loss)))
+    assert before > 60  # of 100 steps; all of these curves blow up near the end
+    for step in range(before):
+        near = test.losses[max(0, step - 3) : step + 4]
+        assert near.min() <= line[step] <= near.max(), (step, rates[step])
+
+
+@pytest.mark.parametrize("blow_up", [3.0, 1e3, 1e30])
+def test_a_blow_up_does_not_bend_the_line_before_it(blow_up):
+    rates = np.geomspace(1e-6, 1.0, 100)
+    losses = np.interp(np.arange(100), [0, 30, 80], [2.0, 2.0, 0.5])
+    losses[80:] = blow_up
+    line = drawn(plot_range_test(RangeTest(rates, losses))[0], "smoothed")[1]
+    # A steady fall of 0.03 a step: the line may lag by the 3 steps of its window.
+    np.testing.assert_allclose(line[:80], losses[:80], rtol=0, atol=3 * 0.03)
+    assert line[80] > 2.0
+
+
+def test_line_does_not_lag_on_a_slope_and_shows_the_bottom_of_a_valley():
+    rates = np.geomspace(1e-6, 1.0, 100)
+    losses = 1 + np.abs(np.arange(100) - 60) / 50
+    line = drawn(plot_range_test(RangeTest(rates, losses), slope=False), "smoothed")[1]
+    np.testing.assert_allclose(line[10:50], losses[10:50], rtol=1e-5)
+    assert np.argmin(line) == 60 and line[60] - 1 < 3 / 50
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_line_that_has_left_the_picture_does_not_come_back(name):
+    loss = plot_range_test(RangeTest(**REAL[name]), slope=False)
+    line = drawn(loss, "smoothed")[1]
+    gone = int(np.argmax(line > loss.get_ylim()[1]))  # 0 if it never leaves
+    assert not gone or np.isnan(line[gone + 1 :]).all()
+
+
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+@pytest.mark.parametrize("name", ["Adam, digits with batch normalization", "SGD, four clusters"])
+def test_landmarks_that_the_reason_names_are_circles_on_the_line(name):
+    test = RangeTest(**REAL[name])
+    reason = test.suggest().reason
+    loss = plot_range_test(test, slope=False)
+    rates, heights = drawn(loss, "halfway down, lowest, halfway up")
+    assert [f"{rate:.2g}" for rate in rates] == [
+        reason.split(words)[1].split()[0].rstrip(";,")
+        for words in ("halfway at ", "lowest at ", "back up at ")
+    ]
+    steps, line = drawn(loss, "smoothed")
+    np.testing.assert_allclose(
+        heights, np.interp(rates, steps, np.nan_to_num(line, nan=np.inf)), rtol=0.01
+    )
+
+
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+def test_no_landmarks_are_drawn_for_a_rule_that_names_none():
+    loss = plot_range_test(RangeTest(*golden()), method="valley", slope=False)
+    assert "halfway down, lowest, halfway up" not in labels(loss)
+
+
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+def test_reason_says_that_a_loss_did_not_come_back_up():
+    rates, losses = golden()
+    calm = rates < 0.3
+    reason = RangeTest(rates[calm], losses[calm]).suggest("curve").reason
+    assert "not yet halfway back up" in reason
+    assert "not yet" not in RangeTest(rates, losses).suggest("curve").reason
+
+
+def with_probes(**changes):
+    test = RangeTest(*golden(noise=0.05))
+    test.probes = probes(**changes)
+    return test
+
+
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+def test_short_runs_are_points_at_their_held_out_loss_inside_the_frame():
+    loss = plot_range_test(with_probes(), slope=False, method="curve")
+    assert drawn(loss, "held-out loss, 100 steps")[1].tolist() == [0.9, 2.9]
+    assert drawn(loss, "held-out loss, 200 steps")[1].tolist() == [0.4, 0.35]
+    low, high = loss.get_ylim()
+    assert low < 0.35 and 2.9 < high
+    left, right = loss.get_xlim()
+    assert left < 1e-2 and 30.0 < right  # the ramp ends at 8.3
+    assert loss.get_ylabel() == "Loss"
+
+
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+def test_start_of_the_short_runs_is_a_thin_line():
+    loss = plot_range_test(with_probes(), slope=False, method="curve")
+    assert set(drawn(loss, "held-out loss at the start")[1]) == {2.2}
+    (line,) = [each for each in loss.lines if each.get_label() == "held-out loss at the start"]
+    assert line.get_linewidth() <= 1
+
+
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+@pytest.mark.parametrize("lost", [np.inf, 1e4])
+def test_short_run_that_was_cut_off_or_is_far_above_is_a_cross_inside_the_top_edge(lost):
+    test = with_probes(losses=[0.9, 2.9, lost, 0.4, 0.35])
+    loss = plot_range_test(test, slope=False, method="curve")
+    rates, heights = drawn(loss, "diverged")
+    assert rates.tolist() == [30.0]
+    assert 0.9 < heights[0] < 1.0  # of the height of the axes
+    assert loss.get_ylim()[1] < 5
+    name = next(text for text in loss.texts if "curve" in text.get_text())
+    figure = loss.figure
+    figure.canvas.draw()
+    cross = loss.transAxes.transform((0, heights[0]))[1] - 4 * figure.dpi / 72
+    assert name.get_window_extent().y1 <= cross + 1
+
+
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+def test_test_without_a_ramp_shows_the_short_runs_alone(tmp_path):
+    test = RangeTest([], [])
+    test.probes = probes()
+    loss = plot_range_test(test)  # one panel
+    assert len(drawn(loss, "held-out loss, 100 steps")[0]) == 2
+    assert "smoothed" not in labels(loss) and "batch loss" not in labels(loss)
+    save_range_test_plot(test, tmp_path / "p.png")
+
+
+def test_title_names_the_planned_run(monkeypatch):
+    asked = []
+
+    def suggest(self, method="auto", **planned):
+        asked.append(planned)
+        found = SimpleNamespace(learning_rate=3e-3, low=1e-3, high=1e-2, method=method)
+        found.landmarks, found.run = (), "one-cycle, 10,000 updates"
+        return found
+
+    monkeypatch.setattr(RangeTest, "suggest", suggest)
+    loss = plot_range_test(
+        RangeTest(*golden()), slope=False, policy="one-cycle", total_steps=10_000
+    )
+    assert loss.get_title(loc="left") == (
+        "Learning-rate range test: 3.0e-3 for one-cycle, 10,000 updates"
+    )
+    assert "interval 1.0e-3 to 1.0e-2" in labels(loss)
+    assert asked == [{"policy": "one-cycle", "total_steps": 10_000}]
+    plot_range_test(RangeTest(*golden()), slope=False)
+    assert asked[1] == {}
+
+
+@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+def test_the_whole_interval_is_in_the_picture():
+    rates, losses = golden()
+    narrow = RangeTest(rates[50:90], losses[50:90])
+    loss = plot_range_test(narrow, slope=False)
+    found = narrow.suggest()
+    left, right = loss.get_xlim()
+    assert left <= found.low and found.high <= right
+
+
+def test_slope_is_that_of_the_line_and_ends_at_the_divergence():
+    rates = np.geomspace(1e-6, 1.0, 100)
+    losses = 5 - 0.2 * np.log(rates / rates[0])
+    slope = plot_range_test(RangeTest(rates, losses))[1].lines[1].get_ydata()
+    np.testing.assert_allclose(slope[10:90], -0.2, rtol=1e-5)
+    losses[80:] = 50.0
+    slope = plot_range_test(RangeTest(rates, losses))[1].lines[1].get_ydata()
+    assert np.isfinite(slope[:80]).all() and np.isnan(slope[80:]).all()
+    assert (slope[:80] < 0).all()
 
 
 def test_plot_draws_the_validation_loss_of_the_ramp():

@@ -25,7 +25,37 @@ from keras_lr._keras.tensors import TensorCopies, torch_gradients
 from keras_lr._keras.values import Values
 from keras_lr._util.interrupts import uninterrupted
 
-__all__ = ["Snapshot"]
+__all__ = ["KeptState", "Snapshot"]
+
+
+class KeptState:
+    """The values and the Python state of a model in the middle of a training run."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._python = PythonState(model)
+        self._values = Values(model, self._python.variables, tensors=False)
+        self._tensors = TensorCopies(model, self._python.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Host memory that the values of variables take, in bytes."""
+        return self._values.nbytes
+
+    def put_back(self, variables: list[Any]) -> None:
+        """Assign the values.
+
+        Args:
+            variables: All variables of the model. They differ from those of the kept state if an
+                optimizer was restored to its unbuilt state in between and built again.
+        """
+        if any(a is not b for a, b in zip(variables, self._python.variables, strict=True)):
+            values = Values(self._model, variables, self._values.arrays, tensors=False)
+        else:
+            values = self._values
+        values.restore()
+        self._tensors.restore()
+        self._python.rewind()
 
 
 class Snapshot:
@@ -83,6 +113,18 @@ class Snapshot:
         if self._drop_gradients is not None:
             self._drop_gradients()
         self._start.rewind()
+
+    def capture(self) -> KeptState | None:
+        """The state now, on the host, for `resume`; None if variables were created since."""
+        if self.has_grown():
+            return None
+        return KeptState(self._model)
+
+    def resume(self, state: KeptState) -> None:
+        """Go on from a state that `capture` returned."""
+        self.rewind()
+        if self._start is not None:
+            state.put_back(self._start.variables)
 
     def has_grown(self) -> bool:
         """Whether training has created variables since `copy_values`, except those of metrics.

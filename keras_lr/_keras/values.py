@@ -13,7 +13,7 @@ from keras_lr._keras.random_state import seed_generator
 from keras_lr._keras.replicas import assign, copied, variable_scope
 from keras_lr._keras.tensors import TensorCopies, tensor_kinds
 
-__all__ = ["Values", "drop_values", "listed_variables", "trained_variables"]
+__all__ = ["Values", "drop_values", "listed_variables", "put_values", "trained_variables"]
 
 _GIVEN_AWAY = np.empty(0)
 _GROUP = 2**26  # bytes that JAX takes in one transfer
@@ -111,6 +111,12 @@ def trained_variables(model: Any, apart: list[Any]) -> list[Any]:
             kept += [getattr(part, name, None) for name in names]
     left_out = {id(variable) for variable in kept}
     return [variable for each, variable in found.items() if each not in left_out]
+
+
+def put_values(variables: Iterable[Any], values: Iterable[Any]) -> None:
+    """Make variables hold these values, without a copy."""
+    for variable, value in zip(variables, values, strict=True):
+        variable._value = value
 
 
 def drop_values(variables: Iterable[Any]) -> None:

@@ -16,18 +16,24 @@ from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util.checks import count, flag
 from keras_lr._util.interrupts import uninterrupted
 from keras_lr.callbacks.base import SteeringCallback
-from keras_lr.loops.data import Replay, is_array_data
+from keras_lr.loops.data import is_array_data
 from keras_lr.range_test.checks import check_model
-from keras_lr.range_test.find import (
-    TrainingData,
-    passed_to_fit,
-    run_range_test,
-    validation_passed_to_fit,
-)
-from keras_lr.range_test.options import Options, checked_options, takes_options
+from keras_lr.range_test.find import planned_length, run_range_test
+from keras_lr.range_test.options import Options, checked_options, divided_budget, takes_options
+from keras_lr.range_test.probes import longest_run
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.suggestion import NoSuggestion
+<<<<<<< HEAD
+from keras_lr.range_test.training_data import (
+    CollectedBatches,
+    TrainingData,
+    passed_to_fit,
+    validation_passed_to_fit,
+)
 from keras_lr.steering import innermost_optimizers, updates_every
+=======
+from keras_lr.steering import Policy, innermost_optimizers, updates_every
+>>>>>>> recipes
 from keras_lr.steering.optimizers import assign_rate
 
 if TYPE_CHECKING:
@@ -132,7 +138,7 @@ class LRFinder(SteeringCallback):
 
     def set_model(self, model: Any) -> None:
         if self._observes:
-            keras.callbacks.Callback.set_model(self, model)
+            Policy.set_model(self, model)
         else:
             super().set_model(model)
 
@@ -151,12 +157,26 @@ class LRFinder(SteeringCallback):
 
     def _prepare(self, model: Any) -> None:
         self._batches: list[Any] = []
-        self._needed = self.options["steps"] * self.options["repeats"] * updates_every(self._chosen)
+        steps, rest = divided_budget(self.options, self._planned_length())
+        most = max(steps * self.options["repeats"], longest_run(rest))
+        held_out = 1.25 if rest and self.validation_data is None else 1.0
+        self._needed = int(most * updates_every(self._chosen) * held_out)
         self._snapshot = Snapshot(model)
         self._armed = False
         if any(optimizer.use_ema for optimizer in optimizers_of(model)):
             # `fit` ends by replacing the weights with their averages.
             self._snapshot.copy_values()
+
+    def _planned_length(self, epoch: int = 0) -> int | None:
+        """Updates of the planned run: as the options tell, else what is left of this `fit`.
+
+        A `fit` of one epoch that the test replaces is not taken for the planned run.
+        """
+        epochs, batches = (self.params or {}).get("epochs"), (self.params or {}).get("steps")
+        asked = planned_length(self.options, batches, self._chosen)
+        if asked is not None or not epochs or not batches or epochs == 1:
+            return asked
+        return max(1, (epochs - epoch) * batches // updates_every(self._chosen))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self.every is not None:
@@ -224,19 +244,20 @@ class LRFinder(SteeringCallback):
     def _run(self) -> None:
         model = self.model
         self._unpatch(model)
-        collected = Replay(self._batches)
+        collected = CollectedBatches(self._batches)
         self._batches = []
         validation = validation_passed_to_fit(model, self.validation_data, None)
         with validation as (validation_data, batch_size):
             self.result = run_range_test(
                 model,
                 self._chosen,
-                lambda: collected,
+                collected,
                 self.options,
                 validation_data,
                 batch_size,
-                hold_out=lambda samples, used: (collected, collected.set_aside(samples)),
+                self._planned_length(),
             )
+        self.result._continue = None  # it would keep the batches
         self._patch_end_of_fit(model)
         model.stop_training = True
 
@@ -271,19 +292,22 @@ class LRFinder(SteeringCallback):
             self.result = run_range_test(
                 model,
                 self._chosen,
-                data.stream,
+                data,
                 self.options,
                 validation_data,
                 size,
-                data.hold_out,
+                self._planned_length(epoch),
             )
+        self.result._continue = None  # its states are those of earlier weights
         self.results.append((epoch, self.result))
         if self.apply:
             self._apply(epoch, self.result)
 
     def _apply(self, epoch: int, test: RangeTest) -> None:
         try:
-            suggestion = test.suggest()
+            # What is applied stays, unless another callback scales it.
+            constant = "constant" if self.options["policy"] is None else None
+            suggestion = test.suggest(policy=constant)
         except NoSuggestion as error:
             warnings.warn(
                 f"LRFinder leaves the learning rate of epoch {epoch} as it is: {error}",

@@ -40,6 +40,9 @@ class Loop(Protocol):
     def evaluate(self, batches: list[Any]) -> dict[str, float]:
         """Loss and metrics over the batches, without training."""
 
+    def store(self) -> None:
+        """Write the trained state into the model's variables, to copy it; then `release`."""
+
     def release(self) -> None:
         """Drop the trained state: the model is restored, or keeps the loop."""
 
@@ -65,7 +68,7 @@ def scalar_logs(logs: Any, monitor: str, step: str = "train") -> dict[str, Any]:
         names = ", ".join(scalars) or "no scalar"
         way_out = "Return the loss as a scalar in its dictionary of logs."
         if step == "test":
-            way_out = "Return it from test_step, or leave validation_data and confirm out."
+            way_out = "Return it from test_step, or pass budget=0 and no validation_data."
         elif scalars:
             likely = next((name for name in scalars if "loss" in name.lower()), next(iter(scalars)))
             way_out = f"Pass monitor={likely!r}, or another of them, to choose the loss."

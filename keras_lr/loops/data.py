@@ -22,7 +22,8 @@ class DataEnded(Exception):
 class _Batches:
     """An endless sequence of batches; subclasses define an epoch."""
 
-    # Batches left in the running epoch; None if unknown.
+    # Batches of an epoch, and those left in the running one; None if unknown.
+    batches: int | None = None
     left: int | None = None
 
     def __init__(self) -> None:
@@ -88,6 +89,7 @@ class Stream(_Batches):
     def __init__(self, epochs: Epochs) -> None:
         super().__init__()
         self._epochs = epochs
+        self.batches = epochs.batches
         self._iterator: Iterator[Any] | None = None
         self._held_out = 0  # batches at the beginning of an epoch that are not trained on
         self._once = epochs.once
@@ -190,7 +192,7 @@ class Rows(keras.utils.PyDataset):
 
     def __init__(self, parts: Any, rows: np.ndarray, batch_size: int, shuffle: bool) -> None:
         super().__init__()
-        self._parts, self._rows = parts, rows
+        self._parts, self._all, self._rows = parts, rows, rows
         self._size, self._shuffle = batch_size, shuffle
 
     def __len__(self) -> int:
@@ -203,7 +205,7 @@ class Rows(keras.utils.PyDataset):
 
     def on_epoch_begin(self) -> None:
         if self._shuffle:
-            self._rows = np.random.permutation(self._rows)
+            self._rows = np.random.permutation(self._all)
 
 
 class Replay(_Batches):

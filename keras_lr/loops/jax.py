@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_lr._keras.values import drop_values
+from keras_lr._keras.values import drop_values, put_values
 from keras_lr.loops.base import CHUNK, scalar_logs
 from keras_lr.loops.data import DataEnded
 from keras_lr.steering import BorrowedRate
@@ -63,6 +63,10 @@ class JaxLoop:
         # As in `fit`: if the model kept its values, there would be two copies, because a step
         # cannot overwrite buffers that are in use elsewhere.
         drop_values(itertools.chain(*groups))
+
+    def store(self) -> None:
+        for variables, values in zip(self._variables(), self._state, strict=True):
+            put_values(variables, values)
 
     def release(self) -> None:
         self._state = self._metrics = None

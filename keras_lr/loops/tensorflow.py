@@ -47,6 +47,9 @@ class TensorFlowLoop:
     def start(self) -> None:
         self._model.reset_metrics()
 
+    def store(self) -> None:
+        """Do nothing: the variables of the model are the state."""
+
     def release(self) -> None:
         """Do nothing: the variables of the model are the state."""
 

@@ -35,6 +35,9 @@ class TorchLoop:
         self._model.reset_metrics()
         self._reset = _resetter(self._model)
 
+    def store(self) -> None:
+        """Do nothing: the variables of the model are the state."""
+
     def release(self) -> None:
         self._reset = lambda: None  # holds a copy of the metrics
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lr.plotting.range_test import if_enough
-from keras_lr.range_test.smoothing import median_of_repeats, smooth
+from keras_lr.plotting._range_curve import DrawnCurve
+from keras_lr.range_test.smoothing import median_of_repeats
 
 if TYPE_CHECKING:
     from keras_lr.range_test.result import RangeTest
     from keras_lr.range_test.suggestion import Suggestion
 
-__all__ = ["draw_curve", "draw_range_test"]
+__all__ = ["draw_range_test"]
 
 MARGIN = 9  # columns for the numbers of the loss axis, and the axis
+HEIGHT = 12  # lines of the picture without the axis and the marks below it
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Marks:
     """The characters that draw the picture; the plain ones work in any encoding."""
 
     axis: str
+    edge: str
     corner: str
     line: str
     tick: str
@@ -35,10 +37,14 @@ class Marks:
     between: str
     raw: str
     smooth: str
+    level: str
+    probe: str
+    cut_off: str
 
 
-UNICODE = Marks("┤", "└", "─", "┬", "▲", "├", "┤", "─", "·", "")
-PLAIN = Marks("|", "+", "-", "+", "^", "<", ">", "-", ".", "*")
+UNICODE = Marks("┤", "│", "└", "─", "┬", "▲", "├", "┤", "─", "·", "", "╌", "◆", "✕")
+PLAIN = Marks("|", "|", "+", "-", "+", "^", "<", ">", "-", ".", "*", "-", "o", "x")
+LANDMARKS = {"1": "halfway down", "2": "near lowest", "3": "halfway up"}
 # Bits of the dots in a braille cell, by row and column.
 BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
@@ -46,81 +52,85 @@ BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 def draw_range_test(
     test: RangeTest, suggestion: Suggestion | None = None, *, width: int = 78, unicode: bool = True
 ) -> list[str]:
-    """Draw the losses of a range test, smoothed as in `plot_range_test`, with the suggestion.
+    """Draw the losses of a range test as `plot_range_test` does, with the suggestion.
+
+    The last lines explain the marks that are drawn.
 
     Args:
         test: The `RangeTest` to draw.
-        suggestion: The rate and the interval to mark under the axis.
-        width: Columns of the picture.
-        unicode: Draw with braille and box characters; otherwise with ASCII alone.
-
-    Returns:
-        The lines, without line ends; none if there are no two finite losses.
-    """
-    losses = np.atleast_2d(test.losses)
-    seen = np.isfinite(losses).any(axis=0)
-    rates, losses = test.learning_rates[seen], losses[:, seen]
-    if not len(rates):
-        return []
-    found = suggestion
-    return draw_curve(
-        rates.tolist(),
-        median_of_repeats(losses).tolist(),
-        median_of_repeats([if_enough(smooth, rates, row) for row in losses]).tolist(),
-        suggestion=(found.low, found.learning_rate, found.high) if found else None,
-        width=width,
-        unicode=unicode,
-    )
-
-
-def draw_curve(
-    rates: Sequence[float],
-    losses: Sequence[float],
-    smoothed: Sequence[float],
-    *,
-    suggestion: tuple[float, float, float] | None = None,
-    width: int = 78,
-    height: int = 12,
-    unicode: bool = True,
-) -> list[str]:
-    """Draw loss against learning rate on a log axis.
-
-    Args:
-        rates: Learning rates, increasing.
-        losses: Loss of each step, drawn as points; those that are not finite are left out.
-        smoothed: The smoothed loss of each step; drawn as a line.
-        suggestion: Low end, rate and high end to mark under the axis.
+        suggestion: The rate and the interval to mark under the axis, and its landmarks.
         width: Columns of the picture, the numbers at the left included.
-        height: Lines of the curve itself.
         unicode: Draw with braille and box characters; otherwise with ASCII alone.
 
     Returns:
-        The lines, without line ends; none if there are no two finite points.
+        The lines, without line ends; none if there are no two finite losses of the ramp and no
+        short runs.
     """
     marks = UNICODE if unicode else PLAIN
-    curve = [(math.log10(r), v) for r, v in zip(rates, smoothed, strict=True) if math.isfinite(v)]
-    points = [(math.log10(r), v) for r, v in zip(rates, losses, strict=True) if math.isfinite(v)]
-    if len(curve) < 2:
+    curve = DrawnCurve(test)
+    seen = np.isfinite(curve.line)
+    if curve.rate_range is None or (seen.sum() < 2 and not curve.probes):
         return []
-    left, right = math.log10(rates[0]), math.log10(rates[-1])
-    low, high = _view([v for _, v in points], [v for _, v in curve])
+    rates = [*curve.rate_range, *((suggestion.low, suggestion.high) if suggestion else ())]
+    left, right = math.log10(min(rates)), math.log10(max(rates))
     columns = width - MARGIN
-    canvas = _Canvas(columns, height, (left, right), (low, high), unicode)
-    for x, y in points:
-        canvas.point(x, y, marks.raw)
-    for start, end in zip(curve, curve[1:], strict=False):
-        canvas.segment(start, end, marks.smooth)
+    canvas = _Canvas(columns, HEIGHT, (left, right), (curve.low, curve.high), unicode)
+    legend = _draw(canvas, curve, suggestion, marks)
     lines = []
     for row, text in enumerate(canvas.lines()):
         label = ""
-        if row in (0, height // 2, height - 1):
-            label = f"{high - (high - low) * row / (height - 1):.3g}"
-        edge = marks.axis if label else ("│" if unicode else "|")
-        lines.append(f"{label:>{MARGIN - 2}} {edge}{text}".rstrip())
+        if row in (0, HEIGHT // 2, HEIGHT - 1):
+            label = f"{curve.high - (curve.high - curve.low) * row / (HEIGHT - 1):.3g}"
+        lines.append(f"{label:>{MARGIN - 2}} {marks.axis if label else marks.edge}{text}".rstrip())
     lines += _rate_axis(left, right, columns, marks)
     if suggestion is not None:
         lines.append(" " * MARGIN + _interval(suggestion, left, right, columns, marks))
-    return lines
+    return lines + _wrapped(legend, width)
+
+
+def _draw(
+    canvas: _Canvas, curve: DrawnCurve, suggestion: Suggestion | None, marks: Marks
+) -> list[str]:
+    """Fill the canvas; returns what its marks mean."""
+    logs = np.log10(curve.rates).tolist()
+    if curve.probe_start is not None:
+        canvas.level(curve.probe_start, marks.level)
+    losses = median_of_repeats(curve.losses).tolist()
+    for x, y in zip(logs, losses, strict=True):
+        if math.isfinite(y):
+            canvas.point(x, y, marks.raw)
+    line = [pair for pair in zip(logs, curve.line.tolist(), strict=True) if math.isfinite(pair[1])]
+    for start, end in zip(line, line[1:], strict=False):
+        canvas.segment(start, end, marks.smooth)
+    legend = []
+    named = suggestion.landmarks if suggestion else ()
+    for (rate, height), (mark, meaning) in zip(
+        curve.on_line(named), LANDMARKS.items(), strict=False
+    ):
+        canvas.point(math.log10(rate), height, mark, on_top=True)
+        legend.append(f"{mark} {meaning}")
+    if runs := curve.measured():
+        for run in sorted(runs, key=lambda run: run.steps):
+            canvas.point(math.log10(run.rate), run.loss, marks.probe, on_top=True)
+        lengths = sorted({run.steps for run in runs})
+        steps = (
+            f"{lengths[0]} steps" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} steps"
+        )
+        legend.append(f"{marks.probe} held-out loss after {steps}")
+    if cut_off := curve.cut_off():
+        for rate in cut_off:
+            canvas.point(math.log10(rate), curve.high, marks.cut_off, on_top=True)
+        legend.append(f"{marks.cut_off} diverged")
+    if curve.probe_start is not None:
+        legend.append(f"{marks.level} held-out loss at the start")
+    return legend
+
+
+def _wrapped(legend: list[str], width: int) -> list[str]:
+    """The meanings of the marks, under the picture, none of them broken if it fits a line."""
+    text = "   ".join(entry.replace(" ", "\0") for entry in legend)
+    lines = textwrap.wrap(text, width - MARGIN, break_on_hyphens=False)
+    return [" " * MARGIN + line.replace("\0", " ").rstrip() for line in lines]
 
 
 class _Canvas:
@@ -146,11 +156,21 @@ class _Canvas:
         down = (high - y) / ((high - low) or 1.0) * (self.size[1] - 1)
         return across, down
 
-    def point(self, x: float, y: float, mark: str) -> None:
+    def point(self, x: float, y: float, mark: str, *, on_top: bool = False) -> None:
+        """Put a mark into the cell of a point; on top, it hides a line."""
         across, down = self.place(x, y)
         if -0.5 <= down <= self.size[1] - 0.5:
             column = min(round(across) // self.fine[0], len(self.cells[0]) - 1)
-            self.cells[min(round(down) // self.fine[1], len(self.cells) - 1)][column] = mark
+            row = min(round(down) // self.fine[1], len(self.cells) - 1)
+            self.cells[row][column] = mark
+            if on_top:
+                self.bits[row][column] = 0
+
+    def level(self, y: float, mark: str) -> None:
+        """Put a mark into all cells of a height."""
+        row = round(self.place(0.0, y)[1]) // self.fine[1]
+        if 0 <= row < len(self.cells):
+            self.cells[row] = [mark] * len(self.cells[row])
 
     def segment(self, start: tuple[float, float], end: tuple[float, float], mark: str) -> None:
         (x0, y0), (x1, y1) = self.place(*start), self.place(*end)
@@ -163,24 +183,13 @@ class _Canvas:
                 if mark:
                     self.cells[cell_row][cell_column] = mark
                 else:
-                    dot = BRAILLE[row % 4][column % 2]
-                    self.bits[cell_row][cell_column] |= dot
+                    self.bits[cell_row][cell_column] |= BRAILLE[row % 4][column % 2]
 
     def lines(self) -> list[str]:
         return [
             "".join(chr(0x2800 + bit) if bit else cell for cell, bit in zip(*row, strict=True))
             for row in zip(self.cells, self.bits, strict=True)
         ]
-
-
-def _view(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest loss to show: the fall, and half as much above the start."""
-    start, best = smoothed[0], min(smoothed)
-    fall = max(start - best, 0.05 * abs(start), 1e-12)
-    before = [v for v in losses if v <= start + fall / 2]
-    low = min([best, *before])
-    high = min(max([*smoothed, *before]), start + fall / 2)
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
 def _rate_axis(left: float, right: float, columns: int, marks: Marks) -> list[str]:
@@ -199,11 +208,10 @@ def _rate_axis(left: float, right: float, columns: int, marks: Marks) -> list[st
     return [axis, (" " * MARGIN + "".join(labels)).rstrip()]
 
 
-def _interval(
-    suggestion: tuple[float, float, float], left: float, right: float, columns: int, marks: Marks
-) -> str:
+def _interval(suggestion: Suggestion, left: float, right: float, columns: int, marks: Marks) -> str:
     low, rate, high = (
-        _column(math.log10(max(value, 1e-300)), left, right, columns) for value in suggestion
+        _column(math.log10(max(value, 1e-300)), left, right, columns)
+        for value in (suggestion.low, suggestion.learning_rate, suggestion.high)
     )
     line = [" "] * columns
     if high > low:

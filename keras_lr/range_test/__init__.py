@@ -2,18 +2,14 @@
 
 from keras_lr.range_test.find import lr_find
 from keras_lr.range_test.planned_run import PlannedRun, transfer_lr
+from keras_lr.range_test.probes import Probes
 from keras_lr.range_test.result import RangeTest
-from keras_lr.range_test.suggestion import (
-    Confirmation,
-    NoSuggestion,
-    Suggestion,
-    SuggestionWarning,
-)
+from keras_lr.range_test.suggestion import NoSuggestion, Suggestion, SuggestionWarning
 
 __all__ = [
-    "Confirmation",
     "NoSuggestion",
     "PlannedRun",
+    "Probes",
     "RangeTest",
     "Suggestion",
     "SuggestionWarning",

@@ -99,13 +99,14 @@ def _from_landmarks(curve: Curve, uneven: bool = False) -> Suggestion:
             "The landmarks of the curve disagree by more than a decade; take more steps, or "
             "confirm the rate with short runs."
         )
-    half, bottom, back_up = (rate_at(curve, place) for place in places)
+    half, bottom, back_up = named = tuple(rate_at(curve, place) for place in places)
+    climbed = curve.smoothed[int(places[2])] > curve.start - 0.5 * curve.fall
     reason = (
-        f"The loss had fallen halfway at {half:.2g}, was near its lowest at {bottom:.2g} and was "
-        f"halfway back up at {back_up:.2g}; the suggestion is about half the geometric mean of "
-        "these rates, corrected for the lag of the loss."
+        f"The loss had fallen halfway at {half:.2g}, was near its lowest at {bottom:.2g} and "
+        f"{'was' if climbed else 'not yet'} halfway back up at {back_up:.2g}; the suggestion is "
+        "about half the geometric mean of these rates, corrected for the lag of the loss."
     )
-    return Suggestion(rate, low, high, "curve", reason, tuple(notes))
+    return Suggestion(rate, low, high, "curve", reason, tuple(notes), landmarks=named)
 
 
 def _from_rise(curve: Curve) -> Suggestion:

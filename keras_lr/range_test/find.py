@@ -5,40 +5,42 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
-import keras
 import numpy as np
 
-from keras_lr._keras.distribution import evenly_shared
 from keras_lr._keras.metrics import directions_of
-from keras_lr._util.stratify import stratified_order
 from keras_lr._util.terminal import is_interactive, is_notebook
 from keras_lr._util.versions import environment
-from keras_lr.loops.data import (
-    DataEnded,
-    Part,
-    Rows,
-    batch_rows,
-    is_array_data,
-    stream,
-    take_rows,
-)
-from keras_lr.loops.overridden_fit import FitArguments, overrides_fit, passed_to_keras
+from keras_lr.loops.data import DataEnded, batch_rows, is_array_data
 from keras_lr.range_test.checks import check_kinds, check_model, first_not_finite, scale_hints
-from keras_lr.range_test.confirm import confirm
-from keras_lr.range_test.options import Options, checked_options, ramp_rates, takes_options
+from keras_lr.range_test.curve_rule import TooUneven
+from keras_lr.range_test.evidence import centre_of
+from keras_lr.range_test.options import (
+    Options,
+    checked_options,
+    divided_budget,
+    ramp_rates,
+    takes_options,
+)
+from keras_lr.range_test.planned_run import planned_run
+from keras_lr.range_test.prior import UNKNOWN_RATE, usual_rate
+from keras_lr.range_test.probes import Prober, Probes, plan_for
 from keras_lr.range_test.result import RangeTest
-from keras_lr.range_test.suggestion import Confirmation, NoSuggestion
-from keras_lr.range_test.workbench import Run, Workbench, borrow
-from keras_lr.steering import innermost_optimizers
+from keras_lr.range_test.rules import too_short
+from keras_lr.range_test.suggestion import NoSuggestion, SuggestionWarning
+from keras_lr.range_test.training_data import (
+    HeldOut,
+    TrainingData,
+    passed_to_fit,
+    sample_batches,
+)
+from keras_lr.range_test.workbench import Report, Run, Workbench, borrow
+from keras_lr.steering import innermost_optimizers, model_optimizers, updates_every
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-_MAX_COPIED_BYTES = 2**26
 
 
 @takes_options
@@ -56,10 +58,12 @@ def lr_find(
     validation_data: Any = None,
     **options: Unpack[Options],
 ) -> RangeTest:
-    """Train briefly at rising learning rates, then restore the model.
+    """Train briefly at rising, then at a few constant learning rates, and restore the model.
 
     The learning-rate range test of Smith (2015, arXiv 1506.01186, section 3.3), with an
-    exponential ramp as in fastai. The losses are the true losses of each batch. Afterwards the
+    exponential ramp as in fastai; the losses are the true losses of each batch. Then short runs
+    at constant rates around its answer, from the same weights, which held-out data compare. The
+    suggestion is for the run that you plan: `policy` and `total_steps`. Afterwards the
     model, its optimizer, its metrics and the random generators are as before, bit for bit, also
     after an exception or Ctrl-C: `fit` after `lr_find` equals `fit` without it. The position of
     your own data object cannot be restored: a generator has yielded its batches, and a shuffled
@@ -106,9 +110,7 @@ def lr_find(
     with passed_to_fit(data, validation_data) as (data, validation_data, batch_size):
         arrays = is_array_data(data.x, data.y, data.sample_weight)
         check_kinds(model, data.x if arrays else None, data.y, data.sample_weight)
-        test = run_range_test(
-            model, chosen, data.stream, settings, validation_data, batch_size, data.hold_out
-        )
+        test = run_range_test(model, chosen, data, settings, validation_data, batch_size)
         if not arrays:
             return test
         if test.stop_reason == "non_finite":
@@ -124,142 +126,52 @@ def lr_find(
         return test
 
 
-@dataclass(frozen=True)
-class TrainingData:
-    """The data of a `fit` of `model`; the arguments have their meanings there."""
-
-    model: Any
-    x: Any
-    y: Any = None
-    sample_weight: Any = None
-    steps_per_epoch: int | None = None
-    fit_options: dict[str, Any] = field(default_factory=dict)
+class RunData(Protocol):
+    """The data of a range test: `TrainingData`, or batches that a `fit` has drawn."""
 
     def stream(self) -> Any:
-        weights, size = self.sample_weight, self.steps_per_epoch
-        options = {"sample_weight": weights, "steps_per_epoch": size, **self.fit_options}
-        return stream(self.model, self.x, self.y, **options)
+        """The batches that `fit` would train on."""
 
-    def hold_out(self, samples: int, used: Any) -> tuple[Any, list[Any]]:
-        """Data for the confirmation: a stream without the held-out batches, and those batches.
+    def hold_out(self, samples: int, used: Any) -> HeldOut:
+        """Hold data out for the comparison of short runs; `used` is the stream of the ramp."""
 
-        Args:
-            samples: Examples to hold out.
-            used: The stream that the ramp has read; closed, or returned without what is held out.
-        """
-        parts, size = (self.x, self.y, self.sample_weight), self.fit_options.get("batch_size")
-        if not is_array_data(*parts):
-            return self._hold_out_batches(samples, used)
-        # A rare class must not be missing from the held-out rows.
-        total, seed = len(keras.tree.flatten(self.x)[0]), np.random.randint(2**31)
-        rows = stratified_order(self.y, total, seed)
-        held = evenly_shared(min(samples, max(1, len(rows) // 5)))
-        judged, weights = take_rows(parts, rows[:held]), self.fit_options.get("class_weight")
-        sample = sample_batches(self.model, judged, held, size, weights)
-        row_bytes = sum(
-            take_rows(leaf, rows[:1]).nbytes
-            for leaf in keras.tree.flatten(parts)
-            if leaf is not None
-        )
-        if len(rows) == held:
-            rest = parts
-        elif len(rows) * row_bytes <= _MAX_COPIED_BYTES:
-            rest = take_rows(parts, rows[held:])
-        else:
-            options = {**self.fit_options, "batch_size": None}
-            shuffle = bool(options.get("shuffle", True))
-            read = Rows(parts, rows[held:], size or 32, shuffle)
-            return stream(self.model, read, **options), sample
-        kept = stream(self.model, rest[0], rest[1], sample_weight=rest[2], **self.fit_options)
-        return kept, sample
-
-    def _hold_out_batches(self, samples: int, used: Any) -> tuple[Any, list[Any]]:
-        count = getattr(self.x, "num_batches", None)
-        if not isinstance(self.x, keras.utils.PyDataset) or count is None or count < 2:
-            return used, used.hold_out(samples)
-        # Its batches have numbers: those held out stay out in any order.
-        order = np.random.permutation(count)
-        per_batch = max(1, batch_rows(self.x[int(order[0])]))
-        held = min(-(-samples // per_batch), max(1, count // 5))
-        judged = stream(self.model, Part(self.x, order[:held]), shuffle=False)
-        sample = list(judged.iterator())
-        judged.close()
-        used.close()
-        kept = Part(self.x, order[held:])
-        return stream(
-            self.model, kept, steps_per_epoch=self.steps_per_epoch, **self.fit_options
-        ), sample
-
-
-@contextmanager
-def passed_to_fit(
-    data: TrainingData, validation_data: Any
-) -> Iterator[tuple[TrainingData, Any, int | None]]:
-    """Training data, validation data and its batch size as `model.fit` passes them to Keras.
-
-    They are unchanged unless the model's class overrides `fit`.
-    """
-    names = {"sample_weight": data.sample_weight, "steps_per_epoch": data.steps_per_epoch}
-    size = data.fit_options.get("batch_size")
-    given = FitArguments(data.x, data.y, validation_data, size, {**names, **data.fit_options})
-    with passed_to_keras(data.model, given) as passed:
-        options = {name: value for name, value in passed.options.items() if name not in names}
-        passed_data = TrainingData(
-            data.model,
-            passed.x,
-            passed.y,
-            passed.options["sample_weight"],
-            passed.options["steps_per_epoch"],
-            options,
-        )
-        yield passed_data, passed.validation_data, passed.validation_batch_size
-
-
-@contextmanager
-def validation_passed_to_fit(
-    model: Any, validation_data: Any, batch_size: int | None
-) -> Iterator[tuple[Any, int | None]]:
-    """The same for validation data alone, in a `fit` that has passed the training data already."""
-    if validation_data is None or not overrides_fit(model):
-        yield validation_data, batch_size
-        return
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
-    options = {"batch_size": batch_size}
-    data = TrainingData(model, x, y, sample_weight, fit_options=options)
-    with passed_to_fit(data, validation_data) as (_, passed, size):
-        yield passed, size
+    def all_rows(self) -> Callable[[], Any] | None:
+        """Makes the streams of short runs that hold nothing out; None: the ramp's goes on."""
 
 
 def run_range_test(
     model: Any,
     optimizer: Any,
-    training_data: Callable[[], Any],
+    data: RunData,
     options: Options,
     validation_data: Any,
     batch_size: int | None,
-    hold_out: Callable[[int, Any], tuple[Any, list[Any]]],
+    total_steps: int | None = None,
 ) -> RangeTest:
-    """Run the test with any source of batches; `LRFinder` calls this too.
+    """Run the test on any source of batches; `LRFinder` calls this too.
 
     Args:
         optimizer: The optimizer of the model that gets the rates.
-        training_data: Makes the stream of batches.
-        hold_out: From a number of samples and the stream that the ramp used, a stream for the
-            confirmation and the batches that it leaves out.
+        batch_size: Of the validation data.
+        total_steps: Length of the planned run, unless the options have one.
     """
-    rates = ramp_rates(options)
-    every = options["validation_every"] or max(1, options["steps"] // 25)
-    confirmation: Confirmation | None = None
-    borrowed = borrow(
-        model, training_data, options["seed"], optimizer=optimizer, monitor=options["monitor"]
-    )
-    with borrowed as bench, _progress(options) as report:
+    usual, family = usual_rate(optimizer)
+    seed, monitor = options["seed"], options["monitor"]
+    with ExitStack() as stack:
+        borrowed = borrow(model, data.stream, seed, optimizer=optimizer, monitor=monitor)
+        bench = stack.enter_context(borrowed)
+        length = planned_length(options, bench.stream.batches, optimizer) or total_steps
+        planned = planned_run(options["policy"], length)
+        steps, rest = divided_budget(options, length)
+        rates = ramp_rates(options, steps, usual)
+        total = steps * options["repeats"] + rest
+        bench.report = stack.enter_context(_progress(options["verbose"], total))
         sample = None
         if validation_data is not None:
             samples = options["validation_samples"]
             sample = sample_batches(model, validation_data, samples, batch_size)
         runs: list[Run] = []
-        for _ in range(options["repeats"]):
+        for _ in range(options["repeats"] if steps else 0):
             if runs and runs[-1].stop_reason == "data_ended":
                 break
             runs.append(
@@ -267,62 +179,118 @@ def run_range_test(
                     rates,
                     stop_factor=options["stop_factor"],
                     validation=sample,
-                    validation_every=every,
-                    report=report,
+                    validation_every=options["validation_every"] or max(1, steps // 25),
                 )
             )
         test = _assemble(rates, runs)
-        if options["confirm"]:
-            if sample is None:
-                bench.stream, sample = hold_out(options["validation_samples"], bench.stream)
-            bench.held_out = sample
-            confirmation = _confirm(bench, test)
-        cost = bench.steps_trained
-        provenance = _provenance(model, optimizer, options, bench)
-        provenance["directions"] = directions_of(model, test.metrics)
-    test.confirmation, test.training_steps, test.provenance = confirmation, cost, provenance
+        test.planned = planned
+        used: Options = {**options, "steps": steps, "budget": total}
+        used["policy"] = None if test.planned is None else test.planned.policy
+        if steps:
+            used["start_lr"], used["end_lr"] = float(rates[0]), float(rates[-1])
+        test.provenance = {**_provenance(model, optimizer, used, bench), "family": family}
+        rest += sum(steps - len(run.losses) for run in runs)  # a ramp may stop early
+        prober = _short_runs(bench, data, options, sample, test, usual, rest)
+        test.training_steps = bench.steps_trained
+        test.provenance["directions"] = directions_of(model, test.metrics)
+    if prober is not None:
+        test.probes = prober.probes()
+        test._continue = _continuation(model, optimizer, data, options, prober, bench)
     return test
 
 
-def sample_batches(
-    model: Any,
-    data: Any,
-    samples: int,
-    batch_size: int | None,
-    class_weight: dict[int, float] | None = None,
-) -> list[Any]:
-    """A fixed sample of validation data as batches; of arrays, rows at equal distances."""
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if is_array_data(x, y, sample_weight):
-        total = len(keras.tree.flatten(x)[0])
-        count = evenly_shared(min(samples, total))
-        rows = np.unique(np.linspace(0, total - 1, count).astype(int))
-        x, y, sample_weight = take_rows((x, y, sample_weight), rows)
-    options = {"batch_size": batch_size, "class_weight": class_weight, "shuffle": False}
-    batches = stream(model, x, y, sample_weight=sample_weight, **options)
-    if is_array_data(x, y, sample_weight):
-        return list(batches.iterator())
-    sample = batches.hold_out(samples, share=1)
-    batches.close()
-    return sample
+def planned_length(options: Options, batches: int | None, optimizer: Any) -> int | None:
+    """Updates of the planned run, as far as the options tell.
+
+    Raises:
+        ValueError: If they are given in epochs, and the length of an epoch is unknown.
+    """
+    if options["epochs"] is None:
+        return options["total_steps"]
+    if batches is None:
+        raise ValueError(
+            f"The length of an epoch of this data is unknown, so epochs={options['epochs']!r} "
+            "says nothing about the planned run. Pass total_steps."
+        )
+    return max(1, options["epochs"] * batches // updates_every(optimizer))
 
 
-def _confirm(bench: Workbench, test: RangeTest) -> Confirmation | None:
+def _short_runs(
+    bench: Workbench,
+    data: RunData,
+    options: Options,
+    sample: list[Any] | None,
+    test: RangeTest,
+    usual: float | None,
+    budget: int,
+) -> Prober | None:
+    """Train short runs around the curve's answer; None if the curve or the budget forbid it."""
+    if plan_for(budget) is None:
+        return None
+    curve = None
+    if len(test.learning_rates):
+        if too_short(test.losses, test.stop_reason) is not None:
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SuggestionWarning)
+                curve = float(np.log10(test.suggest("curve").learning_rate))
+        except TooUneven:
+            return None  # a held-out sample would be as uneven
+        except NoSuggestion:
+            curve = None
+    centre = centre_of(curve, usual)
     try:
-        return confirm(bench, test.learning_rates, test.losses, validation=test.validation)
-    except NoSuggestion:
-        return None  # `suggest` gives the reason, and the test still has its curve
+        if sample is None:
+            sample, bench.make_stream = data.hold_out(options["validation_samples"], bench.stream)
+        else:
+            bench.make_stream = data.all_rows()
+        bench.held_out, bench.rows = sample, sum(map(batch_rows, sample))
+        prober = Prober(bench, UNKNOWN_RATE if centre is None else centre, budget)
+        prober.run()
     except DataEnded:
         warnings.warn(
-            "The data ended before the candidates were confirmed, so the suggestion comes from "
-            "the curve alone. Pass data that can be repeated, not a generator that ends.",
+            "The data ended before the short runs, so the suggestion comes from the curve alone. "
+            "Pass data that can be repeated, not a generator that ends.",
             stacklevel=4,
         )
         return None
+    return prober
+
+
+def _continuation(
+    model: Any, optimizer: Any, data: RunData, options: Options, prober: Prober, first: Workbench
+) -> Callable[[int], tuple[Probes, int]] | None:
+    """What `RangeTest.continue_` calls; None if the data cannot be read again."""
+    make_stream, held_out, rows = first.make_stream, first.held_out, first.rows
+    if make_stream is None or not prober.can_go_on():
+        return None
+    needs, run_seed = [optimizer, *model.variables], first.run_seed
+    prober.runs = first = None  # type: ignore[assignment]
+
+    def go_on(steps: int) -> tuple[Probes, int]:
+        now = [*model_optimizers(model).values(), *model.variables]
+        if not all(any(each is part for part in now) for each in needs):
+            raise ValueError(
+                "The model has been compiled or built anew since this test. Call lr_find again."
+            )
+        before = prober.cost
+        seed, monitor = options["seed"], options["monitor"]
+        with borrow(model, make_stream, seed, optimizer=optimizer, monitor=monitor) as bench:
+            bench.make_stream, bench.held_out, bench.rows = make_stream, held_out, rows
+            bench.run_seed = run_seed
+            prober.runs = bench
+            prober.go_on(steps)
+        prober.runs = None  # type: ignore[assignment]
+        return prober.probes(), prober.cost - before
+
+    return go_on
 
 
 def _assemble(rates: np.ndarray, runs: list[Run]) -> RangeTest:
     """One result of all repeats; those that stopped early are padded with NaN."""
+    if not runs:
+        return RangeTest(np.empty(0), np.empty(0))
     reasons = [run.stop_reason for run in runs]
     runs = [run for run in runs if len(run.losses)] or runs[:1]  # the data may end between two
     steps = max(len(run.losses) for run in runs)
@@ -364,13 +332,13 @@ def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) 
 
 
 @contextmanager
-def _progress(options: Options) -> Iterator[Callable[[int, float, float], None] | None]:
+def _progress(verbose: str | int, total: int) -> Iterator[Report | None]:
     """A progress bar on stderr with step, rate and loss, unless nobody would see it."""
-    if not (is_interactive() if options["verbose"] == "auto" else options["verbose"]):
+    if not (is_interactive() if verbose == "auto" else verbose):
         yield None
         return
     if is_notebook():  # rich needs another package there
-        with _notebook_progress(options) as report:
+        with _notebook_progress(total) as report:
             yield report
         return
     from rich.console import Console
@@ -384,28 +352,28 @@ def _progress(options: Options) -> Iterator[Callable[[int, float, float], None] 
         TextColumn("{task.fields[now]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=options["steps"], now=_now(options["start_lr"], None))
+        task = progress.add_task("", total=total, now="")
         yield lambda step, rate, loss: progress.update(task, completed=step, now=_now(rate, loss))
 
 
-def _now(rate: float, loss: float | None) -> str:
-    """The rate, and the loss after the first step."""
-    return f"lr {rate:.2e}" + ("" if loss is None else f"  loss {loss:.4g}")
+def _now(rate: float, loss: float) -> str:
+    return f"lr {rate:.2e}  loss {loss:.4g}"
 
 
 @contextmanager
-def _notebook_progress(options: Options) -> Iterator[Callable[[int, float, float], None]]:
+def _notebook_progress(total: int) -> Iterator[Report]:
     """A progress bar that overwrites its own line."""
-    width, total = 30, options["steps"]
+    width = 30
 
-    def show(step: int, rate: float, loss: float | None) -> None:
-        done = width * step // total
+    def show(step: int, now: str) -> None:
+        done = width * min(step, total) // max(1, total)
         bar = "━" * done + "─" * (width - done)
-        line = f"Range test {bar} {step}/{total} {_now(rate, loss)}"
-        print(f"\r{line:<78}", end="", file=sys.stderr, flush=True)
+        print(
+            f"\r{f'Range test {bar} {step}/{total} {now}':<78}", end="", file=sys.stderr, flush=True
+        )
 
-    show(0, options["start_lr"], None)
+    show(0, "")
     try:
-        yield show
+        yield lambda step, rate, loss: show(step, _now(rate, loss))
     finally:
         print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+import warnings
 from typing import Annotated, Any, TypedDict, TypeVar, get_type_hints
 
 import numpy as np
@@ -13,16 +14,62 @@ from keras_lr._util import checks
 Target = TypeVar("Target")
 
 
+RAMP_STEPS, SHORT_RAMP = 100, 60
+SHORT_RUNS = 100  # fewest updates of short runs
+SHARE_OF_RUN, BUDGETS = 0.05, (100, 500)  # default budget: share of the planned run, and its limits
+WIDEST = (1e-7, 10.0)  # the ramp for an optimizer whose usual rates are unknown
+BELOW, ABOVE = 2.5, 1.5  # decades of the ramp to each side of the usual rate
+
+
 class Options(TypedDict, total=False):
     """Keyword arguments that `lr_find` and `LRFinder` share: type, default and description."""
 
-    start_lr: Annotated[float, 1e-7, "Rate of the first step, above 0."]
-    end_lr: Annotated[float, 10.0, "Rate of the last step, above `start_lr`."]
+    policy: Annotated[
+        Any,
+        None,
+        'How the planned run changes the rate: "constant", "one-cycle", "cosine" (warm-up, then a '
+        'cosine to 0), "wsd" (warm-up, constant, then linear to 0), a schedule of Keras or '
+        "keras-lr, or a callback of keras-lr; only its shape counts. The suggestion is then its "
+        "highest rate. None suggests one rate between those of all policies.",
+    ]
+    total_steps: Annotated[
+        int | None,
+        None,
+        "Updates of the planned run; its best rate falls with its length. None: unknown.",
+    ]
+    epochs: Annotated[
+        int | None, None, "Instead of `total_steps`: epochs of the planned run, on this data."
+    ]
+    budget: Annotated[
+        int | None,
+        None,
+        "Training steps of the whole test: those of the ramp, and those of short runs at constant "
+        "rates that start from the same weights and are compared on held-out data. By default 5% "
+        "of the planned run, within 100 and 500; 200 if its length is unknown. A budget equal to "
+        "`steps` leaves only the ramp. The held-out data are those of `validation_data`; without "
+        "them, a part of the training data on which the short runs do not train: rows of arrays, "
+        "batches of a `PyDataset`, the first batches of any other data set. A data set that "
+        "shuffles anew each time (`tf.data.Dataset.shuffle`, a shuffling `DataLoader`) may bring "
+        "those back in later epochs; give `validation_data` with it.",
+    ]
+    start_lr: Annotated[
+        float | None,
+        None,
+        "Rate of the first step of the ramp, above 0; by default 2.5 decades below the usual rate "
+        "of the optimizer's family, or 1e-7 if that is unknown.",
+    ]
+    end_lr: Annotated[
+        float | None,
+        None,
+        "Rate of its last step, above `start_lr`; by default 1.5 decades above the usual rate, or "
+        "10.",
+    ]
     steps: Annotated[
-        int,
-        100,
-        "Steps of the ramp, at least 3. A step is one update of the weights; with gradient "
-        "accumulation it takes several batches, at one rate, and records their mean.",
+        int | None,
+        None,
+        "Steps of the ramp, at least 3; by default 100, fewer with a budget below 200, and no ramp "
+        "with one below 160. A step is one update of the weights; with gradient accumulation it "
+        "takes several batches, at one rate, and records their mean.",
     ]
     ramp: Annotated[str, "exponential", '"exponential" or "linear" (Smith\'s).']
     repeats: Annotated[
@@ -53,17 +100,7 @@ class Options(TypedDict, total=False):
     validation_samples: Annotated[
         int, 512, "Size of the validation sample; all of the data if it has fewer."
     ]
-    confirm: Annotated[
-        bool,
-        False,
-        "After the ramp, train briefly from the same weights at a few constant rates, and suggest "
-        "the one that does best on held-out data: at most 500 steps in all, of which the ramp "
-        "takes 100. The held-out data are those of `validation_data`; without them, a part of "
-        "the training data on which these runs do not train: rows of arrays, batches of a "
-        "`PyDataset`, the first batches of any other data set. A data set that shuffles anew "
-        "each time (`tf.data.Dataset.shuffle`, a shuffling `DataLoader`) may bring those back in "
-        "later epochs; give `validation_data` with it.",
-    ]
+    confirm: Annotated[bool | None, None, "Deprecated: True means `budget=500`."]
     seed: Annotated[
         int | None,
         None,
@@ -94,14 +131,14 @@ def checked_options(given: Options, whose: str) -> Options:
         if name not in DEFAULTS:
             raise TypeError(f"{whose} got an unexpected keyword argument {name!r}.")
     options: Options = {**DEFAULTS, **given}
-    checks.number("start_lr", options["start_lr"], above=0.0)
-    checks.number("end_lr", options["end_lr"], above=0.0)
-    if options["start_lr"] >= options["end_lr"]:
-        raise ValueError(
-            "start_lr must be below end_lr; got "
-            f"start_lr={options['start_lr']!r} and end_lr={options['end_lr']!r}."
-        )
-    checks.count("steps", options["steps"], 3)
+    start, end = options["start_lr"], options["end_lr"]
+    for name, value in (("start_lr", start), ("end_lr", end)):
+        if value is not None:
+            checks.number(name, value, above=0.0)
+    if start is not None and end is not None and start >= end:
+        raise ValueError(f"start_lr must be below end_lr; got start_lr={start!r}, end_lr={end!r}.")
+    if options["steps"] is not None:
+        checks.count("steps", options["steps"], 3)
     checks.count("repeats", options["repeats"], 1)
     checks.count("validation_samples", options["validation_samples"], 1)
     if options["validation_every"] is not None:
@@ -114,16 +151,83 @@ def checked_options(given: Options, whose: str) -> Options:
         checks.number("stop_factor", options["stop_factor"], above=1.0, way_out=way_out)
     if not isinstance(options["monitor"], str):
         raise TypeError(f"monitor must be the name of a log entry; got {options['monitor']!r}.")
-    checks.flag("confirm", options["confirm"])
+    _check_run(options, whose)
     if options["verbose"] not in ("auto", 0, 1, 2):
         raise ValueError(f"verbose must be 'auto', 0 or 1; got {options['verbose']!r}.")
     return options
 
 
-def ramp_rates(options: Options) -> np.ndarray:
-    """The rate of each step of the ramp, both ends included."""
+def _check_run(options: Options, whose: str) -> None:
+    """Check what describes the planned run and the budget, and fill in the budget."""
+    for name, value in (("total_steps", options["total_steps"]), ("epochs", options["epochs"])):
+        if value is not None:
+            checks.count(name, value)
+    if options["total_steps"] is not None and options["epochs"] is not None:
+        raise ValueError(
+            "Pass total_steps or epochs, not both; got "
+            f"total_steps={options['total_steps']!r} and epochs={options['epochs']!r}."
+        )
+    if options["confirm"] is not None:
+        if options["budget"] is not None:
+            raise ValueError(
+                f"Pass budget alone; got budget={options['budget']!r} and "
+                f"confirm={options['confirm']!r}, which is deprecated."
+            )
+        instead = "budget=500" if checks.flag("confirm", options["confirm"]) else "budget=steps"
+        warnings.warn(
+            f"confirm={options['confirm']} of {whose} is deprecated; pass {instead}.",
+            DeprecationWarning,
+            stacklevel=4,
+        )
+        ramps = (options["steps"] or RAMP_STEPS) * options["repeats"]
+        options["budget"] = max(500, ramps) if options["confirm"] else ramps
+    if options["budget"] is not None:
+        checks.count("budget", options["budget"], 3)
+        ramps = (options["steps"] or 0) * options["repeats"]
+        if ramps > options["budget"]:
+            raise ValueError(
+                f"budget must be at least the {ramps} steps of the ramp; got {options['budget']!r}."
+            )
+
+
+def divided_budget(options: Options, total_steps: int | None) -> tuple[int, int]:
+    """Steps of each ramp, and updates of all short runs together.
+
+    Args:
+        total_steps: Updates of the planned run; None if unknown.
+    """
+    budget, steps, repeats = options["budget"], options["steps"], options["repeats"]
+    if budget is None and total_steps is None:
+        budget = (steps or RAMP_STEPS) * repeats + SHORT_RUNS
+    elif budget is None:
+        share = round(SHARE_OF_RUN * (total_steps or 0))
+        budget = max(int(np.clip(share, *BUDGETS)), (steps or 0) * repeats)
+    if steps is None:
+        steps = RAMP_STEPS if budget >= RAMP_STEPS * repeats + SHORT_RUNS else SHORT_RAMP
+        if repeats == 1 and budget < SHORT_RAMP + SHORT_RUNS:
+            steps = 0 if budget >= SHORT_RUNS else budget
+        steps = max(min(steps, budget // repeats), 3) if steps else 0
+    return steps, max(0, budget - steps * repeats)
+
+
+def ramp_rates(options: Options, steps: int, usual: float | None) -> np.ndarray:
+    """The rate of each step of the ramp, both ends included.
+
+    Args:
+        usual: log10 of the usual rate of the optimizer's family; None if it is unknown.
+
+    Raises:
+        ValueError: If the default of one end does not fit the other.
+    """
+    low, high = WIDEST if usual is None else (10 ** (usual - BELOW), 10 ** (usual + ABOVE))
+    start = low if options["start_lr"] is None else options["start_lr"]
+    end = high if options["end_lr"] is None else options["end_lr"]
+    if start >= end and options["start_lr"] is None:
+        start = end / 10 ** (BELOW + ABOVE)
+    elif start >= end:
+        end = start * 10 ** (BELOW + ABOVE)
     space = np.geomspace if options["ramp"] == "exponential" else np.linspace
-    return space(options["start_lr"], options["end_lr"], options["steps"])
+    return space(start, end, steps)
 
 
 def takes_options(target: Target) -> Target:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,18 @@ from typing import Any
 import numpy as np
 
 from keras_lr._keras.metrics import direction_by_name
+from keras_lr._util import checks
 from keras_lr._util.files import atomic_write
 from keras_lr._util.json import read_saved
 from keras_lr.range_test import bounds, rules
-from keras_lr.range_test.suggestion import (
-    Confirmation,
-    NoSuggestion,
-    Suggestion,
-    SuggestionWarning,
-)
+from keras_lr.range_test.evidence import for_run, weigh
+from keras_lr.range_test.planned_run import PlannedRun, planned_run
+from keras_lr.range_test.prior import usual_rate
+from keras_lr.range_test.probes import Probes
+from keras_lr.range_test.suggestion import NoSuggestion, Suggestion, SuggestionWarning
 
 _KIND = "range test"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 @dataclass(eq=False)
@@ -42,9 +43,10 @@ class RangeTest:
             ("loss" and the metrics), each of shape (checks,); None without validation data.
         stop_reason: "completed", "diverged", "non_finite" or "data_ended"; "" for a curve that
             was recorded elsewhere. Of several repeats, the reason of the first that stopped early.
-        confirmation: The short runs at constant rates; None without `confirm=True`.
+        probes: The short runs at constant rates; None without any.
+        planned: The run for which the rate is wanted; None if nothing is known about it.
         training_steps: Updates of the weights in the whole test.
-        provenance: Versions, seed and options.
+        provenance: Versions, seed and options. "family" names the optimizer's family.
 
     Raises:
         ValueError: If shapes do not fit, or the rates are not above 0 and increasing.
@@ -61,15 +63,18 @@ class RangeTest:
     metrics: dict[str, np.ndarray] = field(default_factory=dict)
     validation: dict[str, np.ndarray] | None = None
     stop_reason: str = ""
-    confirmation: Confirmation | None = None
+    probes: Probes | None = None
+    planned: PlannedRun | None = None
     training_steps: int = 0
     provenance: dict[str, Any] = field(default_factory=dict)
+    _continue: Callable[[int], tuple[Probes, int]] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         rates = self.learning_rates
-        ends = f"{rates[0]:.4g} to {rates[-1]:.4g}" if len(rates) else "of none"
+        ends = f", learning rate {rates[0]:.4g} to {rates[-1]:.4g}" if len(rates) else ""
         ended = "" if self.stop_reason in ("", "completed") else f", {self.stop_reason}"
-        return f"<RangeTest of {len(rates)} steps, learning rate {ends}{ended}>"
+        runs = "" if self.probes is None else f", {len(self.probes.learning_rates)} short runs"
+        return f"<RangeTest of {len(rates)} steps{ends}{ended}{runs}>"
 
     def __post_init__(self) -> None:
         self.learning_rates = np.array(self.learning_rates, dtype=np.float64)
@@ -87,49 +92,106 @@ class RangeTest:
             _check_rising("learning_rates of validation", rates)
             _check_shapes(self.validation, rates, " of validation")
 
-    def suggest(self, method: str = "auto", *, monitor: str = "loss") -> Suggestion:
+    def suggest(
+        self,
+        method: str = "auto",
+        *,
+        policy: Any = None,
+        total_steps: int | None = None,
+        monitor: str = "loss",
+    ) -> Suggestion:
         """A learning rate to train with, its interval and the reason for it.
 
         Args:
-            method: "auto" uses the confirmation if there is one, else the curve; "curve" always
-                uses the curve. The rules of other libraries have their names: "valley", "slide",
-                "steep", "minimum" (fastai), "lightning", "torch_lr_finder", "ignite", "ktrain".
+            method: "auto" uses the short runs if there are any, else the curve and the usual rate
+                of the optimizer's family; "curve" uses the curve alone. The rules of other
+                libraries have their names: "valley", "slide", "steep", "minimum" (fastai),
+                "lightning", "torch_lr_finder", "ignite", "ktrain". They know no planned run.
+            policy, total_steps: Another planned run than that of the test, as in `lr_find`.
             monitor: What to read: "loss", or a name in `metrics`: the loss of one output
                 ("head_loss") or a compiled metric. A metric that should rise, such as an accuracy
-                or an AUC, is read upside down. The confirmation is about the loss and does not
-                apply to another monitor.
+                or an AUC, is read upside down. The short runs are about the loss and do not apply
+                to another monitor.
 
         Raises:
-            NoSuggestion: If the curve supports no suggestion. The message gives the reason and a
+            NoSuggestion: If the test supports no suggestion. The message gives the reason and a
                 way out: the loss was not finite from the first step, the data ended too soon, there
                 are too few steps, the loss is the same at every step, the curve is flat, the
                 loss only rises, or the batch losses are too uneven (rare classes with large
                 weights, heavy-tailed targets); for the last, it names a batch size that would do.
-            ValueError: If there is no such method or monitor, or if it is unknown whether the
-                monitored metric should fall or rise.
+            ValueError: If there is no such method, policy or monitor, or if it is unknown whether
+                the monitored metric should fall or rise.
 
         Warns:
             SuggestionWarning: Once for each of the suggestion's `warnings`: a curve that never
-                diverged, data that ended before the ramp, uneven losses, inputs or targets of
-                a large scale. The interval is wide in the first three cases.
+                diverged, data that ended before the ramp, uneven losses, few held-out examples,
+                inputs or targets of a large scale.
         """
         hints = tuple(str(hint) for hint in self.provenance.get("hints") or ())
+        run = self._run(policy, total_steps)
         try:
-            found = rules.suggest(
-                self.learning_rates,
-                self._read(monitor, self.metrics, self.losses),
-                method,
-                validation=self._validation_of(monitor),
-                confirmation=self.confirmation if monitor == "loss" else None,
-                stop_reason="" if self._ran_to_its_end() else self.stop_reason,
-                batch_size=self.provenance.get("batch_size"),
-            )
+            if method == "auto":
+                found = weigh(
+                    lambda: self._by_curve("curve", monitor),
+                    self.probes if monitor == "loss" else None,
+                    *usual_rate(self.provenance.get("family") or self.provenance.get("optimizer")),
+                    run,
+                )
+            else:
+                found = self._by_curve(method, monitor)
+                found = for_run(found, run) if method == "curve" else found
         except NoSuggestion as error:
             raise NoSuggestion(" ".join([str(error), *hints])) from None
-        found = dataclasses.replace(found, warnings=(*found.warnings, *hints))
+        found = dataclasses.replace(found, method=method, warnings=(*found.warnings, *hints))
         for note in found.warnings:
             warnings.warn(note, SuggestionWarning, stacklevel=2)
         return found
+
+    def _run(self, policy: Any, total_steps: int | None) -> PlannedRun | None:
+        """The planned run, with what the caller says instead."""
+        if policy is None and total_steps is None:
+            return self.planned
+        if self.planned is not None:
+            policy = self.planned if policy is None else policy
+            total_steps = self.planned.total_steps if total_steps is None else total_steps
+        return planned_run(policy, total_steps)
+
+    def _by_curve(self, method: str, monitor: str) -> Suggestion:
+        return rules.suggest(
+            self.learning_rates,
+            self._read(monitor, self.metrics, self.losses),
+            method,
+            validation=self._validation_of(monitor),
+            stop_reason="" if self._ran_to_its_end() else self.stop_reason,
+            batch_size=self.provenance.get("batch_size"),
+        )
+
+    def continue_(self, steps: int) -> RangeTest:
+        """Train the best two short runs longer, from where they ended, and judge again.
+
+        The model is borrowed and restored as by `lr_find`. The states of short runs are kept in
+        memory as long as this object, unless weights and slots take more than 256 MiB.
+
+        Args:
+            steps: Training steps of both together, at least 2.
+
+        Returns:
+            This test, with the new evidence.
+
+        Raises:
+            ValueError: If the test has no short runs to continue: it was loaded, it had none,
+                their states were too large, the data cannot be read again, or the model's
+                variables have been replaced since.
+        """
+        checks.count("steps", steps, 2)
+        if self._continue is None:
+            raise ValueError(
+                "Only a test of lr_find with short runs can continue, in the process that made "
+                "it, with data that can be read again. Call lr_find with a larger budget."
+            )
+        self.probes, trained = self._continue(steps)
+        self.training_steps += trained
+        return self
 
     def _ran_to_its_end(self) -> bool:
         """Whether one ramp was recorded whole; the data may have ended in a later repeat."""
@@ -202,9 +264,8 @@ class RangeTest:
             "metrics": {name: _plain(values) for name, values in self.metrics.items()},
             "validation": _plain(self.validation),
             "stop_reason": self.stop_reason,
-            "confirmation": _plain(
-                None if self.confirmation is None else dataclasses.asdict(self.confirmation)
-            ),
+            "probes": _plain(None if self.probes is None else dataclasses.asdict(self.probes)),
+            "planned": None if self.planned is None else self.planned.to_dict(),
             "training_steps": self.training_steps,
             "provenance": _plain(self.provenance),
         }
@@ -217,12 +278,12 @@ class RangeTest:
             ValueError: If the file is not a saved range test, or of a later version.
             OSError: If it cannot be read.
         """
-        return read_saved(path, _KIND, 1, _FORMAT_VERSION, cls._of)
+        return read_saved(path, _KIND, 2, _FORMAT_VERSION, cls._of)
 
     @classmethod
     def _of(cls, content: dict[str, Any]) -> RangeTest:
         """The inverse of `to_dict`."""
-        confirmation, validation = content["confirmation"], content["validation"]
+        probes, validation, planned = (content[n] for n in ("probes", "validation", "planned"))
         return cls(
             learning_rates=_numbers(content["learning_rates"]),
             losses=_numbers(content["losses"]),
@@ -231,7 +292,8 @@ class RangeTest:
             if validation is None
             else {name: _numbers(v) for name, v in validation.items()},
             stop_reason=str(content["stop_reason"]),
-            confirmation=None if confirmation is None else _confirmation(confirmation),
+            probes=None if probes is None else _probes(probes),
+            planned=None if planned is None else PlannedRun.of(planned),
             training_steps=int(content["training_steps"]),
             provenance=dict(content["provenance"]),
         )
@@ -276,15 +338,14 @@ def _numbers(value: Any) -> np.ndarray:
     return np.array(value, dtype=np.float64)
 
 
-def _confirmation(content: dict[str, Any]) -> Confirmation:
-    fields = {part.name: content[part.name] for part in dataclasses.fields(Confirmation)}
-    made = Confirmation(**fields)
+def _probes(content: dict[str, Any]) -> Probes:
+    made = Probes(**{part.name: content[part.name] for part in dataclasses.fields(Probes)})
     lists: list[list[Any]] = [made.learning_rates, made.losses, made.steps]
     if len({len(each) for each in lists}) > 1 or not made.learning_rates:
-        raise ValueError("the lists of the confirmation differ in length, or are empty")
-    numbers = [*made.learning_rates, *made.steps, made.low, made.high, made.cost]
+        raise ValueError("the lists of the short runs differ in length, or are empty")
+    numbers = [*made.learning_rates, *made.steps, made.rows, made.cost, made.shift]
     if not all(type(value) in (int, float) for value in numbers):
-        raise ValueError("a value of the confirmation is not a number")
-    if not all(isinstance(warning, str) for warning in made.warnings):
-        raise ValueError("a warning of the confirmation is not text")
+        raise ValueError("a value of the short runs is not a number")
+    if not min(made.learning_rates) > 0:
+        raise ValueError("a rate of the short runs is not above 0")
     return made

@@ -1,4 +1,4 @@
-"""From a recorded range test to a `Suggestion`: chooses the rule and applies it to every repeat."""
+"""From a recorded curve to a `Suggestion`: chooses the rule and applies it to every repeat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_lr.range_test.curve_rule import RAISE_END, STILL_FALLING, TooUneven, 
 from keras_lr.range_test.landmarks import FEWEST_POINTS, NOT_FINITE
 from keras_lr.range_test.other_rules import OTHER_RULES, Rule
 from keras_lr.range_test.smoothing import checked
-from keras_lr.range_test.suggestion import Confirmation, NoSuggestion, Suggestion
+from keras_lr.range_test.suggestion import NoSuggestion, Suggestion
 
 METHODS: Mapping[str, Rule] = {"auto": curve_rule, "curve": curve_rule, **OTHER_RULES}
 
@@ -24,7 +24,6 @@ def suggest(
     method: str = "auto",
     *,
     validation: Mapping[str, Any] | None = None,
-    confirmation: Confirmation | None = None,
     stop_reason: str = "",
     batch_size: int | None = None,
 ) -> Suggestion:
@@ -41,13 +40,11 @@ def suggest(
         losses: True batch losses, shape (steps,) or (repeats, steps). Losses after one that is
             not finite are ignored. Several repeats give the median of their answers, and an
             interval that holds all of theirs.
-        method: "auto" answers from the confirmation if there is one, else as "curve"; "curve"
-            from the curve alone. The other names of `METHODS` are rules of other libraries, on
-            the same true batch losses, with their own smoothing, trimming and stop rule, and
-            with their own errors.
+        method: "auto" or "curve" for our rule. The other names of `METHODS` are rules of other
+            libraries, on the same true batch losses, with their own smoothing, trimming and stop
+            rule, and with their own errors.
         validation: "learning_rates" and "loss" of a held-out sample along the ramp; "auto" and
             "curve" then weigh that curve like the one of the batches.
-        confirmation: Short runs at constant rates, from `confirm`.
         stop_reason: Why the record ended, as in `RangeTest`; "" if that is unknown.
         batch_size: Examples in a batch. If the losses are too uneven, the message names the
             batch size that would do; without this, as a multiple of the present one.
@@ -61,9 +58,7 @@ def suggest(
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; the methods are: {', '.join(METHODS)}.")
     rates, rows = checked(learning_rates, losses)
-    if method == "auto" and confirmation is not None:
-        return _from_confirmation(confirmation)
-    refusal = _ended_early(rows, stop_reason)
+    refusal = too_short(rows, stop_reason)
     if refusal is not None:
         raise refusal
     rule = METHODS[method]
@@ -137,27 +132,9 @@ def _with_validation(found: Suggestion, validation: Mapping[str, Any] | None) ->
     )
 
 
-def _from_confirmation(confirmation: Confirmation) -> Suggestion:
-    count, rate = len(confirmation.learning_rates), confirmation.learning_rate
-    if not np.isfinite(rate):
-        raise NoSuggestion(
-            f"All {count} candidates diverged, the lowest at "
-            f"{min(confirmation.learning_rates):.2g}. Begin at a lower start_lr, and check the "
-            "scale of the data."
-        )
-    return Suggestion(
-        rate,
-        min(confirmation.low, rate),
-        max(confirmation.high, rate),
-        "auto",
-        f"Of {count} rates tried for {max(confirmation.steps)} updates each, those around this "
-        "one ended with the lowest held-out loss.",
-        tuple(confirmation.warnings),
-    )
-
-
-def _ended_early(rows: np.ndarray, stop_reason: str) -> NoSuggestion | None:
+def too_short(losses: Any, stop_reason: str) -> NoSuggestion | None:
     """Why a record is too short, or constant, for any rule; None if it is neither."""
+    rows = np.atleast_2d(np.asarray(losses, float))
     counts = np.cumprod(np.isfinite(rows), axis=1).sum(axis=1).astype(int)  # up to the first NaN
     steps = int(counts.max(initial=0))
     if steps == 0 and (rows.shape[1] or stop_reason == "non_finite"):

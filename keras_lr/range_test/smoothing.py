@@ -1,4 +1,4 @@
-"""The smoothed curve of a range test: the one that the rules read and the pictures draw."""
+"""The smoothed curve of a range test: the one that the rules read."""
 
 from __future__ import annotations
 

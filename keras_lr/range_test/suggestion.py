@@ -1,8 +1,8 @@
-"""What a range test can answer with: a `Suggestion`, a `Confirmation`, or `NoSuggestion`."""
+"""What a range test can answer with: a `Suggestion`, or `NoSuggestion`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -12,11 +12,15 @@ class Suggestion:
 
     Attributes:
         learning_rate: The rate, above 0.
-        low: Lower end of the interval that the curve leaves open; at most `learning_rate`.
+        low: Lower end of the interval that holds the best rate in about 85% of cases (measured
+            by benchmarks/suggestion and benchmarks/horizon); at most `learning_rate`.
         high: Its upper end; at least `learning_rate`.
         method: Name of the rule.
         reason: One sentence: where the rate comes from.
         warnings: What makes the answer less certain, one sentence each.
+        run: The planned run in words, "one-cycle, 10,000 updates"; "" if none is planned.
+        landmarks: The rates that the reason names, in its order: the loss halfway down, near its
+            lowest, halfway back up; empty if it names none.
     """
 
     learning_rate: float
@@ -25,6 +29,8 @@ class Suggestion:
     method: str
     reason: str
     warnings: tuple[str, ...] = ()
+    run: str = ""
+    landmarks: tuple[float, ...] = ()
 
     def python(self, model: Any, optimizer: str | None = None, *, compiled: bool = True) -> str:
         """A line of Python that sets this rate.
@@ -53,37 +59,6 @@ class Suggestion:
             return f"optimizer = keras.optimizers.{type(inner).__name__}(learning_rate={rate:.3g})"
         path = "model.optimizer" if inner is model.optimizer else "model.optimizer.inner_optimizer"
         return f"{path}.learning_rate = {rate:.3g}"
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """Short runs at constant rates, and the rate that did best in them.
-
-    Attributes:
-        learning_rates: The candidates, in the order they were tried.
-        losses: Held-out loss after each run; inf if it diverged.
-        steps: Updates of each run.
-        learning_rate: Weighted geometric mean of the best candidates; NaN if all diverged.
-        low: Lower end of the interval that the candidates leave open.
-        high: Its upper end.
-        cost: Updates of all runs together, including a longer ramp if there was one.
-        warnings: What makes the answer less certain.
-    """
-
-    learning_rates: list[float]
-    losses: list[float]
-    steps: list[int]
-    learning_rate: float
-    low: float
-    high: float
-    cost: int
-    warnings: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Convert back what JSON has for infinity and NaN: a name and null."""
-        middle = float("nan") if self.learning_rate is None else float(self.learning_rate)
-        object.__setattr__(self, "learning_rate", middle)
-        object.__setattr__(self, "losses", [float(loss) for loss in self.losses])
 
 
 class NoSuggestion(ValueError):

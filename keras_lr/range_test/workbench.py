@@ -15,11 +15,11 @@ from keras_lr._keras.building import is_built, layers_are_built, symbolic_build
 from keras_lr._keras.optimizers import batch_counter, counters, number, put_rate, stored_rate
 from keras_lr._keras.random_state import reseed, seed_everything
 from keras_lr._keras.replicas import has_strategy, variable_scope
-from keras_lr._keras.snapshot import Snapshot
+from keras_lr._keras.snapshot import KeptState, Snapshot
 from keras_lr._util.interrupts import check_interrupt
 from keras_lr.loops import CHUNK, Loop, keep_loop, loop_dependencies, make_loop
 from keras_lr.loops.data import DataEnded
-from keras_lr.range_test.options import DEFAULTS
+from keras_lr.range_test.probes import Outcome
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.steering import (
     BorrowedRate,
@@ -32,6 +32,7 @@ from keras_lr.steering import (
 
 Report = Callable[[int, float, float], None]
 MOST_BATCHES = 100  # in which a training step must update the optimizer once
+LARGEST_STATE = 2**28  # bytes of weights and slots above which no state of a short run is kept
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,11 @@ class Workbench:
 
     Attributes:
         stream: The training batches.
-        held_out: The batches that judge the short runs of a confirmation.
+        make_stream: Makes the stream of each short run; None to go on with `stream`.
+        held_out: The batches that judge the short runs.
+        rows: Examples in them.
+        report: Called with the steps trained so far, the rate and the loss.
+        run_seed: Seeds the data and the noise of the short runs.
     """
 
     def __init__(
@@ -73,7 +78,10 @@ class Workbench:
         seed: int | None = None,
     ) -> None:
         self.stream = stream
+        self.make_stream: Callable[[], Any] | None = None
         self.held_out: list[Any] = []
+        self.rows = 0
+        self.report: Report | None = None
         self._seed = seed
         self.ratios = rate.ratios
         self.steps_trained = 0
@@ -93,6 +101,7 @@ class Workbench:
         self._counted: dict[str, list[float]] = {}
         self._called: list[int] = []
         self._random = random.getstate()  # seeds the variables that the first step creates
+        self.run_seed = int(np.random.randint(2**31))  # of the short runs' data and noise
         self._fresh = True
         self._grows = False
 
@@ -107,15 +116,17 @@ class Workbench:
         stop_factor: float | None = None,
         validation: list[Any] | None = None,
         validation_every: int = 1,
-        report: Report | None = None,
+        ceiling: float | None = None,
+        resume: KeptState | None = None,
     ) -> Run:
-        """Train one step at each rate, from the model's starting point.
+        """Train one step at each rate, from the model's starting point or from a kept state.
 
-        Stops where the loss is not finite, where it diverges (`first_divergence`), or where the
-        data ends. The loop trains in chunks, so some steps may be trained past the stop: they
-        take time and count in `steps_trained`, but are not recorded.
+        Stops where the loss is not finite, where it diverges (`first_divergence`), where the
+        median of the last five losses exceeds `ceiling`, or where the data ends. The loop trains
+        in chunks, so some steps may be trained past the stop: they take time and count in
+        `steps_trained`, but are not recorded.
         """
-        self._rewind()
+        self._rewind(resume)
         total = len(learning_rates)
         stride = max(1, CHUNK // self._every) if validation is None else validation_every
         parts: list[dict[str, np.ndarray]] = []
@@ -149,15 +160,21 @@ class Workbench:
                         stop_factor=stop_factor,
                         validation=validation,
                         validation_every=validation_every,
-                        report=report,
+                        ceiling=ceiling,
+                        resume=resume,
                     )
-            if report is not None and done:
-                report(done, float(learning_rates[done - 1]), float(losses[-1]))
+            if self.report is not None and done:
+                self.report(
+                    self.steps_trained + done, float(learning_rates[done - 1]), float(losses[-1])
+                )
             if stop_factor is not None:
                 more = done < total
                 if first_divergence(losses, stop_factor, more_follow=more) is not None:
                     reason = "diverged"
                     break
+            if ceiling is not None and np.median(losses[-5:]) > ceiling:
+                reason = "diverged"
+                break
             due = done % validation_every == 0 or done == total
             if validation is not None and due and done and trained == ends[done - 1]:
                 checks.append((done, self.loop.evaluate(validation)))
@@ -165,34 +182,52 @@ class Workbench:
             self._is_steady(trained)  # raises if the optimizer was not called
         return self._record(learning_rates, ends, parts, checks, reason, stop_factor)
 
-    def ramp(self, start_lr: float, end_lr: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rates and true batch losses of an exponential ramp, until it diverges."""
-        rates = np.geomspace(start_lr, end_lr, steps)
-        run = self.run(rates, stop_factor=DEFAULTS["stop_factor"])
-        return run.learning_rates, run.losses
-
     def start(self) -> float:
         """Held-out loss of the weights that every run starts from."""
         self._rewind()
         return float(self.loop.evaluate(self.held_out)[self._monitor])
 
-    def train(self, learning_rate: float, steps: int) -> float:
-        """Held-out loss after `steps` updates at one rate; infinity if it diverged."""
-        run = self.run(np.full(steps, learning_rate))
+    def train(
+        self, learning_rate: float, steps: int, ceiling: float, resume: KeptState | None = None
+    ) -> Outcome:
+        """Train a short run, and measure the loss on the held-out batches.
+
+        All short runs see the same noise and, where data can be read again, the same batches;
+        those that go on from a kept state see others.
+
+        Raises:
+            DataEnded: If the data ends before the run.
+        """
+        if self.make_stream is not None:
+            self.stream.close()
+            seed_everything(self.run_seed + (resume is not None))
+            self.stream = self.make_stream()
+        before = self.steps_trained
+        rates = np.full(steps, learning_rate)
+        run = self.run(rates, ceiling=ceiling, resume=resume)
         if run.stop_reason == "data_ended":
             raise DataEnded
-        if run.stop_reason == "non_finite":
-            return float("inf")
-        loss = self.loop.evaluate(self.held_out)[self._monitor]
-        return loss if np.isfinite(loss) else float("inf")
+        loss, cost = float("inf"), self.steps_trained - before
+        if run.stop_reason == "completed":
+            loss = float(self.loop.evaluate(self.held_out)[self._monitor])
+        if not np.isfinite(loss):
+            return Outcome(float("inf"), cost)
+        return Outcome(loss, cost, self._kept())
+
+    def _kept(self) -> KeptState | None:
+        """The state after a run; None if it is large, or if its variables will be made anew."""
+        if self._grows or self.snapshot_bytes > LARGEST_STATE:
+            return None
+        self.loop.store()
+        return self._snapshot.capture()
 
     def keep_loop(self) -> None:
         """Store the compiled loop with the model, for the next range test."""
         now = loop_dependencies(self._model, self._optimizer, self._monitor)
         keep_loop(self._model, self.loop, self._needs, now)
 
-    def _rewind(self) -> None:
-        if not self._fresh:
+    def _rewind(self, resume: KeptState | None = None) -> None:
+        if not self._fresh or resume is not None:
             self.loop.release()
             self._grows = self._grows or (self.loop.eager and self._snapshot.has_grown())
             if self._grows:
@@ -202,9 +237,12 @@ class Workbench:
                 random.setstate(self._random)
                 for optimizer, borrowed in zip(self._inner, self._borrowed, strict=True):
                     put_rate(optimizer, borrowed)
-            self._snapshot.rewind()
+            if resume is None:
+                self._snapshot.rewind()
+            else:
+                self._snapshot.resume(resume)
         self._fresh = False
-        if self._seed is not None:
+        if self._seed is not None and resume is None:
             reseed(self._model, self._seed)
         self.loop.start()
         if self.loop.read(batch_counter(self._inner[0])) is None:

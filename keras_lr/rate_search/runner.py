@@ -25,7 +25,7 @@ from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.loops.overridden_fit import overrides_fit
 from keras_lr.range_test import RangeTest, lr_find
 from keras_lr.range_test.checks import check_model
-from keras_lr.range_test.find import TrainingData, passed_to_fit
+from keras_lr.range_test.training_data import TrainingData, passed_to_fit
 from keras_lr.range_test.workbench import build
 from keras_lr.rate_search.jobs import Job, Outcome
 from keras_lr.rate_search.policies import callbacks_for

@@ -1,0 +1,292 @@
+"""Short runs at constant rates, from the same start on the same batches: what each rate learns.
+
+A curve of losses shows at which rates a model learns and breaks, but each of its steps starts from
+what all the lower rates have learned. The held-out loss after a few dozen updates at one rate is
+better evidence: see benchmarks/suggestion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+GRID = 0.25  # decades between two rates that may be tried
+SPLIT = 0.5  # neighbours this far apart, in decades, leave room for a rate between them
+NEAR = 0.05  # share of the best run's fall within which others count too
+RISE = 2.0  # a run is cut off where its loss has risen by this many times the loss at the start
+FEWEST_ROWS = 150  # of the held-out sample, below which the evidence is thin
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Short runs at constant rates, and the loss on held-out data after each.
+
+    Attributes:
+        learning_rates: The rates, in the order in which they were tried.
+        losses: Held-out loss after each run; inf if it was cut off because it diverged.
+        steps: Updates of each run.
+        start: Held-out loss before training.
+        rows: Examples in the held-out sample.
+        cost: Updates of all runs together.
+        shift: Decades by which runs of this length prefer higher rates than a run of 500 updates.
+    """
+
+    learning_rates: list[float]
+    losses: list[float]
+    steps: list[int]
+    start: float
+    rows: int
+    cost: int
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Convert back what JSON has for an infinity: its name."""
+        object.__setattr__(self, "losses", [float(loss) for loss in self.losses])
+        object.__setattr__(self, "start", float(self.start))
+
+    @property
+    def judged(self) -> tuple[np.ndarray, np.ndarray]:
+        """log10 of the rates, and the losses, of the longest runs, by increasing rate."""
+        rates, losses, steps = map(np.asarray, (self.learning_rates, self.losses, self.steps))
+        ran = np.isfinite(losses)
+        longest = ran & (steps == steps[ran].max(initial=0))
+        order = np.argsort(rates[longest])
+        return np.log10(rates[longest][order]), losses[longest][order]
+
+    @property
+    def tried(self) -> np.ndarray:
+        """log10 of all rates, increasing."""
+        return np.sort(np.log10(np.asarray(self.learning_rates, float)))
+
+    def answer(self) -> float | None:
+        """log10 of the rate that the runs speak for, for a run of 500 updates.
+
+        The weighted mean of the best rates: a run counts by how close its loss is to the best
+        one, and not at all if it lags by more than a twentieth of the best run's fall. None if
+        all runs were cut off.
+        """
+        rates, losses = self.judged
+        if not len(rates):
+            return None
+        best = float(losses.min())
+        fall = self.start - best
+        near = NEAR * fall if fall > 0 else 1e-9 * max(abs(best), 1e-9)
+        weight = np.maximum(0.0, 1.0 - (losses - best) / near)
+        return float((weight * rates).sum() / weight.sum()) + self.shift
+
+    def notes(self) -> list[str]:
+        """What makes the answer less certain, one sentence each."""
+        rates, losses = self.judged
+        if not len(rates):
+            return []
+        notes, best = [], rates[int(np.argmin(losses))]
+        if losses.min() >= self.start:
+            notes.append(
+                "No short run brought the held-out loss below its start; longer runs or another "
+                "model may be needed."
+            )
+        elif len(self.learning_rates) > 1 and best == self.tried[-1]:
+            notes.append("The highest rate tried did best, so a higher rate may do better still.")
+        elif len(self.learning_rates) > 1 and best == self.tried[0]:
+            notes.append("The lowest rate tried did best, so a lower rate may do better still.")
+        if self.rows < FEWEST_ROWS:
+            notes.append(
+                f"Only {self.rows} held-out examples judge the rates; pass validation_data with "
+                "more of them, or a larger budget."
+            )
+        return notes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How short runs spend their updates.
+
+    Attributes:
+        steps: Updates of each run.
+        gap: Decades between the first two rates.
+        shift: As in `Probes`.
+        finalists: How many of the best runs go on.
+        longer: Updates at which these end.
+    """
+
+    steps: int
+    gap: float
+    shift: float = 0.0
+    finalists: int = 0
+    longer: int = 0
+
+
+def plan_for(budget: int) -> Plan | None:
+    """The plan for a number of updates; None if they are too few for two runs."""
+    if budget < 100:
+        return None
+    if budget < 300:
+        return Plan(50, 0.75, -0.125)
+    if budget < 400:
+        return Plan(100, 0.75)
+    if budget < 500:
+        return Plan(100, 0.5, finalists=2, longer=150)
+    return Plan(100, 0.5, finalists=2, longer=200)
+
+
+def longest_run(budget: int) -> int:
+    """Updates of the longest short run that a budget may have."""
+    plan = plan_for(budget)
+    return 0 if plan is None else max(plan.steps, plan.longer)
+
+
+class Outcome(NamedTuple):
+    """What a short run returned.
+
+    Attributes:
+        loss: Held-out loss at its end; inf if it was cut off.
+        cost: Updates that were trained.
+        state: What `ShortRuns.train` goes on from; None if it was not kept.
+    """
+
+    loss: float
+    cost: int
+    state: Any = None
+
+
+class ShortRuns(Protocol):
+    """Trains short runs that share their start and their batches; a `Workbench` does."""
+
+    rows: int  # examples of the held-out sample
+
+    def start(self) -> float:
+        """Held-out loss of the weights that every run starts from."""
+
+    def train(
+        self, learning_rate: float, steps: int, ceiling: float, resume: Any = None
+    ) -> Outcome:
+        """Train at a constant rate, from the start or from a kept state.
+
+        Args:
+            ceiling: The run is cut off where its batch losses stay above.
+        """
+
+
+@dataclass
+class _Run:
+    rate: float  # log10
+    outcome: Outcome
+    steps: int
+
+
+@dataclass
+class Prober:
+    """Chooses the rates of short runs, one after the other, and records them.
+
+    Args:
+        runs: Trains them.
+        centre: log10 of the first rate.
+        budget: Most updates of all runs together.
+    """
+
+    runs: ShortRuns
+    centre: float
+    budget: int
+    tried: list[_Run] = field(default_factory=list)
+    cost: int = 0
+    shift: float = 0.0
+    begin: float = 0.0
+    rows: int = 0
+    _edges: list[bool] = field(default_factory=list)
+
+    def run(self) -> Probes | None:
+        """Run the plan for the budget; None if it is too small for one.
+
+        The second rate lies one gap above the first. If every run was cut off, the next rate is
+        lower; if the best one is the lowest or the highest, the next lies beyond it, further
+        each time; else between the best one and its better neighbour. The best runs then go on.
+        """
+        plan = plan_for(self.budget)
+        if plan is None:
+            return None
+        self.shift = plan.shift
+        self.begin, self.rows = float(self.runs.start()), self.runs.rows
+        reserve = plan.finalists * (plan.longer - plan.steps)
+        while self.cost + plan.steps + reserve <= self.budget:
+            rate = self._next(plan.gap)
+            if rate is None:
+                break
+            self._train(rate, plan.steps)
+        self._go_on(self._best(plan.finalists), plan.longer - plan.steps)
+        return self.probes()
+
+    def go_on(self, budget: int) -> None:
+        """Train the best two runs longer, from their kept states, with equal shares of a budget."""
+        best = self._best(2)
+        self.budget = self.cost + budget
+        self._go_on(best, budget // max(1, len(best)))
+
+    def can_go_on(self) -> bool:
+        """Whether the states of the best two runs were kept."""
+        best = self._best(2)
+        return bool(best) and all(run.outcome.state is not None for run in best)
+
+    def probes(self) -> Probes:
+        return Probes(
+            [float(10.0**run.rate) for run in self.tried],
+            [run.outcome.loss for run in self.tried],
+            [run.steps for run in self.tried],
+            self.begin,
+            self.rows,
+            self.cost,
+            self.shift,
+        )
+
+    def _train(self, rate: float, steps: int) -> None:
+        found = self.runs.train(float(10.0**rate), steps, self._ceiling())
+        self.cost += found.cost
+        self.tried.append(_Run(rate, found, steps))
+
+    def _go_on(self, chosen: list[_Run], steps: int) -> None:
+        """Train runs for more updates: again from the start if their states were not kept.
+
+        All of them or none: runs of different lengths cannot be compared.
+        """
+        due = [steps if run.outcome.state is not None else run.steps + steps for run in chosen]
+        if steps < 1 or self.cost + sum(due) > self.budget:
+            return
+        for run, length in zip(chosen, due, strict=True):
+            rate, state = float(10.0**run.rate), run.outcome.state
+            run.outcome = self.runs.train(rate, length, self._ceiling(), state)
+            run.steps += steps
+            self.cost += run.outcome.cost
+
+    def _ceiling(self) -> float:
+        return self.begin + RISE * abs(self.begin)
+
+    def _best(self, count: int) -> list[_Run]:
+        ran = [run for run in self.tried if np.isfinite(run.outcome.loss)]
+        return sorted(ran, key=lambda run: run.outcome.loss)[:count]
+
+    def _next(self, gap: float) -> float | None:
+        if not self.tried:
+            return _on_grid(self.centre)
+        runs = sorted(self.tried, key=lambda run: run.rate)
+        rates = [run.rate for run in runs]
+        losses = [run.outcome.loss for run in runs]
+        if not np.isfinite(losses).any():
+            return rates[0] - gap * (1 if len(runs) == 1 else 2)
+        if len(runs) == 1:
+            return rates[0] + gap
+        best = int(np.argmin(losses))
+        if best in (0, len(runs) - 1):
+            upper = best > 0
+            further = gap + GRID * self._edges.count(upper)
+            self._edges.append(upper)
+            return rates[best] + (further if upper else -further)
+        sides = sorted((best - 1, best + 1), key=lambda place: losses[place])
+        for side in sides:
+            if abs(rates[side] - rates[best]) >= SPLIT - 1e-9:
+                return _on_grid((rates[side] + rates[best]) / 2)
+        return None
+
+
+def _on_grid(rate: float) -> float:
+    return round(rate / GRID) * GRID
