@@ -12,7 +12,7 @@ from keras_lr.steering import innermost_optimizers
 # log10 of the constant rate that is usually best in a run of 500 updates. The first four are
 # measured. Adadelta and Prodigy estimate the size of their steps: their papers use the factor 1.
 USUAL_RATES = {"SGD": -1.0, "momentum": -1.75, "Adam": -2.25, "Lion": -3.25, "unit factor": 0.0}
-UNKNOWN = "unknown"
+UNKNOWN, UNKNOWN_RATE = "unknown", -2.0  # the rate: a first guess, between the measured ones
 
 # A velocity makes steps up to 1 / (1 - momentum) times as large. "momentum" was measured at 0.9; in
 # decades of the step size, a momentum below about 0.7 is nearer to none.
