@@ -136,24 +136,6 @@ def test_a_rare_class_with_a_large_weight_gives_no_narrow_answer_far_off():
                 assert near or (found.low <= 2e-2 <= found.high and found.warnings)
 
 
-@pytest.mark.once
-def test_a_confirmation_measures_its_start_on_the_held_out_sample():
-    class Lab:
-        def start(self):
-            return 1.4  # 8 spikes in the batches, one in the sample
-
-        def train(self, learning_rate, steps):
-            return 1.3
-
-        def ramp(self, *_):
-            raise AssertionError
-
-    rates = np.geomspace(1e-7, 10, 100)
-    losses = 0.7 - 0.6 / (1 + np.exp(-3 * np.log10(rates / 1e-2)))
-    found = confirm(Lab(), rates, losses)
-    assert not any("where it started" in note for note in found.warnings)
-
-
 # What is read
 
 
