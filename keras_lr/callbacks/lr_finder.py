@@ -23,17 +23,13 @@ from keras_lr.range_test.options import Options, checked_options, divided_budget
 from keras_lr.range_test.probes import longest_run
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.suggestion import NoSuggestion
-<<<<<<< HEAD
 from keras_lr.range_test.training_data import (
     CollectedBatches,
     TrainingData,
     passed_to_fit,
     validation_passed_to_fit,
 )
-from keras_lr.steering import innermost_optimizers, updates_every
-=======
 from keras_lr.steering import Policy, innermost_optimizers, updates_every
->>>>>>> recipes
 from keras_lr.steering.optimizers import assign_rate
 
 if TYPE_CHECKING:
