@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .distribution import STRATEGIES
-from .errors import BadInput, ending, one_line
+from .errors import BadInput, RunFailed, ending, one_line
 from .options import data_options, model_options, options, process_options
 from .outputs import print_answer, write_all
 from .report import RULES
@@ -18,36 +20,58 @@ from .text import can_draw
 
 if TYPE_CHECKING:
     from .inputs import Inputs
+    from .report import Outcome
 
 __all__ = ["find"]
 
 METHODS = ("auto", "curve", *RULES)
+POLICIES = ("constant", "one-cycle", "cosine", "wsd")
 
-
+run_options = options(
+    click.option(
+        "--policy",
+        metavar="POLICY",
+        type=click.Choice(POLICIES),
+        help=f"Policy of the planned run: {', '.join(POLICIES)}.",
+    ),
+    click.option(
+        "--total-steps",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Length of the planned run in updates.",
+    ),
+    click.option(
+        "--epochs",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Its length in epochs on this data.",
+    ),
+    click.option(
+        "--budget",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Training steps of the whole test; by default 5% of the planned run, "
+        "within 100 and 500, or 200.",
+    ),
+)
 ramp_options = options(
     click.option(
         "--start-lr",
         metavar="RATE",
         type=click.FloatRange(min=0, min_open=True),
-        default=1e-7,
-        show_default=True,
-        help="Rate of the first step.",
+        help="First rate of the ramp; by default by the optimizer.",
     ),
     click.option(
         "--end-lr",
         metavar="RATE",
         type=click.FloatRange(min=0, min_open=True),
-        default=10.0,
-        show_default=True,
-        help="Rate of the last step.",
+        help="Last rate of the ramp; by default by the optimizer.",
     ),
     click.option(
         "--steps",
         metavar="N",
         type=click.IntRange(min=3),
-        default=100,
-        show_default=True,
-        help="Training steps of the ramp.",
+        help="Training steps of the ramp; usually 100.",
     ),
     click.option(
         "--ramp",
@@ -86,9 +110,9 @@ ramp_options = options(
     ),
     click.option(
         "--confirm/--no-confirm",
-        default=False,
-        show_default=True,
-        help="Compare rates in short runs too.",
+        default=None,
+        hidden=True,
+        help="Deprecated: --confirm means --budget 500.",
     ),
     click.option(
         "--seed", type=click.IntRange(min=0), metavar="N", help="Make the test repeatable."
@@ -122,17 +146,21 @@ output_options = options(
 
 @click.command(
     short_help="Suggest a learning rate for MODEL.",
-    epilog="Example: keras-lr find model.keras --data train.npz --plot range_test.png",
+    epilog="Example: keras-lr find model.keras --policy one-cycle --epochs 20",
 )
 @click.argument("model", metavar="MODEL")
 @data_options
+@run_options
 @ramp_options
 @model_options
 @output_options
 @device_options
 @process_options
 def find(model: str, **given: Any) -> None:
-    """Suggest a learning rate for MODEL from a short run with rising rates.
+    """Suggest a learning rate for MODEL, for the run that you plan.
+
+    A short run with rising rates shows where MODEL learns and breaks. Short runs
+    at constant rates near there are then compared on held-out data.
 
     MODEL is a .keras or .h5 file, or module:function that returns a model. The
     file is only read.
@@ -156,42 +184,67 @@ def find(model: str, **given: Any) -> None:
         click.get_current_context().exit(code)
 
 
-def _find(
-    spec: str,
-    *,
-    method: str,
-    plot: str | None,
-    save: str | None,
-    compare: bool,
-    as_json: bool,
-    quiet: bool,
-    traceback: bool,  # read by `find`
-    **given: Any,
-) -> int:
+@dataclass(frozen=True)
+class Request:
+    """What the command was asked for, besides its inputs and the options of the library."""
+
+    policy: str | None
+    method: str
+    optimizer_name: str | None
+    plot: str | None
+    save: str | None
+    compare: bool
+    as_json: bool
+    quiet: bool
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules that answer."""
+        every = ["auto", self.method, *RULES] if self.compare or self.as_json else [self.method]
+        return list(dict.fromkeys(every))
+
+
+def _find(spec: str, *, traceback: bool, **given: Any) -> int:  # `find` reads traceback
     from .inputs import InputOptions, read_inputs
     from .quiet import stdout_to_stderr
 
     started = time.perf_counter()
-    if given["start_lr"] >= given["end_lr"]:
-        raise BadInput(
-            f"--start-lr must be below --end-lr; got {given['start_lr']:g} and {given['end_lr']:g}."
-        )
+    _check(given)
     asked = InputOptions.take(spec, given)
+    names = ("method", "plot", "save", "compare", "as_json", "quiet")
+    taken = {name: given.pop(name) for name in names}
+    request = Request(given["policy"], optimizer_name=given["optimizer_name"], **taken)
     with stdout_to_stderr():
-        inputs = read_inputs(asked, {"--plot": plot, "--save": save}, given["seed"])
-        name = given["optimizer_name"]
-        test = _run(inputs, quiet or as_json, given)
+        files = {"--plot": request.plot, "--save": request.save}
+        inputs = read_inputs(asked, files, given["seed"])
+        test = _run(inputs, request.quiet or request.as_json, given)
     warnings.simplefilter("ignore")  # the answer shows them; undone by `short_warnings`
-    rules = ["auto", method, *RULES] if compare or as_json else [method]
-    outcome = _judge(test, method, rules)
-    outcome.update(model_spec=spec, data_spec=inputs.data_spec, backend=inputs.backend)
-    outcome["classes"] = inputs.given.classes
-    used = type(getattr(inputs.model, "optimizer", None)).__name__
-    outcome["optimizer"] = test.provenance.get("optimizer", used)
-    if asked.multipliers:
-        outcome["multipliers"] = test.provenance["multipliers"] = asked.factors
-        outcome["multipliers_spec"] = asked.multipliers
-    return _answer(outcome, inputs, name, plot, save, compare, as_json, quiet, method, started)
+    outcome = _judge(test, inputs, request)
+    problem = _write(outcome, request)
+    outcome.seconds = time.perf_counter() - started
+    _print(outcome, request)
+    if problem:
+        raise problem
+    return 0 if outcome.suggestion else 1
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Refuse options that exclude each other, and replace the deprecated ones."""
+    start, end = given["start_lr"], given["end_lr"]
+    if None not in (start, end) and start >= end:
+        raise BadInput(f"--start-lr must be below --end-lr; got {start:g} and {end:g}.")
+    if None not in (given["epochs"], given["total_steps"]):
+        raise BadInput(
+            "--epochs and --total-steps both give the length of the planned run; pass one of them."
+        )
+    confirm = given.pop("confirm")
+    if confirm and given["budget"] is not None:
+        raise BadInput("--confirm means --budget 500; pass --budget alone.")
+    if confirm:
+        given["budget"] = 500
+        click.echo("Warning: --confirm is deprecated; write --budget 500.", err=True)
+    elif confirm is not None:
+        click.echo("Warning: --no-confirm is deprecated and does nothing.", err=True)
 
 
 def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
@@ -205,74 +258,112 @@ def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
         return keras_lr.lr_find(inputs.model, **ramp)
 
 
-def _judge(test: Any, method: str, names: list[str]) -> dict[str, Any]:
-    """The answers of these rules, or the reason for none."""
+def _judge(test: Any, inputs: Inputs, request: Request) -> Outcome:
+    """The answers of the rules, or the reason for none, with what to say about the run."""
     import keras_lr
 
-    found, refusal, bounds = None, "", None
+    from .report import Outcome
+
+    rules = _answers(test, request.rules)
+    answer = rules[request.method]
+    found, refusal = (None, answer) if isinstance(answer, str) else (answer, "")
+    bounds = None
+    with contextlib.suppress(keras_lr.NoSuggestion):
+        bounds = test.bounds()
+    asked = inputs.options
+    used = type(getattr(inputs.model, "optimizer", None)).__name__
+    outcome = Outcome(
+        test=test,
+        suggestion=found,
+        refusal=refusal,
+        bounds=bounds,
+        rules=rules,
+        policy=request.policy,
+        method=request.method,
+        model_spec=asked.spec,
+        data_spec=inputs.data_spec,
+        backend=inputs.backend,
+        optimizer=test.provenance.get("optimizer", used),
+        classes=inputs.given.classes,
+    )
+    if found:
+        outcome.paste = _paste(outcome, inputs, request.optimizer_name)
+        outcome.policy_factors = _policy_factors(outcome)
+    if asked.multipliers:
+        outcome.multipliers = test.provenance["multipliers"] = dict(asked.factors)
+        outcome.multipliers_spec = asked.multipliers
+    return outcome
+
+
+def _answers(test: Any, names: Iterable[str]) -> dict[str, Any]:
+    """By rule, its suggestion, or the reason for none."""
+    import keras_lr
+
     rules: dict[str, Any] = {}
-    for name in dict.fromkeys(names):
+    for name in names:
         try:
             rules[name] = test.suggest(name)
         except keras_lr.NoSuggestion as error:
             rules[name] = one_line(error)
-    if isinstance(rules[method], str):
-        refusal = rules[method]
-    else:
-        found = rules[method]
-    with contextlib.suppress(keras_lr.NoSuggestion):
-        bounds = test.bounds()
-    return {"test": test, "suggestion": found, "refusal": refusal, "bounds": bounds, "rules": rules}
+    return rules
 
 
-def _answer(
-    outcome: dict[str, Any],
-    inputs: Inputs,
-    name: str | None,
-    plot: str | None,
-    save: str | None,
-    compare: bool,
-    as_json: bool,
-    quiet: bool,
-    method: str,
-    started: float,
-) -> int:
-    from . import report
-    from .multipliers import in_python
+def _policy_factors(outcome: Outcome) -> dict[str, float]:
+    """What multiplies the rate for other policies, if none was given and the rule knows them."""
+    if outcome.policy is not None or outcome.method not in ("auto", "curve"):
+        return {}
+    suggest, rate = outcome.test.suggest, outcome.suggestion.learning_rate
+    policies = {"constant": "constant", "decaying": "one-cycle"}
+    return {
+        name: suggest(outcome.method, policy=policy).learning_rate / rate
+        for name, policy in policies.items()
+    }
 
-    test, found = outcome["test"], outcome["suggestion"]
+
+def _paste(outcome: Outcome, inputs: Inputs, optimizer: str | None) -> str:
+    from .multipliers import in_python as multipliers_in_python
+    from .paste import in_python
+
+    found, policy, steps = outcome.suggestion, outcome.policy, outcome.total_steps
+    compiled = not inputs.options.optimizer
+    if not inputs.multipliers or (optimizer or "optimizer") != "optimizer":
+        return in_python(found, inputs.model, policy, steps, optimizer, compiled=compiled)
+    rate = float(f"{found.learning_rate:.3g}")
+    wrapped = multipliers_in_python(inputs.model, inputs.multipliers, rate)
+    if policy in (None, "constant"):
+        return wrapped
+    run = in_python(found, inputs.model, policy, steps, optimizer, compiled=True)
+    return f"{wrapped}\n{run}"
+
+
+def _write(outcome: Outcome, request: Request) -> RunFailed | None:
+    """Write curve and picture; returns the first error, to raise after the answer."""
 
     def draw(path: str) -> None:
         from keras_lr.plotting import save_range_test_plot
 
-        save_range_test_plot(test, path, method=method)
+        save_range_test_plot(outcome.test, path, method=request.method)
 
-    written, problem = write_all({"save": (save, test.save), "plot": (plot, draw)})
-    paste = ""
-    if found and inputs.multipliers and (name or "optimizer") == "optimizer":
-        rate = float(f"{found.learning_rate:.3g}")
-        paste = in_python(inputs.model, inputs.multipliers, rate)
-    elif found:
-        paste = found.python(inputs.model, name, compiled=not inputs.options.optimizer)
-    result = report.Outcome(
-        **outcome, paste=paste, seconds=time.perf_counter() - started, written=written
-    )
-    gist = f"No learning rate can be suggested. {result.refusal}"
+    files = {"save": (request.save, outcome.test.save), "plot": (request.plot, draw)}
+    outcome.written, problem = write_all(files)
+    return problem
+
+
+def _print(outcome: Outcome, request: Request) -> None:
+    from . import report
+
+    found = outcome.suggestion
+    gist = f"No learning rate can be suggested. {outcome.refusal}"
     if found:
         gist = f"The learning rate is {found.learning_rate:.3g}."
-    if as_json:
-        print_answer(report.to_json(result), gist)
-    elif quiet:
-        if found:
-            print_answer(f"{found.learning_rate:.3g}", gist)
-            for warning in found.warnings:
-                click.echo(f"Warning: {one_line(warning)}", err=True)
-    else:
-        print_answer(
-            report.to_text(result, method=method, compare=compare, unicode=can_draw()), gist
-        )
+    if request.as_json:
+        print_answer(report.to_json(outcome), gist)
+    elif not request.quiet:
+        text = report.to_text(outcome, compare=request.compare, unicode=can_draw())
+        print_answer(text, gist)
+    elif found:
+        print_answer(f"{found.learning_rate:.3g}", gist)
+        for warning in found.warnings:
+            click.echo(f"Warning: {one_line(warning)}", err=True)
     if not found:
         click.echo(f"Error: {gist}", err=True)
-    if problem:
-        raise problem
-    return 0 if found else 1

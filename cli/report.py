@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -43,16 +43,24 @@ class Outcome:
     refusal: str  # the reason for None
     bounds: tuple[float, float] | None
     rules: dict[str, Any]  # name: Suggestion, or the reason for none
+    policy: str | None
+    method: str
     model_spec: str
     data_spec: str
     backend: str
     optimizer: str
-    paste: str
-    seconds: float
-    written: dict[str, str]  # "plot", "save": path
+    paste: str = ""
+    policy_factors: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    written: dict[str, str] = field(default_factory=dict)  # "plot", "save": path
     multipliers: dict[str, float] | None = None  # of the file, if there is one
     multipliers_spec: str = ""
     classes: list[str] | None = None  # of a target that held text
+
+    @property
+    def total_steps(self) -> int | None:
+        """Updates of the planned run; None if unknown."""
+        return getattr(self.test.planned, "total_steps", None)
 
 
 def to_json(outcome: Outcome) -> str:
@@ -64,6 +72,11 @@ def to_json(outcome: Outcome) -> str:
         "learning_rate": found and found.learning_rate,
         "low": found and found.low,
         "high": found and found.high,
+        "interval": found and [found.low, found.high],
+        "run": found.run if found else "",
+        "policy": outcome.policy,
+        "total_steps": outcome.total_steps,
+        "policy_factors": outcome.policy_factors,
         "method": found and found.method,
         "reason": found.reason if found else outcome.refusal,
         "warnings": list(found.warnings) if found else [],
@@ -86,16 +99,17 @@ def to_json(outcome: Outcome) -> str:
     return json.dumps(jsonable(content), allow_nan=False)
 
 
-def to_text(outcome: Outcome, *, method: str, compare: bool, unicode: bool) -> str:
+def to_text(outcome: Outcome, *, compare: bool, unicode: bool) -> str:
     """The answer for people, as wide as the terminal up to 80 columns."""
-    found = outcome.suggestion
     blocks = [_rate(outcome)]
-    if found:
+    if outcome.suggestion:
         blocks.append("In Python:\n" + textwrap.indent(outcome.paste, "  "))
-    blocks += [_details(outcome), _picture(outcome, unicode)]
+        blocks.append(_details(outcome))
+    blocks.append(_picture(outcome, unicode))
     if compare:
-        blocks.append(_table(outcome, method, unicode))
-    lines = [_tried(outcome), labelled("Cost", _cost(outcome))]
+        blocks.append(_table(outcome, unicode))
+    lines = [labelled("Evidence", _evidence(outcome)), _tried(outcome)]
+    lines.append(labelled("Cost", _cost(outcome)))
     if outcome.written:
         lines.append(labelled("Saved", ", ".join(outcome.written.values())))
     blocks.append("\n".join(line for line in lines if line))
@@ -107,23 +121,24 @@ def _rate(outcome: Outcome) -> str:
     if not found:
         return labelled("Learning rate", "none")
     rate = click.style(f"{found.learning_rate:.3g}", bold=True)
-    interval = f"(between {found.low:.3g} and {found.high:.3g})"
-    if is_narrow():
-        return f"{'Learning rate':<{LABEL}}{rate}\n{labelled('', interval)}"
-    return f"{'Learning rate':<{LABEL}}{rate}   {interval}"
+    first = f"{'Learning rate':<{LABEL}}{rate}" + (f"   for {found.run}" if found.run else "")
+    interval = f"between {found.low:.3g} and {found.high:.3g}"
+    if outcome.method == "auto":
+        interval = f"best {interval} in about 85% of cases"
+    return f"{first}\n{labelled('Interval', interval)}"
 
 
 def _details(outcome: Outcome) -> str:
     found = outcome.suggestion
-    lines = []
-    if found:
-        lines = [labelled("Why", found.reason)]
-        lines += [labelled("Warning", warning) for warning in found.warnings]
-        lines.append(labelled("For OneCycle", f"max_lr={found.learning_rate:.3g}"))
-        if outcome.bounds:
-            low, high = outcome.bounds
-            lines.append(labelled("For CyclicLR", f"base_lr={low:.3g}, max_lr={high:.3g}"))
-    if found and outcome.multipliers:
+    lines = [labelled("Why", found.reason)]
+    lines += [labelled("Warning", warning) for warning in found.warnings]
+    if outcome.policy_factors:
+        factors = (f"{name}: x {factor:.1f}" for name, factor in outcome.policy_factors.items())
+        lines.append(labelled("By policy", ", ".join(factors)))
+    if outcome.policy is None and outcome.bounds:
+        low, high = outcome.bounds
+        lines.append(labelled("For CyclicLR", f"base_lr={low:.3g}, max_lr={high:.3g}"))
+    if outcome.multipliers:
         used = summary(outcome.multipliers, outcome.multipliers_spec)
         lines.append(labelled("Multipliers", used))
     return "\n".join(lines)
@@ -136,7 +151,7 @@ def _picture(outcome: Outcome, unicode: bool) -> str:
     return "\n".join([" Loss against learning rate", *lines]) if lines else ""
 
 
-def _table(outcome: Outcome, method: str, unicode: bool) -> str:
+def _table(outcome: Outcome, unicode: bool) -> str:
     """All rules, each with its ratio to the suggestion."""
     from rich.table import Table
 
@@ -149,7 +164,7 @@ def _table(outcome: Outcome, method: str, unicode: bool) -> str:
     if not narrow:
         table.add_column("")
     for name, answer in outcome.rules.items():
-        mark = "the suggestion" if name == method and found else ""
+        mark = "the suggestion" if name == outcome.method and found else ""
         if isinstance(answer, str):
             reason = textwrap.shorten(answer, 42, placeholder=" ...")
             table.add_row(name, "-", "", *([] if narrow else [reason]))
@@ -160,24 +175,41 @@ def _table(outcome: Outcome, method: str, unicode: bool) -> str:
     return table_text(table)
 
 
+def _evidence(outcome: Outcome) -> str:
+    """What was measured: the ramp, the short runs, and the data that judge them."""
+    test, parts = outcome.test, []
+    if count := len(test.learning_rates):
+        parts.append(f"a ramp of {count} steps")
+    probes = test.probes
+    if probes is not None:
+        low, high = min(probes.steps), max(probes.steps)
+        lengths = str(low) if low == high else f"{low} to {high}"
+        parts.append(
+            f"{len(probes.learning_rates)} short runs of {lengths} steps at constant rates, "
+            f"judged by the loss of {probes.rows} held-out examples"
+        )
+    text = " and ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
 def _tried(outcome: Outcome) -> str:
-    """The candidates of the confirmation, each with its final held-out loss."""
-    confirmation = outcome.test.probes
-    if confirmation is None:
+    """The short runs, each with its final held-out loss."""
+    probes = outcome.test.probes
+    if probes is None:
         return ""
-    tried = sorted(zip(confirmation.learning_rates, confirmation.losses, strict=True))
+    tried = sorted(zip(probes.learning_rates, probes.losses, strict=True))
     ends = [f"{loss:.4g}" if math.isfinite(loss) else "diverged" for _, loss in tried]
     text = ", ".join(f"{end} at {rate:.3g}" for end, (rate, _) in zip(ends, tried, strict=True))
-    return labelled("Confirmed", f"Held-out loss after short runs at constant rates: {text}.")
+    return labelled("Held-out loss", f"{text}; {probes.start:.4g} before training.")
 
 
 def _cost(outcome: Outcome) -> str:
     test = outcome.test
-    confirmed = " (short runs included)" if test.probes is not None else ""
-    stopped = STOPPED.get(test.stop_reason)
+    planned, stopped = outcome.total_steps, STOPPED.get(test.stop_reason)
+    share = f" ({test.training_steps / planned:.2g} of the run)" if planned else ""
     return (
-        f"{test.training_steps} training steps with {outcome.optimizer} on {outcome.backend}"
-        f"{confirmed}, {outcome.seconds:.3g} s"
+        f"{test.training_steps} training steps{share} with {outcome.optimizer} on "
+        f"{outcome.backend}, {outcome.seconds:.3g} s"
         + (f"; {stopped}." if stopped else ".")
         + " The model is unchanged."
     )

@@ -2,7 +2,8 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
+
+from keras_lr.range_test.probes import Probes
 
 # Recorded by lr_find(x, y, seed=0, stop_factor=None) on small models; names say which.
 REAL = json.loads((Path(__file__).parent / "data" / "range_tests.json").read_text(encoding="utf-8"))
@@ -18,4 +19,4 @@ def probes(**changes):
         "rows": 300,
         "cost": 600,
     }
-    return SimpleNamespace(**{**made, **changes})
+    return Probes(**{**made, **changes})

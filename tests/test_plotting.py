@@ -319,7 +319,7 @@ def test_title_names_the_planned_run(monkeypatch):
     assert "interval 1.0e-3 to 1.0e-2" in labels(loss)
     assert asked == [{"policy": "one-cycle", "total_steps": 10_000}]
     plot_range_test(RangeTest(*golden()), slope=False)
-    assert asked[1] == {}
+    assert asked[1] == {"policy": None, "total_steps": None}
 
 
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class DrawnCurve:
         self.losses = np.atleast_2d(np.asarray(test.losses, dtype=float))
         self._levels = _Levels(median_of_repeats(self.losses))
         self.probes = _probes(test)
-        self.probe_start = _probe_start(test)
+        self.probe_start = None if test.probes is None else test.probes.start
         self.low, self.high = self._view()
         pad = 0.06 * (self.high - self.low)
         self.frame = (self.low - pad, self.high + 3 * pad)  # room for the name of the suggestion
@@ -193,17 +193,8 @@ def _medians_of_three(values: np.ndarray) -> np.ndarray:
 
 
 def _probes(test: RangeTest) -> list[Probe]:
-    tried = _recorded_probes(test)
+    tried = test.probes
     if tried is None:
         return []
     runs = zip(tried.learning_rates, tried.losses, tried.steps, strict=True)
     return [Probe(float(rate), float(loss), int(steps)) for rate, loss, steps in runs]
-
-
-def _probe_start(test: RangeTest) -> float | None:
-    start = getattr(_recorded_probes(test), "start", None)
-    return float(start) if start is not None and np.isfinite(start) else None
-
-
-def _recorded_probes(test: Any) -> Any:
-    return test.probes

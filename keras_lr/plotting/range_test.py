@@ -96,13 +96,11 @@ def plot_range_test(
     axes = axes_for(ax, panels, "Turn on slope or ramp for more panels.")
     found, refused = None, False
     if suggestion:
-        run = {"policy": policy, "total_steps": total_steps}
-        planned = {name: value for name, value in run.items() if value is not None}
         with warnings.catch_warnings():
             # The caller of `suggest` gets these warnings; a picture does not repeat them.
             warnings.simplefilter("ignore", SuggestionWarning)
             try:
-                found = test.suggest(method, **planned)
+                found = test.suggest(method, policy=policy, total_steps=total_steps)
             except NoSuggestion:
                 refused = True
     for panel, target in zip(panels, axes, strict=False):
@@ -241,8 +239,8 @@ def _draw_probes(ax: Axes, curve: DrawnCurve) -> None:
 def _write_title(ax: Axes, found: Suggestion | None, refused: bool) -> None:
     outcome = ""
     if found is not None:
-        run = getattr(found, "run", "")
-        outcome = f": {short(found.learning_rate)} " + (f"for {run}" if run else "suggested")
+        outcome = f": {short(found.learning_rate)} "
+        outcome += f"for {found.run}" if found.run else "suggested"
     elif refused:
         outcome = ": the curve supports no suggestion"
     legend_above(ax, "Learning-rate range test" + outcome)
