@@ -15,7 +15,6 @@ import readers
 from mutations import INSIDE, damaged
 
 import keras_lr
-from keras_lr.range_test.suggestion import Confirmation
 from keras_lr_cli import startup
 
 pytestmark = pytest.mark.once
@@ -64,11 +63,9 @@ def test_damage_is_the_same_each_time_and_of_every_kind_it_says():
 def saved(tmp_path, **changes):
     """A range test whose file was changed after it was saved."""
     rates = np.geomspace(1e-5, 1.0, 20)
-    confirmation = Confirmation([1e-3, 1e-2], [0.5, 0.7], [40, 40], 3e-3, 1e-3, 1e-2, 80)
+    probes = keras_lr.Probes([1e-3, 1e-2], [0.5, 0.7], [40, 40], 2.0, 100, 80, -2.5)
     validation = {"learning_rates": rates[::5], "loss": np.ones(4)}
-    test = keras_lr.RangeTest(
-        rates, np.linspace(2, 1, 20), validation=validation, confirmation=confirmation
-    )
+    test = keras_lr.RangeTest(rates, np.linspace(2, 1, 20), validation=validation, probes=probes)
     path = tmp_path / "curve.json"
     test.save(path)
     content = json.loads(path.read_text())
@@ -83,7 +80,7 @@ def saved(tmp_path, **changes):
 
 
 def test_a_range_test_that_is_not_damaged_is_loaded(tmp_path):
-    assert keras_lr.RangeTest.load(saved(tmp_path)).confirmation.steps == [40, 40]
+    assert keras_lr.RangeTest.load(saved(tmp_path)).probes.steps == [40, 40]
 
 
 @pytest.mark.parametrize(
@@ -97,11 +94,11 @@ def test_a_range_test_that_is_not_damaged_is_loaded(tmp_path):
         ({"losses": [1.0]}, "losses must have shape"),
         ({"training_steps": 1e999}, "damaged"),
         ({"version": []}, "not a range test"),
-        ({"version": 2}, "later keras-lr"),
-        ({"confirmation__steps": [40, None]}, "is not a number"),
-        ({"confirmation__steps": [40]}, "differ in length"),
-        ({"confirmation__low": "x"}, "is not a number"),
-        ({"confirmation__warnings": [1]}, "is not text"),
+        ({"version": 3}, "later keras-lr"),
+        ({"probes__steps": [40, None]}, "is not a number"),
+        ({"probes__steps": [40]}, "differ in length"),
+        ({"probes__cost": "x"}, "is not a number"),
+        ({"probes__learning_rates": [0.0, 0.1]}, "is not above 0"),
     ],
 )
 def test_a_damaged_range_test_is_refused_and_named(tmp_path, changes, words):

@@ -1,4 +1,4 @@
-"""`confirm=True` judges by data that its runs do not train on, whatever kind the data are."""
+"""Short runs are judged by data that they do not train on, whatever kind the data are."""
 
 import keras
 import numpy as np
@@ -73,7 +73,11 @@ def test_held_out_rows_are_not_trained_on(kind, monkeypatch):
     used = given.stream()
     for _ in range(3):  # a ramp has used it before
         used.draw()
-    kept, held = given.hold_out(30, used)
+    held_out = given.hold_out(30, used)
+    held, kept = held_out.batches, used
+    if held_out.make_stream is not None:
+        used.close()
+        kept = held_out.make_stream()
     held_rows = set().union(*map(rows_of, held))
     trained = set()
     try:
@@ -89,19 +93,19 @@ def test_held_out_rows_are_not_trained_on(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_confirm_works_on_every_kind_of_data(kind, monkeypatch):
+def test_short_runs_work_on_every_kind_of_data(kind, monkeypatch):
     if "lazily" in kind:
         monkeypatch.setattr(training_data, "_MAX_COPIED_BYTES", 0)
     data = KINDS[kind]()
     x, y = data if isinstance(data, tuple) else (data, None)
     options = {"batch_size": 8} if y is not None else {}
     if kind == "generator":
-        with pytest.warns(UserWarning, match="data ended before the candidates"):
-            test = keras_lr.lr_find(classifier(), x, steps=12, confirm=True, verbose=0)
-        assert test.confirmation is None
+        with pytest.warns(UserWarning, match="data ended before the short runs"):
+            test = keras_lr.lr_find(classifier(), x, steps=12, budget=500, verbose=0)
+        assert test.probes is None
         return
-    test = keras_lr.lr_find(classifier(), x, y, steps=40, confirm=True, verbose=0, **options)
-    assert test.confirmation is not None and np.isfinite(test.confirmation.losses).any()
+    test = keras_lr.lr_find(classifier(), x, y, steps=40, budget=440, verbose=0, **options)
+    assert test.probes is not None and np.isfinite(test.probes.losses).any()
 
 
 def test_a_single_batch_is_judged_and_trained_on():
@@ -112,7 +116,7 @@ def test_a_single_batch_is_judged_and_trained_on():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the pipeline is TensorFlow's")
-def test_confirm_works_on_a_folder_of_images(tmp_path):
+def test_short_runs_work_on_a_folder_of_images(tmp_path):
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
         for index in range(12):
@@ -125,5 +129,5 @@ def test_confirm_works_on_a_folder_of_images(tmp_path):
     scaled = [keras.Input((4, 4, 3)), layers.Rescaling(1 / 255), layers.Flatten()]
     model = keras.Sequential([*scaled, layers.Dense(2, "softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
-    test = keras_lr.lr_find(model, data, steps=30, confirm=True, verbose=0)
-    assert test.confirmation is not None
+    test = keras_lr.lr_find(model, data, steps=30, budget=430, verbose=0)
+    assert test.probes is not None

@@ -15,6 +15,7 @@ import keras_lr
 from keras_lr import Preview, preview, schedules
 from keras_lr.plotting import plot_preview, save_preview_plot
 from keras_lr.schedule_preview.shape import turns
+from keras_lr.schedule_preview.simulate import rates_at
 from keras_lr.schedule_preview.sparkline import sparkline
 
 once = pytest.mark.once
@@ -156,6 +157,18 @@ def test_a_schedule_in_the_list_is_the_optimizers_own():
 
 
 @once
+def test_rates_at_some_updates_are_those_of_the_whole_run():
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.5 * rate)
+    updates = np.array([0, 4, 5, 11])
+    for policy in ([keras_lr.OneCycle(0.4)], [warm_cosine(), keras_lr.WarmUp(epochs=1)]):
+        some = rates_at(updates, policy, 12, epochs=3)
+        np.testing.assert_array_equal(
+            some, preview(policy, 12, epochs=3).learning_rates[updates], strict=True
+        )
+    halved = rates_at(updates, scheduler, 12, learning_rate=0.8, epochs=3)
+    np.testing.assert_allclose(halved, [0.4, 0.2, 0.2, 0.1], rtol=1e-5)
+
+
 def test_numbers_are_rounded_to_float32():
     shown = preview(0.1, 1, momentum=0.9)
     assert (shown.learning_rates[0], shown.momenta[0]) == (np.float32(0.1), np.float32(0.9))

@@ -1,165 +1,198 @@
-"""The policy of the short confirmation, against laboratories made of formulas."""
-
-import dataclasses
-import json
+"""The choice of rates for short runs, and the answer from them, on runs made of formulas."""
 
 import numpy as np
 import pytest
 
-from keras_lr.range_test.confirm import STRIDE, confirm
-from keras_lr.range_test.rules import suggest
-from keras_lr.range_test.suggestion import Confirmation, NoSuggestion
+from keras_lr.range_test.probes import Outcome, Prober, Probes, longest_run, plan_for
 
 pytestmark = pytest.mark.once
 
-RATES = np.geomspace(1e-7, 10, 100)
-
-
-def curve(best=1e-2):
-    """Falls around `best` and breaks two decades above."""
-    x = np.log10(RATES / best)
-    return 2.3 - 1.6 / (1 + np.exp(-3 * x)) + 0.02 * np.exp(6 * np.minimum(x - 2, 1.2))
-
 
 class Lab:
-    """Held-out loss as a formula of the rate; counts what it is asked for."""
+    """Held-out loss as a formula of log10 of the rate; records what it trains."""
 
-    def __init__(self, loss, above=np.inf, ramp=None):
-        self.loss, self.above, self.longer = loss, above, ramp
-        self.trained, self.spent, self.ramps = [], 0, []
+    rows = 500
 
-    def train(self, learning_rate, steps):
-        self.trained.append(learning_rate)
-        self.spent += steps
-        return float("inf") if learning_rate > self.above else self.loss(learning_rate)
+    def __init__(self, loss, above=np.inf, keeps=True, cost_of_a_cut=None):
+        self.loss, self.above, self.keeps, self.cut = loss, above, keeps, cost_of_a_cut
+        self.trained = []
 
-    def ramp(self, start_lr, end_lr, steps):
-        self.ramps.append((start_lr, end_lr))
-        self.spent += steps
-        rates = np.geomspace(start_lr, end_lr, steps)
-        return rates, self.longer(rates)
+    def start(self):
+        return 2.0
+
+    def train(self, learning_rate, steps, ceiling, resume=None):
+        assert ceiling == 6.0  # start + 2 |start|
+        rate = np.log10(learning_rate)
+        self.trained.append((round(float(rate), 6), steps, resume))
+        if rate > self.above:
+            return Outcome(np.inf, steps if self.cut is None else self.cut)
+        done = steps + (resume or 0)
+        return Outcome(float(self.loss(rate, done)), steps, done if self.keeps else None)
 
 
 def bowl(best):
-    return lambda rate: 0.5 + 0.3 * np.log10(rate / best) ** 2
+    return lambda rate, steps: 0.5 + 0.3 * (rate - best) ** 2
 
 
-@pytest.mark.parametrize("best", [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0])
-def test_the_answer_moves_towards_the_best_rate_wherever_it_is(best):
-    guess = suggest(RATES, curve()).learning_rate
-    found = confirm(Lab(bowl(best)), RATES, curve())
-    away = abs(np.log10(found.learning_rate / best))
-    assert away < max(0.45, abs(np.log10(guess / best)) - 1.0)
+def rates_of(lab):
+    return [rate for rate, _, _ in lab.trained]
 
 
-def test_a_winner_at_the_edge_asks_for_one_more_beyond_it():
-    lab = Lab(lambda rate: 1.0 - 0.1 * np.log10(rate))
-    found = confirm(lab, RATES, curve())
-    np.testing.assert_allclose(np.diff(np.log(lab.trained)), np.log(STRIDE), rtol=1e-9)
-    assert any("higher rate" in note for note in found.warnings)
+def tried(lab, centre, budget):
+    Prober(lab, centre, budget).run()
+    return rates_of(lab)
 
 
-def test_a_winner_inside_is_refined_towards_its_better_neighbour():
-    first = 2.0 * suggest(RATES, curve()).learning_rate
-    lab = Lab(bowl(first * 1.5))
-    confirm(lab, RATES, curve())
-    expected = first * np.array([1.0, STRIDE, 1 / STRIDE, np.sqrt(STRIDE)])
-    np.testing.assert_allclose(lab.trained, expected, rtol=1e-9)
+def test_the_first_rate_is_the_centre_on_the_grid_and_the_second_one_gap_above():
+    assert tried(Lab(bowl(-2)), -2.2, 100) == [-2.25, -1.5]
 
 
-def test_everything_diverging_goes_lower_until_something_trains():
-    guess = suggest(RATES, curve()).learning_rate
-    lab = Lab(bowl(guess / 1000), above=guess / 100)
-    found = confirm(lab, RATES, curve())
-    assert found.losses[0] == found.losses[1] == np.inf
-    assert found.learning_rate <= guess / 100
-    assert found.high <= min(
-        r for r, y in zip(lab.trained, found.losses, strict=True) if y == np.inf
-    )
+def test_beyond_a_winner_at_an_edge_the_gap_widens():
+    rising = Lab(lambda rate, steps: 1.5 - 0.1 * rate)
+    np.testing.assert_allclose(np.diff(tried(rising, -2.0, 500)), [0.75, 0.75, 1.0, 1.25])
 
 
-def test_candidates_that_learnt_next_to_nothing_ask_for_lower_ones():
-    # Above 2e-2 the network is dead: 2.2 is below the start, 2.3, and says nothing.
-    lab = Lab(lambda rate: 2.2 - 1e-3 * rate if rate > 2e-2 else 1.0)
-    found = confirm(lab, RATES, curve())
-    assert lab.trained[0] > 2e-2 > lab.trained[1]
-    assert found.learning_rate < 2e-2
+def test_a_winner_at_the_other_edge_begins_with_one_gap():
+    falling = Lab(lambda rate, steps: 1.5 + 0.1 * rate)
+    assert tried(falling, -2.0, 300) == [-2.0, -1.25, -2.0 - 0.75]
 
 
-def test_nothing_but_divergence_is_no_suggestion():
-    found = confirm(Lab(bowl(1.0), above=0.0), RATES, curve())
-    assert np.isnan(found.learning_rate) and found.warnings
-    with pytest.raises(NoSuggestion, match="All 4 candidates diverged"):
-        suggest(RATES, curve(), confirmation=found)
+def test_a_winner_inside_asks_for_the_middle_to_its_better_neighbour():
+    # -2 beats -2.75; -1.25 loses, but less than -2.75.
+    assert tried(Lab(bowl(-1.9)), -2.75, 200) == [-2.75, -2.0, -1.25, -1.5]
 
 
-def test_nan_counts_as_divergence():
-    found = confirm(Lab(lambda rate: float("nan")), RATES, curve())
-    assert found.losses == [np.inf] * 4
+def test_no_rate_is_left_where_all_neighbours_are_close():
+    rates = np.sort(tried(Lab(bowl(-2.0), keeps=False), -2.0, 5000))
+    best = int(np.argmin(np.abs(rates + 2.0)))
+    assert len(rates) < 50
+    assert np.all(np.diff(rates)[best - 1 : best + 1] < 0.5)
 
 
-def test_candidates_that_all_do_as_well_say_that_the_rate_matters_little():
-    found = confirm(Lab(lambda rate: 0.5), RATES, curve())
-    assert any("matters little" in note for note in found.warnings)
-    assert found.high / found.low >= STRIDE
-    middle = np.exp(np.mean(np.log(found.learning_rates)))
-    np.testing.assert_allclose(found.learning_rate, middle, rtol=1e-9)
+def test_everything_cut_off_asks_for_lower_rates():
+    lab = Lab(bowl(-6), above=-5.0)
+    assert tried(lab, -2.0, 300) == [-2.0, -2.75, -4.25]
 
 
-def test_candidates_above_the_starting_loss_say_that_none_helped():
-    found = confirm(Lab(lambda rate: 5.0 + rate), RATES, curve())
-    assert any("where it started" in note for note in found.warnings)
-    assert found.low <= found.learning_rate <= found.high
+def test_a_run_that_was_cut_off_costs_only_what_it_took():
+    short = Lab(bowl(-6), above=-5.0, cost_of_a_cut=10)
+    assert len(tried(short, -2.0, 300)) > 3
+    whole = Lab(bowl(-6), above=-5.0)
+    assert len(tried(whole, -2.0, 300)) == 3
 
 
-@pytest.mark.parametrize("budget", [40, 41, 99, 100, 250, 400, 1000])
-@pytest.mark.parametrize("flat", [False, True])
-def test_the_budget_is_never_exceeded_and_the_cost_is_what_was_spent(budget, flat):
-    lab = Lab(bowl(50.0), ramp=lambda rates: np.where(rates > 2000, 1e3, 2.3 - np.log10(rates)))
-    losses = np.full(100, 2.3 - np.log10(10.0)) if flat else curve()
-    try:
-        found = confirm(lab, RATES, losses, budget=budget)
-    except NoSuggestion:
-        assert flat
-    else:
-        assert found.cost == lab.spent
-    assert lab.spent <= budget
+@pytest.mark.parametrize("keeps", [True, False], ids=["states kept", "no states"])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("budget", [100, 199, 200, 299, 300, 399, 400, 499, 500, 900])
+@pytest.mark.parametrize("best", [-6.0, -2.0, 2.0])
+def test_the_budget_is_never_exceeded(budget, best, known, keeps):
+    lab = Lab(bowl(best), above=best + 1, keeps=keeps)
+    found = Prober(lab, -2.0, budget, known).run()
+    spent = sum(steps for _, steps, _ in lab.trained)
+    assert found.cost == spent <= budget
+    longest = max(steps + (resume or 0) for _, steps, resume in lab.trained)
+    assert longest <= longest_run(budget, known)
 
 
-def test_a_curve_flat_to_its_end_is_followed_further_up():
-    def longer(rates):
-        x = np.log10(rates / 100.0)
-        return 2.3 - 1.6 / (1 + np.exp(-4 * x)) + 0.02 * np.exp(6 * np.minimum(x - 1, 1.5))
-
-    lab = Lab(bowl(100.0), ramp=longer)
-    found = confirm(lab, RATES, np.full(100, 2.3))
-    assert lab.ramps == [(pytest.approx(10.0), pytest.approx(1e4))]
-    assert 20 < found.learning_rate < 500
+def test_a_small_budget_trains_nothing():
+    lab = Lab(bowl(-2))
+    assert Prober(lab, -2.0, 99).run() is None
+    assert not lab.trained and plan_for(99) is None and longest_run(99) == 0
 
 
-def test_a_curve_that_is_nan_from_the_start_is_not_followed():
-    lab = Lab(bowl(1.0))
-    with pytest.raises(NoSuggestion):
-        confirm(lab, RATES, np.full(100, np.nan))
-    assert lab.spent == 0
+def test_once_the_best_is_bracketed_the_best_two_go_on_from_their_states():
+    lab = Lab(lambda rate, steps: 1.0 + (rate + 1.9) ** 2 - steps / 1000)
+    found = Prober(lab, -2.0, 500).run()
+    # -2 and -1.25 are tried, then -2.75 below the best; 200 updates are left.
+    assert lab.trained == [
+        *((-2.0, 100, None), (-1.25, 100, None), (-2.75, 100, None)),
+        *((-2.0, 100, 100), (-1.25, 100, 100)),
+    ]
+    assert found.steps == [200, 200, 100] and found.cost == 500
 
 
-def test_a_budget_below_40_is_refused():
-    with pytest.raises(ValueError, match="at least 40 updates; got 39"):
-        confirm(Lab(bowl(1.0)), RATES, curve(), budget=39)
+def test_a_best_rate_at_the_edge_is_followed_before_anything_goes_on():
+    lab = Lab(lambda rate, steps: 1.5 - 0.1 * rate)
+    Prober(lab, -2.0, 500).run()
+    assert all(resume is None for _, _, resume in lab.trained)
 
 
-def test_the_answer_is_the_middle_of_the_near_best_weighed_by_how_near():
-    first = 2.0 * suggest(RATES, curve()).learning_rate
-    start = np.median(curve()[:3])
-    table = {0: 1.0, 1: 1.0 + 0.025 * (start - 1.0), 2: 3.0, 3: 3.0}
-    order = iter(range(4))
-    found = confirm(Lab(lambda rate: table[next(order)]), RATES, curve())
-    # Weights 1 and 1/2 at the first candidate and one stride above it.
-    np.testing.assert_allclose(found.learning_rate, first * STRIDE ** (1 / 3), rtol=1e-6)
+def test_without_states_the_budget_goes_to_further_rates():
+    found = Prober(Lab(bowl(-2.0), keeps=False), -2.0, 500).run()
+    assert len(set(found.steps)) == 1 and len(found.steps) > 3
 
 
-def test_a_confirmation_survives_json():
-    found = confirm(Lab(bowl(1e-3), above=1e-2), RATES, curve())
-    text = json.dumps(dataclasses.asdict(found)).replace("Infinity", '"inf"')
-    assert Confirmation(**json.loads(text)) == found
+def test_an_unknown_family_gets_more_and_shorter_runs():
+    assert (plan_for(300).steps, plan_for(300, known=False).steps) == (100, 50)
+
+
+def test_going_on_shares_the_budget_and_starts_from_the_states():
+    lab = Lab(bowl(-2.0))
+    prober = Prober(lab, -2.0, 100)
+    prober.run()
+    prober.go_on(60)
+    assert [each[1:] for each in lab.trained[2:]] == [(30, 50), (30, 50)]
+    assert prober.probes().steps == [80, 80] and prober.probes().cost == 160
+
+
+# The answer
+
+
+def near_mean(rates, losses, start):
+    """Of the issue: weight = max(0, 1 - (loss - best) / (.05 (start - best)))."""
+    best = min(losses)
+    weights = [max(0.0, 1 - (loss - best) / (0.05 * (start - best))) for loss in losses]
+    return sum(w * x for w, x in zip(weights, rates, strict=True)) / sum(weights)
+
+
+@pytest.mark.parametrize("losses", [[0.5, 0.9, 0.4], [0.41, 0.405, 0.4], [0.46, 0.47, 0.4]])
+@pytest.mark.parametrize(("steps", "shift"), [(50, -0.125), (99, -0.125), (100, 0.0), (200, 0.0)])
+def test_the_answer_is_the_mean_of_the_rates_near_the_best(losses, steps, shift):
+    rates = [1e-3, 1e-2, 3e-2]
+    found = Probes(rates, losses, [steps] * 3, 2.0, 500, 300, centre=-2.0)
+    expected = near_mean(np.log10(rates), losses, 2.0) + shift
+    np.testing.assert_allclose(found.answer(), expected, rtol=1e-12)
+
+
+def test_only_the_longest_runs_are_compared():
+    found = Probes([1e-3, 1e-2, 1e-1], [0.2, 0.5, 0.6], [100, 200, 200], 2.0, 500, 500, -2.0)
+    expected = near_mean([-2.0, -1.0], [0.5, 0.6], 2.0)
+    np.testing.assert_allclose(found.answer(), expected, rtol=1e-12)
+
+
+def test_runs_that_were_cut_off_do_not_count():
+    found = Probes([1e-3, 1e-2], [np.inf, 0.5], [100, 200], 2.0, 500, 200, -2.0)
+    assert found.answer() == -2.0
+    assert Probes([1e-3], [np.inf], [100], 2.0, 500, 20, -3.0).answer() is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([1.6, 1.9, 1.9], -2.0),  # a fifth of 2.0 is lost at most: not below the centre
+        ([1.4, 1.9, 1.9], -3.0),  # more than a quarter is lost
+        ([1.6, np.inf, 1.9], -3.0),  # the centre itself was cut off
+        ([1.6, 1.9, np.inf], -2.0),  # a rate above the centre was
+    ],
+)
+def test_on_the_first_plateau_the_answer_is_not_below_the_centre(losses, expected):
+    found = Probes([1e-3, 1e-2, 1e-1], losses, [100] * 3, 2.0, 500, 300, centre=-2.0)
+    assert found.answer() == expected
+
+
+@pytest.mark.parametrize(
+    ("losses", "start", "rows", "words"),
+    [
+        ([0.5, 0.4], 2.0, 500, "The highest rate tried did best"),
+        ([0.4, 0.5], 2.0, 500, "The lowest rate tried did best"),
+        ([2.5, 2.4], 2.0, 500, "below its start"),
+        ([0.4, 0.5], 2.0, 66, "Only 66 held-out examples"),
+    ],
+)
+def test_notes_tell_what_is_uncertain(losses, start, rows, words):
+    found = Probes([1e-3, 1e-2], losses, [50, 50], start, rows, 100, -3.0)
+    assert any(words in note for note in found.notes())
+
+
+def test_an_answer_between_the_rates_tried_has_no_notes():
+    assert Probes([1e-3, 1e-2, 1e-1], [0.5, 0.4, 0.5], [50] * 3, 2.0, 500, 150, -2.0).notes() == []

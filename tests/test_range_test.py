@@ -633,32 +633,36 @@ def test_a_fit_that_is_broken_off_while_the_callback_collects_hurts_no_later_fit
     assert same(values(model.variables), values(twin.variables))
 
 
-# Confirmation -------------------------------------------------------------------------------
+# Short runs ---------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 @pytest.mark.parametrize("held_out", [False, True], ids=["own hold-out", "validation data"])
-def test_confirmation_stays_within_500_steps_and_answers(held_out):
+@pytest.mark.parametrize("budget", [100, 500])
+def test_the_test_stays_within_its_budget_and_answers(held_out, budget):
     x, y = data()
     options = {"validation_data": data(seed=1)} if held_out else {}
-    test = lr_find(classifier("adam"), x, y, confirm=True, seed=0, verbose=0, **options)
-    assert test.confirmation is not None
-    assert 100 < test.training_steps <= 500
-    assert len(test.confirmation.learning_rates) == len(test.confirmation.losses)
+    test = lr_find(classifier("adam"), x, y, budget=budget, seed=0, verbose=0, **options)
+    assert test.probes is not None
+    assert 100 <= test.training_steps <= budget
+    assert len(test.probes.learning_rates) == len(test.probes.losses)
     suggestion = test.suggest()
     assert suggestion.low <= suggestion.learning_rate <= suggestion.high
 
 
-def test_confirmation_of_a_generator_that_ends_keeps_the_curve_and_warns():
-    with pytest.warns(UserWarning, match="The data ended before the candidates were confirmed"):
-        test = lr_find(classifier("adam"), batch_generator(110), confirm=True, verbose=0)
-    assert test.confirmation is None
+def test_a_generator_that_ends_keeps_the_curve_and_warns():
+    with pytest.warns(UserWarning, match="The data ended before the short runs"):
+        test = lr_find(classifier("adam"), batch_generator(110), verbose=0)
+    assert test.probes is None
     assert len(test.losses) > 30
 
 
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
-def test_confirmation_survives_a_round_trip(tmp_path):
-    test = lr_find(classifier("adam"), *data(), confirm=True, seed=0, verbose=0)
+def test_short_runs_and_the_planned_run_survive_a_round_trip(tmp_path):
+    test = lr_find(
+        classifier("adam"), *data(), policy="one-cycle", total_steps=9000, seed=0, verbose=0
+    )
     test.save(tmp_path / "test.json")
     loaded = keras_lr.RangeTest.load(tmp_path / "test.json")
     assert loaded.suggest() == test.suggest()
+    assert loaded.suggest(policy="constant") == test.suggest(policy="constant")

@@ -9,7 +9,6 @@ from keras import layers, ops
 
 from keras_lr import NoSuggestion, RangeTest, lr_find
 from keras_lr.range_test.checks import first_not_finite
-from keras_lr.range_test.confirm import confirm
 from keras_lr.range_test.stopping import first_divergence
 
 
@@ -134,24 +133,6 @@ def test_a_rare_class_with_a_large_weight_gives_no_narrow_answer_far_off():
             else:  # a constant rate of 1e-2 is the best of a grid
                 near = 1e-3 <= found.learning_rate <= 1e-1
                 assert near or (found.low <= 2e-2 <= found.high and found.warnings)
-
-
-@pytest.mark.once
-def test_a_confirmation_measures_its_start_on_the_held_out_sample():
-    class Lab:
-        def start(self):
-            return 1.4  # 8 spikes in the batches, one in the sample
-
-        def train(self, learning_rate, steps):
-            return 1.3
-
-        def ramp(self, *_):
-            raise AssertionError
-
-    rates = np.geomspace(1e-7, 10, 100)
-    losses = 0.7 - 0.6 / (1 + np.exp(-3 * np.log10(rates / 1e-2)))
-    found = confirm(Lab(), rates, losses)
-    assert not any("where it started" in note for note in found.warnings)
 
 
 # What is read

@@ -10,7 +10,7 @@ from keras_lr.range_test import rules
 from keras_lr.range_test.bounds import bounds
 from keras_lr.range_test.rules import METHODS, suggest
 from keras_lr.range_test.smoothing import log_slope, smooth
-from keras_lr.range_test.suggestion import Confirmation, NoSuggestion
+from keras_lr.range_test.suggestion import NoSuggestion
 
 pytestmark = pytest.mark.once
 
@@ -193,16 +193,6 @@ def test_the_held_out_curve_counts_like_that_of_the_batches():
     held_out = {"learning_rates": rates * 4, "loss": losses}
     found = suggest(rates, losses, validation=held_out).learning_rate
     np.testing.assert_allclose(found, 2 * suggest(rates, losses).learning_rate, rtol=1e-9)
-
-
-def test_auto_answers_from_a_confirmation_and_curve_does_not():
-    rates, losses = golden()
-    seen = Confirmation([0.1, 0.6], [1.0, 2.0], [100, 100], 0.1, 0.04, 0.25, 200, ["Note."])
-    found = suggest(rates, losses, confirmation=seen)
-    assert (found.learning_rate, found.low, found.high) == (0.1, 0.04, 0.25)
-    assert found.method == "auto" and found.warnings == ("Note.",)
-    plain = suggest(rates, losses, "curve", confirmation=seen)
-    assert plain.learning_rate == suggest(rates, losses).learning_rate
 
 
 # No answer

@@ -280,18 +280,17 @@ def _read_multipliers(path: Path, folder: Path) -> None:
 
 def _make_range_test(folder: Path) -> Path:
     import keras_lr
-    from keras_lr.range_test.suggestion import Confirmation
 
     test = _ramp()
-    confirmation = Confirmation(
-        [1e-4, 1e-3, 1e-2, 1e-1], [2.0, 0.5, 0.7, math.inf], [40] * 4, 3e-3, 1e-3, 1e-2, 160
+    probes = keras_lr.Probes(
+        [1e-4, 1e-3, 1e-2, 1e-1], [2.0, 0.5, 0.7, math.inf], [40] * 4, 2.2, 500, 160, -2.5
     )
     test = keras_lr.RangeTest(
         test.learning_rates,
         np.stack([test.losses, test.losses + 0.01]),
         metrics={"accuracy": 1 - test.losses / 10},
         validation={"learning_rates": test.learning_rates[::10], "loss": test.losses[::10]},
-        confirmation=confirmation,
+        probes=probes,
         provenance={"backend": "torch", "batch_size": 32},
     )
     test.save(folder / "range_test.json")

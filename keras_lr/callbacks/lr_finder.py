@@ -29,7 +29,7 @@ from keras_lr.range_test.training_data import (
     passed_to_fit,
     validation_passed_to_fit,
 )
-from keras_lr.steering import innermost_optimizers, updates_every
+from keras_lr.steering import Policy, innermost_optimizers, updates_every
 from keras_lr.steering.optimizers import assign_rate
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class LRFinder(SteeringCallback):
 
     def set_model(self, model: Any) -> None:
         if self._observes:
-            keras.callbacks.Callback.set_model(self, model)
+            Policy.set_model(self, model)
         else:
             super().set_model(model)
 

@@ -16,7 +16,7 @@ import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lr._util import checks
-from keras_lr.schedule_preview import preview
+from keras_lr.schedule_preview.simulate import rates_at
 from keras_lr.schedules import ConstantSchedule, OneCycleSchedule, WarmUpStableDecaySchedule
 from keras_lr.schedules.base import evaluate
 
@@ -28,6 +28,7 @@ ONE_CYCLE = 0.15  # decades of the best peak of one-cycle beside it
 
 POINTS = 1000  # of a shape
 _TAIL = 1e-4  # a share of the sum of all rates; later rates change nothing that counts
+_GOLDEN = (5**0.5 - 1) / 2
 _MOST_STEPS = 2**24  # schedules count in float32, which has no larger exact integers
 
 
@@ -93,11 +94,14 @@ class PlannedRun:
     def of(cls, content: dict[str, Any]) -> PlannedRun:
         """The inverse of `to_dict`."""
         policy, steps, shape = (content[name] for name in ("policy", "total_steps", "shape"))
-        shape = _named_shape(policy) if policy in POLICIES else shape
+        if policy in POLICIES:
+            shape = _named_shape(policy)
+        elif shape is not None:
+            shape = np.asarray(shape, np.float64)
+            if shape.shape != (POINTS,) or not (shape.min() >= 0 < shape.max() <= 1):
+                raise ValueError(f"shape must have {POINTS} rates in [0, 1].")
         return cls(
-            policy=str(policy),
-            total_steps=None if steps is None else checks.count("total_steps", steps),
-            shape=None if shape is None else _shape(np.asarray(shape, np.float64)),
+            str(policy), None if steps is None else checks.count("total_steps", steps), shape
         )
 
 
@@ -279,7 +283,10 @@ def _evaluated(parts: list[Any], steps: int, steps_per_epoch: int | None) -> np.
             f"total_steps must be at most {_MOST_STEPS} with a schedule or callback; got {steps}."
         )
     own = None if any(isinstance(part, LearningRateSchedule) for part in parts) else 1.0
-    return _shape(preview(parts, steps, learning_rate=own, epochs=epochs).learning_rates)
+    rates = rates_at(_sample(steps), parts, steps, learning_rate=own, epochs=epochs)
+    if not np.all(np.isfinite(rates) & (rates >= 0.0)):
+        raise ValueError("policy must have finite rates of at least 0; got others.")
+    return _shape(rates)
 
 
 def _counts_epochs(callback: Any) -> bool:
@@ -288,24 +295,31 @@ def _counts_epochs(callback: Any) -> bool:
     return getattr(callback, "epochs", None) is not None
 
 
+def _sample(steps: int) -> np.ndarray:
+    """At most `POINTS` updates of a run, the first among them.
+
+    Their distances are irregular: at regular ones, short cycles would look constant.
+    """
+    if steps <= POINTS:
+        return np.arange(steps)
+    places = np.arange(POINTS)
+    return ((places + places * _GOLDEN % 1.0) * steps / POINTS).astype(int)
+
+
 def _shape(rates: np.ndarray) -> np.ndarray:
     """The shape of a run: its rates relative to the highest, at `POINTS` updates.
 
-    A longer run gives a sample at irregular distances: at regular ones, short cycles would look
-    constant. A shorter one gives means, as if each rate held for its share of the run.
+    With fewer rates than that, each rate holds for its share of the run.
     """
     highest = float(rates.max())
     if not highest > 0.0:
         raise ValueError("policy must have a rate above 0 in the run; got 0 at all updates.")
     count = len(rates)
-    if count > POINTS:
-        golden = (np.arange(POINTS) * 0.618033988749895) % 1.0
-        rates = rates[((np.arange(POINTS) + golden) * count / POINTS).astype(int)]
-    elif count < POINTS:
+    if count < POINTS:
         sums = np.concatenate([[0.0], np.cumsum(rates)]) / count
         ends = np.linspace(0.0, 1.0, POINTS + 1)
         rates = np.diff(np.interp(ends, np.linspace(0.0, 1.0, count + 1), sums)) * POINTS
-    return np.asarray(rates / highest)
+    return np.minimum(rates / highest, 1.0)  # means may be above by a rounding error
 
 
 def _run_of(name: str, run: Any) -> PlannedRun:

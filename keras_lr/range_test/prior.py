@@ -9,14 +9,14 @@ import keras
 from keras_lr.optimizers import Prodigy
 from keras_lr.steering import innermost_optimizers
 
-# log10 of the constant rate that is usually best in a run of 500 updates of a small model.
-_MEASURED = {"SGD": -1.0, "momentum": -1.75, "Adam": -2.25, "Lion": -3.25}
-# Adadelta and Prodigy scale their steps themselves: their papers' rate is the factor 1.
-_FROM_THE_PAPER = {"unit factor": 0.0}
-USUAL_RATES = {**_MEASURED, **_FROM_THE_PAPER}
+# log10 of the constant rate that is usually best in a run of 500 updates. The first four are
+# measured. Adadelta and Prodigy estimate the size of their steps: their papers use the factor 1.
+USUAL_RATES = {"SGD": -1.0, "momentum": -1.75, "Adam": -2.25, "Lion": -3.25, "Adadelta": 0.0}
+UNKNOWN, UNKNOWN_RATE = "unknown", -2.0  # the rate: a first guess, between the measured ones
 
-UNKNOWN = "unknown"
-UNKNOWN_RATE = -2.0  # log10 of a first guess where the family is unknown
+# A velocity makes steps up to 1 / (1 - momentum) times as large. "momentum" was measured at 0.9; in
+# decades of the step size, a momentum below about 0.7 is nearer to none.
+_LEAST_MOMENTUM = 0.7
 
 # The families of optimizers by their update rules. Steps of Adam, and of all here with it, have an
 # element-wise size of about the rate: RMSprop and Nadam divide by the same root mean square, Adamax
@@ -34,8 +34,8 @@ _FAMILIES = {
     "RMSprop": "Adam",
     "Muon": "Adam",
     "Lion": "Lion",
-    "Adadelta": "unit factor",
-    "Prodigy": "unit factor",
+    "Adadelta": "Adadelta",
+    "Prodigy": "Adadelta",
 }
 
 
@@ -44,12 +44,12 @@ def usual_rate(optimizer: Any) -> tuple[float | None, str]:
 
     Returns:
         log10 of the constant rate that is usually best in 500 updates, None if the family is
-        unknown; and the family: "SGD", "momentum", "Adam", "Lion", "unit factor" or "unknown".
+        unknown; and the family: "SGD", "momentum", "Adam", "Lion", "Adadelta" or "unknown".
 
     Args:
         optimizer: An optimizer, also one that wraps others; the name of a family or of an
             optimizer's class, as a saved test has it; or None. The name "SGD" means SGD without
-            momentum.
+            momentum, "momentum" means SGD with one.
 
     >>> usual_rate(keras.optimizers.SGD(0.1, momentum=0.9))
     (-1.75, 'momentum')
@@ -71,12 +71,10 @@ def _family(optimizer: Any) -> str:
         if kind is Prodigy or getattr(keras.optimizers, kind.__name__, None) is kind:
             family = _FAMILIES.get(kind.__name__, UNKNOWN)
             momentum = float(getattr(optimizer, "momentum", 0.0) or 0.0)
-            if family == "SGD":
-                return "momentum" if momentum > 0.0 else "SGD"
-            if kind.__name__ == "RMSprop" and momentum > 0.0:
-                return UNKNOWN  # its steps are up to 1 / (1 - momentum) times as large
-            if kind.__name__ == "Muon" and optimizer.rms_rate is None:
-                return UNKNOWN  # its steps are orthogonal matrices, whatever their shape
+            if kind.__name__ in ("SGD", "RMSprop") and momentum >= _LEAST_MOMENTUM:
+                return "momentum" if family == "SGD" else UNKNOWN
+            if kind.__name__ == "Muon" and getattr(optimizer, "rms_rate", None) is None:
+                return UNKNOWN  # the size of its steps then depends on the shape of the matrix
             return family
     return UNKNOWN
 

@@ -79,24 +79,11 @@ def preview(
     checks.count("gradient_accumulation_steps", gradient_accumulation_steps)
     if momentum is not None:
         momentum = checks.number("momentum", momentum, least=0, below=1)
-    own, callbacks = _split(policy, learning_rate)
-    plan, roles = _joined(callbacks, Length(steps, epochs))
+    length = Length(steps, epochs)
+    rule, held, plan, roles = _composed(policy, learning_rate, length, gradient_accumulation_steps)
     if momentum == 0.0 and (owner := roles.owner("momentum")):
         raise ValueError(f"{owner} cannot cycle a momentum that is 0; got momentum=0.0.")
-    if own is None and plan.schedule is None:
-        names = ", ".join(type(each).__name__ for each in callbacks) or "an empty list"
-        raise ValueError(f"policy must include a rate or a schedule; got {names}. {_NO_RATE}")
-
-    # A number is stored in a variable, as in the optimizer.
-    variable = None if own is None or isinstance(own, LearningRateSchedule) else _Variable(own)
-    rule = _vectorized_rule(plan.rate_rule(variable or own, batches=gradient_accumulation_steps))
     updates = np.arange(steps)
-    held = np.full(steps, 1.0 if variable is None or plan.schedule is not None else variable.value)
-    schedule = None if isinstance(own, float) or own is None else type(own).__name__
-    refuse_assigners(callbacks, roles.owner("schedule") or schedule, ())
-    if any(isinstance(each, keras.callbacks.LearningRateScheduler) for each in callbacks):
-        assert variable is not None  # noqa: S101  refused otherwise
-        held = _scheduled(callbacks, variable, steps, epochs)
     rates = rule.values(updates, updates, held)
 
     momenta = None if momentum is None else np.full(steps, float(np.float32(momentum)))
@@ -108,6 +95,38 @@ def preview(
     curves = [*(factor.values(updates) for factor in factors), held]
     curves += [] if momenta is None else [momenta]
     return Preview(rates, momenta, _turns_of(curves))
+
+
+def rates_at(
+    updates: np.ndarray, policy: Any, steps: int, *, learning_rate: Any = None, epochs: int = 1
+) -> np.ndarray:
+    """The learning rates that `preview` computes, but only those of some updates of the run."""
+    rule, held, _, _ = _composed(policy, learning_rate, Length(steps, epochs), batches=1)
+    return rule.values(updates, updates, held[updates])
+
+
+def _composed(
+    policy: Any, learning_rate: Any, length: Length, batches: int
+) -> tuple[RateRule, np.ndarray, Plan, Roles]:
+    """The rule of a run, the optimizer's variable at each update, and the callbacks' plan."""
+    own, callbacks = _split(policy, learning_rate)
+    plan, roles = _joined(callbacks, length)
+    if own is None and plan.schedule is None:
+        names = ", ".join(type(each).__name__ for each in callbacks) or "an empty list"
+        raise ValueError(f"policy must include a rate or a schedule; got {names}. {_NO_RATE}")
+
+    assert length.total is not None  # noqa: S101
+    # A number is stored in a variable, as in the optimizer.
+    variable = None if own is None or isinstance(own, LearningRateSchedule) else _Variable(own)
+    rule = _vectorized_rule(plan.rate_rule(variable or own, batches=batches))
+    value = 1.0 if variable is None or plan.schedule is not None else variable.value
+    held = np.broadcast_to(value, length.total)
+    schedule = None if isinstance(own, float) or own is None else type(own).__name__
+    refuse_assigners(callbacks, roles.owner("schedule") or schedule, ())
+    if any(isinstance(each, keras.callbacks.LearningRateScheduler) for each in callbacks):
+        assert variable is not None  # noqa: S101  refused otherwise
+        held = _scheduled(callbacks, variable, length.total, length.epochs)
+    return rule, held, plan, roles
 
 
 class _Variable:
