@@ -18,5 +18,6 @@ def probes(**changes):
         "start": 2.2,
         "rows": 300,
         "cost": 600,
+        "centre": -1.0,
     }
     return Probes(**{**made, **changes})
