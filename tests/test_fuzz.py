@@ -63,11 +63,9 @@ def test_damage_is_the_same_each_time_and_of_every_kind_it_says():
 def saved(tmp_path, **changes):
     """A range test whose file was changed after it was saved."""
     rates = np.geomspace(1e-5, 1.0, 20)
-    probes = keras_lr.Probes([1e-3, 1e-2], [0.5, 0.7], [40, 40], 2.0, 100, 80)
+    probes = keras_lr.Probes([1e-3, 1e-2], [0.5, 0.7], [40, 40], 2.0, 100, 80, -2.5)
     validation = {"learning_rates": rates[::5], "loss": np.ones(4)}
-    test = keras_lr.RangeTest(
-        rates, np.linspace(2, 1, 20), validation=validation, probes=probes
-    )
+    test = keras_lr.RangeTest(rates, np.linspace(2, 1, 20), validation=validation, probes=probes)
     path = tmp_path / "curve.json"
     test.save(path)
     content = json.loads(path.read_text())

@@ -12,7 +12,7 @@ optimizers = keras.optimizers
 # their papers.
 SGD, MOMENTUM = (-1.0, "SGD"), (-1.75, "momentum")
 ADAM, LION = (-2.25, "Adam"), (-3.25, "Lion")
-FACTOR, UNKNOWN = (0.0, "unit factor"), (None, "unknown")
+FACTOR, UNKNOWN = (0.0, "Adadelta"), (None, "unknown")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_subclass_of_a_user_has_the_rate_of_its_base():
         ("adamw", ADAM),
         ("RMSprop", ADAM),
         ("Lion", LION),
-        ("unit factor", FACTOR),
+        ("Adadelta", FACTOR),
         ("LayerwiseLR[Adam]", ADAM),
         ("AdaptiveGains[LayerwiseLR[Lion]]", LION),
         ("Lamb", UNKNOWN),

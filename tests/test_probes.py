@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_lr.range_test.probes import Outcome, Plan, Prober, Probes, longest_run, plan_for
+from keras_lr.range_test.probes import Outcome, Prober, Probes, longest_run, plan_for
 
 pytestmark = pytest.mark.once
 
@@ -49,42 +49,23 @@ def test_the_first_rate_is_the_centre_on_the_grid_and_the_second_one_gap_above()
 
 def test_beyond_a_winner_at_an_edge_the_gap_widens():
     rising = Lab(lambda rate, steps: 1.5 - 0.1 * rate)
-    prober = Prober(rising, -2.0, 10_000)
-    prober.begin = 2.0
-    plan = Plan(100, 0.75)
-    for _ in range(5):
-        prober._train(prober._next(plan.gap), plan.steps)
-    np.testing.assert_allclose(np.diff(rates_of(rising)), [0.75, 0.75, 1.0, 1.25])
+    np.testing.assert_allclose(np.diff(tried(rising, -2.0, 500)), [0.75, 0.75, 1.0, 1.25])
 
 
 def test_a_winner_at_the_other_edge_begins_with_one_gap():
     falling = Lab(lambda rate, steps: 1.5 + 0.1 * rate)
-    assert tried(falling, -2.0, 300) == [-2.0, -1.25, -2.75]
+    assert tried(falling, -2.0, 300) == [-2.0, -1.25, -2.0 - 0.75]
 
 
 def test_a_winner_inside_asks_for_the_middle_to_its_better_neighbour():
-    lab = Lab(bowl(-1.9))
-    prober = Prober(lab, -2.75, 10_000)
-    prober.begin = 2.0
-    for _ in range(4):
-        prober._train(prober._next(0.75), 100)
-    # -2 beats -2.75; beyond it -1.25 loses; the better neighbour of -2 is -1.25 (.65 against .85).
-    assert rates_of(lab)[:3] == [-2.75, -2.0, -1.25]
-    assert rates_of(lab)[3] in (-1.5, -1.75)
+    # -2 beats -2.75; -1.25 loses, but less than -2.75.
+    assert tried(Lab(bowl(-1.9)), -2.75, 200) == [-2.75, -2.0, -1.25, -1.5]
 
 
 def test_no_rate_is_left_where_all_neighbours_are_close():
-    lab = Lab(bowl(-2.0))
-    prober = Prober(lab, -2.0, 10_000)
-    prober.begin = 2.0
-    for _ in range(20):
-        rate = prober._next(0.75)
-        if rate is None:
-            break
-        prober._train(rate, 100)
-    rates = np.sort(rates_of(lab))
-    best = np.argmin(np.abs(rates + 2.0))
-    assert rate is None
+    rates = np.sort(tried(Lab(bowl(-2.0), keeps=False), -2.0, 5000))
+    best = int(np.argmin(np.abs(rates + 2.0)))
+    assert len(rates) < 50
     assert np.all(np.diff(rates)[best - 1 : best + 1] < 0.5)
 
 
@@ -101,14 +82,16 @@ def test_a_run_that_was_cut_off_costs_only_what_it_took():
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["states kept", "no states"])
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("budget", [100, 199, 200, 299, 300, 399, 400, 499, 500, 900])
 @pytest.mark.parametrize("best", [-6.0, -2.0, 2.0])
-def test_the_budget_is_never_exceeded(budget, best, keeps):
+def test_the_budget_is_never_exceeded(budget, best, known, keeps):
     lab = Lab(bowl(best), above=best + 1, keeps=keeps)
-    found = Prober(lab, -2.0, budget).run()
+    found = Prober(lab, -2.0, budget, known).run()
     spent = sum(steps for _, steps, _ in lab.trained)
     assert found.cost == spent <= budget
-    assert max(steps + (resume or 0) for _, steps, resume in lab.trained) <= longest_run(budget)
+    longest = max(steps + (resume or 0) for _, steps, resume in lab.trained)
+    assert longest <= longest_run(budget, known)
 
 
 def test_a_small_budget_trains_nothing():
@@ -117,20 +100,30 @@ def test_a_small_budget_trains_nothing():
     assert not lab.trained and plan_for(99) is None and longest_run(99) == 0
 
 
-def test_the_best_two_go_on_from_their_states():
-    lab = Lab(lambda rate, steps: 1.0 + (rate + 2.0) ** 2 - steps / 1000)
+def test_once_the_best_is_bracketed_the_best_two_go_on_from_their_states():
+    lab = Lab(lambda rate, steps: 1.0 + (rate + 1.9) ** 2 - steps / 1000)
     found = Prober(lab, -2.0, 500).run()
-    plan = plan_for(500)
-    resumed = [(rate, steps) for rate, steps, resume in lab.trained if resume]
-    assert len(resumed) == plan.finalists == 2
-    assert {steps for _, steps in resumed} == {plan.longer - plan.steps}
-    assert sorted(found.steps) == [*[plan.steps] * (len(found.steps) - 2), *[plan.longer] * 2]
-    assert -2.0 in [rate for rate, _ in resumed]
+    # -2 and -1.25 are tried, then -2.75 below the best; 200 updates are left.
+    assert lab.trained == [
+        *((-2.0, 100, None), (-1.25, 100, None), (-2.75, 100, None)),
+        *((-2.0, 100, 100), (-1.25, 100, 100)),
+    ]
+    assert found.steps == [200, 200, 100] and found.cost == 500
 
 
-def test_without_states_runs_of_one_length_are_compared():
+def test_a_best_rate_at_the_edge_is_followed_before_anything_goes_on():
+    lab = Lab(lambda rate, steps: 1.5 - 0.1 * rate)
+    Prober(lab, -2.0, 500).run()
+    assert all(resume is None for _, _, resume in lab.trained)
+
+
+def test_without_states_the_budget_goes_to_further_rates():
     found = Prober(Lab(bowl(-2.0), keeps=False), -2.0, 500).run()
-    assert len(set(found.steps)) == 1
+    assert len(set(found.steps)) == 1 and len(found.steps) > 3
+
+
+def test_an_unknown_family_gets_more_and_shorter_runs():
+    assert (plan_for(300).steps, plan_for(300, known=False).steps) == (100, 50)
 
 
 def test_going_on_shares_the_budget_and_starts_from_the_states():
@@ -153,25 +146,38 @@ def near_mean(rates, losses, start):
 
 
 @pytest.mark.parametrize("losses", [[0.5, 0.9, 0.4], [0.41, 0.405, 0.4], [0.46, 0.47, 0.4]])
-def test_the_answer_is_the_mean_of_the_rates_near_the_best(losses):
+@pytest.mark.parametrize(("steps", "shift"), [(50, -0.125), (99, -0.125), (100, 0.0), (200, 0.0)])
+def test_the_answer_is_the_mean_of_the_rates_near_the_best(losses, steps, shift):
     rates = [1e-3, 1e-2, 3e-2]
-    found = Probes(rates, losses, [100] * 3, 2.0, 500, 300)
-    expected = near_mean(np.log10(rates), losses, 2.0)
+    found = Probes(rates, losses, [steps] * 3, 2.0, 500, 300, centre=-2.0)
+    expected = near_mean(np.log10(rates), losses, 2.0) + shift
     np.testing.assert_allclose(found.answer(), expected, rtol=1e-12)
-    shifted = Probes(rates, losses, [100] * 3, 2.0, 500, 300, shift=-0.125)
-    np.testing.assert_allclose(shifted.answer(), expected - 0.125, rtol=1e-12)
 
 
 def test_only_the_longest_runs_are_compared():
-    found = Probes([1e-3, 1e-2, 1e-1], [0.2, 0.5, 0.6], [100, 200, 200], 2.0, 500, 500)
+    found = Probes([1e-3, 1e-2, 1e-1], [0.2, 0.5, 0.6], [100, 200, 200], 2.0, 500, 500, -2.0)
     expected = near_mean([-2.0, -1.0], [0.5, 0.6], 2.0)
     np.testing.assert_allclose(found.answer(), expected, rtol=1e-12)
 
 
 def test_runs_that_were_cut_off_do_not_count():
-    found = Probes([1e-3, 1e-2], [np.inf, 0.5], [100, 200], 2.0, 500, 200)
+    found = Probes([1e-3, 1e-2], [np.inf, 0.5], [100, 200], 2.0, 500, 200, -2.0)
     assert found.answer() == -2.0
-    assert Probes([1e-3], [np.inf], [100], 2.0, 500, 20).answer() is None
+    assert Probes([1e-3], [np.inf], [100], 2.0, 500, 20, -3.0).answer() is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([1.6, 1.9, 1.9], -2.0),  # a fifth of 2.0 is lost at most: not below the centre
+        ([1.4, 1.9, 1.9], -3.0),  # more than a quarter is lost
+        ([1.6, np.inf, 1.9], -3.0),  # the centre itself was cut off
+        ([1.6, 1.9, np.inf], -2.0),  # a rate above the centre was
+    ],
+)
+def test_on_the_first_plateau_the_answer_is_not_below_the_centre(losses, expected):
+    found = Probes([1e-3, 1e-2, 1e-1], losses, [100] * 3, 2.0, 500, 300, centre=-2.0)
+    assert found.answer() == expected
 
 
 @pytest.mark.parametrize(
@@ -184,9 +190,9 @@ def test_runs_that_were_cut_off_do_not_count():
     ],
 )
 def test_notes_tell_what_is_uncertain(losses, start, rows, words):
-    found = Probes([1e-3, 1e-2], losses, [50, 50], start, rows, 100)
+    found = Probes([1e-3, 1e-2], losses, [50, 50], start, rows, 100, -3.0)
     assert any(words in note for note in found.notes())
 
 
 def test_an_answer_between_the_rates_tried_has_no_notes():
-    assert Probes([1e-3, 1e-2, 1e-1], [0.5, 0.4, 0.5], [50] * 3, 2.0, 500, 150).notes() == []
+    assert Probes([1e-3, 1e-2, 1e-1], [0.5, 0.4, 0.5], [50] * 3, 2.0, 500, 150, -2.0).notes() == []

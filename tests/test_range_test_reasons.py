@@ -9,7 +9,6 @@ from keras import layers, ops
 
 from keras_lr import NoSuggestion, RangeTest, lr_find
 from keras_lr.range_test.checks import first_not_finite
-
 from keras_lr.range_test.stopping import first_divergence
 
 

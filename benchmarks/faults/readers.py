@@ -283,7 +283,7 @@ def _make_range_test(folder: Path) -> Path:
 
     test = _ramp()
     probes = keras_lr.Probes(
-        [1e-4, 1e-3, 1e-2, 1e-1], [2.0, 0.5, 0.7, math.inf], [40] * 4, 2.2, 500, 160
+        [1e-4, 1e-3, 1e-2, 1e-1], [2.0, 0.5, 0.7, math.inf], [40] * 4, 2.2, 500, 160, -2.5
     )
     test = keras_lr.RangeTest(
         test.learning_rates,

@@ -16,7 +16,6 @@ from keras_lr._util.versions import environment
 from keras_lr.loops.data import DataEnded, batch_rows, is_array_data
 from keras_lr.range_test.checks import check_kinds, check_model, first_not_finite, scale_hints
 from keras_lr.range_test.curve_rule import TooUneven
-from keras_lr.range_test.evidence import centre_of
 from keras_lr.range_test.options import (
     Options,
     checked_options,
@@ -227,26 +226,27 @@ def _short_runs(
     """Train short runs around the curve's answer; None if the curve or the budget forbid it."""
     if plan_for(budget) is None:
         return None
-    curve = None
+    centre = usual
     if len(test.learning_rates):
         if too_short(test.losses, test.stop_reason) is not None:
             return None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SuggestionWarning)
-                curve = float(np.log10(test.suggest("curve").learning_rate))
+                curve = float(np.log10(test._by_curve("curve", "loss").learning_rate))
+                centre = curve if usual is None else usual
         except TooUneven:
             return None  # a held-out sample would be as uneven
         except NoSuggestion:
-            curve = None
-    centre = centre_of(curve, usual)
+            pass
     try:
         if sample is None:
             sample, bench.make_stream = data.hold_out(options["validation_samples"], bench.stream)
         else:
             bench.make_stream = data.all_rows()
         bench.held_out, bench.rows = sample, sum(map(batch_rows, sample))
-        prober = Prober(bench, UNKNOWN_RATE if centre is None else centre, budget)
+        first = UNKNOWN_RATE if centre is None else centre
+        prober = Prober(bench, first, budget, known=usual is not None)
         prober.run()
     except DataEnded:
         warnings.warn(

@@ -14,8 +14,9 @@ from keras_lr._util import checks
 Target = TypeVar("Target")
 
 
-RAMP_STEPS, SHORT_RAMP = 100, 60
-SHORT_RUNS = 100  # fewest updates of short runs
+RAMP_STEPS = 50  # with a budget of 200 or more; below, a ramp costs more than it tells
+SHORTEST = 100  # budget below which there are no short runs
+SHORT_RUNS = 150  # updates of short runs beside a ramp whose steps are given
 SHARE_OF_RUN, BUDGETS = 0.05, (100, 500)  # default budget: share of the planned run, and its limits
 WIDEST = (1e-7, 10.0)  # the ramp for an optimizer whose usual rates are unknown
 BELOW, ABOVE = 2.5, 1.5  # decades of the ramp to each side of the usual rate
@@ -67,9 +68,9 @@ class Options(TypedDict, total=False):
     steps: Annotated[
         int | None,
         None,
-        "Steps of the ramp, at least 3; by default 100, fewer with a budget below 200, and no ramp "
-        "with one below 160. A step is one update of the weights; with gradient accumulation it "
-        "takes several batches, at one rate, and records their mean.",
+        "Steps of the ramp, at least 3; by default 50, and no ramp with a budget below 200. A step "
+        "is one update of the weights; with gradient accumulation it takes several batches, at one "
+        "rate, and records their mean.",
     ]
     ramp: Annotated[str, "exponential", '"exponential" or "linear" (Smith\'s).']
     repeats: Annotated[
@@ -203,10 +204,9 @@ def divided_budget(options: Options, total_steps: int | None) -> tuple[int, int]
         share = round(SHARE_OF_RUN * (total_steps or 0))
         budget = max(int(np.clip(share, *BUDGETS)), (steps or 0) * repeats)
     if steps is None:
-        steps = RAMP_STEPS if budget >= RAMP_STEPS * repeats + SHORT_RUNS else SHORT_RAMP
-        if repeats == 1 and budget < SHORT_RAMP + SHORT_RUNS:
-            steps = 0 if budget >= SHORT_RUNS else budget
-        steps = max(min(steps, budget // repeats), 3) if steps else 0
+        enough = budget >= (RAMP_STEPS + SHORT_RUNS if repeats == 1 else RAMP_STEPS * repeats)
+        steps = RAMP_STEPS if enough else 0
+        steps = steps or (budget if budget < SHORTEST else 0)
     return steps, max(0, budget - steps * repeats)
 
 

@@ -11,7 +11,7 @@ from keras_lr.steering import innermost_optimizers
 
 # log10 of the constant rate that is usually best in a run of 500 updates. The first four are
 # measured. Adadelta and Prodigy estimate the size of their steps: their papers use the factor 1.
-USUAL_RATES = {"SGD": -1.0, "momentum": -1.75, "Adam": -2.25, "Lion": -3.25, "unit factor": 0.0}
+USUAL_RATES = {"SGD": -1.0, "momentum": -1.75, "Adam": -2.25, "Lion": -3.25, "Adadelta": 0.0}
 UNKNOWN, UNKNOWN_RATE = "unknown", -2.0  # the rate: a first guess, between the measured ones
 
 # A velocity makes steps up to 1 / (1 - momentum) times as large. "momentum" was measured at 0.9; in
@@ -34,8 +34,8 @@ _FAMILIES = {
     "RMSprop": "Adam",
     "Muon": "Adam",
     "Lion": "Lion",
-    "Adadelta": "unit factor",
-    "Prodigy": "unit factor",
+    "Adadelta": "Adadelta",
+    "Prodigy": "Adadelta",
 }
 
 
@@ -44,7 +44,7 @@ def usual_rate(optimizer: Any) -> tuple[float | None, str]:
 
     Returns:
         log10 of the constant rate that is usually best in 500 updates, None if the family is
-        unknown; and the family: "SGD", "momentum", "Adam", "Lion", "unit factor" or "unknown".
+        unknown; and the family: "SGD", "momentum", "Adam", "Lion", "Adadelta" or "unknown".
 
     Args:
         optimizer: An optimizer, also one that wraps others; the name of a family or of an

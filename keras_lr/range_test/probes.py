@@ -12,10 +12,15 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-GRID = 0.25  # decades between two rates that may be tried
+GAP = 0.75  # decades between the first two rates
+WIDER = 0.25  # decades added to the gap each further time at the same edge
+GRID = 0.25  # all rates are multiples of this, in decades
 SPLIT = 0.5  # neighbours this far apart, in decades, leave room for a rate between them
 NEAR = 0.05  # share of the best run's fall within which others count too
 RISE = 2.0  # a run is cut off where its loss has risen by this many times the loss at the start
+SHORT, SHIFT = 100, -0.125  # runs of fewer updates prefer rates too high by this many decades
+FEWEST_MORE = 10  # updates by which a run goes on
+PLATEAU = 0.25  # share of the start that a loss loses before low rates can be compared
 FEWEST_ROWS = 150  # of the held-out sample, below which the evidence is thin
 
 
@@ -30,7 +35,7 @@ class Probes:
         start: Held-out loss before training.
         rows: Examples in the held-out sample.
         cost: Updates of all runs together.
-        shift: Decades by which runs of this length prefer higher rates than a run of 500 updates.
+        centre: log10 of the rate around which they were chosen.
     """
 
     learning_rates: list[float]
@@ -39,7 +44,7 @@ class Probes:
     start: float
     rows: int
     cost: int
-    shift: float = 0.0
+    centre: float
 
     def __post_init__(self) -> None:
         """Convert back what JSON has for an infinity: its name."""
@@ -56,16 +61,23 @@ class Probes:
         return np.log10(rates[longest][order]), losses[longest][order]
 
     @property
+    def _order(self) -> np.ndarray:
+        return np.argsort(self.learning_rates)
+
+    @property
     def tried(self) -> np.ndarray:
         """log10 of all rates, increasing."""
-        return np.sort(np.log10(np.asarray(self.learning_rates, float)))
+        return np.log10(np.asarray(self.learning_rates, float))[self._order]
 
     def answer(self) -> float | None:
         """log10 of the rate that the runs speak for, for a run of 500 updates.
 
         The weighted mean of the best rates: a run counts by how close its loss is to the best
-        one, and not at all if it lags by more than a twentieth of the best run's fall. None if
-        all runs were cut off.
+        one, and not at all if it lags by more than a twentieth of the best run's fall. Runs of
+        fewer than 100 updates favour rates that are too high, by an eighth of a decade. Where no
+        run has lost a quarter of its loss, low rates look better than they are: the answer is
+        then at least the centre, unless a run at such a rate was cut off. None if all runs were
+        cut off.
         """
         rates, losses = self.judged
         if not len(rates):
@@ -74,7 +86,13 @@ class Probes:
         fall = self.start - best
         near = NEAR * fall if fall > 0 else 1e-9 * max(abs(best), 1e-9)
         weight = np.maximum(0.0, 1.0 - (losses - best) / near)
-        return float((weight * rates).sum() / weight.sum()) + self.shift
+        answer = float((weight * rates).sum() / weight.sum())
+        if max(self.steps) < SHORT:
+            answer += SHIFT
+        broken = self.tried[~np.isfinite(np.asarray(self.losses))[self._order]]
+        if fall < PLATEAU * abs(self.start) and not (broken <= self.centre + 1e-9).any():
+            answer = max(answer, self.centre)
+        return answer
 
     def notes(self) -> list[str]:
         """What makes the answer less certain, one sentence each."""
@@ -105,36 +123,34 @@ class Plan:
 
     Attributes:
         steps: Updates of each run.
-        gap: Decades between the first two rates.
-        shift: As in `Probes`.
-        finalists: How many of the best runs go on.
-        longer: Updates at which these end.
+        deepen: Whether the best two go on as soon as the best lies between two others; else the
+            updates that are left are spent on rates between them.
     """
 
     steps: int
-    gap: float
-    shift: float = 0.0
-    finalists: int = 0
-    longer: int = 0
+    deepen: bool
 
 
-def plan_for(budget: int) -> Plan | None:
-    """The plan for a number of updates; None if they are too few for two runs."""
+def plan_for(budget: int, known: bool = True) -> Plan | None:
+    """The plan for a number of updates; None if they are too few for two runs.
+
+    Args:
+        known: Whether the usual rate of the optimizer's family is known. If not, the runs have
+            to look further, so there are more of them, and they are shorter.
+    """
     if budget < 100:
         return None
     if budget < 300:
-        return Plan(50, 0.75, -0.125)
-    if budget < 400:
-        return Plan(100, 0.75)
-    if budget < 500:
-        return Plan(100, 0.5, finalists=2, longer=150)
-    return Plan(100, 0.5, finalists=2, longer=200)
+        return Plan(50, deepen=False)
+    return Plan(100 if known or budget >= 400 else 50, deepen=True)
 
 
-def longest_run(budget: int) -> int:
+def longest_run(budget: int, known: bool = True) -> int:
     """Updates of the longest short run that a budget may have."""
-    plan = plan_for(budget)
-    return 0 if plan is None else max(plan.steps, plan.longer)
+    plan = plan_for(budget, known)
+    if plan is None or not plan.deepen:
+        return 0 if plan is None else plan.steps
+    return max(plan.steps, plan.steps + (budget - 2 * plan.steps) // 2)
 
 
 class Outcome(NamedTuple):
@@ -184,14 +200,15 @@ class Prober:
         runs: Trains them.
         centre: log10 of the first rate.
         budget: Most updates of all runs together.
+        known: Whether the centre is the usual rate of the optimizer's family.
     """
 
     runs: ShortRuns
     centre: float
     budget: int
+    known: bool = True
     tried: list[_Run] = field(default_factory=list)
     cost: int = 0
-    shift: float = 0.0
     begin: float = 0.0
     rows: int = 0
     _edges: list[bool] = field(default_factory=list)
@@ -201,32 +218,32 @@ class Prober:
 
         The second rate lies one gap above the first. If every run was cut off, the next rate is
         lower; if the best one is the lowest or the highest, the next lies beyond it, further
-        each time; else between the best one and its better neighbour. The best runs then go on.
+        each time. Once the best one lies between two others, the best two go on with the rest of
+        the budget, or rates between them are tried.
         """
-        plan = plan_for(self.budget)
+        plan = plan_for(self.budget, self.known)
         if plan is None:
             return None
-        self.shift = plan.shift
         self.begin, self.rows = float(self.runs.start()), self.runs.rows
-        reserve = plan.finalists * (plan.longer - plan.steps)
-        while self.cost + plan.steps + reserve <= self.budget:
-            rate = self._next(plan.gap)
+        while self.cost + plan.steps <= self.budget:
+            if plan.deepen and self._bracketed() and self.can_go_on():
+                break
+            rate = self._next()
             if rate is None:
                 break
             self._train(rate, plan.steps)
-        self._go_on(self._best(plan.finalists), plan.longer - plan.steps)
+        if plan.deepen and self.can_go_on():
+            self._go_on(self._best(2), (self.budget - self.cost) // 2)
         return self.probes()
 
     def go_on(self, budget: int) -> None:
         """Train the best two runs longer, from their kept states, with equal shares of a budget."""
-        best = self._best(2)
-        self.budget = self.cost + budget
-        self._go_on(best, budget // max(1, len(best)))
+        self._go_on(self._best(2), budget // 2)
 
     def can_go_on(self) -> bool:
-        """Whether the states of the best two runs were kept."""
+        """Whether there are two runs to compare, and their states were kept."""
         best = self._best(2)
-        return bool(best) and all(run.outcome.state is not None for run in best)
+        return len(best) == 2 and all(run.outcome.state is not None for run in best)
 
     def probes(self) -> Probes:
         return Probes(
@@ -236,7 +253,7 @@ class Prober:
             self.begin,
             self.rows,
             self.cost,
-            self.shift,
+            self.centre,
         )
 
     def _train(self, rate: float, steps: int) -> None:
@@ -245,16 +262,10 @@ class Prober:
         self.tried.append(_Run(rate, found, steps))
 
     def _go_on(self, chosen: list[_Run], steps: int) -> None:
-        """Train runs for more updates: again from the start if their states were not kept.
-
-        All of them or none: runs of different lengths cannot be compared.
-        """
-        due = [steps if run.outcome.state is not None else run.steps + steps for run in chosen]
-        if steps < 1 or self.cost + sum(due) > self.budget:
-            return
-        for run, length in zip(chosen, due, strict=True):
+        """Train runs for more updates, from their kept states."""
+        for run in chosen if steps >= FEWEST_MORE else []:
             rate, state = float(10.0**run.rate), run.outcome.state
-            run.outcome = self.runs.train(rate, length, self._ceiling(), state)
+            run.outcome = self.runs.train(rate, steps, self._ceiling(), state)
             run.steps += steps
             self.cost += run.outcome.cost
 
@@ -265,24 +276,29 @@ class Prober:
         ran = [run for run in self.tried if np.isfinite(run.outcome.loss)]
         return sorted(ran, key=lambda run: run.outcome.loss)[:count]
 
-    def _next(self, gap: float) -> float | None:
+    def _bracketed(self) -> bool:
+        """Whether the best run lies between two others."""
+        runs = sorted(self.tried, key=lambda run: run.rate)
+        losses = [run.outcome.loss for run in runs]
+        return bool(np.isfinite(losses).any()) and 0 < int(np.argmin(losses)) < len(runs) - 1
+
+    def _next(self) -> float | None:
         if not self.tried:
             return _on_grid(self.centre)
         runs = sorted(self.tried, key=lambda run: run.rate)
         rates = [run.rate for run in runs]
         losses = [run.outcome.loss for run in runs]
         if not np.isfinite(losses).any():
-            return rates[0] - gap * (1 if len(runs) == 1 else 2)
+            return rates[0] - GAP * (1 if len(runs) == 1 else 2)
         if len(runs) == 1:
-            return rates[0] + gap
+            return rates[0] + GAP
         best = int(np.argmin(losses))
         if best in (0, len(runs) - 1):
             upper = best > 0
-            further = gap + GRID * self._edges.count(upper)
+            further = GAP + WIDER * self._edges.count(upper)
             self._edges.append(upper)
             return rates[best] + (further if upper else -further)
-        sides = sorted((best - 1, best + 1), key=lambda place: losses[place])
-        for side in sides:
+        for side in sorted((best - 1, best + 1), key=lambda place: losses[place]):
             if abs(rates[side] - rates[best]) >= SPLIT - 1e-9:
                 return _on_grid((rates[side] + rates[best]) / 2)
         return None

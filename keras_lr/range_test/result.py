@@ -343,7 +343,7 @@ def _probes(content: dict[str, Any]) -> Probes:
     lists: list[list[Any]] = [made.learning_rates, made.losses, made.steps]
     if len({len(each) for each in lists}) > 1 or not made.learning_rates:
         raise ValueError("the lists of the short runs differ in length, or are empty")
-    numbers = [*made.learning_rates, *made.steps, made.rows, made.cost, made.shift]
+    numbers = [*made.learning_rates, *made.steps, made.rows, made.cost, made.centre]
     if not all(type(value) in (int, float) for value in numbers):
         raise ValueError("a value of the short runs is not a number")
     if not min(made.learning_rates) > 0:
