@@ -10,6 +10,8 @@ import pytest
 FOLDER = str(Path(__file__).resolve().parents[1] / "benchmarks" / "suggestion")
 sys.path.insert(0, FOLDER)
 import peers  # noqa: E402
+import run  # noqa: E402
+import runs  # noqa: E402
 import scores  # noqa: E402
 
 sys.path.remove(FOLDER)
@@ -50,6 +52,58 @@ def test_the_interval_is_that_of_tasks_not_of_seeds():
     assert found == scores.over_tasks(many)  # and the same one each time
     low, high = scores.over_tasks(np.array([[0.0], [1.0]]), np.median)[1:]
     assert (low, high) == (0.0, 1.0)
+
+
+# Short runs
+
+
+def test_a_short_run_ends_where_five_losses_stay_high_or_one_is_not_finite():
+    losses = np.ones(20)
+    assert runs.cut_off(losses, 2.0) is None
+    losses[3] = 9.0  # a single peak
+    assert runs.cut_off(losses, 2.0) is None
+    losses[10:] = 9.0
+    assert runs.cut_off(losses, 2.0) == 13  # three of the last five
+    losses[7:] = np.nan
+    assert runs.cut_off(losses, 2.0) == 8
+
+
+class Recorded:
+    """A runner whose batch losses rise in proportion to the rate."""
+
+    class task:
+        data = "wine"
+
+    def train(self, seed, order, rates):
+        return 1.0 + rates * np.arange(len(rates)), None, 0.0, 0.25 * len(rates)
+
+
+def test_a_short_run_that_goes_on_costs_the_further_updates_only():
+    trainer = runs.Trainer(Recorded(), 0)
+    first = trainer.train(0.01, 50, 3.0)
+    assert first[:2] == (12.5, 50)
+    assert trainer.train(0.01, 25, 3.0, first.state)[:2] == (18.75, 25)
+    # The loss 3 is passed after 201 updates; the median of five shows it two later.
+    cut = trainer.train(0.01, 400, 3.0, first.state)
+    assert cut[:2] == (float("inf"), 204 - 50)
+    assert cut.state is None
+
+
+def test_an_answer_for_each_policy_is_scored_at_its_own_rate():
+    table = np.zeros((2, len(scores.GRID)))
+    table[0, 3], table[1, 3], table[1, 9] = 0.5, 0.25, 0.75
+    answer = run.Planned((scores.GRID[3], scores.GRID[9]), 100)
+    np.testing.assert_allclose(run.regret_of(table, answer), [0.5, 0.75])
+    np.testing.assert_allclose(run.regret_of(table, peers.Answer(scores.GRID[3], 0)), [0.5, 0.25])
+    np.testing.assert_allclose(answer.rate, scores.GRID[6])
+
+
+def test_an_interval_holds_the_best_rate_of_its_own_policy():
+    table = np.ones((2, len(scores.GRID)))
+    table[0, 3] = table[1, 9] = 0.0
+    around = (scores.GRID[2], scores.GRID[4])
+    answer = run.Planned((1.0, 1.0), 100, (around, around))
+    assert run.holds_best(table, answer) == [True, False]
 
 
 # Peers

@@ -9,8 +9,10 @@ interpolated in ln lr, as the mean over seeds. Each rule answers for each seed, 
 scored under both policies; a rule without an answer scores 1. All rules read ramps from 1e-7 to 10
 of 30, 50, 100 and 300 steps with the same true batch losses; each finder smooths them and stops in
 its own way. Ours is `RangeTest.suggest` on what `lr_find` records, which has 100 steps by default;
-peers run their own code (`peers.py`). Intervals are 90% bootstrap intervals over tasks. Steps are
-the steps that the finder would have trained.
+peers run their own code (`peers.py`). Short runs start from the usual rate of the
+optimizer's family, or from 1e-2 as if it were unknown, without a ramp; they are judged on the
+held-out sample, and each policy is scored at the rate for it. Intervals are 90% bootstrap intervals
+over tasks. Steps are the steps that the finder would have trained.
 
 Training results are kept in a folder beside this file, and computed again after a change of
 `tasks.py` or `runs.py`. Needs the packages in requirements/bench.txt, and the network once: fastai
@@ -34,19 +36,23 @@ import time
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from peers import OURS, PEERS, Answer, fetch
-from runs import LENGTHS, Trained, Trainer, trained
+from runs import LENGTHS, UPDATES, Trained, Trainer, trained
 from scores import GRID, judged, over_tasks
 from tasks import TASKS
 
-from keras_lr.range_test.confirm import confirm
+from keras_lr.range_test.evidence import weigh
+from keras_lr.range_test.planned_run import PlannedRun, correction, planned_run
+from keras_lr.range_test.prior import UNKNOWN, UNKNOWN_RATE, usual_rate
+from keras_lr.range_test.probes import Prober
 from keras_lr.range_test.rules import suggest
 from keras_lr.range_test.smoothing import moving_average
 from keras_lr.range_test.stopping import MEMORY
-from keras_lr.range_test.suggestion import NoSuggestion
+from keras_lr.range_test.suggestion import NoSuggestion, Suggestion
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -56,10 +62,28 @@ QUICK = (0, 2, 6, 10, 13, 20, 27, 29)
 KERAS = {"sgd": "SGD", "momentum": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"}
 KERAS |= {"rmsprop": "RMSprop", "adagrad": "Adagrad", "lion": "Lion"}
 CURVE = "`lr_find`"
-CONFIRMED = "`lr_find(confirm=True)`"
+BUDGETS = (100, 200, 300, 500)  # updates of the short runs, without a ramp
+PLANNED = "short runs"
+WITHOUT_FAMILY = "short runs, optimizer unknown"
+PRIOR = "the usual rate of the optimizer's family"
+LIMIT = "limit: the best single rate for both policies"
+POLICIES = tuple(planned_run(name, UPDATES) for name in ("constant", "one-cycle"))
+FAMILIES = {"momentum": "momentum", "nesterov": "momentum", "sgd": "SGD", "adagrad": UNKNOWN}
 AVERAGE = "minimum of an EMA(0.9) / 10"
 DEFAULT = "Keras's default rate"
-Key = tuple[str, int]  # a rule, and the steps of its ramp; 0 without a ramp
+Key = tuple[str, int]  # a rule, and the steps of its ramp or of its short runs; 0 without any
+
+
+class Planned(NamedTuple):
+    """An answer with a rate and an interval for each policy of `POLICIES`."""
+
+    rates: tuple[float, ...]
+    steps: int
+    intervals: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def rate(self) -> float:
+        return float(np.sqrt(self.rates[0] * self.rates[1]))
 
 
 def keras_default(optimizer: str) -> float:
@@ -67,9 +91,47 @@ def keras_default(optimizer: str) -> float:
     return parameters["learning_rate"].default
 
 
-def answers(found: Trained, seed: int) -> dict[Key, Answer]:
+def no_curve() -> Suggestion:
+    raise NoSuggestion("There is no ramp.")
+
+
+def planned(
+    found: Trained, seed: int, budget: int, usual: float | None, family: str
+) -> Planned | Answer:
+    """The answer of the short runs that a budget pays for, for each policy."""
+    centre = UNKNOWN_RATE if usual is None else usual
+    prober = Prober(Trainer(found.runner, seed), centre, budget)
+    prober.run()
+    try:
+        each = [weigh(no_curve, prober.probes(), usual, family, run) for run in POLICIES]
+    except NoSuggestion:
+        return Answer(None, prober.cost)
+    rates = tuple(one.learning_rate for one in each)
+    return Planned(rates, prober.cost, tuple((one.low, one.high) for one in each))
+
+
+def policy_factors() -> list[float]:
+    return [10.0 ** correction(run or PlannedRun()) for run in POLICIES]
+
+
+def regret_of(table: np.ndarray, answer: Answer | Planned) -> np.ndarray:
+    """Regrets under each policy, of the rate for that policy if the answer has one for each."""
+    if isinstance(answer, Planned):
+        return np.array([judged(table, rate)[i] for i, rate in enumerate(answer.rates)])
+    return judged(table, answer.rate)
+
+
+def holds_best(table: np.ndarray, answer: Planned) -> list[bool]:
+    """Whether the interval for each policy holds the best rate of the grid."""
+    best = GRID[table.argmin(axis=1)]
+    return [
+        bool(low <= rate <= high) for rate, (low, high) in zip(best, answer.intervals, strict=True)
+    ]
+
+
+def answers(found: Trained, seed: int) -> dict[Key, Answer | Planned]:
     """The answer of each rule after each ramp, and the steps that it took."""
-    given: dict[Key, Answer] = {}
+    given: dict[Key, Answer | Planned] = {}
     for steps, ramps in found.ramps.items():
         curve, cost = ramps[seed].recorded(), ramps[seed].trained()
         try:
@@ -80,19 +142,19 @@ def answers(found: Trained, seed: int) -> dict[Key, Answer]:
         given[AVERAGE, steps] = Answer(None if lowest is None else lowest / 10, cost)
         for name, peer in PEERS.items():
             given[name, steps] = peer(*ramps[seed])
-    ramp = found.ramps[100][seed]
-    try:
-        seen = confirm(Trainer(found.runner, seed), *ramp.recorded())
-        rate = suggest(*ramp.recorded(), confirmation=seen).learning_rate
-        given[CONFIRMED, 100] = Answer(rate, ramp.trained() + seen.cost)
-    except NoSuggestion:
-        given[CONFIRMED, 100] = Answer(None, ramp.trained())
+    usual, family = usual_rate(FAMILIES.get(found.task.optimizer, found.task.optimizer))
+    for budget in BUDGETS:
+        given[PLANNED, budget] = planned(found, seed, budget, usual, family)
+        given[WITHOUT_FAMILY, budget] = planned(found, seed, budget, None, UNKNOWN)
+    first = 10.0 ** (UNKNOWN_RATE if usual is None else usual)
+    given[PRIOR, 0] = Planned(tuple(first * factor for factor in policy_factors()), 0)
+    given[LIMIT, 0] = Answer(float(GRID[found.table.mean(axis=0).argmin()]), 0)
     given[DEFAULT, 0] = Answer(keras_default(found.task.optimizer), 0)
     given["always 1e-2", 0], given["always 1e-3", 0] = Answer(1e-2, 0), Answer(1e-3, 0)
     return given
 
 
-def differs(found: Trained, seed: int, given: dict[Key, Answer]) -> list[Key]:
+def differs(found: Trained, seed: int, given: dict[Key, Answer | Planned]) -> list[Key]:
     """Where our version of a peer's rule and the peer's own code disagree."""
     other = []
     for (name, steps), theirs in given.items():
@@ -153,9 +215,10 @@ def short_table(found: dict[Key, Scores]) -> list[str]:
         return min(((name, steps) for name in names), key=lambda key: found[key].mean.value)
 
     ktrain = [name for name in PEERS if name.startswith("ktrain")]
-    keys = {(name, 100): name for name in (*PEERS, AVERAGE, CONFIRMED) if name not in ktrain}
+    keys = {(name, 100): name for name in (*PEERS, AVERAGE) if name not in ktrain}
     keys[best(ktrain, 100)] = f"{best(ktrain, 100)[0]} (its best of three)"
-    keys |= {(name, 0): name for name in (DEFAULT, "always 1e-2")}
+    keys |= {(name, 0): name for name in (DEFAULT, "always 1e-2", "always 1e-3", PRIOR, LIMIT)}
+    keys |= {(name, n): f"{name}, {n} steps" for name in (PLANNED, WITHOUT_FAMILY) for n in BUDGETS}
     for steps in LENGTHS:
         keys[CURVE, steps] = "`lr_find` (100 steps, the default)"
         if steps != 100:
@@ -174,6 +237,23 @@ def whole_table(found: dict[Key, Scores]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     order = sorted(found, key=lambda key: (key[1], found[key].mean.value))
     return lines + [row(labelled(key), found[key], all_of_it=True) for key in order]
+
+
+def intervals_table(
+    tables: list[np.ndarray], given: dict[Key, list[list[Answer | Planned]]]
+) -> list[str]:
+    """How often the interval holds the best rate of the grid, and how wide it is."""
+    lines = [
+        "| short runs | the best rate is inside | median width, decades |",
+        "| --- | --- | --- |",
+    ]
+    for name, steps in ((name, n) for name in (PLANNED, WITHOUT_FAMILY) for n in BUDGETS):
+        pairs = zip(tables, given[name, steps], strict=True)
+        found = [(table, one) for table, row in pairs for one in row if isinstance(one, Planned)]
+        held = np.mean([holds_best(table, one) for table, one in found])
+        width = np.median([np.log10(high / low) for _, one in found for low, high in one.intervals])
+        lines.append(f"| {labelled((name, steps))} | {held:.0%} | {width:.2f} |")
+    return lines
 
 
 def pairs_table(found: dict[Key, Scores]) -> list[str]:
@@ -208,17 +288,19 @@ def main() -> None:
     seeds = range(options.seeds or (1 if options.quick else 3))
     fetch()
     regret: dict[Key, list] = {}
-    given: dict[Key, list[list[Answer]]] = {}
+    given: dict[Key, list[list[Answer | Planned]]] = {}
     odd: Counter[Key] = Counter()
+    tables: list[np.ndarray] = []
     begin = time.time()
     for found in trained(tasks, seeds, options.runs):
         of_seeds = [answers(found, seed) for seed in seeds]
+        tables.append(found.table)
         for seed in seeds:
             odd.update(differs(found, seed, of_seeds[seed]))
         for key in of_seeds[0]:
             row_of = [of[key] for of in of_seeds]
             given.setdefault(key, []).append(row_of)
-            regret.setdefault(key, []).append([judged(found.table, one.rate) for one in row_of])
+            regret.setdefault(key, []).append([regret_of(found.table, one) for one in row_of])
         best = ", ".join(f"{GRID[line.argmin()]:.1e}" for line in found.table)
         ours = ", ".join(f"{np.mean(regret[CURVE, steps][-1]):.3f}" for steps in LENGTHS)
         print(
@@ -245,6 +327,7 @@ def main() -> None:
     print(block("suggestion", short_table(found_all)))
     print(block("suggestion-all", whole_table(found_all)))
     print(block("suggestion-pairs", pairs_table(found_all)))
+    print(block("suggestion-intervals", intervals_table(tables, given)))
 
 
 if __name__ == "__main__":

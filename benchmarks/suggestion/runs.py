@@ -11,16 +11,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from scores import GRID, regrets
-from tasks import Runner, Task
+from tasks import Runner, Task, data
 
 from keras_lr.loops import CHUNK
+from keras_lr.range_test.probes import Outcome
 from keras_lr.range_test.stopping import first_divergence
 
 HERE = Path(__file__).parent
 UPDATES = 500
 LENGTHS = (30, 50, 100, 300)  # steps of the ramps
 START_LR, END_LR, STOP_FACTOR = 1e-7, 10.0, 4.0  # the defaults of lr_find
-RAMP_ORDER, CONFIRM_ORDER = 7, 3  # orders of the batches; scored runs have order 0
+RAMP_ORDER, PROBE_ORDER = 7, 3  # orders of the batches; scored runs have order 0
 
 
 def one_cycle(peak: float, updates: int) -> np.ndarray:
@@ -90,19 +91,40 @@ def ramp(
 
 
 class Trainer:
-    """The ramps and short runs that a confirmation needs, on one task and seed."""
+    """The short runs of a range test, on one task and seed.
+
+    A run that goes on is trained again from the start, and charged for the further updates only.
+    """
 
     def __init__(self, runner: Runner, seed: int) -> None:
         self.runner, self.seed = runner, seed
+        self.rows = len(data(runner.task.data).sample[0])
 
-    def ramp(self, start_lr: float, end_lr: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        return ramp(self.runner, self.seed, steps, start_lr, end_lr).recorded()
+    def start(self) -> float:
+        return self.runner.train(self.seed, PROBE_ORDER, np.zeros(1))[3]
 
-    def train(self, learning_rate: float, steps: int) -> float:
+    def train(
+        self, learning_rate: float, steps: int, ceiling: float, resume: int | None = None
+    ) -> Outcome:
+        before = resume or 0
         losses, _, _, held = self.runner.train(
-            self.seed, CONFIRM_ORDER, constant(learning_rate, steps)
+            self.seed, PROBE_ORDER, constant(learning_rate, before + steps)
         )
-        return held if np.isfinite(losses).all() and np.isfinite(held) else float("inf")
+        end = cut_off(losses, ceiling)
+        if end is not None or not np.isfinite(held):
+            return Outcome(float("inf"), max(0, (end or len(losses)) - before))
+        return Outcome(held, steps, before + steps)
+
+
+def cut_off(losses: np.ndarray, ceiling: float) -> int | None:
+    """Updates after which a short run ends early; None if it does not."""
+    finite = np.isfinite(losses)
+    ends = [] if finite.all() else [int(np.argmin(finite)) + 1]
+    if len(losses) >= 5:
+        fives = np.lib.stride_tricks.sliding_window_view(np.where(finite, losses, np.inf), 5)
+        high = np.nonzero(np.median(fives, axis=1) > ceiling)[0]
+        ends += [int(high[0]) + 5] if len(high) else []
+    return min(ends) if ends else None
 
 
 class Trained(NamedTuple):
