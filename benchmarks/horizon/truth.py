@@ -29,9 +29,9 @@ LOWEST, HIGHEST = -6.0, 1.5
 RAMP = np.geomspace(1e-7, 10.0, 100)  # of lr_find
 PROBES = np.arange(-5.5, 1.3, 0.25)  # log10 of the rates with short runs
 RAMP_ORDER, PROBE_ORDER = 7, 3  # orders of the batches; planned runs have order 0
-WEIGHT = {"attention": 10, "gru": 10, "lstm": 10, "conv": 6, "convnorm": 6}  # of an update; else 1
+WEIGHT = {"attention": 13, "gru": 13, "lstm": 13, "conv": 7, "convnorm": 7}  # of an update; else 1
 Key = tuple[str, int]  # policy, updates
-SHORT_RUNS = ("short runs", PROBED)
+SHORT_RUNS = ("short runs", 800)  # they cost about as much as the rates of a run of 800 updates
 
 
 def cache() -> Path:
