@@ -149,6 +149,8 @@ def test_the_search_goes_beyond_an_edge_and_then_between():
     plan.reference_plan(run, 20.0, -2.0, plan.Plan(600, 100, 0.75))
     # Up, then down past the winner at the edge, a gap wider the second time, then between.
     assert [x for x, _ in calls] == [-2.0, -1.25, -2.75, -3.75, -3.25, -3.0]
+    seen = {-2.25: 1.2, -2.0: 1.0, -1.75: 1.1}
+    assert plan.next_rate(seen, -2.0, 0.75) is None  # a quarter decade apart is close enough
 
 
 def test_the_best_two_go_on_and_the_budget_holds():
@@ -192,7 +194,7 @@ def parabola(made, key, best, rates):
         made.add(key, x, [1 + (x - best) ** 2] * 3)
 
 
-def test_the_best_rate_is_the_vertex_of_the_parabola_within_half_a_step(made):
+def test_the_best_rate_is_the_vertex_of_the_parabola(made):
     parabola(made, ("constant", 500), -1.1, [-2.0, -1.5, -1.25, -1.0, -0.75])
     np.testing.assert_allclose(made.best(("constant", 500)), -1.1)
     parabola(made, ("wsd", 500), -3.0, [-2.0, -1.5, -1.0])

@@ -96,7 +96,7 @@ class Truth:
     def best(self, key: Key) -> float:
         """log10 of the best rate: the vertex of the parabola through the best and its neighbours.
 
-        Never beyond the middle between the best rate and a neighbour.
+        It lies between the middles to the neighbours, since no neighbour is better.
         """
         at, found = self.curve(key)
         i = int(found.argmin())
@@ -106,7 +106,7 @@ class Truth:
         curved, slope, _ = np.polyfit(x, y, 2)
         if curved <= 0:
             return float(at[i])
-        return float(at[i] + np.clip(-slope / (2 * curved), x[0] / 2, x[2] / 2))
+        return float(at[i] - slope / (2 * curved))
 
     def wanted(self, key: Key, start: float) -> list[float]:
         """log10 of the next rates to train; none when the ladder around the best is complete."""
