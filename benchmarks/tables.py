@@ -23,6 +23,7 @@ SCRIPTS = {
     "diagnosis": "benchmarks/diagnosis/run.py",
     "faults": "benchmarks/faults/run.py",
     "horizon": "benchmarks/horizon/run.py",
+    "models": "benchmarks/models/run.py",
     "search": "benchmarks/search/run.py",
     "speed": "benchmarks/speed/run.py",
     "suggestion": "benchmarks/suggestion/run.py",

@@ -1,6 +1,8 @@
 """The contract that every callback, optimizer and schedule keeps, on the backend that runs."""
 
+import copy
 import inspect
+import pickle
 import re
 
 import keras
@@ -75,6 +77,30 @@ def test_an_instance_serves_two_fits(make):
     callback, model = make(), classifier()
     for _ in range(2):
         model.fit(x, y, batch_size=16, callbacks=[callback], verbose=0)
+
+
+@callbacks
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))],
+    ids=["copy", "pickle"],
+)
+def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(make, used, duplicate):
+    x, y = data()
+
+    def weights(callback):
+        model = classifier()
+        model.fit(x, y, batch_size=16, callbacks=[callback], verbose=0)
+        return values(model.variables)
+
+    expected, original = weights(make()), make()
+    if used:
+        weights(original)
+    callback = duplicate(original)
+    assert callback.model is None and vars(callback).keys() == vars(make()).keys()
+    assert same(weights(callback), expected)
+    assert same(weights(original), expected)  # is not disturbed by the copy
 
 
 @callbacks

@@ -27,7 +27,7 @@ from keras_lr.range_test.find import (
 from keras_lr.range_test.options import Options, checked_options, takes_options
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.suggestion import NoSuggestion
-from keras_lr.steering import innermost_optimizers, updates_every
+from keras_lr.steering import Policy, innermost_optimizers, updates_every
 from keras_lr.steering.optimizers import assign_rate
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class LRFinder(SteeringCallback):
 
     def set_model(self, model: Any) -> None:
         if self._observes:
-            keras.callbacks.Callback.set_model(self, model)
+            Policy.set_model(self, model)
         else:
             super().set_model(model)
 
