@@ -156,11 +156,11 @@ def train(
             return
         policy, updates = key
         truth = Truth(task, folder)
+        if "untrained" not in truth.kept:  # every regret needs it
+            truth.kept.update(short_runs(trainer(task)))
+            truth.keep()
+            yield task, SHORT_RUNS
         if key == SHORT_RUNS:
-            if "untrained" not in truth.kept:
-                truth.kept.update(short_runs(trainer(task)))
-                truth.keep()
-                yield task, key
             continue
         start = first_rate(truth, key)
         while (rates := truth.wanted(key, start)) and time.time() < until:
