@@ -22,6 +22,8 @@ SCRIPTS = {
     "accelerator": "benchmarks/accelerator/run.py",
     "diagnosis": "benchmarks/diagnosis/run.py",
     "faults": "benchmarks/faults/run.py",
+    "horizon": "benchmarks/horizon/run.py",
+    "models": "benchmarks/models/run.py",
     "search": "benchmarks/search/run.py",
     "speed": "benchmarks/speed/run.py",
     "suggestion": "benchmarks/suggestion/run.py",

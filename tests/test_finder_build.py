@@ -212,3 +212,29 @@ def test_nested_logs_are_flattened_as_fit_flattens_them():
     np.testing.assert_allclose(test.metrics["b"], before[:-1], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(test.validation["mae"], before[[3, 6]] + 7.0, rtol=1e-5)
     np.testing.assert_allclose(test.validation["loss"], before[[3, 6]] + 5.0, rtol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX gets variables as arguments")
+def test_a_second_test_of_a_model_that_was_never_fitted_compiles_nothing(monkeypatch):
+    from keras_lr.loops.jax import JaxLoop
+
+    traces, run_step = [], JaxLoop._run_step
+
+    def counted(*arguments):
+        traces.append(1)
+        return run_step(*arguments)
+
+    monkeypatch.setattr(JaxLoop, "_run_step", counted)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse", metrics=["mae"])
+    first = keras_lr.lr_find(model, X, Y, **RAMP)
+    traced, variables = len(traces), len(model.optimizer.variables)
+    second = keras_lr.lr_find(model, X, Y, **RAMP)
+    assert traced and len(traces) == traced
+    assert np.array_equal(first.losses, second.losses)
+    assert variables == len(model.optimizer.variables) == 2  # iterations and the rate
+    # A model that is compiled anew trains with its new optimizer and loss.
+    model.compile("sgd", "mae", metrics=["mae"])
+    third = keras_lr.lr_find(model, X, Y, **RAMP)
+    assert len(traces) > traced
+    assert not np.allclose(third.losses, second.losses, rtol=0.01)

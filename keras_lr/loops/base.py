@@ -17,6 +17,9 @@ class Loop(Protocol):
     rate: BorrowedRate
     # Whether each step runs the model's Python code, and would create variables again.
     eager: bool
+    # Whether the compiled steps get the variables as arguments: they then serve other variables
+    # of the same shapes, such as the slots of an optimizer that is built again.
+    stateless: bool
 
     def build(self, stream: Any) -> None:
         """Create the variables that the first training step of `fit` would create.

@@ -36,15 +36,16 @@ def keep_loop(model: Any, loop: Loop, needs: list[Any], now: list[Any]) -> None:
     """Store a compiled loop in its model, so that the next range test starts at once.
 
     Like Keras's train function it is valid until the model is compiled again; also until the
-    variables of the model, its optimizers or its metrics are replaced. A loop whose first step
-    created variables is not stored, because a range test removes these variables.
+    variables of the model, its optimizers or its metrics are replaced. A range test removes the
+    variables that it created. A loop that trained with such variables is stored only if its
+    steps get them as arguments, as on JAX: the next test creates them again.
 
     Args:
         needs: The `loop_dependencies` before the loop was made.
         now: The `loop_dependencies` after the loop has trained.
     """
     loop.release()
-    if _same(needs, now):
+    if _same(needs, now) or (loop.stateless and {*map(id, needs)} <= {*map(id, now)}):
         object.__setattr__(model, _KEPT, (needs, loop))
 
 

@@ -26,6 +26,7 @@ class TensorFlowLoop:
         self.rate = rate
         self._monitor = monitor
         self.eager = bool(model.run_eagerly)
+        self.stateless = False
         self._names: list[str] = []
         self._step = self._make_step()
         self._chunk = self._make_chunk()

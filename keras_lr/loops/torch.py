@@ -19,6 +19,7 @@ class TorchLoop:
         self.rate = rate
         self._monitor = monitor
         self.eager = True
+        self.stateless = False
         # A tensor that each rate is written to: torch.compile would specialise on a number.
         self._value = ops.convert_to_tensor(0.0, dtype="float32")
         self._step = torch.compile(model.train_step) if _compiles(model) else model.train_step

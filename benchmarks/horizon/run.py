@@ -1,0 +1,300 @@
+"""Measure answers for planned runs: policies, lengths, and the interval, on fifteen tasks.
+
+    python benchmarks/horizon/run.py                # hours on one core, in steps that are kept
+    python benchmarks/horizon/run.py --hours 0.5    # as much of it as half an hour allows
+    python benchmarks/horizon/run.py --no-training  # tables from what is kept
+
+A planned run is a task, a policy and a number of updates. The regret of a rate is 0 at the best
+rate of the grid for that run and 1 for the untrained network: the mean over three seeds of the
+final held-out loss, interpolated in ln lr (`truth.py`). Each rule answers for each seed from short
+runs with other batches, and is scored on every planned run. A rule without an answer scores 1.
+Intervals are 90 % bootstrap intervals over tasks.
+
+Results are kept in a folder beside this file, and computed again after a change of the data, the
+tasks or the policies. Needs the packages in requirements/bench.txt.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+)
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import argparse
+import inspect
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from plan import PLANS, PRIORS, UNKNOWN, Plan, correction, near_mean, reference_plan
+from policies import POLICIES
+from trainer import EVERY, PROBED, SEEDS, TASKS
+from truth import LONG, PROBES, RAMP, SHORT, Key, Truth, cache, export, order, train
+
+from keras_lr.range_test.rules import suggest
+from keras_lr.range_test.suggestion import NoSuggestion
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "suggestion"))
+
+from blocks import block
+from runs import Ramp
+from scores import Interval, over_tasks
+
+KERAS = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam", "adamw": "AdamW"}
+KERAS |= {"rmsprop": "RMSprop", "lion": "Lion", "muon": "Muon"}
+HALF_WIDTH = 0.5  # decades, of the interval around an answer
+HELD = 0.85  # share of best rates that an interval should hold
+SHIFTS = np.arange(-1.5, 1.51, 0.05)
+
+
+class Answer(NamedTuple):
+    rate: Callable[[str, int], float]  # (policy, updates) -> log10 of the rate; NaN for none
+    cost: Callable[[int], float]  # updates of the planned run -> updates of the test
+
+
+def fixed(x: float, cost: int = 0) -> Answer:
+    return Answer(lambda policy, updates: x, lambda updates: cost)
+
+
+def corrected(x: float, cost: int = 0) -> Answer:
+    return Answer(lambda policy, updates: x + correction(policy, updates), lambda updates: cost)
+
+
+def keras_default(optimizer: str) -> float:
+    parameters = inspect.signature(getattr(keras.optimizers, KERAS[optimizer])).parameters
+    return parameters["learning_rate"].default
+
+
+class ShortRuns:
+    """The stored short runs of one task and seed, as the lab of a plan."""
+
+    def __init__(self, kept: dict, seed: int) -> None:
+        self.start = kept["start"][seed]
+        self.batch = np.array(kept["batch"], float)[:, seed]
+        self.held = np.array(kept["held"], float)[:, seed]
+
+    def __call__(self, x: float, updates: int) -> tuple[float, int]:
+        """The held-out loss, and the updates that it took; inf for a run that was cut off."""
+        row = int(np.abs(PROBES - np.clip(x, PROBES[0], PROBES[-1])).argmin())
+        losses = self.batch[row, :updates]
+        limit = losses[0] + 2 * abs(losses[0])
+        for i in range(updates):
+            recent = losses[max(0, i - 4) : i + 1]
+            if not np.isfinite(losses[i]) or (i >= 4 and np.median(recent) > limit):
+                return float("inf"), i + 1
+        return float(self.held[row, updates // EVERY - 1]), updates
+
+
+def answers(truth: Truth, seed: int) -> dict[str, Answer]:
+    optimizer, kept = truth.task.optimizer, truth.kept
+    prior = PRIORS.get(optimizer, UNKNOWN)
+    lab = ShortRuns(kept, seed)
+    ramp = Ramp(RAMP, np.array(kept["ramp"][seed], float))
+    try:
+        curve = float(np.log10(suggest(*ramp.recorded()).learning_rate))
+    except NoSuggestion:
+        curve = float("nan")
+    taken = ramp.trained()
+    given = {
+        "always 1e-3": fixed(-3.0),
+        "always 1e-2": fixed(-2.0),
+        "Keras's default rate": fixed(float(np.log10(keras_default(optimizer)))),
+        "prior of the family": fixed(prior),
+        "prior, corrected": corrected(prior),
+        "curve of `lr_find`, 100 steps": fixed(curve, taken),
+        "curve of `lr_find`, corrected": corrected(curve, taken),
+    }
+    shown = {budget: reference_plan(lab, lab.start, prior, plan) for budget, plan in PLANS.items()}
+    for budget, found in shown.items():
+        given[f"plan of {budget} steps"] = corrected(found.rate, found.cost)
+    given["plan of 500 steps, not corrected"] = fixed(shown[500].rate, shown[500].cost)
+
+    def bought(updates: int) -> int:
+        """The plan that 5 % of the run buys, within 100 and 500 steps."""
+        return max(b for b in PLANS if b <= max(100, min(500, 0.05 * updates)))
+
+    given["plan of 5 % of the run"] = Answer(
+        lambda policy, updates: shown[bought(updates)].rate + correction(policy, updates),
+        lambda updates: shown[bought(updates)].cost,
+    )
+    middle = prior if np.isnan(curve) else (curve + prior) / 2
+    with_ramp = reference_plan(lab, lab.start, middle, Plan(500, 100, 0.5, longer=150), spent=taken)
+    given["plan of 500 steps with a ramp"] = corrected(with_ramp.rate, with_ramp.cost)
+    everything = {float(x): lab(x, PROBED)[0] for x in PROBES}
+    given["limit: all rates of the grid for 200 steps"] = corrected(
+        near_mean(everything, lab.start), PROBED * len(PROBES)
+    )
+    return given
+
+
+def limit(truth: Truth, keys: list[Key]) -> Answer:
+    """The one rate of the grid with the lowest mean regret over the planned runs."""
+    grid = np.arange(-5.5, 1.6, 0.25)
+    mean = [np.mean([truth.regret(key, x) for key in keys]) for x in grid]
+    return fixed(float(grid[np.argmin(mean)]))
+
+
+def figure(value: float) -> str:
+    return f"{value:.3f}".replace("0.", ".", 1)
+
+
+def decades(found: Interval) -> str:
+    return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def score_table(truths: list[Truth], keys: list[Key]) -> list[str]:
+    """One row a rule: its regrets, cost and interval over all planned runs that are kept."""
+    shape = (len(truths), len(SEEDS), len(keys))
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for i, truth in enumerate(truths):
+        there = [key for key in keys if complete(truth, key)]
+        best = {key: truth.best(key) for key in there}
+        alone = limit(truth, there)
+        for seed in SEEDS:
+            given = answers(truth, seed) | {"limit: the best one rate of each task": alone}
+            for name, answer in given.items():
+                of = found.setdefault(
+                    name, {w: np.full(shape, np.nan) for w in ("regret", "cost", "share", "off")}
+                )
+                for k, key in enumerate(keys):
+                    if key not in there:
+                        continue
+                    x, cost = answer.rate(*key), answer.cost(key[1])
+                    of["regret"][i, seed, k] = truth.regret(key, x)
+                    of["cost"][i, seed, k], of["share"][i, seed, k] = cost, cost / key[1]
+                    of["off"][i, seed, k] = np.nan_to_num(abs(x - best[key]), nan=9.0)
+    lengths, policies = sorted({n for _, n in keys}), list(dict.fromkeys(p for p, _ in keys))
+    head = ["rule", "mean regret (90 %)", "above .5", *map(str, lengths), *policies]
+    head += ["steps", "of the run", f"best within {HALF_WIDTH:g}", f"{HELD:.0%} within"]
+    rows = []
+    for name in sorted(found, key=lambda name: np.nanmean(found[name]["regret"])):
+        regret = found[name]["regret"]
+        mean = over_tasks(regret, np.nanmean)
+        known = regret[~np.isnan(regret)]
+        cells = [name, f"{figure(mean.value)} ({figure(mean.low)}-{figure(mean.high)})"]
+        cells += [f"{np.mean(known > 0.5):.1%}"]
+        for names, at in ((lengths, 1), (policies, 0)):
+            for one in names:
+                columns = [k for k, key in enumerate(keys) if key[at] == one]
+                cells.append(figure(float(np.nanmean(regret[:, :, columns]))))
+        cells += [f"{np.nanmean(found[name]['cost']):.0f}"]
+        cells += [f"{np.nanmean(found[name]['share']):.1%}"]
+        off = found[name]["off"][~np.isnan(regret)]
+        cells += [f"{np.mean(off <= HALF_WIDTH):.0%}", f"{np.quantile(off, HELD):.2f}"]
+        rows.append(cells)
+    return table(head, rows)
+
+
+def complete(truth: Truth, key: Key) -> bool:
+    return "batch" in truth.kept and bool(truth.losses(key)) and not truth.wanted(key, 0.0)
+
+
+def cheapest_shift(truths: list[Truth], key: Key, of: Callable[[Truth], list[float]]) -> Interval:
+    """Decades that, added to a log10 rate of each task, give the lowest mean regret."""
+    regret = np.array(
+        [
+            [np.mean([truth.regret(key, x + step) for x in of(truth)]) for step in SHIFTS]
+            for truth in truths
+        ]
+    )
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, len(truths), (2000, len(truths)))
+    found = SHIFTS[regret[draws].mean(axis=1).argmin(axis=1)]
+    low, high = np.quantile(found, [0.05, 0.95])
+    return Interval(float(SHIFTS[regret.mean(axis=0).argmin()]), float(low), float(high))
+
+
+def raw_answers(truth: Truth) -> list[float]:
+    name = "plan of 500 steps, not corrected"
+    return [answers(truth, seed)[name].rate("constant", 500) for seed in SEEDS]
+
+
+def moves_table(truths: list[Truth], keys: list[Key]) -> list[str]:
+    """How the best rate moves with policy and length, in decades."""
+    first = ("constant", SHORT[0])
+    raw = {truth.task.name: raw_answers(truth) for truth in truths}
+    head = ["policy", "updates", "tasks", "best rate less best constant at the same length"]
+    head += ["best rate for 4 times as many updates, less this"]
+    head += ["best rate less best constant at 500", "cheapest shift from best constant at 500"]
+    head += ["cheapest shift from the plan's answer", "correction"]
+    rows = []
+    for policy, updates in keys:
+        key, same, longer = (policy, updates), ("constant", updates), (policy, 4 * updates)
+
+        def apart(one: Key, other: Key) -> str:
+            both = [t for t in truths if complete(t, one) and complete(t, other)]
+            if len(both) < 2:
+                return "-"
+            return decades(over_tasks(np.array([[t.best(one) - t.best(other)] for t in both])))
+
+        there = [t for t in truths if complete(t, key) and complete(t, first)]
+        if len(there) < 2:
+            continue
+        rows.append(
+            [policy, str(updates), str(len(there)), apart(key, same), apart(longer, key)]
+            + [apart(key, first), decades(cheapest_shift(there, key, lambda t: [t.best(first)]))]
+            + [decades(cheapest_shift(there, key, lambda t: raw[t.task.name]))]
+            + [f"{correction(policy, updates):+.2f}"]
+        )
+    return table(head, rows)
+
+
+def tasks_table(truths: list[Truth], keys: list[Key]) -> list[str]:
+    """log10 of the best rate of every planned run, and what the plan of 500 steps said."""
+    head = ["task", "prior", "plan (500)", *(f"{policy} {updates}" for policy, updates in keys)]
+    rows = []
+    for truth in truths:
+        cells = [truth.task.name, f"{PRIORS.get(truth.task.optimizer, UNKNOWN):.2f}"]
+        cells += [" ".join(f"{x:.2f}" for x in raw_answers(truth))]
+        for key in keys:
+            cells += [f"{truth.best(key):.2f}" if complete(truth, key) else "-"]
+        rows.append(cells)
+    return table(head, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hours", type=float, default=np.inf, help="start no run after so long")
+    parser.add_argument("--no-training", action="store_true", help="tables of what is kept")
+    parser.add_argument("--long", action="store_true", help=f"four tasks for {LONG} updates too")
+    parser.add_argument("--export", type=Path, help="a copy of all results, after each step")
+    options = parser.parse_args()
+    begin = time.time()
+    keys = order(list(POLICIES), [*SHORT, LONG] if options.long else list(SHORT))
+    folder = cache()
+    if not options.no_training:
+        for task, key in train(folder, keys, until=begin + 3600 * options.hours):
+            print(
+                f"{time.time() - begin:6.0f} s  {task.name:<30} {key}", file=sys.stderr, flush=True
+            )
+            if options.export:
+                export(folder, options.export)
+    truths = [Truth(task, folder) for task in TASKS]
+    truths = [truth for truth in truths if any(complete(truth, key) for key in keys)]
+    there = [key for key in keys if any(complete(truth, key) for truth in truths)]
+    done = sum(complete(truth, key) for truth in truths for key in there)
+    if not done:
+        sys.exit("Nothing is kept yet.")
+    whole = len(TASKS) * len([key for key in keys if key[1] != LONG])
+    print(f"{done} of {whole} planned runs are complete.", file=sys.stderr)
+    print(block("horizon", score_table(truths, there)))
+    print(block("horizon-moves", moves_table(truths, there)))
+    print(block("horizon-tasks", tasks_table(truths, there)))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main()
