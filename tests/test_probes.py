@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_lr.range_test.probes import Outcome, Prober, Probes, longest_run, plan_for
+from keras_lr.range_test.probes import Outcome, Prober, Probes, longest_run
 
 pytestmark = pytest.mark.once
 
@@ -54,12 +54,12 @@ def test_beyond_a_winner_at_an_edge_the_gap_widens():
 
 def test_a_winner_at_the_other_edge_begins_with_one_gap():
     falling = Lab(lambda rate, steps: 1.5 + 0.1 * rate)
-    assert tried(falling, -2.0, 300) == [-2.0, -1.25, -2.0 - 0.75]
+    assert tried(falling, -2.0, 150) == [-2.0, -1.25, -2.0 - 0.75]
 
 
-def test_a_winner_inside_asks_for_the_middle_to_its_better_neighbour():
+def test_without_states_a_winner_inside_asks_for_the_middle_to_its_better_neighbour():
     # -2 beats -2.75; -1.25 loses, but less than -2.75.
-    assert tried(Lab(bowl(-1.9)), -2.75, 200) == [-2.75, -2.0, -1.25, -1.5]
+    assert tried(Lab(bowl(-1.9), keeps=False), -2.75, 200) == [-2.75, -2.0, -1.25, -1.5]
 
 
 def test_no_rate_is_left_where_all_neighbours_are_close():
@@ -71,33 +71,32 @@ def test_no_rate_is_left_where_all_neighbours_are_close():
 
 def test_everything_cut_off_asks_for_lower_rates():
     lab = Lab(bowl(-6), above=-5.0)
-    assert tried(lab, -2.0, 300) == [-2.0, -2.75, -4.25]
+    assert tried(lab, -2.0, 150) == [-2.0, -2.75, -4.25]
 
 
 def test_a_run_that_was_cut_off_costs_only_what_it_took():
     short = Lab(bowl(-6), above=-5.0, cost_of_a_cut=10)
-    assert len(tried(short, -2.0, 300)) > 3
+    assert len(tried(short, -2.0, 150)) > 3
     whole = Lab(bowl(-6), above=-5.0)
-    assert len(tried(whole, -2.0, 300)) == 3
+    assert len(tried(whole, -2.0, 150)) == 3
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["states kept", "no states"])
-@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("budget", [100, 199, 200, 299, 300, 399, 400, 499, 500, 900])
 @pytest.mark.parametrize("best", [-6.0, -2.0, 2.0])
-def test_the_budget_is_never_exceeded(budget, best, known, keeps):
+def test_the_budget_is_never_exceeded(budget, best, keeps):
     lab = Lab(bowl(best), above=best + 1, keeps=keeps)
-    found = Prober(lab, -2.0, budget, known).run()
+    found = Prober(lab, -2.0, budget).run()
     spent = sum(steps for _, steps, _ in lab.trained)
     assert found.cost == spent <= budget
     longest = max(steps + (resume or 0) for _, steps, resume in lab.trained)
-    assert longest <= longest_run(budget, known)
+    assert longest <= longest_run(budget)
 
 
 def test_a_small_budget_trains_nothing():
     lab = Lab(bowl(-2))
     assert Prober(lab, -2.0, 99).run() is None
-    assert not lab.trained and plan_for(99) is None and longest_run(99) == 0
+    assert not lab.trained and longest_run(99) == 0
 
 
 def test_once_the_best_is_bracketed_the_best_two_go_on_from_their_states():
@@ -122,8 +121,11 @@ def test_without_states_the_budget_goes_to_further_rates():
     assert len(set(found.steps)) == 1 and len(found.steps) > 3
 
 
-def test_an_unknown_family_gets_more_and_shorter_runs():
-    assert (plan_for(300).steps, plan_for(300, known=False).steps) == (100, 50)
+def test_three_go_on_if_that_doubles_their_length():
+    lab = Lab(lambda rate, steps: 1.0 + (rate + 1.9) ** 2 - steps / 1000)
+    found = Prober(lab, -2.0, 300).run()
+    assert [each[1:] for each in lab.trained] == [(50, None)] * 3 + [(50, 50)] * 3
+    assert found.steps == [100] * 3
 
 
 def test_going_on_shares_the_budget_and_starts_from_the_states():
@@ -196,3 +198,20 @@ def test_notes_tell_what_is_uncertain(losses, start, rows, words):
 
 def test_an_answer_between_the_rates_tried_has_no_notes():
     assert Probes([1e-3, 1e-2, 1e-1], [0.5, 0.4, 0.5], [50] * 3, 2.0, 500, 150, -2.0).notes() == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "steps", "rows", "known", "expected"),
+    [
+        ([0.5, 0.4], 50, 500, True, (0.75, 0.75)),
+        ([0.5, 0.4], 100, 500, True, (0.6, 0.6)),
+        ([0.5, 0.4], 50, 500, False, (1.15, 1.15)),
+        ([0.5, 0.4, 0.5], 50, 500, False, (0.75, 0.75)),
+        ([0.5, 0.4], 100, 149, True, (1.1, 0.85)),
+        ([1.9, 1.8], 100, 500, True, (0.6, 1.1)),
+    ],
+)
+def test_the_interval_is_as_wide_as_it_was_measured_to_be(losses, steps, rows, known, expected):
+    rates = [1e-3, 1e-2, 1e-1][: len(losses)]
+    found = Probes(rates, losses, [steps] * len(losses), 2.0, rows, 100, -2.0)
+    np.testing.assert_allclose(found.half_widths(known), expected, rtol=1e-12)

@@ -32,6 +32,7 @@ UNEVEN_NOTE = (
     "The batch losses are uneven: the curve shows only part of what training gains, and the "
     "best rate may lie far from this one. Use {}."
 )
+UNEVEN_START = UNEVEN_NOTE.partition(",")[0]
 
 
 class TooUneven(NoSuggestion):

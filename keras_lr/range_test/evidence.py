@@ -11,20 +11,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from keras_lr.range_test.planned_run import PlannedRun, correction
+from keras_lr.range_test.curve_rule import UNEVEN_START
+from keras_lr.range_test.planned_run import CONSTANT, ONE_CYCLE, PlannedRun, correction
 from keras_lr.range_test.probes import Probes
 from keras_lr.range_test.suggestion import NoSuggestion, Suggestion
 
 # A curve is weighed with the usual rate of the optimizer's family; the sum is raised by this many
 # decades, because a ramp shows the damage of high rates before a whole run would.
 CURVE_WEIGHT, RAISED = 0.5, 0.25
-# Half the width of the interval, in decades: it holds the best rate in 85% of cases.
-HALF_WIDTHS = {"curve": 1.1, "two runs": 0.67, "more runs": 0.5}
-OPEN_END = 0.25  # added at a side where the rates tried end with the best one
-OTHER_POLICIES = (
-    "This rate lies between those of all policies: multiply it by {:.1f} for a constant rate and "
-    "by {:.1f} for the peak of a policy that decays, or pass policy."
-)
+# Half the width of a curve's interval, in decades: it holds the best rate in 85% of cases.
+KNOWN, UNKNOWN = 1.1, 1.3
 
 
 def weigh(
@@ -45,43 +41,49 @@ def weigh(
     Raises:
         NoSuggestion: If all short runs were cut off, or the curve supports no suggestion.
     """
-    if probes is not None:
-        found = _from_probes(probes)
-    else:
-        found = curve()
-        if usual is not None:
-            found = _with_usual_rate(found, usual, family)
+    if probes is None:
+        return for_run(_from_curve(curve(), usual, family), run)
+    found = _from_probes(probes, usual is not None)
+    try:
+        read = curve()
+    except NoSuggestion:
+        return for_run(found, run)
+    notes = tuple(note for note in read.warnings if note.startswith(UNEVEN_START))
+    if notes:
+        # Short runs and a held-out sample contain as few of the rare rows as the ramp did.
+        low, high = min(found.low, read.low), max(found.high, read.high)
+        found = replace(found, low=low, high=high, warnings=(*found.warnings, *notes))
     return for_run(found, run)
 
 
 def for_run(found: Suggestion, run: PlannedRun | None) -> Suggestion:
     """The suggestion for the planned run."""
-    if run is None:
-        return found
+    run = run or PlannedRun()
     factor = 10.0 ** correction(run)
+    reason = f"{found.reason} {run.sentence}".rstrip()
+    if not run.policy:
+        reason += (
+            f" A constant rate should be {10.0**CONSTANT:.1f} times as high, the peak of a policy "
+            f"that decays {10.0**ONE_CYCLE:.1f} times."
+        )
     return replace(
         found,
         learning_rate=found.learning_rate * factor,
         low=found.low * factor,
         high=found.high * factor,
-        reason=f"{found.reason} {run.sentence}".rstrip(),
+        reason=reason,
         run=run.name,
     )
 
 
-def _from_probes(probes: Probes) -> Suggestion:
+def _from_probes(probes: Probes, known: bool) -> Suggestion:
     middle, count = probes.answer(), len(probes.learning_rates)
     if middle is None:
         raise NoSuggestion(
             f"All {count} short runs diverged, the lowest at {min(probes.learning_rates):.2g}. "
             "Check the scale of the data, or pass a larger budget."
         )
-    kind = "two runs" if count <= 2 else "more runs"
-    low = high = HALF_WIDTHS[kind]
-    rates, losses = probes.judged
-    best = float(rates[int(np.argmin(losses))])
-    low += OPEN_END * (bool(count > 2 and best == probes.tried[0]))
-    high += OPEN_END * (bool(count > 2 and best == probes.tried[-1]))
+    low, high = probes.half_widths(known)
     reason = (
         f"Of {count} rates tried for {_lengths(probes.steps)} updates, those around "
         f"{10**middle:.2g} had the lowest loss on {probes.rows} held-out "
@@ -102,15 +104,19 @@ def _lengths(steps: list[int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _with_usual_rate(found: Suggestion, usual: float, family: str) -> Suggestion:
-    """The mean of the curve's answer and the usual rate, in decades."""
-    curve = float(np.log10(found.learning_rate))
-    middle = CURVE_WEIGHT * curve + (1.0 - CURVE_WEIGHT) * usual + RAISED
-    half = HALF_WIDTHS["curve"]
+def _from_curve(found: Suggestion, usual: float | None, family: str) -> Suggestion:
+    """The curve's answer, or its mean with the usual rate of the family, in decades."""
+    middle, half, reason = float(np.log10(found.learning_rate)), UNKNOWN, found.reason
+    if usual is not None:
+        middle, half = CURVE_WEIGHT * middle + (1.0 - CURVE_WEIGHT) * usual + RAISED, KNOWN
+        reason += (
+            f" It is averaged with {10.0**usual:.2g}, the usual rate of {family}, and raised by "
+            f"{10.0**RAISED:.1f}: a ramp shows damage early."
+        )
     return replace(
         found,
         learning_rate=10.0**middle,
         low=min(10.0 ** (middle - half), found.low),
         high=max(10.0 ** (middle + half), found.high),
-        reason=f"{found.reason} It is averaged with {10.0**usual:.2g}, the usual rate of {family}.",
+        reason=reason,
     )

@@ -25,7 +25,7 @@ from keras_lr.range_test.options import (
 )
 from keras_lr.range_test.planned_run import planned_run
 from keras_lr.range_test.prior import UNKNOWN_RATE, usual_rate
-from keras_lr.range_test.probes import Prober, Probes, plan_for
+from keras_lr.range_test.probes import Prober, Probes, updates_of_a_run
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.rules import too_short
 from keras_lr.range_test.suggestion import NoSuggestion, SuggestionWarning
@@ -224,7 +224,7 @@ def _short_runs(
     budget: int,
 ) -> Prober | None:
     """Train short runs around the curve's answer; None if the curve or the budget forbid it."""
-    if plan_for(budget) is None:
+    if not updates_of_a_run(budget):
         return None
     centre = usual
     if len(test.learning_rates):
@@ -246,7 +246,7 @@ def _short_runs(
             bench.make_stream = data.all_rows()
         bench.held_out, bench.rows = sample, sum(map(batch_rows, sample))
         first = UNKNOWN_RATE if centre is None else centre
-        prober = Prober(bench, first, budget, known=usual is not None)
+        prober = Prober(bench, first, budget)
         prober.run()
     except DataEnded:
         warnings.warn(

@@ -90,9 +90,27 @@ class Probes:
         if max(self.steps) < SHORT:
             answer += SHIFT
         broken = self.tried[~np.isfinite(np.asarray(self.losses))[self._order]]
-        if fall < PLATEAU * abs(self.start) and not (broken <= self.centre + 1e-9).any():
+        if self.on_plateau and not (broken <= self.centre + 1e-9).any():
             answer = max(answer, self.centre)
         return answer
+
+    @property
+    def on_plateau(self) -> bool:
+        """Whether the best run is still on the first plateau: it lost less than a quarter."""
+        losses = self.judged[1]
+        return self.start - losses.min(initial=np.inf) < PLATEAU * abs(self.start)
+
+    def half_widths(self, known: bool) -> tuple[float, float]:
+        """Decades to each side of the answer that hold the best rate in 85% of cases.
+
+        Args:
+            known: Whether the centre is the usual rate of the optimizer's family.
+        """
+        half = 0.75 if max(self.steps) < SHORT else 0.6
+        if not known and len(self.learning_rates) == 2:
+            half = 1.15
+        few = self.rows < FEWEST_ROWS
+        return half + 0.5 * few, half + 0.25 * few + 0.5 * self.on_plateau
 
     def notes(self) -> list[str]:
         """What makes the answer less certain, one sentence each."""
@@ -117,40 +135,15 @@ class Probes:
         return notes
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How short runs spend their updates.
-
-    Attributes:
-        steps: Updates of each run.
-        deepen: Whether the best two go on as soon as the best lies between two others; else the
-            updates that are left are spent on rates between them.
-    """
-
-    steps: int
-    deepen: bool
+def updates_of_a_run(budget: int) -> int:
+    """Updates of each short run before the best go on; 0 if the budget is below two runs."""
+    return 0 if budget < 100 else 50 if budget < 400 else 100
 
 
-def plan_for(budget: int, known: bool = True) -> Plan | None:
-    """The plan for a number of updates; None if they are too few for two runs.
-
-    Args:
-        known: Whether the usual rate of the optimizer's family is known. If not, the runs have
-            to look further, so there are more of them, and they are shorter.
-    """
-    if budget < 100:
-        return None
-    if budget < 300:
-        return Plan(50, deepen=False)
-    return Plan(100 if known or budget >= 400 else 50, deepen=True)
-
-
-def longest_run(budget: int, known: bool = True) -> int:
+def longest_run(budget: int) -> int:
     """Updates of the longest short run that a budget may have."""
-    plan = plan_for(budget, known)
-    if plan is None or not plan.deepen:
-        return 0 if plan is None else plan.steps
-    return max(plan.steps, plan.steps + (budget - 2 * plan.steps) // 2)
+    steps = updates_of_a_run(budget)
+    return steps and max(steps, steps + (budget - 3 * steps) // 2)
 
 
 class Outcome(NamedTuple):
@@ -200,13 +193,11 @@ class Prober:
         runs: Trains them.
         centre: log10 of the first rate.
         budget: Most updates of all runs together.
-        known: Whether the centre is the usual rate of the optimizer's family.
     """
 
     runs: ShortRuns
     centre: float
     budget: int
-    known: bool = True
     tried: list[_Run] = field(default_factory=list)
     cost: int = 0
     begin: float = 0.0
@@ -214,26 +205,29 @@ class Prober:
     _edges: list[bool] = field(default_factory=list)
 
     def run(self) -> Probes | None:
-        """Run the plan for the budget; None if it is too small for one.
+        """Spend the budget; None if it is too small for two runs.
 
         The second rate lies one gap above the first. If every run was cut off, the next rate is
         lower; if the best one is the lowest or the highest, the next lies beyond it, further
-        each time. Once the best one lies between two others, the best two go on with the rest of
-        the budget, or rates between them are tried.
+        each time. Once the best one lies between two others, the best go on from where they
+        ended with equal shares of what is left: three if it doubles their length, else two. If
+        their states were not kept, rates between the best ones are tried instead.
         """
-        plan = plan_for(self.budget, self.known)
-        if plan is None:
+        steps = updates_of_a_run(self.budget)
+        if not steps:
             return None
         self.begin, self.rows = float(self.runs.start()), self.runs.rows
-        while self.cost + plan.steps <= self.budget:
-            if plan.deepen and self._bracketed() and self.can_go_on():
+        while self.cost + steps <= self.budget:
+            if self._bracketed() and self.can_go_on():
                 break
             rate = self._next()
             if rate is None:
                 break
-            self._train(rate, plan.steps)
-        if plan.deepen and self.can_go_on():
-            self._go_on(self._best(2), (self.budget - self.cost) // 2)
+            self._train(rate, steps)
+        left = self.budget - self.cost
+        count = 3 if left >= 3 * steps else 2
+        if self.can_go_on():
+            self._go_on(self._best(count), left // count)
         return self.probes()
 
     def go_on(self, budget: int) -> None:
@@ -241,9 +235,9 @@ class Prober:
         self._go_on(self._best(2), budget // 2)
 
     def can_go_on(self) -> bool:
-        """Whether there are two runs to compare, and their states were kept."""
-        best = self._best(2)
-        return len(best) == 2 and all(run.outcome.state is not None for run in best)
+        """Whether there are runs to compare, and their states were kept."""
+        best = self._best(3)
+        return len(best) > 1 and all(run.outcome.state is not None for run in best)
 
     def probes(self) -> Probes:
         return Probes(
