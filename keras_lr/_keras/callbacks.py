@@ -16,6 +16,18 @@ class Callback(keras.callbacks.Callback):
     copies it back.
     """
 
+    def set_model(self, model: Any) -> None:
+        super().set_model(model)
+        # What is set from here on belongs to the fit.
+        self.__dict__.setdefault("_of_a_copy", frozenset(vars(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state of a copy, which is in no fit: Keras Tuner copies callbacks for each trial."""
+        names = vars(self).get("_of_a_copy", vars(self))
+        return {name: value for name, value in vars(self).items() if name in names} | {
+            "_model": None
+        }
+
     @property
     def _unsynced_model(self) -> Any:
         return self._model

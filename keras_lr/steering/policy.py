@@ -30,18 +30,6 @@ class Policy(Callback):
     watches = False
     retraces = False
 
-    def set_model(self, model: Any) -> None:
-        super().set_model(model)
-        # What is set from here on belongs to the fit.
-        self.__dict__.setdefault("_of_a_copy", frozenset(vars(self)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The state of a copy, which is in no fit: Keras Tuner copies callbacks for each trial."""
-        names = vars(self).get("_of_a_copy", vars(self))
-        return {name: value for name, value in vars(self).items() if name in names} | {
-            "_model": None
-        }
-
     # Comments instead of docstrings, which the API reference would show for every callback.
 
     # The curves of this callback, for a run of this length.
