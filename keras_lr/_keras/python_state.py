@@ -21,7 +21,13 @@ from keras_lr._keras.values import listed_variables
 __all__ = ["PythonState"]
 
 # Attributes of ours, with which a model remembers the callbacks that steer it.
-_OURS = ("_keras_lr_fit", "_keras_lr_memory", "_keras_lr_loop", "save_own_variables")
+_OURS = (
+    "_keras_lr_fit",
+    "_keras_lr_memory",
+    "_keras_lr_loop",
+    "_keras_lr_step",
+    "save_own_variables",
+)
 # Attributes that `reachable` skips, but that building adds to.
 _NOTED = ("_inbound_nodes", "_outbound_nodes", "_tracker", "_build_shapes_dict")
 _TENSORS_OF_TORCH = ("_buffers", "_parameters")

@@ -55,7 +55,7 @@ class Binding:
         # For curves that count the optimizer's own updates, such as multipliers.
         self.start = begun_at // every
         self.kept: tuple[Any, Any] | None = None
-        self._phase = begun_at % every
+        self.phase = begun_at % every  # batches of an update that had begun before the run
         self._first, self._first_count = batches, self.counter()
 
     @property
@@ -82,7 +82,7 @@ class Binding:
 
     def update_of(self, batches: Any) -> Any:
         """Updates of the run after so many batches; numbers, arrays or tensors."""
-        total = batches if self._phase == 0 else self._phase + batches
+        total = batches if self.phase == 0 else self.phase + batches
         return total if self.every == 1 else total // self.every
 
     def counted_batches(self) -> Any:

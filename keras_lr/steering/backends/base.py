@@ -12,6 +12,14 @@ import numpy as np
 from keras import ops
 
 from keras_lr._keras.optimizers import RATE, number
+from keras_lr.steering.backends.kept_step import (
+    Holder,
+    KeptStep,
+    compiled_from,
+    described,
+    keep_step,
+    kept_step,
+)
 from keras_lr.steering.binding import Binding, SteeredMomentum, SteeredRate
 from keras_lr.steering.optimizers import momentum_names
 
@@ -59,6 +67,9 @@ class TrainFunctionPatch:
         self._noted_counts: list[list[int]] = [[] for _ in bindings]
         self._original: Any = None
         self._inner: Any = None
+        self._holder = Holder(self)
+        self._compiled: list[Any] = []
+        self._curves: Any = None
 
     @property
     def batches(self) -> int:
@@ -69,17 +80,26 @@ class TrainFunctionPatch:
         """Replace the train function, and the rate and the momentum of the optimizers."""
         self._original = self.model.train_function
         if self.steers:
+            scaled = self.scales is not None
+            if self.reuses and not self._by_hand:
+                self._curves = described(self.model, self.bindings, scaled)
+            self._compiled = compiled_from(self.model, self.bindings)
             for index, binding in enumerate(self.bindings):
                 self._steer(index, binding)
+            kept = kept_step(self.model, self._compiled, self._curves)
+            if kept is not None:
+                self._go_on_with(kept)
+                return
         self.remake()
 
     def remove(self) -> None:
-        """Restore the train function and the optimizers."""
+        """Restore the train function and the optimizers; keep a compiled step."""
         for binding in self.bindings:
             binding.attributes.release()
             binding.kept = None
         if self.model.train_function == self._call:
             self.model.train_function = self._original
+            self._keep_step()
 
     def remake(self) -> None:
         """Make the train function again; if it is steered, Keras traces it again."""
@@ -130,7 +150,36 @@ class TrainFunctionPatch:
             self._noted_counts[index] = []
         return np.stack(rates, axis=1), np.stack(counts, axis=1)
 
+    def _keep_step(self) -> None:
+        """Keep the compiled step, if it has trained and the model was not changed meanwhile."""
+        if self._curves is None or not self.has_trained():
+            return
+        now = compiled_from(self.model, self.bindings)
+        before = {id(part) for part in self._compiled}
+        if before <= {id(part) for part in now}:  # the first step may create variables
+            keep_step(
+                self.model,
+                KeptStep(self._inner, self._holder, self._step_state(), now, self._curves),
+            )
+
+    def _go_on_with(self, kept: KeptStep) -> None:
+        """Train with a kept step in place of a new one."""
+        self._holder = kept.holder
+        self._holder.patch = self
+        self._inner = kept.function
+        self._take_state(kept.state)
+        self.model.train_function = self._call
+
     # For the backends
+
+    reuses = True  # whether a compiled step can be kept
+
+    def _step_state(self) -> dict[str, Any]:
+        """Variables that the compiled step reads."""
+        return {}
+
+    def _take_state(self, state: dict[str, Any]) -> None:
+        """Use the variables of a kept step, with the values of this run."""
 
     def _call(self, data: Any) -> Any:
         """The train function while the patch is in place."""

@@ -44,18 +44,23 @@ class JaxPatch(TrainFunctionPatch):
     def _make(self) -> None:
         # A new function each time: JAX caches traces by function, and would reuse the trace of the
         # earlier step.
-        own = self.model.train_step
+        own, holder = self.model.train_step, self._holder
 
         def step(state: Any, data: Any) -> Any:
-            self._traced, batch = data
+            patch = holder.patch
+            patch._traced, batch = data
             try:
-                with self._in_step():
+                with patch._in_step():
                     return own(state, batch)
             finally:
-                self._traced = None
+                patch._traced = None
 
         with replaced(self.model, "train_step", step):
             make_anew(self.model)
+        if self.scales is not None:
+            self.set_scales(self.scales)
+
+    def _take_state(self, state: dict[str, Any]) -> None:
         if self.scales is not None:
             self.set_scales(self.scales)
 

@@ -52,16 +52,25 @@ class TensorFlowPatch(TrainFunctionPatch):
         return None if self._count is None else int(number(self._count)) - self._first
 
     def _make(self) -> None:
-        own, count = self.model.train_step, self._count
+        own, count, holder = self.model.train_step, self._count, self._holder
 
         def step(data: Any) -> Any:
-            with self._in_step():
+            with holder.patch._in_step():
                 logs = own(data)
             count.assign_add(1)
             return logs
 
         with replaced(self.model, "train_step", step):
             make_anew(self.model)
+
+    def _step_state(self) -> dict[str, Any]:
+        return {"count": self._count, "scales": self._variable}
+
+    def _take_state(self, state: dict[str, Any]) -> None:
+        self._count, self._variable = state["count"], state["scales"]
+        self._count.assign(self._first)
+        if self.scales is not None:
+            self._variable.assign(self.scales)
 
     def _clock(self) -> Any:
         return self._count.value

@@ -24,6 +24,8 @@ _BLOCK = 256
 class TorchPatch(TrainFunctionPatch):
     """Counts batches on the host, so that no step waits for the device."""
 
+    reuses = False  # nothing is compiled, or by torch.compile, which keeps its own cache
+
     def install(self) -> None:
         self._eager = not torch_compiles(self.model)
         self._tables = [_Table(self._values_of(i, b)) for i, b in enumerate(self.bindings)]
