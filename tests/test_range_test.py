@@ -61,7 +61,7 @@ def test_losses_and_metrics_are_the_true_ones_of_each_batch():
     test = assert_records_what_train_on_batch_reports(plain)
     assert test.losses.dtype == np.float64
     assert test.stop_reason == "completed"
-    assert test.training_steps == 30
+    assert 30 < test.training_steps <= 30 + 150
 
 
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"jit_compile": False}])
@@ -186,7 +186,7 @@ def test_gradient_accumulation_makes_one_step_of_several_batches():
     rates = np.geomspace(1e-2, 1.0, 9)
     test = lr_find(
         make(), x, y, batch_size=16, shuffle=False, steps=9, start_lr=1e-2, end_lr=1.0,
-        stop_factor=None, verbose=0,
+        stop_factor=None, budget=9, verbose=0,
     )  # fmt: skip
     expected = by_hand(make(), batches_of((x, y), 16, 18), np.repeat(rates, 2))["loss"]
     np.testing.assert_allclose(test.losses, expected.reshape(9, 2).mean(axis=1), rtol=2e-5)
@@ -306,7 +306,8 @@ def test_every_kind_of_data_gives_the_losses_that_arrays_give(source):
 
 @pytest.mark.parametrize("count", [1, 9, 30])
 def test_a_generator_that_ends_early_ends_the_test(count):
-    test = lr_find(plain(), batch_generator(count), stop_factor=None, verbose=0)
+    ramp = {"start_lr": 1e-7, "end_lr": 10.0, "steps": 100}
+    test = lr_find(plain(), batch_generator(count), **ramp, stop_factor=None, verbose=0)
     assert test.stop_reason == "data_ended"
     assert len(test.losses) == count
     np.testing.assert_allclose(test.learning_rates, np.geomspace(1e-7, 10, 100)[:count])
@@ -490,8 +491,8 @@ def test_a_file_that_is_no_test_is_refused_by_name(tmp_path, text):
 def test_a_test_of_a_later_version_is_refused_with_both_versions(tmp_path):
     path = tmp_path / "later.json"
     keras_lr.RangeTest([1e-3, 1e-2], [1.0, 2.0]).save(path)
-    path.write_text(path.read_text().replace('"version": 1', '"version": 7'))
-    with pytest.raises(ValueError, match="format 7, this one reads up to 1"):
+    path.write_text(path.read_text().replace('"version": 2', '"version": 7'))
+    with pytest.raises(ValueError, match="format 7, this one reads up to 2"):
         keras_lr.RangeTest.load(path)
 
 
@@ -631,6 +632,27 @@ def test_a_fit_that_is_broken_off_while_the_callback_collects_hurts_no_later_fit
         keras.utils.set_random_seed(1)
         each.fit(x, y, batch_size=16, verbose=0, shuffle=False)
     assert same(values(model.variables), values(twin.variables))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "usual"),
+    [(lambda: keras.optimizers.SGD(0.01), -1.0), (lambda: keras.optimizers.Adam(), -2.25)],
+    ids=["SGD", "Adam"],
+)
+def test_the_ramp_lies_around_the_usual_rate_of_the_family(optimizer, usual):
+    test = lr_find(
+        classifier(optimizer(), dropout=0.0), *data(), stop_factor=None, budget=200, verbose=0
+    )
+    ends = test.learning_rates[[0, -1]]
+    np.testing.assert_allclose(ends, [10 ** (usual - 2.5), 10 ** (usual + 1.5)], rtol=1e-5)
+    assert len(test.learning_rates) == 50
+
+
+def test_the_ramp_of_an_unknown_family_covers_eight_decades():
+    test = lr_find(
+        classifier(keras.optimizers.Adagrad(), dropout=0.0), *data(), stop_factor=None, verbose=0
+    )
+    np.testing.assert_allclose(test.learning_rates[[0, -1]], [1e-7, 10.0], rtol=1e-5)
 
 
 # Short runs ---------------------------------------------------------------------------------

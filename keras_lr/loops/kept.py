@@ -10,7 +10,7 @@ import keras
 from keras_lr._keras.optimizers import stored_rate
 from keras_lr._keras.trainer import compiled_loss_and_metrics
 from keras_lr.loops.base import Loop
-from keras_lr.steering import BorrowedRate, innermost_optimizers, model_optimizers
+from keras_lr.steering import BorrowedRate, innermost_optimizers
 
 _KEPT = "_keras_lr_loop"
 
@@ -69,9 +69,15 @@ def _new_loop(model: Any, rate: BorrowedRate, monitor: str) -> Loop:
     )
 
 
-def loop_dependencies(model: Any, optimizer: Any, monitor: str) -> list[Any]:
-    """The objects that a compiled loop depends on. Not their ids: an id may be used again."""
-    held = model_optimizers(model).values()
+def loop_dependencies(
+    model: Any, optimizer: Any, monitor: str, optimizers: dict[str, Any]
+) -> list[Any]:
+    """The objects that a compiled loop depends on. Not their ids: an id may be used again.
+
+    Args:
+        optimizers: The `model_optimizers` of the model.
+    """
+    held = optimizers.values()
     others = [part for each in held if each is not optimizer for part in innermost_optimizers(each)]
     return [
         sys.intern(monitor),

@@ -14,6 +14,7 @@ from keras_lr._keras.metrics import directions_of
 from keras_lr._util.terminal import is_interactive, is_notebook
 from keras_lr._util.versions import environment
 from keras_lr.loops.data import DataEnded, batch_rows, is_array_data
+from keras_lr.range_test.borrowing import borrow
 from keras_lr.range_test.checks import check_kinds, check_model, first_not_finite, scale_hints
 from keras_lr.range_test.curve_rule import TooUneven
 from keras_lr.range_test.options import (
@@ -35,7 +36,7 @@ from keras_lr.range_test.training_data import (
     passed_to_fit,
     sample_batches,
 )
-from keras_lr.range_test.workbench import Report, Run, Workbench, borrow
+from keras_lr.range_test.workbench import Report, Run, Workbench
 from keras_lr.steering import innermost_optimizers, model_optimizers, updates_every
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def _short_runs(
     budget: int,
 ) -> Prober | None:
     """Train short runs around the curve's answer; None if the curve or the budget forbid it."""
-    if not updates_of_a_run(budget):
+    if not updates_of_a_run(budget) or test.stop_reason == "data_ended":
         return None
     centre = usual
     if len(test.learning_rates):

@@ -137,7 +137,9 @@ def checked_options(given: Options, whose: str) -> Options:
         if value is not None:
             checks.number(name, value, above=0.0)
     if start is not None and end is not None and start >= end:
-        raise ValueError(f"start_lr must be below end_lr; got start_lr={start!r}, end_lr={end!r}.")
+        raise ValueError(
+            f"start_lr must be below end_lr; got start_lr={start!r} and end_lr={end!r}."
+        )
     if options["steps"] is not None:
         checks.count("steps", options["steps"], 3)
     checks.count("repeats", options["repeats"], 1)

@@ -1,20 +1,16 @@
-"""A borrowed model: trained from the same weights as often as needed, then restored."""
+"""A borrowed model, trained from the same weights as often as needed; see `borrowing`."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_lr._keras.building import is_built, layers_are_built, symbolic_build
 from keras_lr._keras.optimizers import batch_counter, counters, number, put_rate, stored_rate
 from keras_lr._keras.random_state import reseed, seed_everything
-from keras_lr._keras.replicas import has_strategy, variable_scope
 from keras_lr._keras.snapshot import KeptState, Snapshot
 from keras_lr._util.interrupts import check_interrupt
 from keras_lr.loops import CHUNK, Loop, keep_loop, loop_dependencies, make_loop
@@ -23,7 +19,6 @@ from keras_lr.range_test.probes import Outcome
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.steering import (
     BorrowedRate,
-    SteeredFit,
     all_optimizers,
     innermost_optimizers,
     model_optimizers,
@@ -89,7 +84,8 @@ class Workbench:
         self._optimizer = optimizer
         self._monitor = monitor
         self._snapshot = snapshot
-        self._needs = loop_dependencies(model, optimizer, monitor)
+        self._held = model_optimizers(model)  # a walk over the model
+        self._needs = loop_dependencies(model, optimizer, monitor, self._held)
         self.loop: Loop = make_loop(model, rate, monitor, self._needs)
         self._inner = innermost_optimizers(optimizer)
         self._borrowed = [stored_rate(optimizer) for optimizer in self._inner]
@@ -223,7 +219,7 @@ class Workbench:
 
     def keep_loop(self) -> None:
         """Store the compiled loop with the model, for the next range test."""
-        now = loop_dependencies(self._model, self._optimizer, self._monitor)
+        now = loop_dependencies(self._model, self._optimizer, self._monitor, self._held)
         keep_loop(self._model, self.loop, self._needs, now)
 
     def _rewind(self, resume: KeptState | None = None) -> None:
@@ -246,17 +242,18 @@ class Workbench:
             reseed(self._model, self._seed)
         self.loop.start()
         if self.loop.read(batch_counter(self._inner[0])) is None:
-            held = model_optimizers(self._model)
-            name = next(name for name, each in held.items() if each is self._optimizer)
+            name = self._name_of_optimizer()
             raise ValueError(
                 f"On JAX, fit trains only with optimizers whose variables the model tracks; those "
                 f"of {name!r} are not among them. Build it, and assign its variables to an "
                 f"attribute of the model: self.optimizer_variables = self.{name}.variables."
             )
         if self._steady is None:
-            held = model_optimizers(self._model)
-            self._counted = {name: self._counts(each) for name, each in held.items()}
+            self._counted = {name: self._counts(each) for name, each in self._held.items()}
             self._called = self._calls()
+
+    def _name_of_optimizer(self) -> str:
+        return next(name for name, each in self._held.items() if each is self._optimizer)
 
     def _ends_of(self, updates: int) -> np.ndarray:
         if self._steady is False:
@@ -286,10 +283,10 @@ class Workbench:
         Raises:
             ValueError: If the optimizer was not called at all.
         """
-        held = model_optimizers(self._model)
-        before, now = self._counted, {name: self._counts(each) for name, each in held.items()}
-        moved = [name for name in held if now[name] != before.get(name)]
-        name = next(name for name, each in held.items() if each is self._optimizer)
+        before = self._counted
+        now = {name: self._counts(each) for name, each in self._held.items()}
+        moved = [name for name in now if now[name] != before.get(name)]
+        name = self._name_of_optimizer()
         if name not in moved:
             raise ValueError(_no_update(self._model, name, moved, trained))
         if any(hasattr(part, "dynamic_scale") for part in all_optimizers(self._optimizer)):
@@ -358,80 +355,6 @@ class Workbench:
             validation,
             reason,
         )
-
-
-@contextmanager
-def borrow(
-    model: Any,
-    make_stream: Callable[[], Any],
-    seed: int | None,
-    *,
-    optimizer: Any,
-    monitor: str = "loss",
-) -> Iterator[Workbench]:
-    """Borrow `model` for the block; afterwards it is as before, bit for bit.
-
-    Args:
-        optimizer: The optimizer of the model that gets the rates. All others keep their own.
-        monitor: The log entry that is the loss.
-    """
-    with SteeredFit.set_aside(model), Snapshot(model).guarding() as snapshot:
-        if seed is not None:
-            seed_everything(seed)
-        stream = make_stream()
-        try:
-            with BorrowedRate(optimizer).installed() as rate:
-                bench = Workbench(model, stream, rate, snapshot, optimizer, monitor, seed)
-                build(model, stream, bench.loop)
-                check_trainable(model)
-                snapshot.copy_values()
-                try:
-                    yield bench
-                    bench.keep_loop()
-                finally:
-                    bench.loop.release()
-                    bench.stream.close()
-        finally:
-            stream.close()
-
-
-def check_trainable(model: Any) -> None:
-    """Refuse a model whose weights are all frozen.
-
-    Raises:
-        ValueError: If every layer is frozen.
-    """
-    if model.weights and not model.trainable_variables:
-        raise ValueError(
-            f"The model {model.name!r} must have trainable weights; got {len(model.weights)} "
-            "weights, all frozen. Set trainable = True on the model or on a layer, and compile."
-        )
-
-
-def build(model: Any, stream: Any, loop: Loop | None = None) -> None:
-    """Create what `fit` would create: variables of the model, the optimizers and the metrics.
-
-    On TensorFlow, `fit` leaves that to the first training step, which alone knows how to call
-    the parts of the model; `loop` traces that step. Without a loop, only the optimizer is built
-    there.
-    """
-    if keras.backend.backend() != "tensorflow":
-        symbolic_build(model, None if is_built(model) else stream.peek())
-        return
-    if has_strategy(model):
-        # Unlike others, distributed variables cannot be created by the first step.
-        with variable_scope(model):
-            if not is_built(model):
-                symbolic_build(model, stream.peek())
-            elif model.optimizer is not None and not model.optimizer.built:
-                model.optimizer.build(model.trainable_variables)
-        return
-    layers_built = layers_are_built(model)
-    others = [each for name, each in model_optimizers(model).items() if name != "optimizer"]
-    if loop is not None and not (layers_built and all(each.built for each in others)):
-        loop.build(stream)
-    elif layers_built and model.optimizer is not None and not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
 
 
 def _no_update(model: Any, name: str, moved: list[str], batches: int) -> str:

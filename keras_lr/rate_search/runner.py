@@ -24,9 +24,9 @@ from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.loops.overridden_fit import overrides_fit
 from keras_lr.range_test import RangeTest, lr_find
+from keras_lr.range_test.borrowing import build
 from keras_lr.range_test.checks import check_model
 from keras_lr.range_test.training_data import TrainingData, passed_to_fit
-from keras_lr.range_test.workbench import build
 from keras_lr.rate_search.jobs import Job, Outcome
 from keras_lr.rate_search.policies import callbacks_for
 from keras_lr.rate_search.split import held_out, part
@@ -179,12 +179,13 @@ class Runner:
             yield runner
 
     def range_test(self, batch_size: int | None, seed: int) -> RangeTest:
-        """A range test on the training data, with the default options."""
+        """A ramp on the training data; the search itself compares rates on held-out data."""
         self._snapshot.rewind()
         data, options = self.data, dict(self.data.fit_options)
         if data.rows is not None:
             options.update(batch_size=batch_size, sample_weight=data.sample_weight)
-        return lr_find(self.model, data.x, data.y, seed=seed, verbose=0, **options)
+        ramp: dict[str, Any] = {"start_lr": 1e-7, "end_lr": 10.0, "steps": 100, "budget": 100}
+        return lr_find(self.model, data.x, data.y, seed=seed, verbose=0, **ramp, **options)
 
     def run(self, job: Job, report: Report | None = None) -> Outcome:
         """Train a job.
