@@ -185,14 +185,14 @@ def test_on_the_first_plateau_the_answer_is_not_below_the_centre(losses, expecte
 @pytest.mark.parametrize(
     ("losses", "start", "rows", "words"),
     [
-        ([0.5, 0.4], 2.0, 500, "The highest rate tried did best"),
-        ([0.4, 0.5], 2.0, 500, "The lowest rate tried did best"),
-        ([2.5, 2.4], 2.0, 500, "below its start"),
-        ([0.4, 0.5], 2.0, 66, "Only 66 held-out examples"),
+        ([0.5, 0.4, 0.3], 2.0, 500, "The highest rate tried did best"),
+        ([0.3, 0.4, 0.5], 2.0, 500, "The lowest rate tried did best"),
+        ([2.5, 2.4, 2.5], 2.0, 500, "below its start"),
+        ([0.4, 0.3, 0.5], 2.0, 66, "Only 66 held-out examples"),
     ],
 )
 def test_notes_tell_what_is_uncertain(losses, start, rows, words):
-    found = Probes([1e-3, 1e-2], losses, [50, 50], start, rows, 100, -3.0)
+    found = Probes([1e-3, 1e-2, 1e-1], losses, [50] * 3, start, rows, 150, -3.0)
     assert any(words in note for note in found.notes())
 
 

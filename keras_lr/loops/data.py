@@ -22,6 +22,8 @@ class DataEnded(Exception):
 class _Batches:
     """An endless sequence of batches; subclasses define an epoch."""
 
+    # Whether the data cannot begin again: a generator.
+    once = False
     # Batches of an epoch, and those left in the running one; None if unknown.
     batches: int | None = None
     left: int | None = None
@@ -92,7 +94,7 @@ class Stream(_Batches):
         self.batches = epochs.batches
         self._iterator: Iterator[Any] | None = None
         self._held_out = 0  # batches at the beginning of an epoch that are not trained on
-        self._once = epochs.once
+        self.once = epochs.once
 
     def iterator(self) -> Iterator[Any]:
         if self._iterator is None:
@@ -104,7 +106,7 @@ class Stream(_Batches):
         return self._iterator
 
     def next_epoch(self) -> None:
-        if self._once:
+        if self.once:
             raise DataEnded
         self.close()
 
@@ -120,7 +122,7 @@ class Stream(_Batches):
         Raises:
             DataEnded: If there is no batch.
         """
-        if not self._once:
+        if not self.once:
             self.next_epoch()
         batches: list[Any] = []
         iterator = self.iterator()
@@ -134,7 +136,7 @@ class Stream(_Batches):
             batches.append(batch)
         if not batches:
             raise DataEnded
-        if not self._once:
+        if not self.once:
             known = self._epochs.batches
             self._held_out = 0 if known == 1 else len(batches)
         return batches

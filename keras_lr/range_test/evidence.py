@@ -90,9 +90,9 @@ def _from_probes(probes: Probes, known: bool) -> Suggestion:
         "examples."
     )
     return Suggestion(
-        10.0**middle,
-        10.0 ** (middle - low),
-        10.0 ** (middle + high),
+        float(10.0**middle),
+        float(10.0 ** (middle - low)),
+        float(10.0 ** (middle + high)),
         "auto",
         reason,
         tuple(probes.notes()),

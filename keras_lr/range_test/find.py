@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_lr._keras.metrics import directions_of
 from keras_lr._util.terminal import is_interactive, is_notebook
 from keras_lr._util.versions import environment
-from keras_lr.loops.data import DataEnded, batch_rows, is_array_data
+from keras_lr.loops.data import is_array_data
 from keras_lr.range_test.borrowing import borrow
 from keras_lr.range_test.checks import check_kinds, check_model, first_not_finite, scale_hints
-from keras_lr.range_test.curve_rule import TooUneven
 from keras_lr.range_test.options import (
     Options,
     checked_options,
@@ -25,22 +23,23 @@ from keras_lr.range_test.options import (
     takes_options,
 )
 from keras_lr.range_test.planned_run import planned_run
-from keras_lr.range_test.prior import UNKNOWN_RATE, usual_rate
-from keras_lr.range_test.probes import Prober, Probes, updates_of_a_run
+from keras_lr.range_test.prior import usual_rate
 from keras_lr.range_test.result import RangeTest
-from keras_lr.range_test.rules import too_short
-from keras_lr.range_test.suggestion import NoSuggestion, SuggestionWarning
+from keras_lr.range_test.short_runs import RunData, continuation, prepare, short_runs
 from keras_lr.range_test.training_data import (
-    HeldOut,
     TrainingData,
     passed_to_fit,
     sample_batches,
 )
 from keras_lr.range_test.workbench import Report, Run, Workbench
-from keras_lr.steering import innermost_optimizers, model_optimizers, updates_every
+from keras_lr.steering import innermost_optimizers, updates_every
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+RAMP_ALONE = 100  # steps of a ramp where a model cannot be evaluated
+MANY_EPOCHS = 200
 
 
 @takes_options
@@ -122,21 +121,8 @@ def lr_find(
                     "or drop such rows."
                 )
         test.provenance["batch_size"] = batch_size or 32
-        test.provenance["hints"] = scale_hints(model, data.x, data.y)
+        test.provenance["hints"] += scale_hints(model, data.x, data.y)
         return test
-
-
-class RunData(Protocol):
-    """The data of a range test: `TrainingData`, or batches that a `fit` has drawn."""
-
-    def stream(self) -> Any:
-        """The batches that `fit` would train on."""
-
-    def hold_out(self, samples: int, used: Any) -> HeldOut:
-        """Hold data out for the comparison of short runs; `used` is the stream of the ramp."""
-
-    def all_rows(self) -> Callable[[], Any] | None:
-        """Makes the streams of short runs that hold nothing out; None: the ramp's goes on."""
 
 
 def run_range_test(
@@ -163,13 +149,18 @@ def run_range_test(
         length = planned_length(options, bench.stream.batches, optimizer) or total_steps
         planned = planned_run(options["policy"], length)
         steps, rest = divided_budget(options, length)
-        rates = ramp_rates(options, steps, usual)
-        total = steps * options["repeats"] + rest
-        bench.report = stack.enter_context(_progress(options["verbose"], total))
         sample = None
         if validation_data is not None:
             samples = options["validation_samples"]
             sample = sample_batches(model, validation_data, samples, batch_size)
+        held_out = bench, data, options["validation_samples"], sample
+        # The batches of a generator go to the ramp first.
+        first = not bench.stream.once or not steps
+        if rest and first and not prepare(*held_out):
+            steps, rest = steps or min(rest, RAMP_ALONE), 0
+        rates = ramp_rates(options, steps, usual)
+        total = steps * options["repeats"] + rest
+        bench.report = stack.enter_context(_progress(options["verbose"], total))
         runs: list[Run] = []
         for _ in range(options["repeats"] if steps else 0):
             if runs and runs[-1].stop_reason == "data_ended":
@@ -185,18 +176,32 @@ def run_range_test(
         test = _assemble(rates, runs)
         test.planned = planned
         used: Options = {**options, "steps": steps, "budget": total}
-        used["policy"] = None if test.planned is None else test.planned.policy
+        used["policy"] = None if planned is None else planned.policy
         if steps:
             used["start_lr"], used["end_lr"] = float(rates[0]), float(rates[-1])
         test.provenance = {**_provenance(model, optimizer, used, bench), "family": family}
-        rest += sum(steps - len(run.losses) for run in runs)  # a ramp may stop early
-        prober = _short_runs(bench, data, options, sample, test, usual, rest)
+        test.provenance["hints"] = _epochs_hint(length, bench.stream.batches, optimizer)
+        prober = None
+        ended = test.stop_reason == "data_ended"
+        if rest and not ended and (first or prepare(*held_out)):
+            prober = short_runs(bench, test, usual, total - bench.steps_trained)
         test.training_steps = bench.steps_trained
         test.provenance["directions"] = directions_of(model, test.metrics)
     if prober is not None:
         test.probes = prober.probes()
-        test._continue = _continuation(model, optimizer, data, options, prober, bench)
+        test._continue = continuation(model, optimizer, prober, bench, seed, monitor)
     return test
+
+
+def _epochs_hint(length: int | None, batches: int | None, optimizer: Any) -> list[str]:
+    """A warning for a run that sees its data so often that overfitting decides."""
+    epochs = (length or 0) * updates_every(optimizer) // (batches or 1)
+    if not batches or epochs < MANY_EPOCHS:
+        return []
+    return [
+        f"The planned run passes over the data {epochs} times, so overfitting will decide more "
+        "than the rate; regularize, or end the run by the validation loss."
+    ]
 
 
 def planned_length(options: Options, batches: int | None, optimizer: Any) -> int | None:
@@ -213,79 +218,6 @@ def planned_length(options: Options, batches: int | None, optimizer: Any) -> int
             "says nothing about the planned run. Pass total_steps."
         )
     return max(1, options["epochs"] * batches // updates_every(optimizer))
-
-
-def _short_runs(
-    bench: Workbench,
-    data: RunData,
-    options: Options,
-    sample: list[Any] | None,
-    test: RangeTest,
-    usual: float | None,
-    budget: int,
-) -> Prober | None:
-    """Train short runs around the curve's answer; None if the curve or the budget forbid it."""
-    if not updates_of_a_run(budget) or test.stop_reason == "data_ended":
-        return None
-    centre = usual
-    if len(test.learning_rates):
-        if too_short(test.losses, test.stop_reason) is not None:
-            return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SuggestionWarning)
-                curve = float(np.log10(test._by_curve("curve", "loss").learning_rate))
-                centre = curve if usual is None else usual
-        except TooUneven:
-            return None  # a held-out sample would be as uneven
-        except NoSuggestion:
-            pass
-    try:
-        if sample is None:
-            sample, bench.make_stream = data.hold_out(options["validation_samples"], bench.stream)
-        else:
-            bench.make_stream = data.all_rows()
-        bench.held_out, bench.rows = sample, sum(map(batch_rows, sample))
-        first = UNKNOWN_RATE if centre is None else centre
-        prober = Prober(bench, first, budget)
-        prober.run()
-    except DataEnded:
-        warnings.warn(
-            "The data ended before the short runs, so the suggestion comes from the curve alone. "
-            "Pass data that can be repeated, not a generator that ends.",
-            stacklevel=4,
-        )
-        return None
-    return prober
-
-
-def _continuation(
-    model: Any, optimizer: Any, data: RunData, options: Options, prober: Prober, first: Workbench
-) -> Callable[[int], tuple[Probes, int]] | None:
-    """What `RangeTest.continue_` calls; None if the data cannot be read again."""
-    make_stream, held_out, rows = first.make_stream, first.held_out, first.rows
-    if make_stream is None or not prober.can_go_on():
-        return None
-    needs, run_seed = [optimizer, *model.variables], first.run_seed
-    prober.runs = first = None  # type: ignore[assignment]
-
-    def go_on(steps: int) -> tuple[Probes, int]:
-        now = [*model_optimizers(model).values(), *model.variables]
-        if not all(any(each is part for part in now) for each in needs):
-            raise ValueError(
-                "The model has been compiled or built anew since this test. Call lr_find again."
-            )
-        before = prober.cost
-        seed, monitor = options["seed"], options["monitor"]
-        with borrow(model, make_stream, seed, optimizer=optimizer, monitor=monitor) as bench:
-            bench.make_stream, bench.held_out, bench.rows = make_stream, held_out, rows
-            bench.run_seed = run_seed
-            prober.runs = bench
-            prober.go_on(steps)
-        prober.runs = None  # type: ignore[assignment]
-        return prober.probes(), prober.cost - before
-
-    return go_on
 
 
 def _assemble(rates: np.ndarray, runs: list[Run]) -> RangeTest:

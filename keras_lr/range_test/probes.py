@@ -123,9 +123,9 @@ class Probes:
                 "No short run brought the held-out loss below its start; longer runs or another "
                 "model may be needed."
             )
-        elif len(self.learning_rates) > 1 and best == self.tried[-1]:
+        elif len(self.learning_rates) > 2 and best == self.tried[-1]:
             notes.append("The highest rate tried did best, so a higher rate may do better still.")
-        elif len(self.learning_rates) > 1 and best == self.tried[0]:
+        elif len(self.learning_rates) > 2 and best == self.tried[0]:
             notes.append("The lowest rate tried did best, so a lower rate may do better still.")
         if self.rows < FEWEST_ROWS:
             notes.append(

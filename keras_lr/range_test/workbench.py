@@ -58,6 +58,7 @@ class Workbench:
         make_stream: Makes the stream of each short run; None to go on with `stream`.
         held_out: The batches that judge the short runs.
         rows: Examples in them.
+        start_loss: The loss there before any training; None until it is measured.
         report: Called with the steps trained so far, the rate and the loss.
         run_seed: Seeds the data and the noise of the short runs.
     """
@@ -76,6 +77,7 @@ class Workbench:
         self.make_stream: Callable[[], Any] | None = None
         self.held_out: list[Any] = []
         self.rows = 0
+        self.start_loss: float | None = None
         self.report: Report | None = None
         self._seed = seed
         self.ratios = rate.ratios
@@ -168,7 +170,8 @@ class Workbench:
                 if first_divergence(losses, stop_factor, more_follow=more) is not None:
                     reason = "diverged"
                     break
-            if ceiling is not None and np.median(losses[-5:]) > ceiling:
+            # The noise of the first losses matters where the loss starts near zero.
+            if ceiling is not None and np.median(losses[-5:]) > ceiling + np.ptp(losses[:3]):
                 reason = "diverged"
                 break
             due = done % validation_every == 0 or done == total
@@ -180,8 +183,10 @@ class Workbench:
 
     def start(self) -> float:
         """Held-out loss of the weights that every run starts from."""
-        self._rewind()
-        return float(self.loop.evaluate(self.held_out)[self._monitor])
+        if self.start_loss is None:
+            self._rewind()
+            self.start_loss = float(self.loop.evaluate(self.held_out)[self._monitor])
+        return self.start_loss
 
     def train(
         self, learning_rate: float, steps: int, ceiling: float, resume: KeptState | None = None
