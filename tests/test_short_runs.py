@@ -1,0 +1,130 @@
+"""Short runs on real models: what they train, what they compare, and what they leave."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from models import classifier
+
+import keras_lr
+from keras_lr import lr_find
+
+pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+ROWS, MOMENTUM = 60, 0.9
+
+
+def regression(seed, rows=ROWS):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 3)).astype("float32")
+    return x, (x @ [[1.0], [-2.0], [0.5]] + 0.3 * rng.normal(size=(rows, 1))).astype("float32")
+
+
+def linear():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.01, momentum=MOMENTUM), "mse")
+    model.layers[0].set_weights([np.array([[0.1], [0.2], [0.3]], "float32")])
+    return model
+
+
+def loss_by_hand(rate, steps):
+    """The held-out loss after updates on the whole data, with Keras's momentum."""
+    (x, y), (held_x, held_y) = regression(0), regression(1)
+    weights, velocity = np.array([[0.1], [0.2], [0.3]]), np.zeros((3, 1))
+    for _ in range(steps):
+        gradient = 2 / len(x) * x.T @ (x @ weights - y)
+        velocity = MOMENTUM * velocity - rate * gradient
+        weights = weights + velocity
+    return float(np.mean((held_x @ weights - held_y) ** 2))
+
+
+def assert_as_by_hand(probes):
+    runs = list(zip(probes.learning_rates, probes.losses, probes.steps, strict=True))
+    ran = [run for run in runs if np.isfinite(run[1])]
+    assert len(ran) > 1
+    for rate, loss, steps in ran:
+        np.testing.assert_allclose(loss, loss_by_hand(rate, steps), rtol=1e-3)
+    np.testing.assert_allclose(probes.start, loss_by_hand(0.0, 1), rtol=1e-5)
+
+
+def test_each_run_starts_from_the_model_and_goes_on_from_its_own_state():
+    model = linear()
+    options = {"batch_size": ROWS, "validation_data": regression(1), "verbose": 0}
+    test = lr_find(model, *regression(0), budget=350, **options)
+    assert test.training_steps <= 350 and test.probes.rows == ROWS
+    assert max(test.probes.steps) > min(test.probes.steps)  # some went on
+    assert_as_by_hand(test.probes)
+    before = list(test.probes.steps)
+    assert test.continue_(40) is test
+    assert sum(test.probes.steps) == sum(before) + 40
+    assert_as_by_hand(test.probes)
+    np.testing.assert_array_equal(
+        model.layers[0].get_weights()[0], np.array([[0.1], [0.2], [0.3]], "float32")
+    )
+
+
+def test_a_test_that_cannot_continue_is_refused(tmp_path):
+    model = linear()
+    test = lr_find(model, *regression(0), verbose=0)
+    test.save(tmp_path / "test.json")
+    with pytest.raises(ValueError, match="Only a test of lr_find with short runs can continue"):
+        keras_lr.RangeTest.load(tmp_path / "test.json").continue_(40)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    with pytest.raises(ValueError, match="compiled or built anew"):
+        test.continue_(40)
+
+
+class Trains(keras.Model):
+    """A model that trains, and cannot be evaluated."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def test_step(self, *arguments):
+        raise NotImplementedError("not here")
+
+
+@pytest.mark.parametrize("budget", [None, 100])
+def test_a_model_that_cannot_be_evaluated_is_judged_by_its_curve(budget):
+    model = Trains()
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
+    with pytest.warns(UserWarning, match="could not be evaluated on held-out data"):
+        test = lr_find(model, x, x[:, :3].argmax(axis=1), budget=budget, verbose=0)
+    assert test.probes is None and len(test.losses) > 30
+    assert test.suggest().learning_rate > 0
+
+
+def test_the_planned_run_multiplies_the_rate():
+    x = np.random.default_rng(0).normal(size=(256, 6)).astype("float32")
+    model = classifier("adam")
+    test = lr_find(model, x, x[:, :3].argmax(axis=1), batch_size=32, epochs=250, verbose=0)
+    assert test.planned.total_steps == 250 * 8
+    constant = test.suggest(policy="constant")
+    longer = test.suggest(policy="constant", total_steps=4 * 250 * 8)
+    # A tenth of a decade less for 4 times as many updates, .3 more for a policy that decays.
+    np.testing.assert_allclose(longer.learning_rate / constant.learning_rate, 10**-0.1, rtol=1e-5)
+    peak = test.suggest(policy="one-cycle").learning_rate
+    np.testing.assert_allclose(peak / constant.learning_rate, 10**0.3, rtol=1e-5)
+    assert any("250 times" in note for note in test.suggest().warnings)
+
+
+def test_a_run_of_few_epochs_has_no_warning_of_overfitting():
+    x = np.random.default_rng(0).normal(size=(256, 6)).astype("float32")
+    test = lr_find(classifier("adam"), x, x[:, :3].argmax(axis=1), epochs=20, verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert not any("overfitting" in note for note in test.suggest().warnings)
+
+
+def test_epochs_of_data_of_unknown_length_are_refused():
+    def batches():
+        while True:
+            yield regression(0)
+
+    with pytest.raises(ValueError, match=r"epochs=3 says nothing .* Pass total_steps\."):
+        lr_find(linear(), batches(), epochs=3, verbose=0)
