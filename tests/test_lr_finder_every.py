@@ -157,7 +157,7 @@ def test_applies_the_suggestion_to_the_optimizer(position):
     callbacks = [logger]
     callbacks.insert(position, looking)
     history = fit_line(model, *callbacks).history
-    expected = [test.suggest().learning_rate for _, test in looking.results]
+    expected = [test.suggest(policy="constant").learning_rate for _, test in looking.results]
     assert looking.applied == list(enumerate(expected))
     assert len(set(expected)) == 3
     np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-6)
@@ -178,7 +178,7 @@ def test_a_suggestion_keeps_the_ratios_of_groups_and_is_scaled_by_a_warm_up():
     model = network(groups(sgd(0.01), sgd(0.001)))
     looking, logger = finder(**SUGGESTS), keras_lr.LRLogger()
     fit_line(model, keras_lr.WarmUp(STEPS), looking, logger, epochs=2)
-    rate = looking.result.suggest().learning_rate
+    rate = looking.result.suggest(policy="constant").learning_rate
     np.testing.assert_allclose(sorted(own_rates(model)), [rate / 10, rate], rtol=1e-6)
     ramp = np.minimum(np.arange(2 * STEPS) / STEPS, 1.0)
     np.testing.assert_allclose(logger.history["learning_rate"], rate * ramp, rtol=1e-5)

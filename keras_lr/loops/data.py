@@ -22,8 +22,6 @@ class DataEnded(Exception):
 class _Batches:
     """An endless sequence of batches; subclasses define an epoch."""
 
-    # Whether the data cannot begin again: a generator.
-    once = False
     # Batches of an epoch, and those left in the running one; None if unknown.
     batches: int | None = None
     left: int | None = None
@@ -94,7 +92,7 @@ class Stream(_Batches):
         self.batches = epochs.batches
         self._iterator: Iterator[Any] | None = None
         self._held_out = 0  # batches at the beginning of an epoch that are not trained on
-        self.once = epochs.once
+        self._once = epochs.once
 
     def iterator(self) -> Iterator[Any]:
         if self._iterator is None:
@@ -106,7 +104,7 @@ class Stream(_Batches):
         return self._iterator
 
     def next_epoch(self) -> None:
-        if self.once:
+        if self._once:
             raise DataEnded
         self.close()
 
@@ -122,7 +120,7 @@ class Stream(_Batches):
         Raises:
             DataEnded: If there is no batch.
         """
-        if not self.once:
+        if not self._once:
             self.next_epoch()
         batches: list[Any] = []
         iterator = self.iterator()
@@ -136,7 +134,7 @@ class Stream(_Batches):
             batches.append(batch)
         if not batches:
             raise DataEnded
-        if not self.once:
+        if not self._once:
             known = self._epochs.batches
             self._held_out = 0 if known == 1 else len(batches)
         return batches

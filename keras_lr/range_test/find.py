@@ -154,10 +154,9 @@ def run_range_test(
             samples = options["validation_samples"]
             sample = sample_batches(model, validation_data, samples, batch_size)
         held_out = bench, data, options["validation_samples"], sample
-        # The batches of a generator go to the ramp first.
-        first = not bench.stream.once or not steps
-        if rest and first and not prepare(*held_out):
-            steps, rest = steps or min(rest, RAMP_ALONE), 0
+        first = not steps  # without a ramp, nothing else could answer
+        if first and rest and not prepare(*held_out):
+            steps, rest = min(rest, RAMP_ALONE), 0
         rates = ramp_rates(options, steps, usual)
         total = steps * options["repeats"] + rest
         bench.report = stack.enter_context(_progress(options["verbose"], total))
