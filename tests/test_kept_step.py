@@ -16,7 +16,8 @@ class Counted(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.first, self.last = keras.layers.Dense(4), keras.layers.Dense(1)
+        self.first = keras.layers.Dense(4, name="first")
+        self.last = keras.layers.Dense(1, name="last")
         object.__setattr__(self, "traces", [])
 
     def call(self, x):
@@ -99,6 +100,33 @@ def test_other_callbacks_keep_their_steps_too(callback):
 )
 def test_another_curve_is_traced(second):
     assert both([one_cycle, second])[1] > 0
+
+
+def layered():
+    inner = keras.optimizers.SGD(0.01, momentum=0.9)
+    return model_of(keras_lr.optimizers.LayerwiseLR(inner, {"last": 0.5}))
+
+
+def test_a_callback_that_unfreezes_layers_gets_a_step_of_its_own():
+    def thawing(model):
+        thaw = keras_lr.GradualUnfreeze(["last", "first"])
+        return fit(model, [keras_lr.OneCycle(0.1), thaw])
+
+    traces = both([one_cycle, thawing, thawing, one_cycle], layered)
+    assert all(traces[:3])
+
+
+def test_a_setting_of_the_optimizer_that_changed_since_counts():
+    def cycle():
+        return fit(model, [keras_lr.OneCycle(0.1, cycle_momentum=False)])
+
+    model = model_of(keras.optimizers.SGD(0.01))
+    cycle()
+    model.optimizer.clipnorm = 1e-3
+    before = [np.array(each) for each in model.get_weights()]
+    assert cycle()[0] > 0
+    moved = max(np.abs(a - b).max() for a, b in zip(before, model.get_weights(), strict=True))
+    assert moved < 8 * 0.1 * 1e-3  # eight updates of at most rate x clipnorm
 
 
 def test_another_batch_size_is_traced_with_the_curves_of_its_run():

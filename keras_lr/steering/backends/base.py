@@ -39,6 +39,8 @@ class TrainFunctionPatch:
         watched: Whether a callback reads the rates of single batches.
         by_hand: Whether a loop of the user calls the callbacks, around `train_on_batch` or around
             its own steps. Then the optimizers' counters count the batches.
+        keeps: Whether the compiled step may serve another fit: a callback may change what it
+            computes.
         after_batch: Called with the batches of this process and, on JAX, the training state.
     """
 
@@ -51,6 +53,7 @@ class TrainFunctionPatch:
         scaled: bool,
         watched: bool,
         by_hand: bool,
+        keeps: bool,
         after_batch: Callable[[int, Any], None],
     ) -> None:
         self.model = model
@@ -61,6 +64,7 @@ class TrainFunctionPatch:
         self._done = 0  # in this process
         self._watched = watched
         self._by_hand = by_hand
+        self._keeps = keeps and self.compiles and not by_hand
         self._after_batch = after_batch
         # For each binding, an entry per call.
         self._noted_rates: list[list[Any]] = [[] for _ in bindings]
@@ -81,7 +85,7 @@ class TrainFunctionPatch:
         self._original = self.model.train_function
         if self.steers:
             scaled = self.scales is not None
-            if self.reuses and not self._by_hand:
+            if self._keeps:
                 self._curves = described(self.model, self.bindings, scaled)
             self._compiled = compiled_from(self.model, self.bindings)
             for index, binding in enumerate(self.bindings):
@@ -172,7 +176,7 @@ class TrainFunctionPatch:
 
     # For the backends
 
-    reuses = True  # whether a compiled step can be kept
+    compiles = True  # whether Keras compiles the step, and so it is worth keeping
 
     def _step_state(self) -> dict[str, Any]:
         """Variables that the compiled step reads."""

@@ -18,7 +18,7 @@ from keras_lr._keras.trainer import compiled_loss_and_metrics
 from keras_lr.schedules.base import Curve
 from keras_lr.steering.binding import Binding
 from keras_lr.steering.composition import Factor
-from keras_lr.steering.optimizers import momentum_names
+from keras_lr.steering.optimizers import all_optimizers, momentum_names
 
 _KEPT = "_keras_lr_step"
 
@@ -88,10 +88,23 @@ def described(model: Any, bindings: list[Binding], scaled: bool) -> Any:
             bool(model.run_eagerly),
             str(model.jit_compile),
             model.steps_per_execution,
-            tuple(_of_binding(each) for each in bindings),
+            tuple(_settings(each) for each in all_optimizers(model.optimizer)),
+            tuple((_settings(each.optimizer), _of_binding(each)) for each in bindings),
         )
     except TypeError:
         return None
+
+
+def _settings(optimizer: Any) -> Any:
+    """The numbers, flags and strings that an optimizer holds, and containers of these."""
+    found = {}
+    for name, value in vars(optimizer).items():
+        if not name.startswith("_") and name != "built":
+            try:
+                found[name] = json.dumps(value, sort_keys=True)
+            except (TypeError, ValueError):
+                continue  # a variable, a schedule, a function: compared by identity, or not at all
+    return tuple(sorted(found.items()))
 
 
 def _of_binding(binding: Binding) -> Any:

@@ -24,7 +24,7 @@ _BLOCK = 256
 class TorchPatch(TrainFunctionPatch):
     """Counts batches on the host, so that no step waits for the device."""
 
-    reuses = False  # nothing is compiled, or by torch.compile, which keeps its own cache
+    compiles = False  # or only by torch.compile, which keeps its own cache
 
     def install(self) -> None:
         self._eager = not torch_compiles(self.model)
