@@ -155,7 +155,8 @@ def run_range_test(
             sample = sample_batches(model, validation_data, samples, batch_size)
         held_out = bench, data, options["validation_samples"], sample
         first = not steps  # without a ramp, nothing else could answer
-        if first and rest and not prepare(*held_out):
+        problem = prepare(*held_out) if first and rest else None
+        if problem is not None:
             steps, rest = min(rest, RAMP_ALONE), 0
         rates = ramp_rates(options, steps, usual)
         total = steps * options["repeats"] + rest
@@ -179,11 +180,15 @@ def run_range_test(
         if steps:
             used["start_lr"], used["end_lr"] = float(rates[0]), float(rates[-1])
         test.provenance = {**_provenance(model, optimizer, used, bench), "family": family}
-        test.provenance["hints"] = _epochs_hint(length, bench.stream.batches, optimizer)
+        hints = _epochs_hint(length, bench.stream.batches, optimizer)
+        test.provenance["hints"] = hints
         prober = None
-        ended = test.stop_reason == "data_ended"
-        if rest and not ended and (first or prepare(*held_out)):
-            prober = short_runs(bench, test, usual, total - bench.steps_trained)
+        if rest and test.stop_reason != "data_ended":
+            problem = None if first else prepare(*held_out)
+            if problem is None:
+                prober = short_runs(bench, test, usual, total - bench.steps_trained)
+        if problem is not None:
+            hints.append(problem)
         test.training_steps = bench.steps_trained
         test.provenance["directions"] = directions_of(model, test.metrics)
     if prober is not None:

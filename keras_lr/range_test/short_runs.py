@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,6 +19,11 @@ from keras_lr.range_test.training_data import HeldOut
 from keras_lr.range_test.workbench import Workbench
 from keras_lr.steering import model_optimizers
 
+DATA_ENDED = (
+    "The data ended before the short runs, so the suggestion comes from the curve alone. Pass data "
+    "that can be repeated, not a generator that ends."
+)
+
 
 class RunData(Protocol):
     """The data of a range test: `TrainingData`, or batches that a `fit` has drawn."""
@@ -34,7 +38,7 @@ class RunData(Protocol):
         """Makes the streams of short runs that hold nothing out; None: the ramp's goes on."""
 
 
-def prepare(bench: Workbench, data: RunData, samples: int, sample: list[Any] | None) -> bool:
+def prepare(bench: Workbench, data: RunData, samples: int, sample: list[Any] | None) -> str | None:
     """Choose the held-out batches, and measure the loss there before any training.
 
     Args:
@@ -42,10 +46,8 @@ def prepare(bench: Workbench, data: RunData, samples: int, sample: list[Any] | N
         sample: Batches of validation data to use instead; or None.
 
     Returns:
-        Whether short runs can be compared. A model may train without being able to evaluate.
-
-    Warns:
-        UserWarning: If they cannot.
+        Why short runs cannot be compared, as a warning of the suggestion; None if they can. A
+        model may train without being able to evaluate: a GAN has no loss on held-out data.
     """
     try:
         if sample is None:
@@ -55,18 +57,14 @@ def prepare(bench: Workbench, data: RunData, samples: int, sample: list[Any] | N
         bench.held_out, bench.rows = sample, sum(map(batch_rows, sample))
         start = bench.start()
     except DataEnded:
-        _warn_of_the_end()
-        return False
+        return DATA_ENDED
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        warnings.warn(
-            "The model could not be evaluated on held-out data, so there are no short runs and "
-            f"the suggestion comes from the curve alone ({reason}). Define test_step, or pass a "
-            "budget that equals steps.",
-            stacklevel=4,
+        return (
+            "The model could not be evaluated on held-out data, so there were no short runs "
+            f"({reason}). Define test_step for them."
         )
-        return False
-    return bool(np.isfinite(start))
+    return None if np.isfinite(start) else "The loss on held-out data is not finite."
 
 
 def short_runs(
@@ -94,16 +92,8 @@ def short_runs(
     try:
         return prober if prober.run() is not None else None
     except DataEnded:
-        _warn_of_the_end()
+        test.provenance["hints"].append(DATA_ENDED)
         return None
-
-
-def _warn_of_the_end() -> None:
-    warnings.warn(
-        "The data ended before the short runs, so the suggestion comes from the curve alone. "
-        "Pass data that can be repeated, not a generator that ends.",
-        stacklevel=5,
-    )
 
 
 def continuation(
