@@ -135,10 +135,35 @@ def test_another_batch_size_is_traced_with_the_curves_of_its_run():
 
 def test_a_model_that_is_compiled_again_is_traced():
     def compiled(model):
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.5), "mae")
+        name = model.optimizer.name
+        model.compile(keras.optimizers.SGD(0.01, momentum=0.9, name=name), "mae")
         return one_cycle(model)
 
     assert both([one_cycle, compiled])[1] > 0
+
+
+class TwoOptimizers(Counted):
+    """Trains with `extra` as well, which no callback steers."""
+
+    def __init__(self):
+        super().__init__()
+        self.extra = keras.optimizers.SGD(0.0, name="extra")
+
+
+def test_another_optimizer_that_was_replaced_since_is_traced():
+    model = TwoOptimizers()
+    model(np.zeros((1, 4), "float32"))
+    model.extra.build(model.trainable_variables)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+
+    def cycle():
+        return fit(model, [keras_lr.OneCycle(0.1, optimizer="optimizer")])[0]
+
+    cycle()
+    assert cycle() == 0
+    model.extra = keras.optimizers.SGD(0.0, name="extra")
+    model.extra.build(model.trainable_variables)
+    assert cycle() > 0
 
 
 def test_a_layer_that_is_frozen_since_does_not_move():
@@ -159,7 +184,8 @@ def test_plateau_scales_begin_at_one_in_each_fit():
     assert both([run, run])[1] == 0
 
 
-def test_a_schedule_of_the_user_is_traced_each_time():
+@pytest.mark.parametrize("within", [False, True], ids=["alone", "in a sequence"])
+def test_a_schedule_of_the_user_is_traced_each_time(within):
     class Own(keras.optimizers.schedules.LearningRateSchedule):
         rate = 0.1
 
@@ -170,9 +196,12 @@ def test_a_schedule_of_the_user_is_traced_each_time():
             return {}
 
     schedule, model = Own(), model_of()
-    fit(model, [keras_lr.ScheduleLR(schedule)])
-    schedule.rate = 0.05
-    traces, rates, _ = fit(model, [keras_lr.ScheduleLR(schedule)])
+    used = schedule
+    if within:
+        used = keras_lr.schedules.SequentialSchedule([schedule, schedule], [100])
+    fit(model, [keras_lr.ScheduleLR(used)])
+    Own.rate = 0.05
+    traces, rates, _ = fit(model, [keras_lr.ScheduleLR(used)])
     assert traces > 0
     np.testing.assert_allclose(rates, 0.05, rtol=1e-6)
 

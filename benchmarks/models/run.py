@@ -1,6 +1,6 @@
 """`lr_find`, callbacks, multipliers, search and command on models as people use them.
 
-    python benchmarks/models/run.py                                       # all: about two hours
+    python benchmarks/models/run.py                                       # all: some hours
     python benchmarks/models/run.py --results models --backend torch --model vit
     python benchmarks/models/run.py --results models                      # only what is missing
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from keras_lr._keras.optimizers import stored_rate
-from keras_lr._keras.trainer import compiled_loss_and_metrics
 from keras_lr.loops.base import Loop
 from keras_lr.steering import BorrowedRate, innermost_optimizers
+from keras_lr.steering.dependencies import includes_objects, same_objects, step_dependencies
 
 _KEPT = "_keras_lr_loop"
 
@@ -25,7 +25,7 @@ def make_loop(model: Any, rate: BorrowedRate, monitor: str, needs: list[Any]) ->
         needs: The `loop_dependencies` of the model.
     """
     kept = vars(model).get(_KEPT)
-    if kept is not None and _same(kept[0], needs):
+    if kept is not None and same_objects(kept[0], needs):
         loop: Loop = kept[1]
         loop.rate = rate
         return loop
@@ -45,7 +45,7 @@ def keep_loop(model: Any, loop: Loop, needs: list[Any], now: list[Any]) -> None:
         now: The `loop_dependencies` after the loop has trained.
     """
     loop.release()
-    if _same(needs, now) or (loop.stateless and {*map(id, needs)} <= {*map(id, now)}):
+    if same_objects(needs, now) or (loop.stateless and includes_objects(now, needs)):
         object.__setattr__(model, _KEPT, (needs, loop))
 
 
@@ -72,7 +72,7 @@ def _new_loop(model: Any, rate: BorrowedRate, monitor: str) -> Loop:
 def loop_dependencies(
     model: Any, optimizer: Any, monitor: str, optimizers: dict[str, Any]
 ) -> list[Any]:
-    """The objects that a compiled loop depends on. Not their ids: an id may be used again.
+    """The objects that a compiled loop depends on.
 
     Args:
         optimizers: The `model_optimizers` of the model.
@@ -82,17 +82,8 @@ def loop_dependencies(
     return [
         sys.intern(monitor),
         optimizer,
-        *held,
         *(stored_rate(part) for part in others),
-        *compiled_loss_and_metrics(model),
         model.run_eagerly,
         model.jit_compile,
-        *model.trainable_variables,
-        *model.non_trainable_variables,
-        *model.metrics_variables,
-        *(variable for each in held for variable in each.variables),
+        *step_dependencies(model, held),
     ]
-
-
-def _same(left: list[Any], right: list[Any]) -> bool:
-    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))

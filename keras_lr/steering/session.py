@@ -146,6 +146,7 @@ class SteeredFit:
         run.patch = make_patch(
             self.model,
             [each for part in self.optimizers.values() for each in part.bindings],
+            optimizers=list(self._all.values()),
             batches=run.first_batches,
             scaled=any(part.account.scaled for part in self.optimizers.values()),
             watched=any(part.account.watched for part in self.optimizers.values()),

@@ -21,6 +21,7 @@ from keras_lr.steering.backends.kept_step import (
     kept_step,
 )
 from keras_lr.steering.binding import Binding, SteeredMomentum, SteeredRate
+from keras_lr.steering.dependencies import includes_objects
 from keras_lr.steering.optimizers import momentum_names
 
 
@@ -34,6 +35,7 @@ class TrainFunctionPatch:
     Args:
         model: The model that a `fit` trains.
         bindings: The steered optimizers with their curves.
+        optimizers: All optimizers of the model.
         batches: Batches of the run that an earlier process has trained.
         scaled: Whether plateau callbacks scale a schedule.
         watched: Whether a callback reads the rates of single batches.
@@ -49,6 +51,7 @@ class TrainFunctionPatch:
         model: Any,
         bindings: list[Binding],
         *,
+        optimizers: list[Any],
         batches: int,
         scaled: bool,
         watched: bool,
@@ -58,6 +61,7 @@ class TrainFunctionPatch:
     ) -> None:
         self.model = model
         self.bindings = bindings
+        self._optimizers = optimizers
         self.scales: np.ndarray | None = np.ones(len(bindings), np.float32) if scaled else None
         self.steers = any(each.steers or each.momentum is not None for each in bindings)
         self._first = batches
@@ -84,17 +88,22 @@ class TrainFunctionPatch:
         """Replace the train function, and the rate and the momentum of the optimizers."""
         self._original = self.model.train_function
         if self.steers:
-            scaled = self.scales is not None
             if self._keeps:
-                self._curves = described(self.model, self.bindings, scaled)
-            self._compiled = compiled_from(self.model, self.bindings)
+                scaled = self.scales is not None
+                self._curves = described(self.model, self._optimizers, self.bindings, scaled)
+            if self._curves is not None:
+                self._compiled = self._compiled_from()
             for index, binding in enumerate(self.bindings):
                 self._steer(index, binding)
+        kept = None
+        if self._curves is not None:
             kept = kept_step(self.model, self._compiled, self._curves)
-            if kept is not None:
-                self._go_on_with(kept)
-                return
-        self.remake()
+        if kept is not None:
+            self._go_on_with(kept)
+        else:
+            self.remake()
+        if self.scales is not None:
+            self.set_scales(self.scales)
 
     def remove(self) -> None:
         """Restore the train function and the optimizers; keep a compiled step."""
@@ -103,6 +112,7 @@ class TrainFunctionPatch:
             binding.kept = None
         if self.model.train_function == self._call:
             self.model.train_function = self._original
+            self._holder.patch = None
             self._keep_step()
 
     def remake(self) -> None:
@@ -158,13 +168,15 @@ class TrainFunctionPatch:
         """Keep the compiled step, if it has trained and the model was not changed meanwhile."""
         if self._curves is None or not self.has_trained():
             return
-        now = compiled_from(self.model, self.bindings)
-        before = {id(part) for part in self._compiled}
-        if before <= {id(part) for part in now}:  # the first step may create variables
+        now = self._compiled_from()
+        if includes_objects(now, self._compiled):  # the first step may create variables
             keep_step(
                 self.model,
                 KeptStep(self._inner, self._holder, self._step_state(), now, self._curves),
             )
+
+    def _compiled_from(self) -> list[Any]:
+        return compiled_from(self.model, self._optimizers, self.bindings)
 
     def _go_on_with(self, kept: KeptStep) -> None:
         """Train with a kept step in place of a new one."""
@@ -183,7 +195,7 @@ class TrainFunctionPatch:
         return {}
 
     def _take_state(self, state: dict[str, Any]) -> None:
-        """Use the variables of a kept step, with the values of this run."""
+        """Use the variables of a kept step, from the first batch of this run on."""
 
     def _call(self, data: Any) -> Any:
         """The train function while the patch is in place."""

@@ -57,12 +57,6 @@ class JaxPatch(TrainFunctionPatch):
 
         with replaced(self.model, "train_step", step):
             make_anew(self.model)
-        if self.scales is not None:
-            self.set_scales(self.scales)
-
-    def _take_state(self, state: dict[str, Any]) -> None:
-        if self.scales is not None:
-            self.set_scales(self.scales)
 
     def _call(self, state: Any, data: Any) -> Any:  # type: ignore[override]
         noted = self._note_state(state) if self._watched else None

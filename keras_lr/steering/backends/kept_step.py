@@ -11,13 +11,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lr._keras.trainer import compiled_loss_and_metrics
 from keras_lr.schedules.base import Curve
 from keras_lr.steering.binding import Binding
 from keras_lr.steering.composition import Factor
+from keras_lr.steering.dependencies import same_objects, step_dependencies
 from keras_lr.steering.optimizers import all_optimizers, momentum_names
 
 _KEPT = "_keras_lr_step"
@@ -51,60 +50,62 @@ class KeptStep:
 
 def keep_step(model: Any, step: KeptStep) -> None:
     """Keep a step with the model that it trains, in place of an earlier one."""
-    step.holder.patch = None
     object.__setattr__(model, _KEPT, step)
 
 
 def kept_step(model: Any, compiled: list[Any], curves: Any) -> KeptStep | None:
     """The kept step, if it was compiled from the same objects for equal curves."""
     step: KeptStep | None = vars(model).get(_KEPT)
-    if step is None or curves is None or step.curves != curves:
+    if step is None or step.curves != curves or not same_objects(step.compiled, compiled):
         return None
-    if len(step.compiled) != len(compiled):
-        return None
-    same = all(a is b for a, b in zip(step.compiled, compiled, strict=True))
-    return step if same else None
+    return step
 
 
-def compiled_from(model: Any, bindings: list[Binding]) -> list[Any]:
-    """The objects that a compiled step depends on."""
+def compiled_from(model: Any, optimizers: list[Any], bindings: list[Binding]) -> list[Any]:
+    """The objects that a compiled step depends on.
+
+    Args:
+        optimizers: All optimizers of the model.
+        bindings: The steered ones.
+    """
+    settings = [_settings(part)[1] for each in optimizers for part in all_optimizers(each)]
     return [
-        model.optimizer,
-        *(part for each in bindings for part in (each.optimizer, each.own)),
-        *compiled_loss_and_metrics(model),
         getattr(model.train_step, "__func__", model.train_step),
-        *model.trainable_variables,
-        *model.non_trainable_variables,
-        *model.metrics_variables,
-        *(variable for each in bindings for variable in each.optimizer.variables),
+        *(each.own for each in bindings),
+        *(value for values in settings for value in values),
+        *step_dependencies(model, optimizers),
     ]
 
 
-def described(model: Any, bindings: list[Binding], scaled: bool) -> Any:
-    """Everything that a compiled step computes as a constant; None if it cannot be described."""
+def described(model: Any, optimizers: list[Any], bindings: list[Binding], scaled: bool) -> Any:
+    """Everything that a compiled step computes as a constant; None if it cannot be described.
+
+    Args:
+        scaled: Whether plateau callbacks scale a schedule.
+    """
     try:
         return (
             scaled,
             bool(model.run_eagerly),
             str(model.jit_compile),
             model.steps_per_execution,
-            tuple(_settings(each) for each in all_optimizers(model.optimizer)),
-            tuple((_settings(each.optimizer), _of_binding(each)) for each in bindings),
+            tuple(_settings(part)[0] for each in optimizers for part in all_optimizers(each)),
+            tuple(_of_binding(each) for each in bindings),
         )
     except TypeError:
         return None
 
 
-def _settings(optimizer: Any) -> Any:
-    """The numbers, flags and strings that an optimizer holds, and containers of these."""
-    found = {}
-    for name, value in vars(optimizer).items():
+def _settings(optimizer: Any) -> tuple[Any, list[Any]]:
+    """The settings of an optimizer: a description of those that have one, and the others."""
+    found, others = [], []
+    for name, value in sorted(vars(optimizer).items()):
         if not name.startswith("_") and name != "built":
             try:
-                found[name] = json.dumps(value, sort_keys=True)
-            except (TypeError, ValueError):
-                continue  # a variable, a schedule, a function: compared by identity, or not at all
-    return tuple(sorted(found.items()))
+                found.append((name, _of_value(value)))
+            except TypeError:
+                others.append(value)
+    return tuple(found), others
 
 
 def _of_binding(binding: Binding) -> Any:
@@ -118,27 +119,20 @@ def _of_binding(binding: Binding) -> Any:
 
 
 def _of_factor(factor: Factor | None) -> Any:
-    if factor is None:
-        return None
-    return _of_curve(factor.curve), factor.own, factor.batches
+    return None if factor is None else (_of_value(factor.curve), factor.own, factor.batches)
 
 
-def _of_curve(curve: Any) -> Any:
-    """A curve of Keras or of this library, by its class and its arguments.
+def _of_value(value: Any) -> Any:
+    """A description of a value: of numbers and text, containers of these, and curves.
 
     Raises:
-        TypeError: If it is another one, which may depend on anything.
+        TypeError: If it is anything else. A curve of another library may depend on anything.
     """
-    kind = type(curve)
-    if kind.__module__.partition(".")[0] not in ("keras", "keras_lr"):
-        raise TypeError(kind)
-    if isinstance(curve, LearningRateSchedule):
-        config = keras.saving.serialize_keras_object(curve)
-        return kind, json.dumps(config, sort_keys=True)
-    if isinstance(curve, Curve):
-        parts = {
-            name: _of_curve(value) if isinstance(value, Curve) else json.dumps(value)
-            for name, value in vars(curve).items()
-        }
-        return kind, tuple(sorted(parts.items()))
-    raise TypeError(kind)
+    if isinstance(value, (Curve, LearningRateSchedule)):
+        kind = type(value)
+        if kind.__module__.partition(".")[0] not in ("keras", "keras_lr"):
+            raise TypeError(kind)
+        return kind, tuple((name, _of_value(part)) for name, part in sorted(vars(value).items()))
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_of_value, value))
+    return json.dumps(value, sort_keys=True)

@@ -69,8 +69,6 @@ class TensorFlowPatch(TrainFunctionPatch):
     def _take_state(self, state: dict[str, Any]) -> None:
         self._count, self._variable = state["count"], state["scales"]
         self._count.assign(self._first)
-        if self.scales is not None:
-            self._variable.assign(self.scales)
 
     def _clock(self) -> Any:
         return self._count.value
