@@ -146,7 +146,7 @@ def range_test(name: str, toy: bool) -> None:
     options = tasks.data(name, fitted, size.batch, size.ramp)
     contenders = {
         "fit": lambda: fitted.fit(**options, verbose=0),
-        "lr_find": lambda: keras_lr.lr_find(found, **options, **RAMP, steps=size.ramp),
+        "lr_find": lambda: keras_lr.lr_find(found, **options, **RAMP, steps=size.ramp, budget=size.ramp),
     }
     found.fit(**tasks.data(name, found, size.batch, 1), verbose=0)  # builds the optimizer for good
     for function in contenders.values():
@@ -156,6 +156,24 @@ def range_test(name: str, toy: bool) -> None:
         rounds.append({each: seconds(function) for each, function in contenders.items()})
     ratios = [each["lr_find"] / each["fit"] for each in rounds]
     tell("speed", f"lr_find / plain fit, {size.ramp} steps", name, ratios)
+    if name != "ResNet50":  # each program compiles for a minute
+        short_runs(name, size, fitted, found)
+
+
+def short_runs(name: str, size: tasks.Size, fitted: Any, found: Any) -> None:
+    """A test without a ramp, by short runs at several rates, over as many steps of `fit`."""
+    budget = max(100, 2 * size.ramp)
+    options = tasks.data(name, fitted, size.batch, budget)
+    keras_lr.lr_find(found, **options, budget=budget, verbose=0)
+    ratios = []
+    for _ in range(size.rounds):
+        plain = seconds(lambda: fitted.fit(**options, verbose=0)) / budget
+        tests: list[Any] = []
+        spent = seconds(
+            lambda: tests.append(keras_lr.lr_find(found, **options, budget=budget, verbose=0))
+        )
+        ratios.append(spent / tests[0].training_steps / plain)
+    tell("speed", f"lr_find, budget of {budget} steps / plain fit", name, ratios)
 
 
 def once(name: str, toy: bool, contender: str, timed: str) -> None:
@@ -170,7 +188,7 @@ def once(name: str, toy: bool, contender: str, timed: str) -> None:
     calls = {
         "fit": lambda: model.fit(**options, verbose=0),
         "OneCycle": lambda: model.fit(**options, verbose=0, callbacks=[keras_lr.OneCycle(RATE)]),
-        "lr_find": lambda: keras_lr.lr_find(model, **options, **RAMP, steps=steps),
+        "lr_find": lambda: keras_lr.lr_find(model, **options, **RAMP, steps=steps, budget=steps),
     }
     before, spent, after = device_memory(), seconds(calls[contender]), device_memory()
     tell(timed, contender, name, [spent])
@@ -284,7 +302,7 @@ def transfers(toy: bool) -> None:
     def find(steps: int) -> None:
         model = tasks.compiled("MLP", toy)
         options = tasks.data("MLP", model, 4, steps)
-        keras_lr.lr_find(model, **options, **RAMP, steps=steps)
+        keras_lr.lr_find(model, **options, **RAMP, steps=steps, budget=steps)
 
     for how, make in counters.items():
         column = f"MLP {how}".strip()

@@ -36,9 +36,11 @@ import keras
 import numpy as np
 from plan import PLANS, PRIORS, UNKNOWN, Plan, correction, near_mean, reference_plan
 from policies import POLICIES
+from shipped import BUDGETS, Constants, default_budget, fitted, found_by, shipped
 from trainer import EVERY, PROBED, SEEDS, TASKS
 from truth import LONG, PROBES, RAMP, SHORT, Key, Truth, cache, export, order, train
 
+from keras_lr.range_test.planned_run import CONSTANT, ONE_CYCLE, PER_FOURFOLD_LENGTH
 from keras_lr.range_test.rules import suggest
 from keras_lr.range_test.suggestion import NoSuggestion
 
@@ -52,6 +54,7 @@ from scores import Interval, over_tasks
 KERAS = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam", "adamw": "AdamW"}
 KERAS |= {"rmsprop": "RMSprop", "lion": "Lion", "muon": "Muon"}
 HALF_WIDTH = 0.5  # decades, of the interval around an answer
+JUDGED = (100, 400, 500)  # budgets whose constants are fitted
 HELD = 0.85  # share of best rates that an interval should hold
 SHIFTS = np.arange(-1.5, 1.51, 0.05)
 
@@ -61,12 +64,20 @@ class Answer(NamedTuple):
     cost: Callable[[int], float]  # updates of the planned run -> updates of the test
 
 
+def always(value: float) -> Callable:
+    return lambda *run: value
+
+
+def moved(x: float, by: Callable[[str, int], float]) -> Callable[[str, int], float]:
+    return lambda policy, updates: x + by(policy, updates)
+
+
 def fixed(x: float, cost: int = 0) -> Answer:
-    return Answer(lambda policy, updates: x, lambda updates: cost)
+    return Answer(always(x), always(cost))
 
 
 def corrected(x: float, cost: int = 0) -> Answer:
-    return Answer(lambda policy, updates: x + correction(policy, updates), lambda updates: cost)
+    return Answer(moved(x, correction), always(cost))
 
 
 def keras_default(optimizer: str) -> float:
@@ -129,6 +140,14 @@ def answers(truth: Truth, seed: int) -> dict[str, Answer]:
     middle = prior if np.isnan(curve) else (curve + prior) / 2
     with_ramp = reference_plan(lab, lab.start, middle, Plan(500, 100, 0.5, longer=150), spent=taken)
     given["plan of 500 steps with a ramp"] = corrected(with_ramp.rate, with_ramp.cost)
+    ours = {budget: found_by(truth, seed, budget) for budget in BUDGETS}
+    for budget, it in ours.items():
+        given[f"`lr_find`, {budget} steps"] = Answer(moved(it.rate, shipped), always(it.cost))
+    given["`lr_find`, 500 steps, not corrected"] = fixed(ours[500].rate, ours[500].cost)
+    given["`lr_find` by default"] = Answer(
+        lambda policy, updates: ours[default_budget(updates)].rate + shipped(policy, updates),
+        lambda updates: ours[default_budget(updates)].cost,
+    )
     everything = {float(x): lab(x, PROBED)[0] for x in PROBES}
     given["limit: all rates of the grid for 200 steps"] = corrected(
         near_mean(everything, lab.start), PROBED * len(PROBES)
@@ -158,15 +177,22 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 def score_table(truths: list[Truth], keys: list[Key]) -> list[str]:
     """One row a rule: its regrets, cost and interval over all planned runs that are kept."""
     shape = (len(truths), len(SEEDS), len(keys))
-    found: dict[str, dict[str, np.ndarray]] = {}
+    rows: dict[str, dict[str, np.ndarray]] = {}
+    others = constants_without(truths, keys)
     for i, truth in enumerate(truths):
         there = [key for key in keys if complete(truth, key)]
         best = {key: truth.best(key) for key in there}
         alone = limit(truth, there)
         for seed in SEEDS:
             given = answers(truth, seed) | {"limit: the best one rate of each task": alone}
+            for budget in JUDGED:
+                it = found_by(truth, seed, budget)
+                by = others[budget][data_set(truth)]
+                given[f"{budget} steps, constants from the other data sets"] = Answer(
+                    moved(it.rate, by), always(it.cost)
+                )
             for name, answer in given.items():
-                of = found.setdefault(
+                of = rows.setdefault(
                     name, {w: np.full(shape, np.nan) for w in ("regret", "cost", "share", "off")}
                 )
                 for k, key in enumerate(keys):
@@ -179,9 +205,9 @@ def score_table(truths: list[Truth], keys: list[Key]) -> list[str]:
     lengths, policies = sorted({n for _, n in keys}), list(dict.fromkeys(p for p, _ in keys))
     head = ["rule", "mean regret (90 %)", "above .5", *map(str, lengths), *policies]
     head += ["steps", "of the run", f"best within {HALF_WIDTH:g}", f"{HELD:.0%} within"]
-    rows = []
-    for name in sorted(found, key=lambda name: np.nanmean(found[name]["regret"])):
-        regret = found[name]["regret"]
+    lines = []
+    for name in sorted(rows, key=lambda name: np.nanmean(rows[name]["regret"])):
+        regret = rows[name]["regret"]
         mean = over_tasks(regret, np.nanmean)
         known = regret[~np.isnan(regret)]
         cells = [name, f"{figure(mean.value)} ({figure(mean.low)}-{figure(mean.high)})"]
@@ -190,12 +216,51 @@ def score_table(truths: list[Truth], keys: list[Key]) -> list[str]:
             for one in names:
                 columns = [k for k, key in enumerate(keys) if key[at] == one]
                 cells.append(figure(float(np.nanmean(regret[:, :, columns]))))
-        cells += [f"{np.nanmean(found[name]['cost']):.0f}"]
-        cells += [f"{np.nanmean(found[name]['share']):.1%}"]
-        off = found[name]["off"][~np.isnan(regret)]
+        cells += [f"{np.nanmean(rows[name]['cost']):.0f}"]
+        cells += [f"{np.nanmean(rows[name]['share']):.1%}"]
+        off = rows[name]["off"][~np.isnan(regret)]
         cells += [f"{np.mean(off <= HALF_WIDTH):.0%}", f"{np.quantile(off, HELD):.2f}"]
-        rows.append(cells)
+        lines.append(cells)
+    return table(head, lines)
+
+
+def data_set(truth: Truth) -> str:
+    """The data of a task; glyphs in all their uses are one data set."""
+    name: str = truth.task.data
+    return "glyphs" if name.startswith("glyphs") else name
+
+
+def raw_answers(truth: Truth, budget: int = 500) -> list[float]:
+    """log10 of the answers of `lr_find` for the neutral run, one for each seed."""
+    return [found_by(truth, seed, budget).rate for seed in SEEDS]
+
+
+def constants_without(truths: list[Truth], keys: list[Key]) -> dict[int, dict[str, Constants]]:
+    """The constants for policy and length that are best without each data set, by budget."""
+    made: dict[int, dict[str, Constants]] = {}
+    for budget in JUDGED:
+        raw = {truth.task.name: np.array(raw_answers(truth, budget)) for truth in truths}
+        for name in sorted({data_set(truth) for truth in truths}):
+            rest = [truth for truth in truths if data_set(truth) != name]
+            made.setdefault(budget, {})[name] = fitted(rest or truths, keys, raw)
+    return made
+
+
+def constants_table(truths: list[Truth], keys: list[Key]) -> list[str]:
+    """The constants in the package, and those that fit best, with and without each data set."""
+    head = ["tasks", "budget", "constant", "one-cycle", "for 4 times as many updates"]
+    rows = [["in the package", "-", *map(signed, (CONSTANT, ONE_CYCLE, PER_FOURFOLD_LENGTH))]]
+    for budget, by_set in constants_without(truths, keys).items():
+        raw = {truth.task.name: np.array(raw_answers(truth, budget)) for truth in truths}
+        whole = {"all": fitted(truths, keys, raw)}
+        named = {f"without {name}": best for name, best in by_set.items()}
+        for name, best in (whole | named).items():
+            rows.append([name, str(budget), *map(signed, best[:3])])
     return table(head, rows)
+
+
+def signed(value: float) -> str:
+    return f"{value + 0.0:+.2f}"
 
 
 def complete(truth: Truth, key: Key) -> bool:
@@ -217,11 +282,6 @@ def cheapest_shift(truths: list[Truth], key: Key, of: Callable[[Truth], list[flo
     return Interval(float(SHIFTS[regret.mean(axis=0).argmin()]), float(low), float(high))
 
 
-def raw_answers(truth: Truth) -> list[float]:
-    name = "plan of 500 steps, not corrected"
-    return [answers(truth, seed)[name].rate("constant", 500) for seed in SEEDS]
-
-
 def moves_table(truths: list[Truth], keys: list[Key]) -> list[str]:
     """How the best rate moves with policy and length, in decades."""
     first = ("constant", SHORT[0])
@@ -229,7 +289,7 @@ def moves_table(truths: list[Truth], keys: list[Key]) -> list[str]:
     head = ["policy", "updates", "tasks", "best rate less best constant at the same length"]
     head += ["best rate for 4 times as many updates, less this"]
     head += ["best rate less best constant at 500", "cheapest shift from best constant at 500"]
-    head += ["cheapest shift from the plan's answer", "correction"]
+    head += ["cheapest shift from the answer of 500 steps", "shift of `lr_find`"]
     rows = []
     for policy, updates in keys:
         key, same, longer = (policy, updates), ("constant", updates), (policy, 4 * updates)
@@ -247,14 +307,14 @@ def moves_table(truths: list[Truth], keys: list[Key]) -> list[str]:
             [policy, str(updates), str(len(there)), apart(key, same), apart(longer, key)]
             + [apart(key, first), decades(cheapest_shift(there, key, lambda t: [t.best(first)]))]
             + [decades(cheapest_shift(there, key, lambda t: raw[t.task.name]))]
-            + [f"{correction(policy, updates):+.2f}"]
+            + [signed(shipped(policy, updates))]
         )
     return table(head, rows)
 
 
 def tasks_table(truths: list[Truth], keys: list[Key]) -> list[str]:
-    """log10 of the best rate of every planned run, and what the plan of 500 steps said."""
-    head = ["task", "prior", "plan (500)", *(f"{policy} {updates}" for policy, updates in keys)]
+    """log10 of the best rate of every planned run, and what `lr_find` said with 500 steps."""
+    head = ["task", "prior", "500 steps", *(f"{policy} {updates}" for policy, updates in keys)]
     rows = []
     for truth in truths:
         cells = [truth.task.name, f"{PRIORS.get(truth.task.optimizer, UNKNOWN):.2f}"]
@@ -292,6 +352,7 @@ def main() -> None:
     print(f"{done} of {whole} planned runs are complete.", file=sys.stderr)
     print(block("horizon", score_table(truths, there)))
     print(block("horizon-moves", moves_table(truths, there)))
+    print(block("horizon-constants", constants_table(truths, there)))
     print(block("horizon-tasks", tasks_table(truths, there)))
 
 

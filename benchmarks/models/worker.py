@@ -36,7 +36,7 @@ def contenders(task: Task, entry: Entry, steps: int) -> dict[str, Callable[[], A
     return {
         "fit": lambda: fit(**data, verbose=0),
         "OneCycle": lambda: fit(**data, verbose=0, callbacks=[keras_lr.OneCycle(RATE)]),
-        "lr_find": lambda: keras_lr.lr_find(task.model, **data, **RAMP, steps=steps),
+        "lr_find": lambda: keras_lr.lr_find(task.model, **data, **RAMP, steps=steps, budget=steps),
     }
 
 

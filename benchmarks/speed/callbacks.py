@@ -96,7 +96,8 @@ def finder(size):
     ramp = {"start_lr": RATE / 10, "end_lr": RATE, "stop_factor": None}
     # The data again, since TensorFlow's fit does not get arrays.
     again = tuple(data(size.steps))
-    return keras_lr.LRFinder(every=1, steps=size.steps, verbose=0, data=again, **ramp)
+    steps = {"steps": size.steps, "budget": size.steps}
+    return keras_lr.LRFinder(every=1, verbose=0, data=again, **steps, **ramp)
 
 
 # The rate that the model is compiled with, and the callbacks.

@@ -67,6 +67,7 @@ class RangeTests:
             start_lr=RATE / 10,
             end_lr=RATE,
             steps=self.steps,
+            budget=self.steps,
             stop_factor=None,
             verbose=0,
         )

@@ -105,7 +105,7 @@ def contenders(make, x, y):
     fast, slow, found = compiled(make, many), compiled(make), compiled(make)
     options = {"batch_size": BATCH, "verbose": 0}
     # The ramp ends where nothing diverges, so that all of them train 100 steps.
-    ramp = {"end_lr": 1e-2, "stop_factor": None, "steps": STEPS}
+    ramp = {"end_lr": 1e-2, "stop_factor": None, "steps": STEPS, "budget": STEPS}
     return {
         "floor": lambda: fast.fit(x, y, **options),
         "classic": lambda: slow.fit(x, y, callbacks=[ClassicFinder()], **options),
