@@ -185,7 +185,7 @@ def test_a_suggestion_keeps_the_ratios_of_groups_and_is_scaled_by_a_warm_up():
 
 
 def test_without_a_suggestion_the_rate_stays_and_a_warning_says_why():
-    looking = finder(apply=True, start_lr=1e-12, end_lr=1e-11)
+    looking = finder(apply=True, start_lr=1e-12, end_lr=1e-11, budget=12)
     model = network(keras.optimizers.SGD(0.05))
     with pytest.warns(UserWarning, match="leaves the learning rate of epoch 0 as it is: "):
         fit_line(model, looking, epochs=1)

@@ -40,7 +40,12 @@ from shipped import BUDGETS, Constants, default_budget, fitted, found_by, shippe
 from trainer import EVERY, PROBED, SEEDS, TASKS
 from truth import LONG, PROBES, RAMP, SHORT, Key, Truth, cache, export, order, train
 
-from keras_lr.range_test.planned_run import CONSTANT, ONE_CYCLE, PER_FOURFOLD_LENGTH
+from keras_lr.range_test.planned_run import (
+    CONSTANT,
+    LENGTH_CONSTANT,
+    LENGTH_DECAYED,
+    ONE_CYCLE,
+)
 from keras_lr.range_test.rules import suggest
 from keras_lr.range_test.suggestion import NoSuggestion
 
@@ -248,14 +253,16 @@ def constants_without(truths: list[Truth], keys: list[Key]) -> dict[int, dict[st
 
 def constants_table(truths: list[Truth], keys: list[Key]) -> list[str]:
     """The constants in the package, and those that fit best, with and without each data set."""
-    head = ["tasks", "budget", "constant", "one-cycle", "for 4 times as many updates"]
-    rows = [["in the package", "-", *map(signed, (CONSTANT, ONE_CYCLE, PER_FOURFOLD_LENGTH))]]
+    head = ["tasks", "budget", "constant", "one-cycle", "for 4 times as many updates, constant"]
+    head += ["decayed"]
+    ours = (CONSTANT, ONE_CYCLE, LENGTH_CONSTANT, LENGTH_DECAYED)
+    rows = [["in the package", "-", *map(signed, ours)]]
     for budget, by_set in constants_without(truths, keys).items():
         raw = {truth.task.name: np.array(raw_answers(truth, budget)) for truth in truths}
         whole = {"all": fitted(truths, keys, raw)}
         named = {f"without {name}": best for name, best in by_set.items()}
         for name, best in (whole | named).items():
-            rows.append([name, str(budget), *map(signed, best[:3])])
+            rows.append([name, str(budget), *map(signed, best)])
     return table(head, rows)
 
 

@@ -7,6 +7,7 @@ held-out loss is known after each 25 updates; a run of another length has that o
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -17,14 +18,15 @@ from trainer import EVERY, PROBED
 from truth import PROBES, Key, Truth
 
 from keras_lr.range_test.options import divided_budget
-from keras_lr.range_test.planned_run import correction, planned_run, shape_bound
+from keras_lr.range_test.planned_run import NEUTRAL_STEPS, correction, planned_run, shape_bound
 from keras_lr.range_test.prior import usual_rate
 from keras_lr.range_test.probes import Outcome, Prober
 
 FAMILIES = {"sgd": "SGD", "momentum": "momentum", "adam": "Adam", "adamw": "Adam"}
 FAMILIES |= {"rmsprop": "RMSprop", "lion": "Lion", "muon": "Muon"}
-NEUTRAL = 500  # updates of the run that an answer without policy and length is for
-STEPS = np.arange(-0.3, 0.31, 0.05)  # decades, for each constant that is fitted
+GRID = 0.05  # decades, of the constants that are fitted
+POLICY, LENGTH = np.arange(-0.4, 0.41, GRID), np.arange(-0.3, 0.01, GRID)
+SHIFTS = np.arange(-1.6, 1.61, GRID)
 BUDGETS = (100, 200, 400, 500)  # what lr_find takes by default, by the length of the run
 
 
@@ -78,61 +80,57 @@ def shipped(policy: str, updates: int) -> float:
 
 
 class Constants(NamedTuple):
-    constant: float = 0.0  # decades for a constant rate
-    one_cycle: float = 0.0  # for one-cycle
-    length: float = 0.0  # for each 4 times as many updates, at a constant rate
-    decaying: float = 0.0  # the same, for one-cycle
+    constant: float  # decades for a constant rate
+    one_cycle: float  # for one-cycle
+    length: float  # for each 4 times as many updates, at a constant rate
+    decayed: float  # the same, for a policy that decays to 0
 
     def __call__(self, policy: str, updates: int) -> float:
-        share = between(policy)
-        slope = self.length + share * (self.decaying - self.length)
-        length = np.log(updates / NEUTRAL) / np.log(4.0)
-        return self.constant + share * (self.one_cycle - self.constant) + slope * length
+        between, left = place(policy)
+        moved = self.constant + between * (self.one_cycle - self.constant)
+        return moved + (self.decayed + left * (self.length - self.decayed)) * fourfold(updates)
 
 
-def between(policy: str) -> float:
-    """Where a policy lies by the bound: 0 at a constant rate, 1 at one-cycle."""
-    logs = {
-        name: float(np.log10(shape_bound(planned_run(name, None).shape)))
-        for name in ("constant", "one-cycle", policy)
-    }
-    return (logs[policy] - logs["constant"]) / (logs["one-cycle"] - logs["constant"])
+def fourfold(updates: int) -> float:
+    return float(np.log(updates / NEUTRAL_STEPS) / np.log(4.0))
 
 
-def fitted(
-    truths: list[Truth], keys: list[Key], raw: dict[str, np.ndarray], one_length: bool = True
-) -> Constants:
-    """The constants with the lowest mean regret over tasks, of answers and planned runs.
+@functools.cache
+def place(policy: str) -> tuple[float, float]:
+    """Where the bound puts a policy between constant (0) and one-cycle (1); its rate at the end."""
+    shapes = [planned_run(name, None).shape for name in ("constant", "one-cycle", policy)]
+    low, high, here = (np.log10(shape_bound(shape)) for shape in shapes)
+    return float((here - low) / (high - low)), float(shapes[2][-1])
+
+
+def fitted(truths: list[Truth], keys: list[Key], raw: dict[str, np.ndarray]) -> Constants:
+    """The constants with the lowest mean regret of answers over tasks and planned runs.
 
     Args:
-        raw: Answers for the neutral run by the name of the task.
-        one_length: Whether the length counts the same for every policy.
+        raw: Answers for the neutral run, as log10, by the name of the task.
     """
-    table = {}  # regret of each task and run at each shift of its answers
-    shifts = np.round(np.arange(-1.6, 1.61, 0.05), 2)
+    tables = []  # of each task: mean regret of its answers for each run and shift
     for truth in truths:
-        for key in keys:
-            if truth.losses(key) and not truth.wanted(key, 0.0):
-                at = np.array(
-                    [[truth.regret(key, x + s) for x in raw[truth.task.name]] for s in shifts]
-                )
-                table[truth.task.name, key] = at.mean(axis=1)
-    weight = {name: 1 / sum(n == name for n, _ in table) for name in {n for n, _ in table}}
-    places = {key: between(key[0]) for key in keys}
-
-    def cost(given: Constants) -> float:
+        there = [key for key in keys if truth.losses(key) and not truth.wanted(key, 0.0)]
+        at = np.array(
+            [
+                [
+                    np.mean([truth.regret(key, x + by) for x in raw[truth.task.name]])
+                    for by in SHIFTS
+                ]
+                for key in there
+            ]
+        )
+        where = np.array([(*place(policy), fourfold(updates)) for policy, updates in there])
+        tables.append((at, where.T))
+    best, lowest = Constants(0.0, 0.0, 0.0, 0.0), np.inf
+    for tried in itertools.starmap(Constants, itertools.product(POLICY, POLICY, LENGTH, LENGTH)):
         total = 0.0
-        for (name, key), row in table.items():
-            slope = given.length + places[key] * (given.decaying - given.length)
-            moved = given.constant + places[key] * (given.one_cycle - given.constant)
-            moved += slope * np.log(key[1] / NEUTRAL) / np.log(4.0)
-            total += weight[name] * float(np.interp(moved, shifts, row))
-        return total
-
-    best, lowest = Constants(), np.inf
-    for constant, one_cycle, length in itertools.product(STEPS, STEPS + 0.1, STEPS[:9]):
-        for decaying in [length] if one_length else STEPS[:9]:
-            tried = Constants(constant, one_cycle, length, decaying)
-            if (value := cost(tried)) < lowest:
-                best, lowest = tried, value
+        for at, (between, left, times) in tables:
+            moved = tried.constant + between * (tried.one_cycle - tried.constant)
+            moved += (tried.decayed + left * (tried.length - tried.decayed)) * times
+            nearest = np.rint((moved - SHIFTS[0]) / GRID).astype(int)
+            total += float(at[np.arange(len(at)), nearest.clip(0, len(SHIFTS) - 1)].mean())
+        if total < lowest:
+            best, lowest = tried, total
     return best

@@ -70,13 +70,17 @@ def _family(optimizer: Any) -> str:
     for kind in type(optimizer).__mro__:
         if kind is Prodigy or getattr(keras.optimizers, kind.__name__, None) is kind:
             family = _FAMILIES.get(kind.__name__, UNKNOWN)
-            momentum = float(getattr(optimizer, "momentum", 0.0) or 0.0)
-            if kind.__name__ in ("SGD", "RMSprop") and momentum >= _LEAST_MOMENTUM:
+            if kind.__name__ in ("SGD", "RMSprop") and _momentum(optimizer) >= _LEAST_MOMENTUM:
                 return "momentum" if family == "SGD" else UNKNOWN
             if kind.__name__ == "Muon" and getattr(optimizer, "rms_rate", None) is None:
                 return UNKNOWN  # the size of its steps then depends on the shape of the matrix
             return family
     return UNKNOWN
+
+
+def _momentum(optimizer: Any) -> float:
+    """The momentum now; a variable while a callback steers it."""
+    return float(keras.ops.convert_to_numpy(optimizer.momentum))
 
 
 def _family_of_name(name: str) -> str:
