@@ -47,6 +47,8 @@ def script(request, monkeypatch):
     """Import a script of the benchmark in `FOLDER` of the test's module; forget it afterwards."""
     folder = request.module.FOLDER
     monkeypatch.syspath_prepend(str(folder))
+    for file in Path(folder).glob("*.py"):  # another benchmark has a script of the same name
+        monkeypatch.delitem(sys.modules, file.stem, raising=False)
     before = set(sys.modules)
     yield importlib.import_module
     for name in set(sys.modules) - before:

@@ -12,9 +12,9 @@ import json
 import os
 import re
 import sys
-import time
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable

@@ -67,6 +67,7 @@ SHIFTS = np.arange(-1.5, 1.51, 0.05)
 class Answer(NamedTuple):
     rate: Callable[[str, int], float]  # (policy, updates) -> log10 of the rate; NaN for none
     cost: Callable[[int], float]  # updates of the planned run -> updates of the test
+    widths: Callable[[int], tuple[float, float]] | None = None  # of its interval, in decades
 
 
 def always(value: float) -> Callable:
@@ -147,11 +148,14 @@ def answers(truth: Truth, seed: int) -> dict[str, Answer]:
     given["plan of 500 steps with a ramp"] = corrected(with_ramp.rate, with_ramp.cost)
     ours = {budget: found_by(truth, seed, budget) for budget in BUDGETS}
     for budget, it in ours.items():
-        given[f"`lr_find`, {budget} steps"] = Answer(moved(it.rate, shipped), always(it.cost))
+        given[f"`lr_find`, {budget} steps"] = Answer(
+            moved(it.rate, shipped), always(it.cost), always(it.widths)
+        )
     given["`lr_find`, 500 steps, not corrected"] = fixed(ours[500].rate, ours[500].cost)
     given["`lr_find` by default"] = Answer(
         lambda policy, updates: ours[default_budget(updates)].rate + shipped(policy, updates),
         lambda updates: ours[default_budget(updates)].cost,
+        lambda updates: ours[default_budget(updates)].widths,
     )
     everything = {float(x): lab(x, PROBED)[0] for x in PROBES}
     given["limit: all rates of the grid for 200 steps"] = corrected(
@@ -198,7 +202,8 @@ def score_table(truths: list[Truth], keys: list[Key]) -> list[str]:
                 )
             for name, answer in given.items():
                 of = rows.setdefault(
-                    name, {w: np.full(shape, np.nan) for w in ("regret", "cost", "share", "off")}
+                    name,
+                    {w: np.full(shape, np.nan) for w in ("regret", "cost", "share", "off", "held")},
                 )
                 for k, key in enumerate(keys):
                     if key not in there:
@@ -207,9 +212,13 @@ def score_table(truths: list[Truth], keys: list[Key]) -> list[str]:
                     of["regret"][i, seed, k] = truth.regret(key, x)
                     of["cost"][i, seed, k], of["share"][i, seed, k] = cost, cost / key[1]
                     of["off"][i, seed, k] = np.nan_to_num(abs(x - best[key]), nan=9.0)
+                    if answer.widths is not None:
+                        below, above = answer.widths(key[1])
+                        of["held"][i, seed, k] = x - below <= best[key] <= x + above
     lengths, policies = sorted({n for _, n in keys}), list(dict.fromkeys(p for p, _ in keys))
     head = ["rule", "mean regret (90 %)", "above .5", *map(str, lengths), *policies]
     head += ["steps", "of the run", f"best within {HALF_WIDTH:g}", f"{HELD:.0%} within"]
+    head += ["its interval holds"]
     lines = []
     for name in sorted(rows, key=lambda name: np.nanmean(rows[name]["regret"])):
         regret = rows[name]["regret"]
@@ -225,6 +234,8 @@ def score_table(truths: list[Truth], keys: list[Key]) -> list[str]:
         cells += [f"{np.nanmean(rows[name]['share']):.1%}"]
         off = rows[name]["off"][~np.isnan(regret)]
         cells += [f"{np.mean(off <= HALF_WIDTH):.0%}", f"{np.quantile(off, HELD):.2f}"]
+        held = rows[name]["held"][~np.isnan(regret)]
+        cells += ["-" if np.isnan(held).all() else f"{np.mean(held):.0%}"]
         lines.append(cells)
     return table(head, lines)
 

@@ -58,6 +58,7 @@ class Stored:
 class Found(NamedTuple):
     rate: float  # log10, for the neutral run
     cost: int
+    widths: tuple[float, float]  # decades of the interval below and above it
 
 
 def found_by(truth: Truth, seed: int, budget: int) -> Found:
@@ -65,8 +66,10 @@ def found_by(truth: Truth, seed: int, budget: int) -> Found:
     usual, _ = usual_rate(FAMILIES[truth.task.optimizer])
     ramp, short = divided_budget({"budget": budget, "steps": None, "repeats": 1}, None)
     prober = Prober(Stored(truth, seed), usual, short)
-    answer = prober.run().answer()
-    return Found(float("nan") if answer is None else answer, prober.cost + ramp)
+    probes = prober.run()
+    answer = probes.answer()
+    rate = float("nan") if answer is None else answer
+    return Found(rate, prober.cost + ramp, probes.half_widths(known=True))
 
 
 def default_budget(updates: int) -> int:
