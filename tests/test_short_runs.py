@@ -107,10 +107,11 @@ def test_the_planned_run_multiplies_the_rate():
     assert test.planned.total_steps == 250 * 8
     constant = test.suggest(policy="constant")
     longer = test.suggest(policy="constant", total_steps=4 * 250 * 8)
-    # A tenth of a decade less for 4 times as many updates, .3 more for a policy that decays.
-    np.testing.assert_allclose(longer.learning_rate / constant.learning_rate, 10**-0.1, rtol=1e-5)
+    # .2 decades less for 4 times as many updates at a constant rate. One-cycle has .3 more in 500
+    # updates, and loses only .1 for 4 times as many: .4 more here.
+    np.testing.assert_allclose(longer.learning_rate / constant.learning_rate, 10**-0.2, rtol=1e-5)
     peak = test.suggest(policy="one-cycle").learning_rate
-    np.testing.assert_allclose(peak / constant.learning_rate, 10**0.3, rtol=1e-5)
+    np.testing.assert_allclose(peak / constant.learning_rate, 10**0.4, rtol=1e-5)
     assert any("250 times" in note for note in test.suggest().warnings)
 
 

@@ -29,12 +29,17 @@ __all__ = ["KeptState", "Snapshot"]
 
 
 class KeptState:
-    """The values and the Python state of a model in the middle of a training run."""
+    """The values and the Python state of a model in the middle of a training run.
+
+    Those of metrics are left out: Keras creates them as late as it needs them, and a step that is
+    looked at starts with new ones.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._python = PythonState(model)
-        self._values = Values(model, self._python.variables, tensors=False)
+        self._variables = _without_metrics(model, self._python.variables)
+        self._values = Values(model, self._variables, tensors=False)
         self._tensors = TensorCopies(model, self._python.tensors)
 
     @property
@@ -49,13 +54,28 @@ class KeptState:
             variables: All variables of the model. They differ from those of the kept state if an
                 optimizer was restored to its unbuilt state in between and built again.
         """
-        if any(a is not b for a, b in zip(variables, self._python.variables, strict=True)):
-            values = Values(self._model, variables, self._values.arrays, tensors=False)
-        else:
-            values = self._values
+        now = _without_metrics(self._model, variables)
+        if len(now) != len(self._variables):
+            raise RuntimeError(
+                f"The model had {len(self._variables)} variables when its state was kept; it has "
+                f"{len(now)} now."
+            )
+        values = self._values
+        if any(a is not b for a, b in zip(now, self._variables, strict=True)):
+            values = Values(self._model, now, self._values.arrays, tensors=False)
         values.restore()
         self._tensors.restore()
         self._python.rewind()
+
+
+def _without_metrics(model: Any, variables: list[Any]) -> list[Any]:
+    of_metrics = {
+        id(variable)
+        for _, part in reachable(model)
+        if isinstance(part, keras.metrics.Metric)
+        for variable in part.variables
+    }
+    return [variable for variable in variables if id(variable) not in of_metrics]
 
 
 class Snapshot:
