@@ -115,6 +115,17 @@ def test_the_planned_run_multiplies_the_rate():
     assert any("250 times" in note for note in test.suggest().warnings)
 
 
+def test_a_policy_may_count_the_epochs_of_the_data():
+    x = np.random.default_rng(0).normal(size=(256, 6)).astype("float32")
+    halving = keras.callbacks.LearningRateScheduler(lambda epoch: 0.3 * 0.5**epoch)
+    data = {"x": x, "y": x[:, :3].argmax(axis=1), "batch_size": 32, "budget": 10, "verbose": 0}
+    test = lr_find(classifier("adam"), **data, policy=halving, epochs=4)
+    at = (np.arange(1000) * 32) // 1000 // 8  # the epoch of 8 updates at each point of the shape
+    np.testing.assert_allclose(test.planned.shape, 0.5**at, rtol=1e-5)
+    longer = test._run(halving, 48)  # six epochs
+    np.testing.assert_allclose(longer.shape[[0, -1]], [1.0, 0.5**5], rtol=1e-5)
+
+
 def test_a_run_of_few_epochs_has_no_warning_of_overfitting():
     x = np.random.default_rng(0).normal(size=(256, 6)).astype("float32")
     test = lr_find(classifier("adam"), x, x[:, :3].argmax(axis=1), epochs=20, verbose=0)

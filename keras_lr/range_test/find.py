@@ -147,7 +147,8 @@ def run_range_test(
         borrowed = borrow(model, data.stream, seed, optimizer=optimizer, monitor=monitor)
         bench = stack.enter_context(borrowed)
         length = planned_length(options, bench.stream.batches, optimizer) or total_steps
-        planned = planned_run(options["policy"], length)
+        per_epoch = updates_per_epoch(bench.stream.batches, optimizer)
+        planned = planned_run(options["policy"], length, per_epoch)
         steps, rest = divided_budget(options, length)
         sample = None
         if validation_data is not None:
@@ -180,6 +181,7 @@ def run_range_test(
         if steps:
             used["start_lr"], used["end_lr"] = float(rates[0]), float(rates[-1])
         test.provenance = {**_provenance(model, optimizer, used, bench), "family": family}
+        test.provenance["updates_per_epoch"] = per_epoch
         hints = _epochs_hint(length, bench.stream.batches, optimizer)
         test.provenance["hints"] = hints
         prober = None
@@ -222,6 +224,11 @@ def planned_length(options: Options, batches: int | None, optimizer: Any) -> int
             "says nothing about the planned run. Pass total_steps."
         )
     return max(1, options["epochs"] * batches // updates_every(optimizer))
+
+
+def updates_per_epoch(batches: int | None, optimizer: Any) -> int | None:
+    """Updates in an epoch; None if its length is unknown."""
+    return None if batches is None else max(1, batches // updates_every(optimizer))
 
 
 def _assemble(rates: np.ndarray, runs: list[Run]) -> RangeTest:

@@ -154,7 +154,7 @@ class RangeTest:
         if self.planned is not None:
             policy = self.planned if policy is None else policy
             total_steps = self.planned.total_steps if total_steps is None else total_steps
-        return planned_run(policy, total_steps)
+        return planned_run(policy, total_steps, self.provenance.get("updates_per_epoch"))
 
     def _by_curve(self, method: str, monitor: str) -> Suggestion:
         return rules.suggest(
