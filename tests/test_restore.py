@@ -9,6 +9,7 @@ import pytest
 from models import classifier, data, same, values
 
 import keras_lr
+from keras_lr._keras import device_memory
 
 BACKEND = keras.backend.backend()
 
@@ -79,6 +80,34 @@ def fitted(make, find):
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_fit_after_find_equals_fit_without_it(make):
     assert same(fitted(make, find=True), fitted(make, find=False))
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow's copies are on the host")
+@pytest.mark.parametrize("make", [OPTIMIZERS["SGD"], OPTIMIZERS["Adam"]], ids=["SGD", "Adam"])
+def test_fit_after_find_is_the_same_with_copies_on_the_device(monkeypatch, make):
+    copied = []
+
+    def copies(values):
+        found = copies_on_device(values)
+        copied.append(found is not None)
+        return found
+
+    copies_on_device = device_memory.copies_on_device
+    monkeypatch.setattr(device_memory, "free_memory", lambda values: 2**60)
+    monkeypatch.setattr("keras_lr._keras.values.copies_on_device", copies)
+    found = fitted(make, find=True)
+    assert len(copied) > 2 and all(copied)
+    monkeypatch.undo()
+    assert same(found, fitted(make, find=False))
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow's copies are on the host")
+def test_copies_go_to_the_host_if_the_device_is_not_large_beside_them(monkeypatch):
+    values = [keras.Variable(np.zeros((10, 10), "float32")).value]
+    assert device_memory.copies_on_device(values) is None  # the host's own memory
+    for free, stays in ((20 * 400, True), (20 * 400 - 1, False)):
+        monkeypatch.setattr(device_memory, "free_memory", lambda values, free=free: free)
+        assert (device_memory.copies_on_device(values) is not None) is stays
 
 
 def state_of(model):

@@ -2,11 +2,11 @@
 
 What training can change is found by walking from the model over everything that is reachable
 (`object_graph`). It is of two kinds. *Values*: variables, tensors, arrays, random generators. They
-are copied to host memory, once, so that nothing extra lives on the device (`values`, `tensors`,
-`random_state`). *Python state*: the attributes of objects and the contents of containers. Training
-changes numbers and lists that a program keeps there, and it builds what was not built: layers,
-slots of an optimizer, metrics. The old attributes and contents are remembered, by reference, and
-restored (`python_state`).
+are copied once: to host memory, or on an accelerator that has twenty times their size free
+(`values`, `device_memory`, `tensors`, `random_state`). *Python state*: the attributes of objects
+and the contents of containers. Training changes numbers and lists that a program keeps there, and
+it builds what was not built: layers, slots of an optimizer, metrics. The old attributes and
+contents are remembered, by reference, and restored (`python_state`).
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class KeptState:
         self._model = model
         self._python = PythonState(model)
         self._variables = _without_metrics(model, self._python.variables)
-        self._values = Values(model, self._variables, tensors=False)
+        self._values = Values(model, self._variables, tensors=False, on_device=True)
         self._tensors = TensorCopies(model, self._python.tensors)
 
     @property
     def nbytes(self) -> int:
-        """Host memory that the values of variables take, in bytes."""
+        """Memory that the values of variables take, in bytes."""
         return self._values.nbytes
 
     def put_back(self, variables: list[Any]) -> None:
@@ -103,7 +103,7 @@ class Snapshot:
             UserWarning: If the model holds something that cannot be restored.
         """
         start = PythonState(self._model)
-        self._values = Values(self._model, start.variables, tensors=False)
+        self._values = Values(self._model, start.variables, tensors=False, on_device=True)
         self._tensors = TensorCopies(self._model, start.tensors, earlier=self._tensors_before)
         if keras.backend.backend() == "torch":
             tensors = [v.value for v in start.variables] + [part for _, part in start.tensors]
@@ -119,7 +119,7 @@ class Snapshot:
 
     @property
     def nbytes(self) -> int:
-        """Host memory that the copied values of variables take, in bytes."""
+        """Memory that the copied values of variables take, in bytes."""
         return 0 if self._values is None else self._values.nbytes
 
     def rewind(self) -> None:

@@ -1,4 +1,4 @@
-"""Values of Keras variables: copied to host memory and assigned again."""
+"""Values of Keras variables: copied, and assigned again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.device_memory import copies_on_device
 from keras_lr._keras.object_graph import reachable
 from keras_lr._keras.random_state import seed_generator
 from keras_lr._keras.replicas import assign, copied, variable_scope
@@ -25,6 +26,7 @@ class Values:
     Args:
         arrays: Values to restore; by default those that the variables hold now.
         tensors: Whether to copy the tensors that are not Keras variables as well.
+        on_device: Whether the copies may stay on an accelerator that has much free memory.
     """
 
     def __init__(
@@ -34,11 +36,14 @@ class Values:
         arrays: list[np.ndarray] | None = None,
         *,
         tensors: bool = True,
+        on_device: bool = False,
     ) -> None:
         self._model = model
         self._variables = variables
         self._shardings: list[Any] | None = None
         values = [variable.value for variable in variables]
+        if not arrays and on_device:
+            arrays = copies_on_device(values)
         self.arrays = arrays or [copied(value) for value in values]
         if keras.backend.backend() == "jax" and keras.distribution.distribution() is not None:
             # Only then: JAX compiles a `fit` again for arguments that are committed to a device.
