@@ -81,7 +81,7 @@ class Probes:
         """
         if not len(self.judged[0]):
             return None
-        answer = self._mean() + (SHIFT if self.short else 0.0)
+        answer = self._of_best_rates()
         broken = self.tried[~np.isfinite(np.asarray(self.losses))[self._order]]
         if self.on_plateau and not (broken <= self.centre + 1e-9).any():
             answer = max(answer, self.centre)
@@ -105,12 +105,16 @@ class Probes:
                 "Runs of fewer than 100 updates favour high rates, so the answer is "
                 f"{10.0**SHIFT:.2g} times as high."
             )
-        if answer > self._mean() + (SHIFT if self.short else 0.0):
+        if answer > self._of_best_rates():
             parts.append(
                 "No run left the first plateau, where low rates look good, so the answer is at "
                 f"least {10.0**self.centre:.2g}."
             )
         return " ".join(parts)
+
+    def _of_best_rates(self) -> float:
+        """The answer as it is if no plateau raises it."""
+        return self._mean() + (SHIFT if self.short else 0.0)
 
     def _mean(self) -> float:
         """log10 of the mean of the best rates, weighted by how close they come to the best."""
