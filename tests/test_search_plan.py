@@ -217,11 +217,24 @@ def test_the_order_in_which_runs_end_changes_nothing():
     assert plan.answer(first) == plan.answer(other)
 
 
-def test_no_job_is_asked_for_twice():
-    plan = Plan(replace(DESIGN, also={"batch_size": (16, 32)}), Start(1e-4, 1e-2, 1e-3))
-    found = run(plan, valley(0.3))
-    jobs = [job.key for now in plan.rounds(found) for job in now.jobs]
-    assert len(jobs) == len(set(jobs)) == len(found)
+@pytest.mark.parametrize("fraction", [0.25, 1.0])
+def test_no_run_is_trained_twice(fraction):
+    """A run is known by its setting, seed, rows and epochs, whichever round asks for it."""
+    design = replace(DESIGN, also={"batch_size": (16, 32)}, fraction=fraction)
+    plan = Plan(design, Start(1e-4, 1e-2, 1e-3))
+    trained = []
+
+    def loss(job):
+        trained.append((job.setting, job.seed, job.fraction, job.epochs))
+        return valley(0.3)(job)
+
+    found = run(plan, loss)
+    assert len(trained) == len(set(trained)) == len(found)
+    rounds = plan.rounds(found)
+    for now in rounds:
+        assert now.complete and [each.job for each in now.outcomes] == now.jobs
+    # The round of the batch sizes returns to the rate of the coarse one.
+    assert sum(len(now.jobs) for now in rounds) > len(found)
 
 
 def test_a_setting_counts_once_all_of_its_seeds_have_ended():

@@ -77,6 +77,17 @@ def test_load_of_an_unfinished_search_keeps_the_jobs_that_were_left(tmp_path):
     assert not read.rounds[0].complete
 
 
+def test_a_run_that_two_rounds_share_is_saved_once(tmp_path):
+    search = searched(fraction=1.0)
+    asked = sum(len(each.jobs) for each in search.rounds)
+    runs = {(o.job.setting, o.job.seed) for each in search.rounds for o in each.outcomes}
+    assert len(search.outcomes) == len(runs) < asked
+    file = search.save(tmp_path / "search.json")
+    assert len(json.loads(file.read_text())["runs"]) == len(runs)
+    read = Search.load(file)
+    assert read == search and all(each.complete for each in read.rounds)
+
+
 def test_searches_are_equal_if_their_content_is():
     assert finished() == finished()
     assert finished() != replace(finished(), study="other")

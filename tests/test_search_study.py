@@ -391,6 +391,24 @@ def test_a_study_of_format_2_goes_on_with_repeats_as_final_seeds(storage, join):
         join(storage, identity=identity)
 
 
+@pytest.mark.parametrize("written", [2, 3])
+def test_runs_of_a_study_with_rounds_in_its_keys_are_not_trained_again(storage, join, written):
+    """Formats 2 and 3 called a job `ROUND/SETTING/seed=SEED`."""
+    record = join(storage)
+    known = {**record.study.user_attrs["keras_lr"], "format": written}
+    record.study.set_user_attr("keras_lr", known)
+    fields = "learning_rate=0.001/momentum=None/batch_size=None/warmup=0.0/policy=constant"
+    with record.begin(job(1)) as trial:
+        trial._trial.set_user_attr("job", f"coarse/{fields}/seed=0")
+        trial.end(outcome(job(1), value=0.25))
+    again = join(storage)
+    assert again.found()[job(1).key].value == 0.25
+    assert again.begin(job(1)) is None
+    with again.begin(job(2)) as running:
+        running._trial.set_user_attr("job", f"coarse/{fields.replace('0.001', '0.002')}/seed=0")
+        assert again.free([job(1), job(2), job(3)]) == [job(1), job(3)]
+
+
 def test_a_study_that_others_made_is_refused_and_left_alone(storage, join):
     import optuna
 

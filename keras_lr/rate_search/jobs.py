@@ -34,7 +34,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do: a setting, a seed, a share of the data, a number of epochs."""
+    """One run to do: a setting, a seed, a share of the data, a number of epochs.
+
+    Attributes:
+        round: The round that asks for the run. Two rounds that ask for the same run share it.
+        setting: The hyperparameters.
+        seed: Seed of the order of the data, of dropout, and of a new model's weights.
+        fraction: Share of the training rows, in (0, 1].
+        epochs: Epochs to train.
+    """
 
     round: str
     setting: Setting
@@ -44,10 +52,14 @@ class Job:
 
     @property
     def key(self) -> str:
-        """A name of the job that is the same in every process."""
+        """The name of the run: equal in every process and in every round.
+
+        >>> Job("coarse", Setting(0.1), 0, 1.0, 3).key == Job("fine 1", Setting(0.1), 0, 1.0, 3).key
+        True
+        """
         parts = asdict(self.setting)
         text = "/".join(f"{name}={value}" for name, value in parts.items())
-        return f"{self.round}/{text}/seed={self.seed}"
+        return f"{text}/seed={self.seed}/rows={self.fraction}/epochs={self.epochs}"
 
 
 @dataclass(frozen=True)

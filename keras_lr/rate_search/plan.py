@@ -267,7 +267,8 @@ class Plan:
             for i in range(seeds)
             for setting in settings
         ]
-        outcomes = [found[job.key] for job in jobs if job.key in found]
+        # Another round may have asked for the same run before.
+        outcomes = [replace(found[job.key], job=job) for job in jobs if job.key in found]
         return Round(name, fraction, spacing, jobs, outcomes, self.design.maximize)
 
     def _effort(self, name: str) -> tuple[float, int]:

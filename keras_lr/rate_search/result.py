@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,8 +98,15 @@ class Search:
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """All runs that ended, in the order of the rounds."""
-        return [outcome for each in self.rounds for outcome in each.outcomes]
+        """All runs that ended, once each, in the order of the rounds.
+
+        A run that two rounds asked for is listed with the first one.
+        """
+        runs: dict[tuple[str, int], Outcome] = {}
+        for each in self.rounds:
+            for outcome in each.outcomes:
+                runs.setdefault((outcome.job.key, outcome.number), outcome)
+        return list(runs.values())
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each setting in each round, in the order of rounds and rates.
@@ -246,16 +253,16 @@ class Search:
         outcomes = [_outcome(each) for each in content["runs"]]
         rounds = [
             Round(
-                name := _text("the name of a round", each["name"]),
+                _text("the name of a round", each["name"]),
                 checks.number("fraction", each["fraction"], above=0.0, most=1.0),
                 checks.number("spacing", each["spacing"], above=0.0),
-                [_job(job) for job in each["jobs"]],
-                [outcome for outcome in outcomes if outcome.job.round == name],
+                jobs := [_job(job) for job in each["jobs"]],
+                _of_jobs(jobs, outcomes),
                 checks.flag("maximize", content["maximize"]),
             )
             for each in content["rounds"]
         ]
-        if sum(len(each.outcomes) for each in rounds) != len(outcomes):
+        if not {each.job for each in outcomes} <= {job for each in rounds for job in each.jobs}:
             raise ValueError("a run belongs to no round")
         answer = Answer(
             setting=_setting(content["setting"]),
@@ -302,6 +309,17 @@ def _job(content: Mapping[str, Any]) -> Job:
         checks.number("fraction", content["fraction"], above=0.0, most=1.0),
         checks.count("epochs", content["epochs"]),
     )
+
+
+def _of_jobs(jobs: list[Job], outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes of the jobs of a round: its own, or those that another round shares with it.
+
+    Before keys were free of the round, both rounds trained the same run.
+    """
+    shared = {each.job.key: each for each in outcomes}
+    own = {each.job: each for each in outcomes}
+    found = ((job, own.get(job, shared.get(job.key))) for job in jobs)
+    return [replace(each, job=job) for job, each in found if each is not None]
 
 
 def _setting(content: Mapping[str, Any]) -> Setting:

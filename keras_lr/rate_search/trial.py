@@ -121,8 +121,8 @@ class Trial:
 class _Rivals:
     """A study as the pruner sees it: only the trials that are comparable epoch by epoch.
 
-    They are of the same round, so that they train on the same data, and have the same policy and
-    warm-up: one-cycle is behind in the first epochs and not at the end.
+    They train on the same share of the data, and have the same policy and warm-up: one-cycle is
+    behind in the first epochs and not at the end.
     """
 
     def __init__(self, study: optuna.Study, attributes: Mapping[str, Any]) -> None:
@@ -139,4 +139,4 @@ class _Rivals:
     @staticmethod
     def _kind(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
         setting = attributes.get("setting", {})
-        return attributes.get("round"), setting.get("policy"), setting.get("warmup")
+        return attributes.get("fraction"), setting.get("policy"), setting.get("warmup")
