@@ -59,7 +59,7 @@ sweep_options = options(
     ),
     _option("--objective", "NAME", "Log entry to optimize.", "val_loss"),
     _option("--mode", "MODE", "min or max; auto uses the metric.", "auto"),
-    _option("--pruner", "NAME", "Stops poor runs: median, halving, none.", "median"),
+    _option("--pruner", "NAME", "Stops poor runs: none, median, halving.", "none"),
     _option("--validation-split", "X", "Share held out if no --validation.", 0.2),
     _option("--seed", "N", "Chooses rows and the first seed.", 0),
     _option("--timeout", "S", "Seconds after which no run begins.", kind=float),

@@ -203,18 +203,24 @@ def test_an_objective_that_should_rise_is_the_same_upside_down():
     assert best.setting == same.setting and best.mean == pytest.approx(-same.mean)
 
 
-def test_the_order_in_which_runs_end_changes_nothing():
-    plan = Plan(DESIGN, Start(1e-4, 1e-2, 1e-3))
+@pytest.mark.parametrize("workers", [2, 8])
+@pytest.mark.parametrize("seed", range(5))
+def test_any_number_of_workers_does_the_same_runs_and_finds_the_same(workers, seed):
+    """Each worker holds the first free job; any of them ends next."""
+    plan = Plan(replace(DESIGN, seed=seed), Start(1e-4, 1e-2, 1e-3))
     loss = valley(5e-3, noise=0.3)
-    shuffle = random.Random(0)
+    shuffle = random.Random(seed)
+    held = []
 
     def order(missing):
-        # One at a time, any of them, as of many workers the fastest.
-        return [shuffle.choice(missing)]
+        taken = {job.key for job in held}
+        held.extend([job for job in missing if job.key not in taken][: workers - len(held)])
+        return [held.pop(shuffle.randrange(len(held)))]
 
     first, other = run(plan, loss), run(plan, loss, order)
     assert first.keys() == other.keys()
     assert plan.answer(first) == plan.answer(other)
+    assert first.keys() == {job.key for now in plan.rounds(other) for job in now.jobs}
 
 
 @pytest.mark.parametrize("fraction", [0.25, 1.0])

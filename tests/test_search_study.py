@@ -309,6 +309,19 @@ def test_what_a_stalled_process_brings_late_is_dropped(storage, join, short_grac
     assert quick.study.get_trials()[0].value is None
 
 
+@pytest.mark.parametrize("pruner, ends", [("median", True), ("halving", True), ("none", False)])
+def test_a_pruner_stops_a_run_from_half_of_its_epochs_on(join, pruner, ends):
+    record = join(None, pruner=pruner)
+    for number in (1, 2, 3):
+        with record.begin(job(number)) as trial:  # of three epochs
+            for epoch in (1, 2, 3):
+                trial.report(epoch, 0.1 * number)
+            trial.end(outcome(job(number), value=0.1 * number))
+    with record.begin(job(4)) as trial:
+        assert [trial.report(epoch, 9.0) for epoch in (1, 2)] == [False, ends]
+        trial.end(outcome(job(4), value=9.0))
+
+
 def late_again(owner, trial):
     """The same trial, whose block begins once more."""
     return Trial(owner, trial._trial)

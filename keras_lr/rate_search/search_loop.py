@@ -56,7 +56,7 @@ def search(
     also: Mapping[str, Sequence[Any] | None] | Iterable[str] = (),
     objective: str = "val_loss",
     mode: str = "auto",
-    pruner: str = "median",
+    pruner: str = "none",
     seed: int = 0,
     storage: Any = None,
     study: str = "keras-lr",
@@ -70,7 +70,7 @@ def search(
 
     A range test estimates a rate; a search confirms it by training. The coarse round trains for a
     few epochs at one rate a decade, on `fraction` of the data. Runs that diverge end after a few
-    batches, runs that fall behind end after an epoch. Each fine round tries `points` rates around
+    batches. Each fine round tries `points` rates around
     the best so far, at the square root of the previous spacing (a factor of 3.2, then 1.8), on
     more data; the last round uses all data and `final_seeds` seeds. A round whose best rate is
     its lowest or highest extends itself beyond it.
@@ -103,9 +103,11 @@ def search(
             mapping from names to the values to try.
         objective: The log entry to optimize, after the last epoch.
         mode: "min" or "max"; "auto" derives it from the metric.
-        pruner: Stops runs that fall behind the others of their round: "median" (worse than the
-            median of the finished ones), "halving" (successive halving), or "none". The last
-            round is not pruned, so that all its rates have all seeds.
+        pruner: Stops runs that fall behind the others on the same share of the data: "median"
+            (worse than the median of the finished ones), "halving" (successive halving), or
+            "none". It stops none before half of the epochs, and none in the last round. With a
+            pruner the answer depends on the order in which runs end, and so on the number of
+            processes; without one it does not.
         seed: Chooses the held-out rows, the parts of the data, and the first of the seeds.
         storage: Where to keep the record: the path of a SQLite file, a URL such as
             `postgresql://user@host/database`, `journal:PATH`, or an Optuna storage. Any number of

@@ -61,6 +61,8 @@ class Trial:
     def report(self, epoch: int, value: float) -> bool:
         """Record the objective after an epoch; True if the pruner stops the run.
 
+        It stops none before half of the epochs: a rate that is behind early can be the best.
+
         Raises:
             Taken: If another process has taken the trial over.
         """
@@ -68,7 +70,8 @@ class Trial:
             self._trial.report(value, epoch)
             frozen = self._owner._storage.get_trial(self._trial._trial_id)
             rivals: Any = _Rivals(self._owner.study, frozen.user_attrs)
-            return bool(self._owner.study.pruner.prune(rivals, frozen))
+            behind = bool(self._owner.study.pruner.prune(rivals, frozen))
+            return behind and 2 * epoch >= frozen.user_attrs["epochs"]
 
     def end(self, outcome: Outcome) -> None:
         """Record the outcome of the job.
