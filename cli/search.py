@@ -248,7 +248,7 @@ def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) ->
     beside = describe_setting(found.setting, varied_in(found))
     if beside:
         lines.append(labelled("With", beside))
-    runs = len(next(s.outcomes for s in _scores(found) if s.setting == found.setting))
+    runs = len(next(s.outcomes for s in _scores(found) if s.setting == answer.tried))
     spread = f" +- {answer.spread:.2g} over {runs} seeds" if runs > 1 else ""
     lines.append(labelled("Objective", f"{found.objective} {answer.mean:.4g}{spread}"))
     lines += [labelled("Warning", warning) for warning in found.warnings]

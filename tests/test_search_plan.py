@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from keras_lr.rate_search.evidence import fitted_rate, student_t, worse
 from keras_lr.rate_search.plan import (
     COARSE,
     Design,
@@ -17,8 +18,6 @@ from keras_lr.rate_search.plan import (
     Score,
     Setting,
     Start,
-    student_t,
-    worse,
 )
 
 pytestmark = pytest.mark.once
@@ -200,7 +199,7 @@ def test_an_objective_that_should_rise_is_the_same_upside_down():
     loss = valley(4e-3)
     best = up.answer(run(up, lambda job: -loss(job)))
     same = down.answer(run(down, loss))
-    assert best.setting == same.setting and best.mean == pytest.approx(-same.mean)
+    assert best.tried == same.tried and best.mean == pytest.approx(-same.mean)
 
 
 @pytest.mark.parametrize("workers", [2, 8])
@@ -306,6 +305,99 @@ def test_one_cycle_warms_up_by_itself():
     now = next(n for n in plan.rounds(found) if n.name == "policy")
     warmups = {job.setting.policy: job.setting.warmup for job in now.jobs}
     assert warmups == {"constant": 0.3, "one-cycle": 0.0}
+
+
+# The rate that all runs say
+
+
+def trained(rates, costs, levels=None, ended="finished"):
+    """Runs at these rates; `levels` are shares of the data and seeds, by default one for all."""
+    levels = levels or [(1.0, 0)] * len(rates)
+    return [
+        Outcome(Job("fine", replace(BASE, learning_rate=rate), seed, fraction, 3), ended, cost)
+        for rate, cost, (fraction, seed) in zip(rates, costs, levels, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_the_fit_is_a_weighted_parabola_over_decades(maximize):
+    draw = np.random.default_rng(0)
+    u = np.linspace(-1.0, 1.0, 9)
+    cost = 2.0 * (u - 0.1) ** 2 + 0.1 * draw.normal(size=9)
+    # `polyfit` squares its weights.
+    bend, slope, _ = np.polyfit(u, cost, 2, w=np.sqrt(np.exp(-0.5 * (u / 0.5) ** 2)))
+    values = -cost if maximize else np.exp(cost)
+    found = fitted_rate(trained(1e-3 * 10**u, values), 1e-3, maximize)
+    np.testing.assert_allclose(found, 1e-3 * 10 ** (-slope / (2 * bend)), rtol=1e-5, atol=0)
+    plain, straight, _ = np.polyfit(u, cost, 2)
+    assert abs(straight / (2 * plain) - slope / (2 * bend)) > 1e-3  # the weights count
+
+
+def test_each_share_of_the_data_and_seed_has_a_level_of_its_own():
+    u = np.array([-1.0, 0.0, 1.0, -0.5, 0.0, 0.5, 0.0, 0.5, 0.25])
+    levels = [(0.25, 0)] * 3 + [(1.0, 0)] * 3 + [(1.0, 1)] * 2 + [(0.5, 0)]
+    height = {(0.25, 0): 3.0, (1.0, 0): 0.0, (1.0, 1): -1.0, (0.5, 0): 9.0}
+    cost = [height[level] + 0.7 * (each - 0.2) ** 2 for each, level in zip(u, levels, strict=True)]
+    found = fitted_rate(trained(1e-2 * 10**u, np.exp(cost), levels), 1e-2, False)
+    np.testing.assert_allclose(found, 1e-2 * 10**0.2, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    "decades, minimum, expected",
+    [
+        ([-1.0, -0.5, 0.0, 0.5, 1.0], 0.6, 0.35),
+        ([-1.0, -0.5, 0.0, 0.5, 1.0], -0.6, -0.35),
+        ([-0.2, -0.1, 0.0, 0.1], 0.3, 0.1),  # the highest rate tried
+        ([0.0, 0.5], 0.2, 0.0),  # two rates are no parabola
+    ],
+)
+def test_the_fit_goes_no_further_than_the_runs_tell(decades, minimum, expected):
+    u = np.array(decades)
+    runs = trained(1e-2 * 10**u, np.exp((u - minimum) ** 2))
+    found = fitted_rate(runs, 1e-2, False)
+    np.testing.assert_allclose(found, 1e-2 * 10**expected, rtol=1e-5, atol=0)
+
+
+def test_without_a_valley_the_fit_is_the_best_rate_tried():
+    u = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    assert fitted_rate(trained(1e-2 * 10**u, np.exp(-(u**2) + u)), 1e-2, False) == 1e-2
+    assert fitted_rate(trained([1e-2, 1e-1], [math.nan] * 2, None, "diverged"), 1e-2, False) == 1e-2
+
+
+def test_the_fit_stays_below_a_rate_that_diverged_with_any_seed():
+    u = np.array([-0.5, -0.25, 0.0, 0.1, 0.2, 0.5])
+    runs = trained(1e-2 * 10**u, np.exp((u - 0.3) ** 2))
+    shaky = trained([runs[4].job.setting.learning_rate], [math.nan], [(1.0, 1)], "diverged")
+    found = fitted_rate([*runs, *shaky], 1e-2, False)
+    np.testing.assert_allclose(found, 1e-2 * 10**0.1, rtol=1e-5, atol=0)
+
+
+def test_all_finished_runs_make_the_answer_and_not_the_luckiest():
+    plan = Plan(DESIGN, Start(1e-4, 1e-1, 1e-2))
+    found = run(plan, valley(4e-3))
+    last = plan.rounds(found)[-1]
+    lucky = max(rates(last)[:-1])
+    # One rate is better than its neighbours by far more than the curve allows.
+    found = replace_losses(
+        found,
+        last,
+        lambda o: 0.9 if o.job.setting.learning_rate == lucky else o.value,
+    )
+    answer = plan.answer(found)
+    assert answer.tried.learning_rate == lucky and answer.mean == pytest.approx(0.9)
+    assert abs(math.log10(answer.setting.learning_rate / 4e-3)) < abs(math.log10(lucky / 4e-3))
+    assert answer.low <= answer.setting.learning_rate <= answer.high
+
+
+def test_the_answer_beats_the_best_run_where_runs_are_noisy():
+    """Distance from the true best in decades, mean over searches."""
+    tried, fitted = [], []
+    for trial in range(60):
+        plan = Plan(replace(DESIGN, final_seeds=1, seed=10 * trial), Start(1e-4, 1e-1, 1e-2))
+        answer = plan.answer(run(plan, valley(4e-3, noise=0.1)))
+        tried.append(abs(math.log10(answer.tried.learning_rate / 4e-3)))
+        fitted.append(abs(math.log10(answer.setting.learning_rate / 4e-3)))
+    assert np.mean(fitted) < 0.8 * np.mean(tried)
 
 
 # The interval

@@ -108,7 +108,7 @@ def test_report_lists_every_setting_of_every_round_and_marks_the_best(reports, p
     rows = [row for table in tables for row in table[1:]]
     (best,) = [row for row in rows if "best" in row[0]]
     answer = search.answer
-    assert best[0] == f"{short(search.learning_rate)} ★ best"
+    assert best[0] == f"{short(search.answer.tried.learning_rate)} ★ best"
     assert best[1:6] == ["one-cycle", f"{answer.mean:.4g}", f"{answer.spread:.2g}", "3", "finished"]
     assert best[6:] == ["8", "4.5 s"]
 

@@ -146,6 +146,15 @@ def test_load_refuses_another_version_with_the_way_out(saved):
         Search.load(saved(lambda content: content.update(version=1)))
 
 
+def test_load_reads_a_search_of_version_2_whose_answer_was_trained(saved):
+    def old(content):
+        content.update(version=2)
+        content.pop("tried")
+
+    read = Search.load(saved(old))
+    assert read.answer.tried == read.setting == finished().setting
+
+
 def test_load_of_a_missing_file_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         Search.load(tmp_path / "missing.json")

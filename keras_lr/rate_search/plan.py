@@ -7,11 +7,12 @@ needed: each process takes a job of the plan that no other process has begun.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import Any
 
+from keras_lr.rate_search.evidence import fitted_rate, interval_end, rival
 from keras_lr.rate_search.jobs import Job, Outcome, Setting
 from keras_lr.rate_search.words import describe_difference
 from keras_lr.schedules.scaling import scale_lr
@@ -20,7 +21,6 @@ DECADE = 10.0
 LOWEST, HIGHEST = 1e-10, 1e4  # limits of a round that extends itself
 FURTHER = 8  # times that a round may extend itself
 COARSE = "coarse"
-CONFIDENCE = 0.95  # one-sided, of the test in `worse`
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,16 @@ class Answer:
     """The answer of a search.
 
     Attributes:
-        setting: The best setting tried.
-        low, high: Ends of the interval of rates that the seeds cannot distinguish from the best.
-        mean, spread: The objective of the best setting, and its standard deviation over seeds.
+        setting: The best setting. Its rate is the minimum of a parabola through all finished
+            runs (`fitted_rate`), so a rate that was not itself trained is possible.
+        low, high: Ends of the interval of rates that the seeds cannot distinguish from the best;
+            it includes the answer.
+        mean, spread: The objective of the best setting that was trained, and its standard
+            deviation over seeds.
         round: The round that the answer comes from.
         finished: Whether that is the last round and it is complete.
         warnings: Reasons to trust the answer less.
+        tried: The best setting that was trained; by default `setting`.
     """
 
     setting: Setting
@@ -160,6 +164,11 @@ class Answer:
     round: str
     finished: bool
     warnings: tuple[str, ...] = ()
+    tried: Setting | None = None
+
+    def __post_init__(self) -> None:
+        if self.tried is None:
+            object.__setattr__(self, "tried", self.setting)
 
 
 class Plan:
@@ -202,7 +211,7 @@ class Plan:
             best = now.best()
             if best is not None and best.ended == "finished":
                 done = now is rounds[-1] and now.complete and now.name == self.names[-1]
-                return self._answer(now, best, done)
+                return self._answer(rounds, now, best, done)
         return None
 
     def _round(self, name: str, best: Setting | None, found: Mapping[str, Outcome]) -> Round:
@@ -312,12 +321,12 @@ class Plan:
         low, high = (self.start.low, self.start.high) if self.start.firm else (LOWEST, HIGHEST)
         return low <= rate <= high
 
-    def _answer(self, now: Round, best: Score, done: bool) -> Answer:
+    def _answer(self, rounds: Sequence[Round], now: Round, best: Score, done: bool) -> Answer:
         like = [s for s in now.scores if s.setting.variant == best.setting.variant]
         like.sort(key=lambda score: score.setting.learning_rate)
         place = like.index(best)
-        high, open_above = _edge(best, like[place + 1 :])
-        low, open_below = _edge(best, like[:place][::-1])
+        high, open_above = interval_end(best, like[place + 1 :])
+        low, open_below = interval_end(best, like[:place][::-1])
         notes = []
         if not done:
             notes.append(
@@ -341,76 +350,24 @@ class Plan:
                     f"The interval includes the {word[:-2]}est rate {tried}; a {word} rate may be "
                     "as good."
                 )
-        rival = _rival(best, now.scores)
-        if rival is not None:
-            other = describe_difference(rival.setting, best.setting)
+        other_variant = rival(best, now.scores)
+        if other_variant is not None:
+            other = describe_difference(other_variant.setting, best.setting)
             notes.append(f"Another setting is as good, within the noise of the seeds: {other}.")
-        return Answer(best.setting, low, high, best.mean, best.spread, now.name, done, tuple(notes))
+        setting = self._fitted(rounds, best.setting)
+        low, high = min(low, setting.learning_rate), max(high, setting.learning_rate)
+        return Answer(
+            setting,
+            *(low, high, best.mean, best.spread),
+            *(now.name, done, tuple(notes), best.setting),
+        )
 
-
-def worse(score: Score, best: Score) -> bool:
-    """Whether a setting is significantly worse than the best one.
-
-    A paired t-test over the seeds, one-sided, at 95 %. Objectives to minimize that are all above
-    0, such as losses, are compared by the logarithm of their ratio, because their noise grows
-    with their size. With one seed any difference counts.
-    """
-    if score.ended != "finished":
-        return True
-    mine = {outcome.job.seed: outcome.value for outcome in score.outcomes}
-    pairs = [(mine[o.job.seed], o.value) for o in best.outcomes if o.job.seed in mine]
-    if best.maximize:
-        differences = [theirs - value for value, theirs in pairs]
-    elif min(map(min, pairs)) > 0:
-        differences = [math.log(value / theirs) for value, theirs in pairs]
-    else:
-        differences = [value - theirs for value, theirs in pairs]
-    if len(differences) < 2:
-        return fmean(differences) > 0
-    error = stdev(differences) / math.sqrt(len(differences))
-    return fmean(differences) > student_t(len(differences) - 1) * error
-
-
-def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
-    """One-sided quantile of Student's t (Abramowitz and Stegun, 26.7.5; exact for 1 and 2).
-
-    >>> round(student_t(1), 3), round(student_t(2), 3), round(student_t(10), 3)
-    (6.314, 2.92, 1.812)
-    """
-    if freedom == 1:
-        return math.tan(math.pi * (confidence - 0.5))
-    if freedom == 2:
-        tail = 2 * confidence - 1
-        return tail * math.sqrt(2 / (1 - tail**2))
-    z = NormalDist().inv_cdf(confidence)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return sum(term / freedom**i for i, term in enumerate(terms))
-
-
-def _edge(best: Score, outward: Iterable[Score]) -> tuple[float, bool]:
-    """The end of the interval on one side, and whether all rates on that side are inside it.
-
-    The end is the geometric mean of the last rate that is as good and the first that is worse.
-    """
-    last = best.setting.learning_rate
-    for score in outward:
-        rate = score.setting.learning_rate
-        if worse(score, best):
-            return math.sqrt(last * rate), False
-        last = rate
-    return last, True
-
-
-def _rival(best: Score, scores: Sequence[Score]) -> Score | None:
-    """The best other variant that is not significantly worse than the winner."""
-    others = [s for s in scores if s.setting.variant != best.setting.variant and len(s.values) > 1]
-    alike = [score for score in others if not worse(score, best)]
-    return min(alike, key=Score.cost, default=None)
+    def _fitted(self, rounds: Sequence[Round], best: Setting) -> Setting:
+        """The best setting at the rate that all its runs say, each of them once."""
+        runs = {o.job.key: o for each in rounds for o in each.outcomes}
+        like = [run for run in runs.values() if run.job.setting.variant == best.variant]
+        rate = fitted_rate(like, best.learning_rate, self.design.maximize)
+        return self._at(best, rate)
 
 
 def _apart(rate: float, centre: float) -> float:

@@ -77,6 +77,9 @@ def _answer(search: Search) -> str:
     value = _number(answer.mean)
     if math.isfinite(answer.spread):
         value += f" ± {_number(answer.spread, 2)} over the seeds"
+    tried = answer.tried or answer.setting
+    if tried != answer.setting:
+        value += f", at the best rate tried, {short(tried.learning_rate)}"
     facts = {
         "Interval": f"{short(search.low)} to {short(search.high)}",
         _objective(search): value,

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pandas
 
 _KIND = "search"
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3  # 3: the best setting that was trained, `tried`
+_OLDEST_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,10 @@ class Search:
 
     @property
     def learning_rate(self) -> float:
-        """The best rate; the largest one for the policies one-cycle and cosine."""
+        """The best rate, fitted through all finished runs (see `Answer`).
+
+        The largest one for the policies one-cycle and cosine.
+        """
         return self.answer.setting.learning_rate
 
     @property
@@ -113,7 +117,7 @@ class Search:
 
         `value` is the mean of the objective over the seeds, NaN if a run diverged; `spread` is
         its standard deviation, NaN for one run; `ended` is the worst ending of the runs; `best`
-        marks the answer.
+        marks the best setting that was trained, from which the answer was fitted.
         """
         rows = []
         for each in self.rounds:
@@ -133,7 +137,7 @@ class Search:
                         ),
                         "seconds": sum(outcome.seconds for outcome in score.outcomes),
                         "best": each.name == self.answer.round
-                        and score.setting == self.answer.setting,
+                        and score.setting == self.answer.tried,
                     }
                 )
         return rows
@@ -186,6 +190,7 @@ class Search:
                 "low": self.low,
                 "high": self.high,
                 "setting": asdict(self.setting),
+                "tried": asdict(self.answer.tried or self.setting),
                 "objective": self.objective,
                 "maximize": self.maximize,
                 "value": self.answer.mean,
@@ -245,7 +250,7 @@ class Search:
             ValueError: If the file is not such a search, is damaged, or has another version.
             OSError: If it cannot be read.
         """
-        return read_saved(path, _KIND, _FORMAT_VERSION, _FORMAT_VERSION, cls._of)
+        return read_saved(path, _KIND, _OLDEST_VERSION, _FORMAT_VERSION, cls._of)
 
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> Search:
@@ -273,6 +278,7 @@ class Search:
             round=_text("round", content["round"]),
             finished=checks.flag("finished", content["finished"]),
             warnings=tuple(_text("a warning", each) for each in content["warnings"]),
+            tried=_setting(content["tried"] if content["version"] > 2 else content["setting"]),
         )
         test = content["range_test"]
         if test is not None:
