@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_lr.rate_search.evidence import fitted_rate, student_t, worse
+from keras_lr.rate_search.evidence import Noise, contenders, fitted_rate, student_t, worse
 from keras_lr.rate_search.plan import (
     COARSE,
     Design,
@@ -112,7 +112,9 @@ def test_seeds_count_on_from_the_first():
 def test_without_fine_rounds_the_coarse_one_takes_everything():
     plan = Plan(replace(DESIGN, fine_rounds=0), Start(1e-4, 1e-2, 1e-3))
     now = plan.rounds({})[0]
-    assert now.fraction == 1.0 and len(now.jobs) == 3 * 3
+    assert now.fraction == 1.0 and len(now.jobs) == 3
+    (now,) = plan.rounds(run(plan, valley(1e-3)))
+    assert {job.seed for job in now.jobs} == {0, 1, 2}
 
 
 @pytest.mark.parametrize("best", [3e-7, 2e-5, 4e-4, 1e-3, 7e-3, 0.2, 30.0])
@@ -141,13 +143,15 @@ def test_what_is_said_of_the_ends_is_true_of_all_rates_that_were_tried():
     lowest = "The interval includes the lowest rate tried in the fine 2 round; a lower rate may"
     middle = sorted(rates(last))[len(set(rates(last))) // 2]
 
-    def loss(outcome):
+    def loss(job):
         """The middle is best for two seeds of three: the interval holds all rates."""
-        best = outcome.job.setting.learning_rate == middle
-        return 2.0 - 0.1 * best if outcome.job.seed else 2.0 + 0.1 * best
+        if job.fraction < 1.0:
+            return valley(1e-3)(job)
+        best = job.setting.learning_rate == middle
+        return 2.0 + {0: -0.1, 1: 0.05, 2: -0.1}[job.seed] * best
 
-    alike = replace_losses(found, last, loss)
-    answer = plan.answer(alike)
+    found = run(plan, loss)
+    answer = plan.answer(found)
     assert any(note.startswith(lowest) for note in answer.warnings)
     assert answer.low == min(rates(last))
     assert min(each.job.setting.learning_rate for each in found.values()) < answer.low
@@ -252,6 +256,90 @@ def test_a_setting_counts_once_all_of_its_seeds_have_ended():
         del found[job.key]
     found[lucky.key] = Outcome(lucky, "finished", 0.0)
     assert plan.answer(found).round == "fine 1"
+
+
+# The race of the last round
+
+
+def test_the_last_round_races():
+    """All rates with the first seed, the best three with the second, the rest by a test."""
+    plan = Plan(DESIGN, Start(1e-5, 1e-1, 1e-3))
+    found = run(plan, valley(1e-3))
+    last = plan.rounds(found)[-1]
+    by_seed = [sorted(j.setting.learning_rate for j in last.jobs if j.seed == i) for i in range(3)]
+    assert by_seed[0] == pytest.approx([1e-3 * 10 ** (i / 4) for i in range(-2, 3)], rel=0.03)
+    assert by_seed[1] == by_seed[0][1:4]
+    # Without noise the ratios of the losses are equal for both seeds: all others are worse.
+    assert by_seed[2] == [1e-3]
+    answer = plan.answer(found)
+    assert answer.tried.learning_rate == 1e-3 and answer.finished
+
+
+def test_noisy_rates_race_to_the_end():
+    plan = Plan(DESIGN, Start(1e-5, 1e-1, 1e-3))
+    luck = {0: -0.3, 1: 0.3, 2: -0.3}  # of the rates above the best
+    loss = valley(1e-3)
+
+    def noisy(job):
+        final = job.fraction == 1.0 and job.setting.learning_rate > 1e-3
+        return loss(job) * math.exp(luck[job.seed] if final else 0.0)
+
+    last = plan.rounds(run(plan, noisy))[-1]
+    seeds = [sum(job.setting.learning_rate == rate for job in last.jobs) for rate in rates(last)]
+    # Paired differences of 1.8e-3 to 1e-3: -0.24, 0.36; of 3.2e-3: -0.05, 0.55.
+    assert seeds == [1, 1, 3, 3, 3]
+
+
+def test_a_setting_that_did_not_finish_never_goes_on():
+    good = Score(replace(BASE, learning_rate=0.2), outcomes(1.0, 1.1, rate=0.2), False)
+    gone = Score(BASE, outcomes(0.5, math.nan, ended="diverged"), False)
+    short = Score(replace(BASE, learning_rate=0.3), outcomes(0.1, rate=0.3), False)
+    assert contenders([gone, short, good], 2) == [good]
+    many = [Score(BASE, outcomes(value, rate=value), False) for value in (5.0, 3.0, 4.0, 2.0)]
+    assert [each.mean for each in contenders(many, 1)] == [2.0, 3.0, 4.0]
+
+
+def test_a_dropped_rate_is_judged_by_the_noise_of_those_that_went_on():
+    draw = np.random.default_rng(1)
+    base = draw.normal(size=3)
+    others = [base + 0.1 + 0.2 * draw.normal(size=3) for _ in range(2)]
+    best = Score(BASE, outcomes(*np.exp(base)), False)
+    raced = [
+        Score(replace(BASE, learning_rate=0.2 + i), outcomes(*np.exp(each)), False)
+        for i, each in enumerate(others)
+    ]
+    noise = Noise.among([best, *raced], best)
+    deviation = math.sqrt(np.mean([np.var(each - base, ddof=1) for each in others]))
+    assert noise.freedom == 4
+    np.testing.assert_allclose(noise.deviation, deviation, rtol=1e-9)
+    bound = stats.t.ppf(0.95, 4) * deviation
+    for factor, told in ((0.98, False), (1.02, True)):
+        dropped = Score(BASE, outcomes(math.exp(base[0] + factor * bound)), False)
+        assert worse(dropped, best, noise) == told
+        assert worse(dropped, best)  # without noise any difference counts
+    assert Noise.among([best], best) is None
+
+
+def test_a_dropped_rate_is_not_the_best_although_its_seed_was_easy():
+    plan = Plan(DESIGN, Start(1e-5, 1e-1, 1e-3))
+    loss = valley(1e-3)
+    found = run(plan, lambda job: loss(job) * (1.0 if job.seed == 0 else 3.0))
+    now = plan.rounds(found)[-1]
+    assert len(now.best().values) == 3
+    lucky = [s for s in now.scores if len(s.values) == 1 and s.mean < now.best().mean]
+    assert lucky  # its mean over the first seed alone is lower
+
+
+def test_a_seed_counts_once_all_its_runs_have_ended():
+    plan = Plan(DESIGN, Start(1e-5, 1e-1, 1e-3))
+    found = run(plan, valley(1e-3))
+    second = [job for job in plan.rounds(found)[-1].jobs if job.seed == 1]
+    for job in plan.rounds(found)[-1].jobs:
+        if job.seed == 2 or job == second[0]:
+            del found[job.key]
+    now = plan.rounds(found)[-1]
+    assert plan.missing(found) == [second[0]]
+    assert {len(score.values) for score in now.scores} == {1}
 
 
 # Further dimensions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from keras_lr.rate_search.plan import Score
 
 CONFIDENCE = 0.95  # one-sided, of the test in `worse`
+CONTENDERS = 3  # settings that go on after the first seed of a race
 WIDTH = 0.5  # decades, the standard deviation of the weights in `fitted_rate`
 FURTHEST = 0.35  # decades between the best rate tried and the fitted one
 
@@ -33,19 +35,63 @@ def costs_of(values: Sequence[float], maximize: bool) -> list[float]:
     return [math.log(value) for value in values] if min(values) > 0 else list(values)
 
 
-def worse(score: Score, best: Score) -> bool:
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviation of the difference of two costs with one seed.
+
+    Attributes:
+        deviation: The estimate, pooled over the settings.
+        freedom: Its degrees of freedom.
+    """
+
+    deviation: float
+    freedom: int
+
+    @staticmethod
+    def among(scores: Iterable[Score], best: Score) -> Noise | None:
+        """The noise of the settings that share several seeds with the best; None without any."""
+        square, freedom = 0.0, 0
+        for score in scores:
+            if score.setting == best.setting or score.ended != "finished":
+                continue
+            differences = _differences(score, best)
+            if len(differences) > 1:
+                freedom += len(differences) - 1
+                square += (len(differences) - 1) * stdev(differences) ** 2
+        return Noise(math.sqrt(square / freedom), freedom) if freedom else None
+
+
+def worse(score: Score, best: Score, noise: Noise | None = None) -> bool:
     """Whether a setting is significantly worse than the best one.
 
-    A paired t-test over the seeds of the costs (`costs_of`), one-sided, at 95 %. With one seed
-    any difference counts.
+    A paired t-test over the seeds of the costs (`costs_of`), one-sided, at 95 %. A setting that
+    shares one seed with the best, because the race dropped it, is judged by the noise of those
+    that share more: its difference is one draw of it. Without that any difference counts.
     """
     if score.ended != "finished":
         return True
     differences = _differences(score, best)
     if len(differences) < 2:
-        return fmean(differences) > 0
+        least = student_t(noise.freedom) * noise.deviation if noise else 0.0
+        return fmean(differences) > least
     error = stdev(differences) / math.sqrt(len(differences))
     return fmean(differences) > student_t(len(differences) - 1) * error
+
+
+def contenders(scores: Iterable[Score], seeds: int) -> list[Score]:
+    """The settings that go on to the next seed after so many seeds, best first.
+
+    After the first seed these are the best three, because one seed has no noise to test with.
+    After a later one they are the best and those that are not significantly worse (`worse`). A
+    setting with a run that did not finish never goes on.
+    """
+    ranked = sorted(
+        (each for each in scores if len(each.values) == seeds and each.ended == "finished"),
+        key=lambda score: score.cost(),
+    )
+    if seeds == 1:
+        return ranked[:CONTENDERS]
+    return [each for each in ranked if each is ranked[0] or not worse(each, ranked[0])]
 
 
 def _differences(score: Score, best: Score) -> list[float]:
@@ -77,7 +123,7 @@ def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
     return sum(term / freedom**i for i, term in enumerate(terms))
 
 
-def interval_end(best: Score, outward: Iterable[Score]) -> tuple[float, bool]:
+def interval_end(best: Score, outward: Iterable[Score], noise: Noise | None) -> tuple[float, bool]:
     """The end of the interval on one side, and whether all rates on that side are inside it.
 
     The end is the geometric mean of the last rate that is as good and the first that is worse.
@@ -85,7 +131,7 @@ def interval_end(best: Score, outward: Iterable[Score]) -> tuple[float, bool]:
     last = best.setting.learning_rate
     for score in outward:
         rate = score.setting.learning_rate
-        if worse(score, best):
+        if worse(score, best, noise):
             return math.sqrt(last * rate), False
         last = rate
     return last, True

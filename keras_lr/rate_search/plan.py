@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from keras_lr.rate_search.evidence import fitted_rate, interval_end, rival
+from keras_lr.rate_search.evidence import Noise, contenders, fitted_rate, interval_end, rival
 from keras_lr.rate_search.jobs import Job, Outcome, Setting
 from keras_lr.rate_search.words import describe_difference
 from keras_lr.schedules.scaling import scale_lr
@@ -122,21 +122,30 @@ class Round:
 
     @property
     def scores(self) -> list[Score]:
-        """The settings whose runs have all ended, in the order of their jobs."""
+        """The settings that were tried, in the order of their jobs.
+
+        A seed after the first counts once all its jobs have ended, so that settings are compared
+        over the same seeds.
+        """
+        ended = {outcome.job for outcome in self.outcomes}
+        waiting = {job.seed for job in self.jobs[1:] if job not in ended}
         runs: dict[Setting, list[Outcome]] = {}
-        wanted: dict[Setting, int] = {}
-        for job in self.jobs:
-            wanted[job.setting] = wanted.get(job.setting, 0) + 1
         for outcome in self.outcomes:
-            runs.setdefault(outcome.job.setting, []).append(outcome)
+            if outcome.job.seed == self.jobs[0].seed or outcome.job.seed not in waiting:
+                runs.setdefault(outcome.job.setting, []).append(outcome)
         return [
             Score(setting, tuple(sorted(found, key=lambda each: each.job.seed)), self.maximize)
             for setting, found in runs.items()
-            if len(found) == wanted[setting]
         ]
 
     def best(self) -> Score | None:
-        return min(self.scores, key=Score.cost, default=None)
+        """The best of the settings that finished with the most seeds."""
+
+        def order(score: Score) -> tuple[bool, int, tuple[int, float, float]]:
+            done = score.ended == "finished"
+            return not done, -len(score.values) if done else 0, score.cost()
+
+        return min(self.scores, key=order, default=None)
 
 
 @dataclass(frozen=True)
@@ -176,8 +185,10 @@ class Plan:
 
     The coarse round tries one rate a decade. Then each of `also` has a round: for each of its
     values, three rates around the scaled best one. Each fine round tries `points` rates around
-    the best, at the square root of the previous spacing, on more data; the last one uses all
-    data and all seeds. A round whose best rate is at its end extends itself beyond that end.
+    the best, at the square root of the previous spacing, on more data. A round whose best rate
+    is at its end extends itself beyond that end. The last round uses all data and is a race: all
+    its settings run with the first seed, the best three with the second, and with each further
+    seed the best and those that are not significantly worse (`contenders`).
     """
 
     def __init__(self, design: Design, start: Start) -> None:
@@ -208,6 +219,9 @@ class Plan:
         """The best setting of the latest round with one; None if no run has finished."""
         rounds = self.rounds(found)
         for now in reversed(rounds):
+            seeds = {job.seed for job in now.jobs}
+            if self._effort(now.name)[1] > 1 and len(seeds) == 1 and not now.complete:
+                continue  # the first seed of the race is not over
             best = now.best()
             if best is not None and best.ended == "finished":
                 done = now is rounds[-1] and now.complete and now.name == self.names[-1]
@@ -223,6 +237,16 @@ class Plan:
                 break
             settings.append(more)
             now = self._filled(name, settings, spacing, found)
+        return self._raced(now, found)
+
+    def _raced(self, now: Round, found: Mapping[str, Outcome]) -> Round:
+        """The round with the jobs of the further seeds that its results so far ask for."""
+        for done in range(1, self._effort(now.name)[1]):
+            if not now.complete:
+                break
+            seed = self.design.seed + done
+            more = [replace(s.outcomes[0].job, seed=seed) for s in contenders(now.scores, done)]
+            now = self._with_jobs(now, [*now.jobs, *more], found)
         return now
 
     def _settings(self, name: str, best: Setting | None) -> tuple[list[Setting], float]:
@@ -270,15 +294,18 @@ class Plan:
     def _filled(
         self, name: str, settings: Sequence[Setting], spacing: float, found: Mapping[str, Outcome]
     ) -> Round:
-        fraction, seeds = self._effort(name)
+        fraction, _ = self._effort(name)
         jobs = [
-            Job(name, setting, self.design.seed + i, fraction, self.design.epochs)
-            for i in range(seeds)
+            Job(name, setting, self.design.seed, fraction, self.design.epochs)
             for setting in settings
         ]
+        empty = Round(name, fraction, spacing, [], [], self.design.maximize)
+        return self._with_jobs(empty, jobs, found)
+
+    def _with_jobs(self, now: Round, jobs: list[Job], found: Mapping[str, Outcome]) -> Round:
         # Another round may have asked for the same run before.
         outcomes = [replace(found[job.key], job=job) for job in jobs if job.key in found]
-        return Round(name, fraction, spacing, jobs, outcomes, self.design.maximize)
+        return replace(now, jobs=jobs, outcomes=outcomes)
 
     def _effort(self, name: str) -> tuple[float, int]:
         """Share of the data and number of seeds; both grow towards the last round."""
@@ -325,8 +352,9 @@ class Plan:
         like = [s for s in now.scores if s.setting.variant == best.setting.variant]
         like.sort(key=lambda score: score.setting.learning_rate)
         place = like.index(best)
-        high, open_above = interval_end(best, like[place + 1 :])
-        low, open_below = interval_end(best, like[:place][::-1])
+        noise = Noise.among(like, best)
+        high, open_above = interval_end(best, like[place + 1 :], noise)
+        low, open_below = interval_end(best, like[:place][::-1], noise)
         notes = []
         if not done:
             notes.append(
@@ -334,7 +362,7 @@ class Plan:
             )
         if len(best.values) < 2:
             notes.append(
-                "Each rate ran once in this round, so the noise between runs is unknown; the "
+                "The best rate ran once in this round, so the noise between runs is unknown; the "
                 "interval ends half way to the neighbouring rates."
             )
         tried = f"tried in the {now.name} round"

@@ -72,8 +72,10 @@ def search(
     few epochs at one rate a decade, on `fraction` of the data. Runs that diverge end after a few
     batches. Each fine round tries `points` rates around
     the best so far, at the square root of the previous spacing (a factor of 3.2, then 1.8), on
-    more data; the last round uses all data and `final_seeds` seeds. A round whose best rate is
-    its lowest or highest extends itself beyond it. The answer is the minimum of a parabola of
+    more data. A round whose best rate is its lowest or highest extends itself beyond it. The last
+    round uses all data and is a race: all its rates run with the first of `final_seeds` seeds, the
+    best three with the second, and with each further seed those that a paired t-test over the
+    seeds does not find worse than the best. The answer is the minimum of a parabola of
     the logarithm of the loss over that of the rate, fitted through all finished runs with weights
     that fall off over half a decade; it is at most 0.35 decades from the best rate tried.
 
@@ -97,7 +99,7 @@ def search(
             short ones, so use as many as you can afford.
         fine_rounds: Rounds after the coarse one, at least 0.
         points: Rates that a fine round begins with, odd and at least 3.
-        final_seeds: Seeds of the last round, at least 1.
+        final_seeds: Seeds of the last round, at least 1. The best rate runs with all of them.
         also: Further dimensions to search, each in a round of its own after the coarse one, with
             three rates for each value: "momentum" (0.8, 0.9, 0.95, 0.98), "batch_size" (half to
             four times yours; the initial rate is scaled in proportion), "warmup" (shares 0, 0.1
