@@ -54,8 +54,16 @@ sweep_options = options(
     _option("--fine-rounds", "N", "Rounds after the first.", 2),
     _option("--points", "N", "Rates of a fine round, odd.", 5),
     _option("--final-seeds", "N", "Seeds of the last round.", 3),
+    _option(
+        "--max-runs", "N", "Most runs on all data; by default 8, and 12 for each --also.", kind=int
+    ),
     click.option(
-        "--also", metavar="NAME", multiple=True, help="Search this too; repeatable. See above."
+        "--also",
+        metavar="NAME",
+        multiple=True,
+        default=("policy",),
+        show_default=True,
+        help="Search this first; repeatable. See above.",
     ),
     _option("--objective", "NAME", "Log entry to optimize.", "val_loss"),
     _option("--mode", "MODE", "min or max; auto uses the metric.", "auto"),
@@ -97,12 +105,13 @@ output_options = options(
 @output_options
 @process_options
 def search(model: str, **given: Any) -> None:
-    """Search the best learning rate for MODEL in rounds of short trainings.
+    """Search the best policy and learning rate for MODEL by short trainings.
 
     MODEL is a .keras or .h5 file, which is not changed, or module:function
-    that returns a model; then each run trains a new one. The first round
-    tries one rate a decade on a part of the data; later rounds try finer
-    steps around the best rate on more data.
+    that returns a model; then each run trains a new one. A range test says
+    where to begin. The first round compares policies, three rates each, on a
+    part of the data; later rounds try finer steps around the best rate on
+    more data.
 
     SRC is as for keras-lr find.
 
@@ -119,6 +128,7 @@ def search(model: str, **given: Any) -> None:
     NAME is one of
       momentum  batch-size  warmup  policy
     with optional values to try: batch-size=32,64  policy=constant,one-cycle
+    or none: the learning rate alone, at a third of the cost
     """
     from .quiet import short_warnings
 
@@ -157,7 +167,7 @@ def _search(
         )
     if report and not report.lower().endswith((".html", ".htm")):
         raise BadInput(f"--report {report} must end in .html.")
-    dimensions = dict(_dimension(each) for each in also)
+    dimensions = {} if also == ("none",) else dict(_dimension(each) for each in also)
     asked = InputOptions.take(spec, given)
     stem = spec.replace(":", "_") if is_function(spec) else os.path.splitext(spec)[0]
     storage = storage or f"{stem}.search.sqlite3"
@@ -222,7 +232,7 @@ def _dimension(text: str) -> tuple[str, list[Any] | None]:
     name, equals, values = text.partition("=")
     name = name.strip().replace("_", "-")
     if name not in NAMES:
-        raise BadInput(f"--also must be one of {', '.join(NAMES)}; got {name!r}.")
+        raise BadInput(f"--also must be one of {', '.join(NAMES)}, or none alone; got {name!r}.")
     if not equals:
         return NAMES[name], None
     kind = {"batch-size": int, "policy": str}.get(name, float)

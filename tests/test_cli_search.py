@@ -21,7 +21,8 @@ from keras_lr_cli.workers import arguments
 
 pytestmark = pytest.mark.once
 QUICK = ("--epochs", 1, "--fine-rounds", 1, "--points", 3, "--final-seeds", 2, "--high", 1)
-QUICK = (*QUICK, "--low", 0.01)
+POLICIES = (*QUICK, "--low", 0.01)
+QUICK = (*POLICIES, "--also", "none")
 # Options that belong to the command, not to the library's search.
 OF_THE_COMMAND = set(
     "model data target features drop imports validation optimizer loss metric multipliers trust "
@@ -116,12 +117,12 @@ def test_quiet_is_the_rate(first):
 
 def test_search_of_more_than_the_rate():
     also = ("--also", "policy=constant,one-cycle", "--also", "batch-size=16,32")
-    shown = run("search", "model.keras", *QUICK, "--study", "more", *also, "--json")
+    shown = run("search", "model.keras", *POLICIES, "--study", "more", *also, "--json")
     content = json.loads(shown.stdout)
     tried = {(row["policy"], row["batch_size"]) for row in content["table"]}
     assert {("constant", 32), ("one-cycle", 32)} <= tried
     assert any(size == 16 for _, size in tried)
-    text = run("search", "model.keras", *QUICK, "--study", "more", *also).stdout
+    text = run("search", "model.keras", *POLICIES, "--study", "more", *also).stdout
     assert re.search(r"^With           batch size \d\d, policy \S+$", text, re.M)
     assert max(map(len, text.splitlines())) <= 80
 
@@ -211,7 +212,7 @@ def test_defaults_equal_those_of_the_library():
         "resume",
     }
     for name in shared:
-        default = () if name == "also" else expected[name].default
+        default = expected[name].default
         assert options[name] == default, name
 
 
@@ -258,7 +259,10 @@ def test_no_password_is_written_down(monkeypatch):
         (("--low", 1), "low must be below high; got low=1.0 and high=1.0"),
         (("--epochs", 0), "epochs must be an integer of at least 1; got 0"),
         (("--points", 2), "points must be an integer of at least 3; got 2"),
-        (("--also", "rate"), "--also must be one of momentum, batch-size, warmup, policy; got"),
+        (
+            ("--also", "rate"),
+            "--also must be one of momentum, batch-size, warmup, policy, or none alone; got",
+        ),
         (("--also", "momentum=high"), "--also momentum= takes numbers separated by commas"),
         (("--also", "batch-size=0"), "batch_size must be an integer of at least 1; got 0"),
         (("--objective", "val_f1"), "objective must be in the logs of this model; got 'val_f1'"),

@@ -395,6 +395,52 @@ def test_one_cycle_warms_up_by_itself():
     assert warmups == {"constant": 0.3, "one-cycle": 0.0}
 
 
+def test_policies_begin_as_their_bounds_differ():
+    policies = ("constant", "one-cycle", "cosine", "wsd")
+    start = Start(1e-4, 1e-1, 1e-2, tested=True)
+    now = Plan(replace(DESIGN, also={"policy": policies}), start).rounds({})[0]
+    assert now.name == "policy" and len(now.jobs) == 12
+    firsts = {job.setting.policy: job.setting.learning_rate for job in now.jobs[:4]}
+    # benchmarks/horizon: the best constant rate is 0.3 decades below the best peak of one-cycle.
+    assert firsts["constant"] == 1e-2
+    assert firsts["one-cycle"] == pytest.approx(1e-2 * 10**0.3, rel=0.03)
+    assert firsts["constant"] < firsts["wsd"] < firsts["cosine"]
+
+
+# What it may cost
+
+
+def test_after_a_range_test_the_rate_alone_begins_around_its_suggestion():
+    plan = Plan(replace(DESIGN, fraction=1.0, max_runs=8), Start(1e-5, 1.0, 1e-2, tested=True))
+    assert [now.name for now in plan.rounds({})] == ["fine 1"]
+    assert rates(plan.rounds({})[0]) == pytest.approx([1e-3, 3.2e-3, 1e-2, 3.2e-2, 0.1])
+    found = run(plan, valley(1.5e-2))
+    assert len(found) == 7  # five and two between them; the eighth would have no rival
+    assert plan.answer(found).finished
+
+
+@pytest.mark.parametrize("best", [1e-5, 1e-3, 4e-2, 3.0])
+@pytest.mark.parametrize("also, most", [((), 8), (("constant", "one-cycle", "cosine", "wsd"), 20)])
+@pytest.mark.parametrize("fraction, cost", [(1.0, 0.5), (1.0, 3.7), (0.2, 0.1)])
+def test_a_plan_asks_for_no_more_than_max_runs(best, also, most, fraction, cost):
+    design = replace(DESIGN, also={"policy": also} if also else {}, max_runs=most)
+    start = Start(1e-4, 1e-1, 1e-2, tested=True, cost=cost)
+    plan = Plan(replace(design, fraction=fraction), start)
+    found = run(plan, valley(best, noise=0.1))
+    spent = cost + sum(outcome.job.fraction for outcome in found.values())
+    assert spent <= most
+    assert plan.answer(found).finished
+
+
+def test_a_coarse_round_is_not_counted():
+    plan = Plan(replace(DESIGN, fraction=1.0, max_runs=6), Start(1e-4, 1e-1, 1e-2))
+    found = run(plan, valley(1e-2))
+    coarse, *fine = plan.rounds(found)
+    known = {job.key for job in coarse.jobs}
+    assert len(known) == 4
+    assert len({job.key for now in fine for job in now.jobs} - known) == 6
+
+
 # The rate that all runs say
 
 

@@ -161,7 +161,7 @@ def fitted_rate(runs: Iterable[Outcome], best: float, maximize: bool) -> float:
     Returns:
         The minimum, at most 0.35 decades from `best`, within the rates that count and below the
         first higher one that diverged; `best` if the runs do not determine a parabola that opens
-        upwards.
+        upwards, or if a loss is exactly 0, which no other rate can improve.
     """
     runs = list(runs)
     unstable = {run.job.setting.learning_rate for run in runs if run.ended == "diverged"}
@@ -170,7 +170,7 @@ def fitted_rate(runs: Iterable[Outcome], best: float, maximize: bool) -> float:
         for run in runs
         if run.ended == "finished" and run.job.setting.learning_rate not in unstable
     ]
-    if not finished:
+    if not finished or (not maximize and min(abs(run.value) for run in finished) == 0):
         return best
     levels = [(run.job.fraction, run.job.epochs, run.job.seed) for run in finished]
     u = np.log10([run.job.setting.learning_rate / best for run in finished])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 
 DIMENSIONS = ("momentum", "batch_size", "warmup", "policy")  # of a setting, besides the rate
-POLICIES = ("constant", "one-cycle", "cosine")
+POLICIES = ("constant", "one-cycle", "cosine", "wsd")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Setting:
         momentum: `SGD.momentum`, `Adam.beta_1`, ...; None keeps that of the compiled model.
         batch_size: Rows of a batch; None if the data set brings its own batches.
         warmup: Share of the run that warms up, in [0, 1).
-        policy: "constant", "one-cycle" or "cosine".
+        policy: "constant", "one-cycle", "cosine" or "wsd" (constant, then linear to 0 over the last
+            20 % of the run).
     """
 
     learning_rate: float

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from keras_lr.range_test import transfer_lr
 from keras_lr.rate_search.evidence import Noise, contenders, fitted_rate, interval_end, rival
 from keras_lr.rate_search.jobs import Job, Outcome, Setting
 from keras_lr.rate_search.words import describe_difference
@@ -31,12 +32,17 @@ class Start:
         low, high: Ends of the first round.
         centre: The rate to try first.
         firm: Whether the user gave the ends; then no rate is outside them.
+        tested: Whether the centre is the suggestion of a range test; then there is no coarse
+            round.
+        cost: What the range test has cost, in runs on all data.
     """
 
     low: float
     high: float
     centre: float
     firm: bool = False
+    tested: bool = False
+    cost: float = 0.0
 
     def coarse(self) -> list[float]:
         """One rate a decade; includes both ends if they are firm."""
@@ -62,6 +68,7 @@ class Design:
     seed: int
     also: Mapping[str, Sequence[Any]]
     base: Setting
+    max_runs: float = math.inf  # beside the coarse round, in runs on all data
     velocity: bool = True  # momentum lengthens the steps, as in SGD and not in Adam
 
 
@@ -183,25 +190,32 @@ class Answer:
 class Plan:
     """The rounds of a search.
 
-    The coarse round tries one rate a decade. Then each of `also` has a round: for each of its
-    values, three rates around the scaled best one. Each fine round tries `points` rates around
-    the best, at the square root of the previous spacing, on more data. A round whose best rate
-    is at its end extends itself beyond that end. The last round uses all data and is a race: all
-    its settings run with the first seed, the best three with the second, and with each further
-    seed the best and those that are not significantly worse (`contenders`).
+    The coarse round tries one rate a decade; after a range test it is left out. Then each of
+    `also` has a round: for each of its values, three rates around the scaled best one, half a
+    decade apart. Each fine round tries `points` rates around the best, at smaller spacing, on more
+    data. A round whose best rate is at its end extends itself beyond that end. The last round uses
+    all data and is a race: all its settings run with the first seed, the best three with the
+    second, and with each further seed the best and those that are not significantly worse
+    (`contenders`). Runs that would exceed `max_runs` are left out.
     """
 
     def __init__(self, design: Design, start: Start) -> None:
         self.design = design
         self.start = start
-        self.names = [COARSE, *design.also, *(f"fine {i + 1}" for i in range(design.fine_rounds))]
+        self._fine = [f"fine {i + 1}" for i in range(design.fine_rounds)]
+        coarse = [] if start.tested and (design.also or self._fine) else [COARSE]
+        self.names = [*coarse, *design.also, *self._fine]
 
     def rounds(self, found: Mapping[str, Outcome]) -> list[Round]:
         """The rounds so far; the last one may be incomplete."""
         rounds: list[Round] = []
         best: Setting | None = None
+        if self.names[0] != COARSE:
+            best = self._at(self.design.base, self.start.centre)
         for name in self.names:
-            now = self._round(name, best, found)
+            now = self._round(name, best, rounds, found)
+            if not now.jobs:
+                continue  # beyond `max_runs`
             rounds.append(now)
             if not now.complete:
                 break
@@ -224,30 +238,59 @@ class Plan:
                 continue  # the first seed of the race is not over
             best = now.best()
             if best is not None and best.ended == "finished":
-                done = now is rounds[-1] and now.complete and now.name == self.names[-1]
-                return self._answer(rounds, now, best, done)
+                return self._answer(rounds, now, best, now is rounds[-1] and now.complete)
         return None
 
-    def _round(self, name: str, best: Setting | None, found: Mapping[str, Outcome]) -> Round:
+    def _round(
+        self,
+        name: str,
+        best: Setting | None,
+        before: Sequence[Round],
+        found: Mapping[str, Outcome],
+    ) -> Round:
         settings, spacing = self._settings(name, best)
-        now = self._filled(name, settings, spacing, found)
+        fraction, seeds = self._effort(name)
+        now = Round(name, fraction, spacing, [], [], self.design.maximize)
+        now = self._with(now, [self._job(now, each) for each in settings], before, found)
         for _ in range(FURTHER):
-            more = self._beyond(now) if now.complete else None
-            if more is None:
+            beyond = self._beyond(now) if now.complete else None
+            if beyond is None:
                 break
-            settings.append(more)
-            now = self._filled(name, settings, spacing, found)
-        return self._raced(now, found)
-
-    def _raced(self, now: Round, found: Mapping[str, Outcome]) -> Round:
-        """The round with the jobs of the further seeds that its results so far ask for."""
-        for done in range(1, self._effort(now.name)[1]):
+            now = self._with(now, [self._job(now, beyond)], before, found)
+        for done in range(1, seeds):
             if not now.complete:
                 break
             seed = self.design.seed + done
-            more = [replace(s.outcomes[0].job, seed=seed) for s in contenders(now.scores, done)]
-            now = self._with_jobs(now, [*now.jobs, *more], found)
+            rivals = [replace(s.outcomes[0].job, seed=seed) for s in contenders(now.scores, done)]
+            raced = self._with(now, rivals, before, found)
+            if len(raced.jobs) - len(now.jobs) < min(2, len(rivals)):
+                break  # `max_runs` leaves nothing to compare the best with
+            now = raced
         return now
+
+    def _job(self, now: Round, setting: Setting) -> Job:
+        return Job(now.name, setting, self.design.seed, now.fraction, self.design.epochs)
+
+    def _with(
+        self, now: Round, more: list[Job], before: Sequence[Round], found: Mapping[str, Outcome]
+    ) -> Round:
+        """The round with more jobs, as far as `max_runs` allows.
+
+        A run that another round has asked for costs nothing, nor do those of the coarse round.
+        One run is done in any case.
+        """
+        asked = {job.key: job.fraction for each in (*before, now) for job in each.jobs}
+        coarse = [job for each in (*before, now) if each.name == COARSE for job in each.jobs]
+        spent = self.start.cost + sum(asked.values()) - sum(job.fraction for job in coarse)
+        jobs = list(now.jobs)
+        for job in more:
+            if job.key not in asked and now.name != COARSE:
+                if (before or jobs) and spent + job.fraction > self.design.max_runs:
+                    continue
+                spent += job.fraction
+            jobs.append(job)
+        outcomes = [replace(found[job.key], job=job) for job in jobs if job.key in found]
+        return replace(now, jobs=jobs, outcomes=outcomes)
 
     def _settings(self, name: str, best: Setting | None) -> tuple[list[Setting], float]:
         """The settings that a round begins with, closest to the expected best first."""
@@ -263,7 +306,9 @@ class Plan:
             variants = [self._scaled(best, name, value) for value in values]
             offsets = [0, 1, -1]
         else:
-            spacing = DECADE ** (0.5 ** (self.names.index(name) - len(self.design.also)))
+            # A round of `also` has tried rates half a decade apart.
+            halvings = max(self._fine.index(name) + 1, 2 if self.design.also else 1)
+            spacing = DECADE**0.5**halvings
             variants = [best]
             reach = range(1, self.design.points // 2 + 1)
             offsets = [0, *(sign * i for i in reach for sign in (1, -1))]
@@ -279,43 +324,29 @@ class Plan:
         """The setting with another value of one dimension, and the rate scaled to match.
 
         The rate is proportional to the batch size. With SGD's momentum it keeps
-        rate / (1 - momentum), the step length in a constant direction.
+        rate / (1 - momentum), the step length in a constant direction. Policies differ by the
+        factors of `transfer_lr`.
         """
         rate = best.learning_rate
         if name == "batch_size" and best.batch_size:
             rate = scale_lr(rate, value, best.batch_size)
         elif name == "momentum" and best.momentum is not None and self.design.velocity:
             rate *= (1 - value) / (1 - best.momentum)
+        elif name == "policy":
+            rate = transfer_lr(rate, (best.policy, None), (value, None))
         changed = replace(best, **{name: value})
         if changed.policy == "one-cycle":  # it has its own warm-up
             changed = replace(changed, warmup=0.0)
         return replace(changed, learning_rate=rate)
 
-    def _filled(
-        self, name: str, settings: Sequence[Setting], spacing: float, found: Mapping[str, Outcome]
-    ) -> Round:
-        fraction, _ = self._effort(name)
-        jobs = [
-            Job(name, setting, self.design.seed, fraction, self.design.epochs)
-            for setting in settings
-        ]
-        empty = Round(name, fraction, spacing, [], [], self.design.maximize)
-        return self._with_jobs(empty, jobs, found)
-
-    def _with_jobs(self, now: Round, jobs: list[Job], found: Mapping[str, Outcome]) -> Round:
-        # Another round may have asked for the same run before.
-        outcomes = [replace(found[job.key], job=job) for job in jobs if job.key in found]
-        return replace(now, jobs=jobs, outcomes=outcomes)
-
     def _effort(self, name: str) -> tuple[float, int]:
         """Share of the data and number of seeds; both grow towards the last round."""
-        last = self.design.fine_rounds
-        index = self.names.index(name) - len(self.design.also)
         if name == self.names[-1]:
             return 1.0, self.design.final_seeds
-        if name == COARSE or name in self.design.also:
+        if name not in self._fine:
             return self.design.fraction, 1
-        return float(f"{self.design.fraction ** (1 - index / last):.3g}"), 1
+        share = (self._fine.index(name) + 1) / len(self._fine)
+        return float(f"{self.design.fraction ** (1 - share):.3g}"), 1
 
     def _beyond(self, now: Round) -> Setting | None:
         """The next rate beyond the end of a round, if its best rate is at that end."""

@@ -417,6 +417,8 @@ def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
     settings = dict(identity.get("settings", {}))
     if "repeats" in settings:
         settings["final_seeds"] = settings.pop("repeats")
+    if settings:
+        settings.setdefault("max_runs", None)
     return {**identity, "format": FORMAT, **({"settings": settings} if settings else {})}
 
 
