@@ -249,7 +249,12 @@ def _dimension(text: str) -> tuple[str, list[Any] | None]:
 
 def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) -> str:
     """The answer for people, at most 80 columns wide."""
-    from keras_lr.rate_search.words import describe_setting, varied_in
+    from keras_lr.rate_search.words import (
+        describe_regret,
+        describe_sensitivity,
+        describe_setting,
+        varied_in,
+    )
 
     answer = found.answer
     rate = click.style(rate_text(found.learning_rate), bold=True)
@@ -261,6 +266,12 @@ def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) ->
     runs = len(next(s.outcomes for s in _scores(found) if s.setting == answer.tried))
     spread = f" +- {answer.spread:.2g} over {runs} seeds" if runs > 1 else ""
     lines.append(labelled("Objective", f"{found.objective} {answer.mean:.4g}{spread}"))
+    for name, said in {
+        "Interval": describe_regret(answer),
+        "Sensitivity": describe_sensitivity(answer),
+    }.items():
+        if said:
+            lines.append(labelled(name, said))
     lines += [labelled("Warning", warning) for warning in found.warnings]
     count = len(found.outcomes)
     trained = sum(outcome.seconds for outcome in found.outcomes)

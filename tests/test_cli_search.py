@@ -71,6 +71,8 @@ def test_answer_goes_to_stdout_and_the_runs_to_stderr(first):
     assert first.exit_code == 0
     assert re.match(r"Learning rate  \d\.\d\de-0\d   \(between .* and .*\)\n", first.stdout)
     assert re.search(r"^Objective      val_loss \d\.\d+ \+- \S+ over 2 seeds$", first.stdout, re.M)
+    assert re.search(r"^Sensitivity    \S+( worse)? at a third of the rate, ", first.stdout, re.M)
+    assert re.search(r"^Interval       \S+( worse)? at its lower end, ", first.stdout, re.M)
     assert "Record         model.search.sqlite3, study model" in first.stdout
     assert "Saved          all.json, picture.png, report.html" in first.stdout
     assert "  model.optimizer.learning_rate = " in first.stdout
@@ -286,7 +288,7 @@ def test_no_password_is_written_down(monkeypatch):
 )
 def test_bad_input_is_refused_in_one_line(first, options, error):
     code = 1 if "damaged" in error else 2
-    assert error in refused("search", "model.keras", *QUICK, *options, exit_code=code)
+    assert error in refused("search", "model.keras", *POLICIES, *options, exit_code=code)
 
 
 def test_a_study_of_another_model_or_other_data_is_refused(first, folder):

@@ -95,6 +95,10 @@ def test_report_says_the_answer_with_its_interval_and_spread(reports, pages):
     assert f"Largest learning rate {short(search.learning_rate)}" in text
     assert "one-cycle" in text
     assert f"{short(search.low)} to {short(search.high)}" in text
+    low, high = search.regret
+    assert f"({low:.2g} worse at its lower end, {high:.2g} worse at its upper end)" in text
+    low, high = search.sensitivity
+    assert f"{low:.2g} worse at a third of the rate, {high:.2g} worse at 3 times the rate" in text
     assert f"{search.answer.mean:.4g} ± {search.answer.spread:.2g} over the seeds" in text
     assert "suggested 2.0e-3" in text
 

@@ -149,10 +149,18 @@ def test_load_refuses_another_version_with_the_way_out(saved):
 def test_load_reads_a_search_of_version_2_whose_answer_was_trained(saved):
     def old(content):
         content.update(version=2)
-        content.pop("tried")
+        for name in ("tried", "regret", "sensitivity"):
+            content.pop(name)
 
     read = Search.load(saved(old))
     assert read.answer.tried == read.setting == finished().setting
+    assert all(math.isnan(each) for each in (*read.regret, *read.sensitivity))
+
+
+def test_load_reads_what_a_rate_costs_that_diverges(saved):
+    read = Search.load(saved(lambda content: content.update(sensitivity=[0.25, "inf"])))
+    assert read.sensitivity == (0.25, math.inf)
+    assert read.regret == finished().regret
 
 
 def test_load_of_a_missing_file_is_an_error_of_the_system(tmp_path):

@@ -1,4 +1,4 @@
-"""What finished runs say: which setting is worse, which go on to the next seed, the best rate."""
+"""What finished runs say: which setting is worse, and which go on to the next seed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from keras_lr.rate_search.jobs import Outcome
-
 if TYPE_CHECKING:
     from keras_lr.rate_search.plan import Score
 
 CONFIDENCE = 0.95  # one-sided, of the test in `worse`
 CONTENDERS = 3  # settings that go on after the first seed of a race
-WIDTH = 0.5  # decades, the standard deviation of the weights in `fitted_rate`
-FURTHEST = 0.35  # decades between the best rate tried and the fitted one
 
 
 def costs_of(values: Sequence[float], maximize: bool) -> list[float]:
@@ -142,46 +136,3 @@ def rival(best: Score, scores: Sequence[Score]) -> Score | None:
     others = [s for s in scores if s.setting.variant != best.setting.variant and len(s.values) > 1]
     alike = [score for score in others if not worse(score, best)]
     return min(alike, key=lambda score: score.cost(), default=None)
-
-
-def fitted_rate(runs: Iterable[Outcome], best: float, maximize: bool) -> float:
-    """The minimum of a parabola through all finished runs, near the best rate tried.
-
-    The cost of a run (`costs_of`) is modelled as c + b u + a u^2, where u is the decades from
-    the best rate. The fit is least squares with the weights exp(-(u / 0.5)^2 / 2). The level c
-    is one of its own for each share of the data, number of epochs and seed, so that only runs
-    that differ in nothing but the rate are compared.
-
-    Args:
-        runs: Runs of one variant. Only those that finished count, at rates at which none
-            diverged.
-        best: The best rate tried.
-        maximize: Whether a higher objective is better.
-
-    Returns:
-        The minimum, at most 0.35 decades from `best`, within the rates that count and below the
-        first higher one that diverged; `best` if the runs do not determine a parabola that opens
-        upwards, or if a loss is exactly 0, which no other rate can improve.
-    """
-    runs = list(runs)
-    unstable = {run.job.setting.learning_rate for run in runs if run.ended == "diverged"}
-    finished = [
-        run
-        for run in runs
-        if run.ended == "finished" and run.job.setting.learning_rate not in unstable
-    ]
-    if not finished or (not maximize and min(abs(run.value) for run in finished) == 0):
-        return best
-    levels = [(run.job.fraction, run.job.epochs, run.job.seed) for run in finished]
-    u = np.log10([run.job.setting.learning_rate / best for run in finished])
-    costs = np.array(costs_of([run.value for run in finished], maximize))
-    own = np.array([[level == each for each in dict.fromkeys(levels)] for level in levels], float)
-    roots = np.exp(-((u / WIDTH) ** 2) / 4)[:, None]
-    terms = np.column_stack([own, u, u**2])
-    solution, _, rank, _ = np.linalg.lstsq(roots * terms, roots[:, 0] * costs, rcond=1e-6)
-    slope, bend = solution[-2:]
-    if rank < terms.shape[1] or not bend > 0:
-        return best
-    cliff = math.log10(min((r for r in unstable if r > best), default=math.inf) / best)
-    low, high = max(-FURTHEST, u.min()), min(FURTHEST, u[u < cliff].max())
-    return best * 10.0 ** float(np.clip(-slope / (2 * bend), low, high))

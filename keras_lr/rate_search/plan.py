@@ -13,8 +13,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from keras_lr.range_test import transfer_lr
-from keras_lr.rate_search.evidence import Noise, contenders, fitted_rate, interval_end, rival
+from keras_lr.rate_search.evidence import Noise, contenders, interval_end, rival
 from keras_lr.rate_search.jobs import Job, Outcome, Setting
+from keras_lr.rate_search.valley import Valley
 from keras_lr.rate_search.words import describe_difference
 from keras_lr.schedules.scaling import scale_lr
 
@@ -161,15 +162,19 @@ class Answer:
 
     Attributes:
         setting: The best setting. Its rate is the minimum of a parabola through all finished
-            runs (`fitted_rate`), so a rate that was not itself trained is possible.
-        low, high: Ends of the interval of rates that the seeds cannot distinguish from the best;
-            it includes the answer.
+            runs (`Valley`), so a rate that was not itself trained is possible.
+        low, high: Ends of the interval: the rates that the seeds cannot distinguish from the best
+            one tried, and the 95 % interval of the parabola's minimum.
         mean, spread: The objective of the best setting that was trained, and its standard
             deviation over seeds.
         round: The round that the answer comes from.
         finished: Whether that is the last round and it is complete.
         warnings: Reasons to trust the answer less.
         tried: The best setting that was trained; by default `setting`.
+        regret: How much worse the objective is at `low` and at `high` than at `setting`, by the
+            parabola, in units of the objective; NaN if there is none.
+        sensitivity: The same at a third of the rate and at three times the rate; infinite if a
+            rate diverged that is not higher.
     """
 
     setting: Setting
@@ -181,6 +186,8 @@ class Answer:
     finished: bool
     warnings: tuple[str, ...] = ()
     tried: Setting | None = None
+    regret: tuple[float, float] = (math.nan, math.nan)
+    sensitivity: tuple[float, float] = (math.nan, math.nan)
 
     def __post_init__(self) -> None:
         if self.tried is None:
@@ -391,7 +398,9 @@ class Plan:
             notes.append(
                 f"The search is not finished: this is the best rate of the {now.name} round."
             )
-        if len(best.values) < 2:
+        valley = self._valley(rounds, best.setting)
+        around = valley.interval() if valley else None
+        if len(best.values) < 2 and around is None:
             notes.append(
                 "The best rate ran once in this round, so the noise between runs is unknown; the "
                 "interval ends half way to the neighbouring rates."
@@ -413,20 +422,27 @@ class Plan:
         if other_variant is not None:
             other = describe_difference(other_variant.setting, best.setting)
             notes.append(f"Another setting is as good, within the noise of the seeds: {other}.")
-        setting = self._fitted(rounds, best.setting)
-        low, high = min(low, setting.learning_rate), max(high, setting.learning_rate)
+        setting = self._at(best.setting, valley.rate) if valley else best.setting
+        rate = setting.learning_rate
+        low, high = min(low, rate, *(around or ())), max(high, rate, *(around or ()))
+        unknown = (math.nan, math.nan)
         return Answer(
             setting,
             *(low, high, best.mean, best.spread),
             *(now.name, done, tuple(notes), best.setting),
+            regret=_excess(valley, best.mean, low, high) if valley else unknown,
+            sensitivity=_excess(valley, best.mean, rate / 3, rate * 3) if valley else unknown,
         )
 
-    def _fitted(self, rounds: Sequence[Round], best: Setting) -> Setting:
-        """The best setting at the rate that all its runs say, each of them once."""
+    def _valley(self, rounds: Sequence[Round], best: Setting) -> Valley | None:
+        """The parabola through all runs of the variant of a setting, each of them once."""
         runs = {o.job.key: o for each in rounds for o in each.outcomes}
         like = [run for run in runs.values() if run.job.setting.variant == best.variant]
-        rate = fitted_rate(like, best.learning_rate, self.design.maximize)
-        return self._at(best, rate)
+        return Valley.through(like, best.learning_rate, self.design.maximize)
+
+
+def _excess(valley: Valley, value: float, low: float, high: float) -> tuple[float, float]:
+    return valley.excess(low, value), valley.excess(high, value)
 
 
 def _apart(rate: float, centre: float) -> float:

@@ -20,7 +20,9 @@ from keras_lr._util.files import atomic_write, check_writable
 from keras_lr._util.rates import short
 from keras_lr.rate_search.words import (
     ENDINGS,
+    describe_regret,
     describe_round,
+    describe_sensitivity,
     describe_setting,
     name_of,
     objective_label,
@@ -86,6 +88,10 @@ def _answer(search: Search) -> str:
         "Round": answer.round + ("" if answer.finished else ", not finished"),
         "Runs": _effort(search),
     }
+    if describe_regret(answer):
+        facts["Interval"] += f" ({describe_regret(answer)})"
+    if describe_sensitivity(answer):
+        facts["Sensitivity"] = describe_sensitivity(answer)
     suggestion = (search.range_test or {}).get("suggestion")
     if search.range_test is not None:
         facts["Range test"] = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
 _KIND = "search"
-_FORMAT_VERSION = 3  # 3: the best setting that was trained, `tried`
+_FORMAT_VERSION = 3  # 3: `tried`, `regret` and `sensitivity` of the answer
 _OLDEST_VERSION = 2
 
 
@@ -82,18 +82,31 @@ class Search:
 
     @property
     def low(self) -> float:
-        """The lowest rate that is as good, within the noise of the seeds."""
+        """The lowest rate that is as good, within the noise of the runs (see `Answer`)."""
         return self.answer.low
 
     @property
     def high(self) -> float:
-        """The highest rate that is as good, within the noise of the seeds."""
+        """The highest rate that is as good, within the noise of the runs (see `Answer`)."""
         return self.answer.high
 
     @property
     def setting(self) -> Setting:
         """The best setting: rate, momentum, batch size, warm-up and policy."""
         return self.answer.setting
+
+    @property
+    def regret(self) -> tuple[float, float]:
+        """How much worse the objective is at `low` and at `high`, in its units."""
+        return self.answer.regret
+
+    @property
+    def sensitivity(self) -> tuple[float, float]:
+        """How much worse the objective is at a third of the rate and at three times the rate.
+
+        In units of the objective; infinite if such a rate diverges.
+        """
+        return self.answer.sensitivity
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -198,6 +211,8 @@ class Search:
                 "round": self.answer.round,
                 "finished": self.answer.finished,
                 "warnings": list(self.warnings),
+                "regret": _saved_pair(self.answer.regret),
+                "sensitivity": _saved_pair(self.answer.sensitivity),
                 "python": self.python(),
                 "table": self.rows(),
                 "rounds": [
@@ -279,6 +294,8 @@ class Search:
             finished=checks.flag("finished", content["finished"]),
             warnings=tuple(_text("a warning", each) for each in content["warnings"]),
             tried=_setting(content["tried"] if content["version"] > 2 else content["setting"]),
+            regret=_pair(content.get("regret")),
+            sensitivity=_pair(content.get("sensitivity")),
         )
         test = content["range_test"]
         if test is not None:
@@ -353,6 +370,16 @@ def _outcome(content: Mapping[str, Any]) -> Outcome:
 def _number(value: Any) -> float:
     """The inverse of `to_dict` for numbers: null is NaN, an infinite number is its name."""
     return math.nan if value is None else float(value)
+
+
+def _saved_pair(pair: tuple[float, float]) -> list[float | str]:
+    return [str(each) if math.isinf(each) else each for each in pair]
+
+
+def _pair(content: Any) -> tuple[float, float]:
+    """The inverse of `_saved_pair`; NaN for a file that has none."""
+    low, high = (None, None) if content is None else content
+    return _number(low), _number(high)
 
 
 def _text(name: str, value: Any) -> str:
