@@ -54,12 +54,20 @@ sweep_options = options(
     _option("--fine-rounds", "N", "Rounds after the first.", 2),
     _option("--points", "N", "Rates of a fine round, odd.", 5),
     _option("--final-seeds", "N", "Seeds of the last round.", 3),
+    _option(
+        "--max-runs", "N", "Most runs on all data; by default 8, and 12 for each --also.", kind=int
+    ),
     click.option(
-        "--also", metavar="NAME", multiple=True, help="Search this too; repeatable. See above."
+        "--also",
+        metavar="NAME",
+        multiple=True,
+        default=("policy",),
+        show_default=True,
+        help="Search this first; repeatable. See above.",
     ),
     _option("--objective", "NAME", "Log entry to optimize.", "val_loss"),
     _option("--mode", "MODE", "min or max; auto uses the metric.", "auto"),
-    _option("--pruner", "NAME", "Stops poor runs: median, halving, none.", "median"),
+    _option("--pruner", "NAME", "Stops poor runs: none, median, halving.", "none"),
     _option("--validation-split", "X", "Share held out if no --validation.", 0.2),
     _option("--seed", "N", "Chooses rows and the first seed.", 0),
     _option("--timeout", "S", "Seconds after which no run begins.", kind=float),
@@ -97,12 +105,13 @@ output_options = options(
 @output_options
 @process_options
 def search(model: str, **given: Any) -> None:
-    """Search the best learning rate for MODEL in rounds of short trainings.
+    """Search the best policy and learning rate for MODEL by short trainings.
 
     MODEL is a .keras or .h5 file, which is not changed, or module:function
-    that returns a model; then each run trains a new one. The first round
-    tries one rate a decade on a part of the data; later rounds try finer
-    steps around the best rate on more data.
+    that returns a model; then each run trains a new one. A range test says
+    where to begin. The first round compares policies, three rates each, on a
+    part of the data; later rounds try finer steps around the best rate on
+    more data.
 
     SRC is as for keras-lr find.
 
@@ -119,6 +128,7 @@ def search(model: str, **given: Any) -> None:
     NAME is one of
       momentum  batch-size  warmup  policy
     with optional values to try: batch-size=32,64  policy=constant,one-cycle
+    or none: the learning rate alone, at a third of the cost
     """
     from .quiet import short_warnings
 
@@ -157,7 +167,7 @@ def _search(
         )
     if report and not report.lower().endswith((".html", ".htm")):
         raise BadInput(f"--report {report} must end in .html.")
-    dimensions = dict(_dimension(each) for each in also)
+    dimensions = {} if also == ("none",) else dict(_dimension(each) for each in also)
     asked = InputOptions.take(spec, given)
     stem = spec.replace(":", "_") if is_function(spec) else os.path.splitext(spec)[0]
     storage = storage or f"{stem}.search.sqlite3"
@@ -222,7 +232,7 @@ def _dimension(text: str) -> tuple[str, list[Any] | None]:
     name, equals, values = text.partition("=")
     name = name.strip().replace("_", "-")
     if name not in NAMES:
-        raise BadInput(f"--also must be one of {', '.join(NAMES)}; got {name!r}.")
+        raise BadInput(f"--also must be one of {', '.join(NAMES)}, or none alone; got {name!r}.")
     if not equals:
         return NAMES[name], None
     kind = {"batch-size": int, "policy": str}.get(name, float)
@@ -239,7 +249,12 @@ def _dimension(text: str) -> tuple[str, list[Any] | None]:
 
 def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) -> str:
     """The answer for people, at most 80 columns wide."""
-    from keras_lr.rate_search.words import describe_setting, varied_in
+    from keras_lr.rate_search.words import (
+        describe_regret,
+        describe_sensitivity,
+        describe_setting,
+        varied_in,
+    )
 
     answer = found.answer
     rate = click.style(rate_text(found.learning_rate), bold=True)
@@ -248,9 +263,15 @@ def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) ->
     beside = describe_setting(found.setting, varied_in(found))
     if beside:
         lines.append(labelled("With", beside))
-    runs = len(next(s.outcomes for s in _scores(found) if s.setting == found.setting))
+    runs = len(next(s.outcomes for s in _scores(found) if s.setting == answer.tried))
     spread = f" +- {answer.spread:.2g} over {runs} seeds" if runs > 1 else ""
     lines.append(labelled("Objective", f"{found.objective} {answer.mean:.4g}{spread}"))
+    for name, said in {
+        "Interval": describe_regret(answer),
+        "Sensitivity": describe_sensitivity(answer),
+    }.items():
+        if said:
+            lines.append(labelled(name, said))
     lines += [labelled("Warning", warning) for warning in found.warnings]
     count = len(found.outcomes)
     trained = sum(outcome.seconds for outcome in found.outcomes)

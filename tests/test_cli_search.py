@@ -21,7 +21,8 @@ from keras_lr_cli.workers import arguments
 
 pytestmark = pytest.mark.once
 QUICK = ("--epochs", 1, "--fine-rounds", 1, "--points", 3, "--final-seeds", 2, "--high", 1)
-QUICK = (*QUICK, "--low", 0.01)
+POLICIES = (*QUICK, "--low", 0.01)
+QUICK = (*POLICIES, "--also", "none")
 # Options that belong to the command, not to the library's search.
 OF_THE_COMMAND = set(
     "model data target features drop imports validation optimizer loss metric multipliers trust "
@@ -70,6 +71,8 @@ def test_answer_goes_to_stdout_and_the_runs_to_stderr(first):
     assert first.exit_code == 0
     assert re.match(r"Learning rate  \d\.\d\de-0\d   \(between .* and .*\)\n", first.stdout)
     assert re.search(r"^Objective      val_loss \d\.\d+ \+- \S+ over 2 seeds$", first.stdout, re.M)
+    assert re.search(r"^Sensitivity    \S+( worse)? at a third of the rate, ", first.stdout, re.M)
+    assert re.search(r"^Interval       \S+( worse)? at its lower end, ", first.stdout, re.M)
     assert "Record         model.search.sqlite3, study model" in first.stdout
     assert "Saved          all.json, picture.png, report.html" in first.stdout
     assert "  model.optimizer.learning_rate = " in first.stdout
@@ -116,12 +119,12 @@ def test_quiet_is_the_rate(first):
 
 def test_search_of_more_than_the_rate():
     also = ("--also", "policy=constant,one-cycle", "--also", "batch-size=16,32")
-    shown = run("search", "model.keras", *QUICK, "--study", "more", *also, "--json")
+    shown = run("search", "model.keras", *POLICIES, "--study", "more", *also, "--json")
     content = json.loads(shown.stdout)
     tried = {(row["policy"], row["batch_size"]) for row in content["table"]}
     assert {("constant", 32), ("one-cycle", 32)} <= tried
     assert any(size == 16 for _, size in tried)
-    text = run("search", "model.keras", *QUICK, "--study", "more", *also).stdout
+    text = run("search", "model.keras", *POLICIES, "--study", "more", *also).stdout
     assert re.search(r"^With           batch size \d\d, policy \S+$", text, re.M)
     assert max(map(len, text.splitlines())) <= 80
 
@@ -211,7 +214,7 @@ def test_defaults_equal_those_of_the_library():
         "resume",
     }
     for name in shared:
-        default = () if name == "also" else expected[name].default
+        default = expected[name].default
         assert options[name] == default, name
 
 
@@ -258,7 +261,10 @@ def test_no_password_is_written_down(monkeypatch):
         (("--low", 1), "low must be below high; got low=1.0 and high=1.0"),
         (("--epochs", 0), "epochs must be an integer of at least 1; got 0"),
         (("--points", 2), "points must be an integer of at least 3; got 2"),
-        (("--also", "rate"), "--also must be one of momentum, batch-size, warmup, policy; got"),
+        (
+            ("--also", "rate"),
+            "--also must be one of momentum, batch-size, warmup, policy, or none alone; got",
+        ),
         (("--also", "momentum=high"), "--also momentum= takes numbers separated by commas"),
         (("--also", "batch-size=0"), "batch_size must be an integer of at least 1; got 0"),
         (("--objective", "val_f1"), "objective must be in the logs of this model; got 'val_f1'"),
@@ -282,7 +288,7 @@ def test_no_password_is_written_down(monkeypatch):
 )
 def test_bad_input_is_refused_in_one_line(first, options, error):
     code = 1 if "damaged" in error else 2
-    assert error in refused("search", "model.keras", *QUICK, *options, exit_code=code)
+    assert error in refused("search", "model.keras", *POLICIES, *options, exit_code=code)
 
 
 def test_a_study_of_another_model_or_other_data_is_refused(first, folder):

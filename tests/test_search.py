@@ -23,7 +23,7 @@ Y = (X[:, 0] + 0.5 * X[:, 1] > 0).astype("int32")
 DEFAULTS = {
     name: each.default for name, each in inspect.signature(keras_lr.search).parameters.items()
 }
-QUICK = {"epochs": 2, "fine_rounds": 1, "points": 3, "final_seeds": 1, "verbose": 0}
+QUICK = {"epochs": 2, "fine_rounds": 1, "points": 3, "final_seeds": 1, "also": (), "verbose": 0}
 
 
 def classifier(optimizer="sgd", dropout=0.0, **options):
@@ -105,7 +105,8 @@ def test_finds_the_rate_that_arithmetic_says():
         fraction=1.0,
         **{**QUICK, "points": 5},
     )
-    assert found.learning_rate == 0.5
+    assert found.learning_rate == found.answer.tried.learning_rate == 0.5
+    assert found.low <= found.learning_rate <= found.high
     # At 0.5 the first step ends at 0.
     assert found.answer.mean == 0.0
     ends = {row["learning_rate"]: row["ended"] for row in found.rows() if row["round"] == "coarse"}
@@ -138,9 +139,20 @@ def test_searches_from_a_range_test_where_no_bounds_are_given():
     found = keras_lr.search(classifier(), X, Y, seed=1, **QUICK)
     rates = found.range_test["learning_rates"]
     assert rates[0] == pytest.approx(1e-7) and len(rates) == len(found.range_test["losses"])
-    tried = [row["learning_rate"] for row in found.rows() if row["round"] == "coarse"]
+    assert [each.name for each in found.rounds] == ["fine 1"]
+    tried = [row["learning_rate"] for row in found.rows()]
     assert any(found.range_test["suggestion"] == pytest.approx(rate, rel=0.06) for rate in tried)
     assert found.low <= found.learning_rate <= found.high
+
+
+def test_by_default_it_compares_policies_first_and_keeps_to_its_budget():
+    found = keras_lr.search(classifier(), X, Y, epochs=2, seed=1, verbose=0)
+    first = found.rounds[0]
+    assert first.name == "policy"
+    assert {job.setting.policy for job in first.jobs} == {"constant", "one-cycle", "cosine", "wsd"}
+    # The range test counts as 2 runs: its 100 updates are more than those of 2 runs, 2 x 2 x 3.
+    assert 2 + sum(outcome.job.fraction for outcome in found.outcomes) <= 20
+    assert found.answer.finished
 
 
 def test_accuracy_should_rise():
@@ -334,7 +346,8 @@ def test_a_data_set_brings_its_own_batches():
     with pytest.raises(ValueError, match="validation_data must be given"):
         keras_lr.search(classifier(), Batches(), **QUICK)
     with pytest.raises(ValueError, match="also='batch_size' needs arrays as x"):
-        keras_lr.search(classifier(), Batches(), validation_data=(X, Y), also="batch_size", **QUICK)
+        options = {**QUICK, "also": "batch_size"}
+        keras_lr.search(classifier(), Batches(), validation_data=(X, Y), **options)
 
 
 def test_the_last_epoch_is_judged_and_a_run_behind_is_stopped():
@@ -440,7 +453,8 @@ def test_optuna_reads_the_study(tmp_path):
     study = optuna.load_study(storage=place, study_name="mine")
     rates = {trial.params["learning_rate"] for trial in study.trials}
     assert rates == {row["learning_rate"] for row in found.rows()}
-    best = {t.value for t in study.trials if t.params["learning_rate"] == found.learning_rate}
+    rate = found.answer.tried.learning_rate
+    best = {t.value for t in study.trials if t.params["learning_rate"] == rate}
     assert found.answer.mean in best
 
 
@@ -481,7 +495,10 @@ def test_every_run_diverging_is_said():
         ({"also": "rate"}, "also must be 'momentum', 'batch_size', 'warmup' or 'policy'"),
         ({"also": {"momentum": [1.0]}}, "momentum must be in (0, 1); got 1.0"),
         ({"also": {"batch_size": [0]}}, "batch_size must be an integer of at least 1; got 0"),
-        ({"also": {"policy": ["step"]}}, "policy must be 'constant', 'one-cycle' or 'cosine'"),
+        (
+            {"also": {"policy": ["step"]}},
+            "policy must be 'constant', 'one-cycle', 'cosine' or 'wsd'",
+        ),
         ({"also": {"warmup": []}}, "also['warmup'] must be a list of at least one value; got"),
         ({"heartbeat": 0}, "heartbeat must be an integer of at least 1"),
         ({"objective": ""}, "objective must be a name in the logs; got ''"),
@@ -555,7 +572,7 @@ def two_groups():
     return multi_optimizer(keras.optimizers.SGD(0.01), groups)
 
 
-@pytest.mark.parametrize("policy", ["constant", "one-cycle", "cosine"])
+@pytest.mark.parametrize("policy", ["constant", "one-cycle", "cosine", "wsd"])
 @pytest.mark.parametrize(
     "optimizer",
     [

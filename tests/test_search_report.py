@@ -95,6 +95,10 @@ def test_report_says_the_answer_with_its_interval_and_spread(reports, pages):
     assert f"Largest learning rate {short(search.learning_rate)}" in text
     assert "one-cycle" in text
     assert f"{short(search.low)} to {short(search.high)}" in text
+    low, high = search.regret
+    assert f"({low:.2g} worse at its lower end, {high:.2g} worse at its upper end)" in text
+    low, high = search.sensitivity
+    assert f"{low:.2g} worse at a third of the rate, {high:.2g} worse at 3 times the rate" in text
     assert f"{search.answer.mean:.4g} ± {search.answer.spread:.2g} over the seeds" in text
     assert "suggested 2.0e-3" in text
 
@@ -108,7 +112,7 @@ def test_report_lists_every_setting_of_every_round_and_marks_the_best(reports, p
     rows = [row for table in tables for row in table[1:]]
     (best,) = [row for row in rows if "best" in row[0]]
     answer = search.answer
-    assert best[0] == f"{short(search.learning_rate)} ★ best"
+    assert best[0] == f"{short(search.answer.tried.learning_rate)} ★ best"
     assert best[1:6] == ["one-cycle", f"{answer.mean:.4g}", f"{answer.spread:.2g}", "3", "finished"]
     assert best[6:] == ["8", "4.5 s"]
 

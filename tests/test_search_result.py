@@ -77,6 +77,17 @@ def test_load_of_an_unfinished_search_keeps_the_jobs_that_were_left(tmp_path):
     assert not read.rounds[0].complete
 
 
+def test_a_run_that_two_rounds_share_is_saved_once(tmp_path):
+    search = searched(fraction=1.0)
+    asked = sum(len(each.jobs) for each in search.rounds)
+    runs = {(o.job.setting, o.job.seed) for each in search.rounds for o in each.outcomes}
+    assert len(search.outcomes) == len(runs) < asked
+    file = search.save(tmp_path / "search.json")
+    assert len(json.loads(file.read_text())["runs"]) == len(runs)
+    read = Search.load(file)
+    assert read == search and all(each.complete for each in read.rounds)
+
+
 def test_searches_are_equal_if_their_content_is():
     assert finished() == finished()
     assert finished() != replace(finished(), study="other")
@@ -133,6 +144,23 @@ def test_load_refuses_another_version_with_the_way_out(saved):
         Search.load(saved(lambda content: content.update(version=99)))
     with pytest.raises(ValueError, match=r"an earlier keras-lr \(format 1, .* Repeat the search"):
         Search.load(saved(lambda content: content.update(version=1)))
+
+
+def test_load_reads_a_search_of_version_2_whose_answer_was_trained(saved):
+    def old(content):
+        content.update(version=2)
+        for name in ("tried", "regret", "sensitivity"):
+            content.pop(name)
+
+    read = Search.load(saved(old))
+    assert read.answer.tried == read.setting == finished().setting
+    assert all(math.isnan(each) for each in (*read.regret, *read.sensitivity))
+
+
+def test_load_reads_what_a_rate_costs_that_diverges(saved):
+    read = Search.load(saved(lambda content: content.update(sensitivity=[0.25, "inf"])))
+    assert read.sensitivity == (0.25, math.inf)
+    assert read.regret == finished().regret
 
 
 def test_load_of_a_missing_file_is_an_error_of_the_system(tmp_path):

@@ -309,6 +309,19 @@ def test_what_a_stalled_process_brings_late_is_dropped(storage, join, short_grac
     assert quick.study.get_trials()[0].value is None
 
 
+@pytest.mark.parametrize("pruner, ends", [("median", True), ("halving", True), ("none", False)])
+def test_a_pruner_stops_a_run_from_half_of_its_epochs_on(join, pruner, ends):
+    record = join(None, pruner=pruner)
+    for number in (1, 2, 3):
+        with record.begin(job(number)) as trial:  # of three epochs
+            for epoch in (1, 2, 3):
+                trial.report(epoch, 0.1 * number)
+            trial.end(outcome(job(number), value=0.1 * number))
+    with record.begin(job(4)) as trial:
+        assert [trial.report(epoch, 9.0) for epoch in (1, 2)] == [False, ends]
+        trial.end(outcome(job(4), value=9.0))
+
+
 def late_again(owner, trial):
     """The same trial, whose block begins once more."""
     return Trial(owner, trial._trial)
@@ -389,6 +402,24 @@ def test_a_study_of_format_2_goes_on_with_repeats_as_final_seeds(storage, join):
     identity["settings"]["final_seeds"] = 3
     with pytest.raises(ValueError, match="other settings: final_seeds 2 and not 3. Use those"):
         join(storage, identity=identity)
+
+
+@pytest.mark.parametrize("written", [2, 3])
+def test_runs_of_a_study_with_rounds_in_its_keys_are_not_trained_again(storage, join, written):
+    """Formats 2 and 3 called a job `ROUND/SETTING/seed=SEED`."""
+    record = join(storage)
+    known = {**record.study.user_attrs["keras_lr"], "format": written}
+    record.study.set_user_attr("keras_lr", known)
+    fields = "learning_rate=0.001/momentum=None/batch_size=None/warmup=0.0/policy=constant"
+    with record.begin(job(1)) as trial:
+        trial._trial.set_user_attr("job", f"coarse/{fields}/seed=0")
+        trial.end(outcome(job(1), value=0.25))
+    again = join(storage)
+    assert again.found()[job(1).key].value == 0.25
+    assert again.begin(job(1)) is None
+    with again.begin(job(2)) as running:
+        running._trial.set_user_attr("job", f"coarse/{fields.replace('0.001', '0.002')}/seed=0")
+        assert again.free([job(1), job(2), job(3)]) == [job(1), job(3)]
 
 
 def test_a_study_that_others_made_is_refused_and_left_alone(storage, join):

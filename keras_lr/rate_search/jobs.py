@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 
 DIMENSIONS = ("momentum", "batch_size", "warmup", "policy")  # of a setting, besides the rate
-POLICIES = ("constant", "one-cycle", "cosine")
+POLICIES = ("constant", "one-cycle", "cosine", "wsd")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Setting:
         momentum: `SGD.momentum`, `Adam.beta_1`, ...; None keeps that of the compiled model.
         batch_size: Rows of a batch; None if the data set brings its own batches.
         warmup: Share of the run that warms up, in [0, 1).
-        policy: "constant", "one-cycle" or "cosine".
+        policy: "constant", "one-cycle", "cosine" or "wsd" (constant, then linear to 0 over the last
+            20 % of the run).
     """
 
     learning_rate: float
@@ -34,7 +35,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do: a setting, a seed, a share of the data, a number of epochs."""
+    """One run to do: a setting, a seed, a share of the data, a number of epochs.
+
+    Attributes:
+        round: The round that asks for the run. Two rounds that ask for the same run share it.
+        setting: The hyperparameters.
+        seed: Seed of the order of the data, of dropout, and of a new model's weights.
+        fraction: Share of the training rows, in (0, 1].
+        epochs: Epochs to train.
+    """
 
     round: str
     setting: Setting
@@ -44,10 +53,14 @@ class Job:
 
     @property
     def key(self) -> str:
-        """A name of the job that is the same in every process."""
+        """The name of the run: equal in every process and in every round.
+
+        >>> Job("coarse", Setting(0.1), 0, 1.0, 3).key == Job("fine 1", Setting(0.1), 0, 1.0, 3).key
+        True
+        """
         parts = asdict(self.setting)
         text = "/".join(f"{name}={value}" for name, value in parts.items())
-        return f"{self.round}/{text}/seed={self.seed}"
+        return f"{text}/seed={self.seed}/rows={self.fraction}/epochs={self.epochs}"
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from keras_lr.rate_search.split import usual_fraction
 from keras_lr.steering import innermost_optimizers
 
 if TYPE_CHECKING:
-    from keras_lr.rate_search.runner import Runner
+    from keras_lr.rate_search.runner import Data, Runner
 
 MOMENTA = (0.8, 0.9, 0.95, 0.98)
 WARMUPS = (0.0, 0.1, 0.3)
+MOST_RUNS, MORE_RUNS = 8, 12  # default of max_runs: for the rate, and for each of `also`
 _UNRECORDED = ("timeout", "heartbeat", "verbose")  # may differ between processes of one search
 
 
@@ -37,6 +38,7 @@ class Options:
     fine_rounds: int
     points: int
     final_seeds: int
+    max_runs: int | None
     also: Mapping[str, Sequence[Any] | None] | Iterable[str]
     objective: str
     mode: str
@@ -79,6 +81,8 @@ class Options:
                 "points must be odd, so that the rates lie evenly around the best; got "
                 f"{self.points!r}."
             )
+        if self.max_runs is not None:
+            checks.count("max_runs", self.max_runs)
         checks.choice("mode", self.mode, ("auto", "min", "max"))
         checks.choice("pruner", self.pruner, ("median", "halving", "none"))
         checks.number("validation_split", self.validation_split, above=0.0, below=1.0)
@@ -126,8 +130,10 @@ class Options:
                 for size in values or ():
                     runner.check_batches(size)
                 also[name] = tuple(values or usual_sizes(runner, batch_size, fraction * data.rows))
+            elif name == "policy":
+                also[name] = tuple(values or usual_policies(data))
             else:
-                also[name] = tuple(values or (POLICIES if name == "policy" else WARMUPS))
+                also[name] = tuple(values or WARMUPS)
         mode = direction_of(model, self.objective) if self.mode == "auto" else self.mode
         return Design(
             fine_rounds=self.fine_rounds,
@@ -139,6 +145,7 @@ class Options:
             seed=self.seed,
             also=also,
             base=Setting(1.0, momentum, batch_size),
+            max_runs=self.max_runs or MOST_RUNS + MORE_RUNS * len(also),
             velocity=hasattr(innermost_optimizers(model.optimizer)[0], "momentum"),
         )
 
@@ -154,6 +161,11 @@ class Options:
             "mode": "max" if design.maximize else "min",
             "batch_size": design.base.batch_size,
         }
+
+
+def usual_policies(data: Data) -> tuple[str, ...]:
+    """All policies; the constant rate alone for data of unknown length."""
+    return POLICIES if data.rows is not None or data.batches is not None else POLICIES[:1]
 
 
 def usual_sizes(runner: Runner, batch_size: int, rows: float) -> list[int]:

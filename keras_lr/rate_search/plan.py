@@ -7,12 +7,15 @@ needed: each process takes a job of the plan that no other process has begun.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import Any
 
+from keras_lr.range_test import transfer_lr
+from keras_lr.rate_search.evidence import Noise, contenders, interval_end, rival
 from keras_lr.rate_search.jobs import Job, Outcome, Setting
+from keras_lr.rate_search.valley import Valley
 from keras_lr.rate_search.words import describe_difference
 from keras_lr.schedules.scaling import scale_lr
 
@@ -20,7 +23,6 @@ DECADE = 10.0
 LOWEST, HIGHEST = 1e-10, 1e4  # limits of a round that extends itself
 FURTHER = 8  # times that a round may extend itself
 COARSE = "coarse"
-CONFIDENCE = 0.95  # one-sided, of the test in `worse`
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,17 @@ class Start:
         low, high: Ends of the first round.
         centre: The rate to try first.
         firm: Whether the user gave the ends; then no rate is outside them.
+        tested: Whether the centre is the suggestion of a range test; then there is no coarse
+            round.
+        cost: What the range test has cost, in runs on all data.
     """
 
     low: float
     high: float
     centre: float
     firm: bool = False
+    tested: bool = False
+    cost: float = 0.0
 
     def coarse(self) -> list[float]:
         """One rate a decade; includes both ends if they are firm."""
@@ -62,6 +69,7 @@ class Design:
     seed: int
     also: Mapping[str, Sequence[Any]]
     base: Setting
+    max_runs: float = math.inf  # beside the coarse round, in runs on all data
     velocity: bool = True  # momentum lengthens the steps, as in SGD and not in Adam
 
 
@@ -122,21 +130,30 @@ class Round:
 
     @property
     def scores(self) -> list[Score]:
-        """The settings whose runs have all ended, in the order of their jobs."""
+        """The settings that were tried, in the order of their jobs.
+
+        A seed after the first counts once all its jobs have ended, so that settings are compared
+        over the same seeds.
+        """
+        ended = {outcome.job for outcome in self.outcomes}
+        waiting = {job.seed for job in self.jobs[1:] if job not in ended}
         runs: dict[Setting, list[Outcome]] = {}
-        wanted: dict[Setting, int] = {}
-        for job in self.jobs:
-            wanted[job.setting] = wanted.get(job.setting, 0) + 1
         for outcome in self.outcomes:
-            runs.setdefault(outcome.job.setting, []).append(outcome)
+            if outcome.job.seed == self.jobs[0].seed or outcome.job.seed not in waiting:
+                runs.setdefault(outcome.job.setting, []).append(outcome)
         return [
             Score(setting, tuple(sorted(found, key=lambda each: each.job.seed)), self.maximize)
             for setting, found in runs.items()
-            if len(found) == wanted[setting]
         ]
 
     def best(self) -> Score | None:
-        return min(self.scores, key=Score.cost, default=None)
+        """The best of the settings that finished with the most seeds."""
+
+        def order(score: Score) -> tuple[bool, int, tuple[int, float, float]]:
+            done = score.ended == "finished"
+            return not done, -len(score.values) if done else 0, score.cost()
+
+        return min(self.scores, key=order, default=None)
 
 
 @dataclass(frozen=True)
@@ -144,12 +161,20 @@ class Answer:
     """The answer of a search.
 
     Attributes:
-        setting: The best setting tried.
-        low, high: Ends of the interval of rates that the seeds cannot distinguish from the best.
-        mean, spread: The objective of the best setting, and its standard deviation over seeds.
+        setting: The best setting. Its rate is the minimum of a parabola through all finished
+            runs (`Valley`), so a rate that was not itself trained is possible.
+        low, high: Ends of the interval: the rates that the seeds cannot distinguish from the best
+            one tried, and the 95 % interval of the parabola's minimum.
+        mean, spread: The objective of the best setting that was trained, and its standard
+            deviation over seeds.
         round: The round that the answer comes from.
         finished: Whether that is the last round and it is complete.
         warnings: Reasons to trust the answer less.
+        tried: The best setting that was trained; by default `setting`.
+        regret: How much worse the objective is at `low` and at `high` than at `setting`, by the
+            parabola, in units of the objective; NaN if there is none.
+        sensitivity: The same at a third of the rate and at three times the rate; infinite if a
+            rate diverged that is not higher.
     """
 
     setting: Setting
@@ -160,28 +185,44 @@ class Answer:
     round: str
     finished: bool
     warnings: tuple[str, ...] = ()
+    tried: Setting | None = None
+    regret: tuple[float, float] = (math.nan, math.nan)
+    sensitivity: tuple[float, float] = (math.nan, math.nan)
+
+    def __post_init__(self) -> None:
+        if self.tried is None:
+            object.__setattr__(self, "tried", self.setting)
 
 
 class Plan:
     """The rounds of a search.
 
-    The coarse round tries one rate a decade. Then each of `also` has a round: for each of its
-    values, three rates around the scaled best one. Each fine round tries `points` rates around
-    the best, at the square root of the previous spacing, on more data; the last one uses all
-    data and all seeds. A round whose best rate is at its end extends itself beyond that end.
+    The coarse round tries one rate a decade; after a range test it is left out. Then each of
+    `also` has a round: for each of its values, three rates around the scaled best one, half a
+    decade apart. Each fine round tries `points` rates around the best, at smaller spacing, on more
+    data. A round whose best rate is at its end extends itself beyond that end. The last round uses
+    all data and is a race: all its settings run with the first seed, the best three with the
+    second, and with each further seed the best and those that are not significantly worse
+    (`contenders`). Runs that would exceed `max_runs` are left out.
     """
 
     def __init__(self, design: Design, start: Start) -> None:
         self.design = design
         self.start = start
-        self.names = [COARSE, *design.also, *(f"fine {i + 1}" for i in range(design.fine_rounds))]
+        self._fine = [f"fine {i + 1}" for i in range(design.fine_rounds)]
+        coarse = [] if start.tested and (design.also or self._fine) else [COARSE]
+        self.names = [*coarse, *design.also, *self._fine]
 
     def rounds(self, found: Mapping[str, Outcome]) -> list[Round]:
         """The rounds so far; the last one may be incomplete."""
         rounds: list[Round] = []
         best: Setting | None = None
+        if self.names[0] != COARSE:
+            best = self._at(self.design.base, self.start.centre)
         for name in self.names:
-            now = self._round(name, best, found)
+            now = self._round(name, best, rounds, found)
+            if not now.jobs:
+                continue  # beyond `max_runs`
             rounds.append(now)
             if not now.complete:
                 break
@@ -199,22 +240,64 @@ class Plan:
         """The best setting of the latest round with one; None if no run has finished."""
         rounds = self.rounds(found)
         for now in reversed(rounds):
+            seeds = {job.seed for job in now.jobs}
+            if self._effort(now.name)[1] > 1 and len(seeds) == 1 and not now.complete:
+                continue  # the first seed of the race is not over
             best = now.best()
             if best is not None and best.ended == "finished":
-                done = now is rounds[-1] and now.complete and now.name == self.names[-1]
-                return self._answer(now, best, done)
+                return self._answer(rounds, now, best, now is rounds[-1] and now.complete)
         return None
 
-    def _round(self, name: str, best: Setting | None, found: Mapping[str, Outcome]) -> Round:
+    def _round(
+        self,
+        name: str,
+        best: Setting | None,
+        before: Sequence[Round],
+        found: Mapping[str, Outcome],
+    ) -> Round:
         settings, spacing = self._settings(name, best)
-        now = self._filled(name, settings, spacing, found)
+        fraction, seeds = self._effort(name)
+        now = Round(name, fraction, spacing, [], [], self.design.maximize)
+        now = self._with(now, [self._job(now, each) for each in settings], before, found)
         for _ in range(FURTHER):
-            more = self._beyond(now) if now.complete else None
-            if more is None:
+            beyond = self._beyond(now) if now.complete else None
+            if beyond is None:
                 break
-            settings.append(more)
-            now = self._filled(name, settings, spacing, found)
+            now = self._with(now, [self._job(now, beyond)], before, found)
+        for done in range(1, seeds):
+            if not now.complete:
+                break
+            seed = self.design.seed + done
+            rivals = [replace(s.outcomes[0].job, seed=seed) for s in contenders(now.scores, done)]
+            raced = self._with(now, rivals, before, found)
+            if len(raced.jobs) - len(now.jobs) < min(2, len(rivals)):
+                break  # `max_runs` leaves nothing to compare the best with
+            now = raced
         return now
+
+    def _job(self, now: Round, setting: Setting) -> Job:
+        return Job(now.name, setting, self.design.seed, now.fraction, self.design.epochs)
+
+    def _with(
+        self, now: Round, more: list[Job], before: Sequence[Round], found: Mapping[str, Outcome]
+    ) -> Round:
+        """The round with more jobs, as far as `max_runs` allows.
+
+        A run that another round has asked for costs nothing, nor do those of the coarse round.
+        One run is done in any case.
+        """
+        asked = {job.key: job.fraction for each in (*before, now) for job in each.jobs}
+        coarse = [job for each in (*before, now) if each.name == COARSE for job in each.jobs]
+        spent = self.start.cost + sum(asked.values()) - sum(job.fraction for job in coarse)
+        jobs = list(now.jobs)
+        for job in more:
+            if job.key not in asked and now.name != COARSE:
+                if (before or jobs) and spent + job.fraction > self.design.max_runs:
+                    continue
+                spent += job.fraction
+            jobs.append(job)
+        outcomes = [replace(found[job.key], job=job) for job in jobs if job.key in found]
+        return replace(now, jobs=jobs, outcomes=outcomes)
 
     def _settings(self, name: str, best: Setting | None) -> tuple[list[Setting], float]:
         """The settings that a round begins with, closest to the expected best first."""
@@ -230,7 +313,9 @@ class Plan:
             variants = [self._scaled(best, name, value) for value in values]
             offsets = [0, 1, -1]
         else:
-            spacing = DECADE ** (0.5 ** (self.names.index(name) - len(self.design.also)))
+            # A round of `also` has tried rates half a decade apart.
+            halvings = max(self._fine.index(name) + 1, 2 if self.design.also else 1)
+            spacing = DECADE**0.5**halvings
             variants = [best]
             reach = range(1, self.design.points // 2 + 1)
             offsets = [0, *(sign * i for i in reach for sign in (1, -1))]
@@ -246,39 +331,29 @@ class Plan:
         """The setting with another value of one dimension, and the rate scaled to match.
 
         The rate is proportional to the batch size. With SGD's momentum it keeps
-        rate / (1 - momentum), the step length in a constant direction.
+        rate / (1 - momentum), the step length in a constant direction. Policies differ by the
+        factors of `transfer_lr`.
         """
         rate = best.learning_rate
         if name == "batch_size" and best.batch_size:
             rate = scale_lr(rate, value, best.batch_size)
         elif name == "momentum" and best.momentum is not None and self.design.velocity:
             rate *= (1 - value) / (1 - best.momentum)
+        elif name == "policy":
+            rate = transfer_lr(rate, (best.policy, None), (value, None))
         changed = replace(best, **{name: value})
         if changed.policy == "one-cycle":  # it has its own warm-up
             changed = replace(changed, warmup=0.0)
         return replace(changed, learning_rate=rate)
 
-    def _filled(
-        self, name: str, settings: Sequence[Setting], spacing: float, found: Mapping[str, Outcome]
-    ) -> Round:
-        fraction, seeds = self._effort(name)
-        jobs = [
-            Job(name, setting, self.design.seed + i, fraction, self.design.epochs)
-            for i in range(seeds)
-            for setting in settings
-        ]
-        outcomes = [found[job.key] for job in jobs if job.key in found]
-        return Round(name, fraction, spacing, jobs, outcomes, self.design.maximize)
-
     def _effort(self, name: str) -> tuple[float, int]:
         """Share of the data and number of seeds; both grow towards the last round."""
-        last = self.design.fine_rounds
-        index = self.names.index(name) - len(self.design.also)
         if name == self.names[-1]:
             return 1.0, self.design.final_seeds
-        if name == COARSE or name in self.design.also:
+        if name not in self._fine:
             return self.design.fraction, 1
-        return float(f"{self.design.fraction ** (1 - index / last):.3g}"), 1
+        share = (self._fine.index(name) + 1) / len(self._fine)
+        return float(f"{self.design.fraction ** (1 - share):.3g}"), 1
 
     def _beyond(self, now: Round) -> Setting | None:
         """The next rate beyond the end of a round, if its best rate is at that end."""
@@ -311,20 +386,23 @@ class Plan:
         low, high = (self.start.low, self.start.high) if self.start.firm else (LOWEST, HIGHEST)
         return low <= rate <= high
 
-    def _answer(self, now: Round, best: Score, done: bool) -> Answer:
+    def _answer(self, rounds: Sequence[Round], now: Round, best: Score, done: bool) -> Answer:
         like = [s for s in now.scores if s.setting.variant == best.setting.variant]
         like.sort(key=lambda score: score.setting.learning_rate)
         place = like.index(best)
-        high, open_above = _edge(best, like[place + 1 :])
-        low, open_below = _edge(best, like[:place][::-1])
+        noise = Noise.among(like, best)
+        high, open_above = interval_end(best, like[place + 1 :], noise)
+        low, open_below = interval_end(best, like[:place][::-1], noise)
         notes = []
         if not done:
             notes.append(
                 f"The search is not finished: this is the best rate of the {now.name} round."
             )
-        if len(best.values) < 2:
+        valley = self._valley(rounds, best.setting)
+        around = valley.interval() if valley else None
+        if len(best.values) < 2 and around is None:
             notes.append(
-                "Each rate ran once in this round, so the noise between runs is unknown; the "
+                "The best rate ran once in this round, so the noise between runs is unknown; the "
                 "interval ends half way to the neighbouring rates."
             )
         tried = f"tried in the {now.name} round"
@@ -340,76 +418,31 @@ class Plan:
                     f"The interval includes the {word[:-2]}est rate {tried}; a {word} rate may be "
                     "as good."
                 )
-        rival = _rival(best, now.scores)
-        if rival is not None:
-            other = describe_difference(rival.setting, best.setting)
+        other_variant = rival(best, now.scores)
+        if other_variant is not None:
+            other = describe_difference(other_variant.setting, best.setting)
             notes.append(f"Another setting is as good, within the noise of the seeds: {other}.")
-        return Answer(best.setting, low, high, best.mean, best.spread, now.name, done, tuple(notes))
+        setting = self._at(best.setting, valley.rate) if valley else best.setting
+        rate = setting.learning_rate
+        low, high = min(low, rate, *(around or ())), max(high, rate, *(around or ()))
+        unknown = (math.nan, math.nan)
+        return Answer(
+            setting,
+            *(low, high, best.mean, best.spread),
+            *(now.name, done, tuple(notes), best.setting),
+            regret=_excess(valley, best.mean, low, high) if valley else unknown,
+            sensitivity=_excess(valley, best.mean, rate / 3, rate * 3) if valley else unknown,
+        )
+
+    def _valley(self, rounds: Sequence[Round], best: Setting) -> Valley | None:
+        """The parabola through all runs of the variant of a setting, each of them once."""
+        runs = {o.job.key: o for each in rounds for o in each.outcomes}
+        like = [run for run in runs.values() if run.job.setting.variant == best.variant]
+        return Valley.through(like, best.learning_rate, self.design.maximize)
 
 
-def worse(score: Score, best: Score) -> bool:
-    """Whether a setting is significantly worse than the best one.
-
-    A paired t-test over the seeds, one-sided, at 95 %. Objectives to minimize that are all above
-    0, such as losses, are compared by the logarithm of their ratio, because their noise grows
-    with their size. With one seed any difference counts.
-    """
-    if score.ended != "finished":
-        return True
-    mine = {outcome.job.seed: outcome.value for outcome in score.outcomes}
-    pairs = [(mine[o.job.seed], o.value) for o in best.outcomes if o.job.seed in mine]
-    if best.maximize:
-        differences = [theirs - value for value, theirs in pairs]
-    elif min(map(min, pairs)) > 0:
-        differences = [math.log(value / theirs) for value, theirs in pairs]
-    else:
-        differences = [value - theirs for value, theirs in pairs]
-    if len(differences) < 2:
-        return fmean(differences) > 0
-    error = stdev(differences) / math.sqrt(len(differences))
-    return fmean(differences) > student_t(len(differences) - 1) * error
-
-
-def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
-    """One-sided quantile of Student's t (Abramowitz and Stegun, 26.7.5; exact for 1 and 2).
-
-    >>> round(student_t(1), 3), round(student_t(2), 3), round(student_t(10), 3)
-    (6.314, 2.92, 1.812)
-    """
-    if freedom == 1:
-        return math.tan(math.pi * (confidence - 0.5))
-    if freedom == 2:
-        tail = 2 * confidence - 1
-        return tail * math.sqrt(2 / (1 - tail**2))
-    z = NormalDist().inv_cdf(confidence)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return sum(term / freedom**i for i, term in enumerate(terms))
-
-
-def _edge(best: Score, outward: Iterable[Score]) -> tuple[float, bool]:
-    """The end of the interval on one side, and whether all rates on that side are inside it.
-
-    The end is the geometric mean of the last rate that is as good and the first that is worse.
-    """
-    last = best.setting.learning_rate
-    for score in outward:
-        rate = score.setting.learning_rate
-        if worse(score, best):
-            return math.sqrt(last * rate), False
-        last = rate
-    return last, True
-
-
-def _rival(best: Score, scores: Sequence[Score]) -> Score | None:
-    """The best other variant that is not significantly worse than the winner."""
-    others = [s for s in scores if s.setting.variant != best.setting.variant and len(s.values) > 1]
-    alike = [score for score in others if not worse(score, best)]
-    return min(alike, key=Score.cost, default=None)
+def _excess(valley: Valley, value: float, low: float, high: float) -> tuple[float, float]:
+    return valley.excess(low, value), valley.excess(high, value)
 
 
 def _apart(rate: float, centre: float) -> float:

@@ -9,7 +9,7 @@ import keras
 from keras_lr._keras.optimizers import stored_rate
 from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
 from keras_lr.rate_search.jobs import Setting
-from keras_lr.schedules import ConstantSchedule
+from keras_lr.schedules import ConstantSchedule, WarmUpStableDecaySchedule
 from keras_lr.schedules.base import as_schedule
 from keras_lr.steering import innermost_optimizers
 from keras_lr.steering.optimizers import assign_rate, momentum_names
@@ -26,8 +26,8 @@ def callbacks_for(model: Any, setting: Setting) -> list[Any]:
             return [OneCycle(setting.learning_rate, base_momentum=low, max_momentum=high)]
         return [OneCycle(setting.learning_rate, cycle_momentum=has_momentum(model.optimizer))]
     warm_up = [WarmUp(fraction=setting.warmup)] if setting.warmup else []
-    if setting.policy == "cosine":
-        return [_Cosine(setting.learning_rate, setting.momentum), *warm_up]
+    if setting.policy in _DECAYS:
+        return [_Decay(setting), *warm_up]
     inner = innermost_optimizers(model.optimizer)
     plain = all(isinstance(stored_rate(each), keras.Variable) for each in inner)
     if setting.momentum is None and plain:
@@ -67,13 +67,20 @@ def python_for(setting: Setting, *, settable: bool = True, cycles: bool = True) 
         elif not cycles:
             cycle = ", cycle_momentum=False"
         callbacks.append(f"keras_lr.OneCycle(max_lr={rate:g}{cycle})")
-    elif setting.policy == "cosine":
+    elif setting.policy in _DECAYS:
         size = setting.batch_size
         batches = f"-(-len(x) // {size})" if size else "len(x)"
         lines.append("epochs = 10")
-        lines.append(
-            f"decay = keras.optimizers.schedules.CosineDecay({rate:g}, epochs * {batches})"
-        )
+        if setting.policy == "cosine":
+            lines.append(
+                f"decay = keras.optimizers.schedules.CosineDecay({rate:g}, epochs * {batches})"
+            )
+        else:
+            lines.append(f"steps = epochs * {batches}")
+            lines.append(
+                f"decay = keras_lr.schedules.WarmUpStableDecaySchedule({rate:g}, steps, "
+                'decay_steps=-(-steps // 5), decay="linear")'
+            )
         arguments.append("epochs=epochs")
         callbacks.append(f"keras_lr.ScheduleLR(decay{beside})")
     elif momentum is not None or not settable:
@@ -111,20 +118,30 @@ def current_momentum(optimizer: Any) -> float:
     return float(getattr(first, names[0])) if names else 0.0
 
 
-class _Cosine(ScheduleLR):
-    """Keras's cosine decay over the whole `fit`, however many steps it has."""
+def _cosine(rate: float, steps: int) -> Any:
+    return keras.optimizers.schedules.CosineDecay(rate, steps)
 
-    def __init__(self, learning_rate: float, momentum: float | None) -> None:
-        super().__init__(ConstantSchedule(learning_rate), momentum)
-        self._rate = learning_rate
+
+def _stable_decay(rate: float, steps: int) -> Any:
+    return WarmUpStableDecaySchedule(rate, steps, decay_steps=-(-steps // 5), decay="linear")
+
+
+_DECAYS = {"cosine": _cosine, "wsd": _stable_decay}
+
+
+class _Decay(ScheduleLR):
+    """A schedule over the whole `fit`, however many steps it has."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(ConstantSchedule(setting.learning_rate), setting.momentum)
+        self._setting = setting
 
     def plan(self, length: Any) -> Any:
+        name = self._setting.policy
         if length.total is None:
             raise ValueError(
-                "The length of the run is unknown for this data set; the policy 'cosine' needs "
+                f"The length of the run is unknown for this data set; the policy {name!r} needs "
                 "it. Pass steps_per_epoch to search."
             )
-        self.schedule = as_schedule(
-            keras.optimizers.schedules.CosineDecay(self._rate, length.total)
-        )
+        self.schedule = as_schedule(_DECAYS[name](self._setting.learning_rate, length.total))
         return super().plan(length)

@@ -20,7 +20,9 @@ from keras_lr._util.files import atomic_write, check_writable
 from keras_lr._util.rates import short
 from keras_lr.rate_search.words import (
     ENDINGS,
+    describe_regret,
     describe_round,
+    describe_sensitivity,
     describe_setting,
     name_of,
     objective_label,
@@ -77,12 +79,19 @@ def _answer(search: Search) -> str:
     value = _number(answer.mean)
     if math.isfinite(answer.spread):
         value += f" ± {_number(answer.spread, 2)} over the seeds"
+    tried = answer.tried or answer.setting
+    if tried != answer.setting:
+        value += f", at the best rate tried, {short(tried.learning_rate)}"
     facts = {
         "Interval": f"{short(search.low)} to {short(search.high)}",
         _objective(search): value,
         "Round": answer.round + ("" if answer.finished else ", not finished"),
         "Runs": _effort(search),
     }
+    if describe_regret(answer):
+        facts["Interval"] += f" ({describe_regret(answer)})"
+    if describe_sensitivity(answer):
+        facts["Sensitivity"] = describe_sensitivity(answer)
     suggestion = (search.range_test or {}).get("suggestion")
     if search.range_test is not None:
         facts["Range test"] = (

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pandas
 
 _KIND = "search"
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3  # 3: `tried`, `regret` and `sensitivity` of the answer
+_OLDEST_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,20 @@ class Search:
 
     @property
     def learning_rate(self) -> float:
-        """The best rate; the largest one for the policies one-cycle and cosine."""
+        """The best rate, fitted through all finished runs (see `Answer`).
+
+        The largest one for the policies one-cycle and cosine.
+        """
         return self.answer.setting.learning_rate
 
     @property
     def low(self) -> float:
-        """The lowest rate that is as good, within the noise of the seeds."""
+        """The lowest rate that is as good, within the noise of the runs (see `Answer`)."""
         return self.answer.low
 
     @property
     def high(self) -> float:
-        """The highest rate that is as good, within the noise of the seeds."""
+        """The highest rate that is as good, within the noise of the runs (see `Answer`)."""
         return self.answer.high
 
     @property
@@ -92,21 +96,41 @@ class Search:
         return self.answer.setting
 
     @property
+    def regret(self) -> tuple[float, float]:
+        """How much worse the objective is at `low` and at `high`, in its units."""
+        return self.answer.regret
+
+    @property
+    def sensitivity(self) -> tuple[float, float]:
+        """How much worse the objective is at a third of the rate and at three times the rate.
+
+        In units of the objective; infinite if such a rate diverges.
+        """
+        return self.answer.sensitivity
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons to trust the answer less."""
         return self.answer.warnings
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """All runs that ended, in the order of the rounds."""
-        return [outcome for each in self.rounds for outcome in each.outcomes]
+        """All runs that ended, once each, in the order of the rounds.
+
+        A run that two rounds asked for is listed with the first one.
+        """
+        runs: dict[tuple[str, int], Outcome] = {}
+        for each in self.rounds:
+            for outcome in each.outcomes:
+                runs.setdefault((outcome.job.key, outcome.number), outcome)
+        return list(runs.values())
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each setting in each round, in the order of rounds and rates.
 
         `value` is the mean of the objective over the seeds, NaN if a run diverged; `spread` is
         its standard deviation, NaN for one run; `ended` is the worst ending of the runs; `best`
-        marks the answer.
+        marks the best setting that was trained, from which the answer was fitted.
         """
         rows = []
         for each in self.rounds:
@@ -126,7 +150,7 @@ class Search:
                         ),
                         "seconds": sum(outcome.seconds for outcome in score.outcomes),
                         "best": each.name == self.answer.round
-                        and score.setting == self.answer.setting,
+                        and score.setting == self.answer.tried,
                     }
                 )
         return rows
@@ -179,6 +203,7 @@ class Search:
                 "low": self.low,
                 "high": self.high,
                 "setting": asdict(self.setting),
+                "tried": asdict(self.answer.tried or self.setting),
                 "objective": self.objective,
                 "maximize": self.maximize,
                 "value": self.answer.mean,
@@ -186,6 +211,8 @@ class Search:
                 "round": self.answer.round,
                 "finished": self.answer.finished,
                 "warnings": list(self.warnings),
+                "regret": _saved_pair(self.answer.regret),
+                "sensitivity": _saved_pair(self.answer.sensitivity),
                 "python": self.python(),
                 "table": self.rows(),
                 "rounds": [
@@ -238,7 +265,7 @@ class Search:
             ValueError: If the file is not such a search, is damaged, or has another version.
             OSError: If it cannot be read.
         """
-        return read_saved(path, _KIND, _FORMAT_VERSION, _FORMAT_VERSION, cls._of)
+        return read_saved(path, _KIND, _OLDEST_VERSION, _FORMAT_VERSION, cls._of)
 
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> Search:
@@ -246,16 +273,16 @@ class Search:
         outcomes = [_outcome(each) for each in content["runs"]]
         rounds = [
             Round(
-                name := _text("the name of a round", each["name"]),
+                _text("the name of a round", each["name"]),
                 checks.number("fraction", each["fraction"], above=0.0, most=1.0),
                 checks.number("spacing", each["spacing"], above=0.0),
-                [_job(job) for job in each["jobs"]],
-                [outcome for outcome in outcomes if outcome.job.round == name],
+                jobs := [_job(job) for job in each["jobs"]],
+                _of_jobs(jobs, outcomes),
                 checks.flag("maximize", content["maximize"]),
             )
             for each in content["rounds"]
         ]
-        if sum(len(each.outcomes) for each in rounds) != len(outcomes):
+        if not {each.job for each in outcomes} <= {job for each in rounds for job in each.jobs}:
             raise ValueError("a run belongs to no round")
         answer = Answer(
             setting=_setting(content["setting"]),
@@ -266,6 +293,9 @@ class Search:
             round=_text("round", content["round"]),
             finished=checks.flag("finished", content["finished"]),
             warnings=tuple(_text("a warning", each) for each in content["warnings"]),
+            tried=_setting(content["tried"] if content["version"] > 2 else content["setting"]),
+            regret=_pair(content.get("regret")),
+            sensitivity=_pair(content.get("sensitivity")),
         )
         test = content["range_test"]
         if test is not None:
@@ -304,6 +334,17 @@ def _job(content: Mapping[str, Any]) -> Job:
     )
 
 
+def _of_jobs(jobs: list[Job], outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes of the jobs of a round: its own, or those that another round shares with it.
+
+    Before keys were free of the round, both rounds trained the same run.
+    """
+    shared = {each.job.key: each for each in outcomes}
+    own = {each.job: each for each in outcomes}
+    found = ((job, own.get(job, shared.get(job.key))) for job in jobs)
+    return [replace(each, job=job) for job, each in found if each is not None]
+
+
 def _setting(content: Mapping[str, Any]) -> Setting:
     momentum, size = content["momentum"], content["batch_size"]
     return Setting(
@@ -329,6 +370,16 @@ def _outcome(content: Mapping[str, Any]) -> Outcome:
 def _number(value: Any) -> float:
     """The inverse of `to_dict` for numbers: null is NaN, an infinite number is its name."""
     return math.nan if value is None else float(value)
+
+
+def _saved_pair(pair: tuple[float, float]) -> list[float | str]:
+    return [str(each) if math.isinf(each) else each for each in pair]
+
+
+def _pair(content: Any) -> tuple[float, float]:
+    """The inverse of `_saved_pair`; NaN for a file that has none."""
+    low, high = (None, None) if content is None else content
+    return _number(low), _number(high)
 
 
 def _text(name: str, value: Any) -> str:

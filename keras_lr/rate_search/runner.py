@@ -250,6 +250,14 @@ class Runner:
         if is_array_data(held):
             check_shares(len(keras.tree.flatten(held)[0]), batch_size, "validation_data")
 
+    def updates(self, batch_size: int | None, epochs: int) -> int | None:
+        """Updates of a run on all data; None if the length of the data is unknown."""
+        given = self.data.batches if self.data.rows is None else None
+        given = self.data.fit_options.get("steps_per_epoch", given)
+        if self.data.rows is not None and given is None:
+            given = math.ceil(self.data.rows / (batch_size or 32))
+        return epochs * given if given else None
+
     def _check_objective(self, batch_size: int | None, held: Any, size: int | None) -> None:
         """Evaluate one batch to see which entries the logs will have, before the long work.
 

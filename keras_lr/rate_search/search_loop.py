@@ -31,6 +31,7 @@ from keras_lr.rate_search.words import describe_job, describe_outcome
 from keras_lr.steering import SteeredFit, innermost_optimizers
 
 POLL = 1.0  # seconds between two looks at the jobs of other processes
+MOST_OF_TEST = 2.0  # runs that a range test counts as; with few rows it takes more
 ANYWHERE = (1e-5, 1.0, 1e-3)  # ends and centre if the range test has no answer
 
 
@@ -53,10 +54,11 @@ def search(
     fine_rounds: int = 2,
     points: int = 5,
     final_seeds: int = 3,
-    also: Mapping[str, Sequence[Any] | None] | Iterable[str] = (),
+    max_runs: int | None = None,
+    also: Mapping[str, Sequence[Any] | None] | Iterable[str] = ("policy",),
     objective: str = "val_loss",
     mode: str = "auto",
-    pruner: str = "median",
+    pruner: str = "none",
     seed: int = 0,
     storage: Any = None,
     study: str = "keras-lr",
@@ -66,14 +68,22 @@ def search(
     callbacks: Callable[[], list[Any]] | None = None,
     verbose: str | int = "auto",
 ) -> Search:
-    """Find the best learning rate by training, from orders of magnitude to fine steps.
+    """Find the best policy and learning rate by training, from orders of magnitude to fine steps.
 
-    A range test estimates a rate; a search confirms it by training. The coarse round trains for a
-    few epochs at one rate a decade, on `fraction` of the data. Runs that diverge end after a few
-    batches, runs that fall behind end after an epoch. Each fine round tries `points` rates around
-    the best so far, at the square root of the previous spacing (a factor of 3.2, then 1.8), on
-    more data; the last round uses all data and `final_seeds` seeds. A round whose best rate is
-    its lowest or highest extends itself beyond it.
+    A range test estimates a rate; a search confirms it by training. First each of `also`, by
+    default the policy, has a round: three rates for each of its values, half a decade apart, on
+    `fraction` of the data. Then each fine round tries `points` rates around the best so far, at
+    smaller spacing (half a decade, then a quarter; a quarter after a round of `also`), on more
+    data. With given ends, or if the range test has no suggestion, a coarse round of one rate a
+    decade comes before them. Runs that diverge end after a few batches. A round whose best rate is
+    its lowest or highest extends itself beyond it. The last round uses all data and is a race: all
+    its rates run with the first of `final_seeds` seeds, the best three with the second, and with
+    each further seed those that a paired t-test over the seeds does not find worse than the best.
+    Runs that would exceed `max_runs` are left out.
+
+    The answer is the minimum of a parabola of the logarithm of the loss over that of the rate,
+    fitted through all finished runs with weights that fall off over half a decade; it is at most
+    0.35 decades from the best rate tried.
 
     Each run starts from the same weights, with the data in the order of its seed. Afterwards the
     model is restored, as with `lr_find`.
@@ -95,17 +105,27 @@ def search(
             short ones, so use as many as you can afford.
         fine_rounds: Rounds after the coarse one, at least 0.
         points: Rates that a fine round begins with, odd and at least 3.
-        final_seeds: Seeds of the last round, at least 1.
-        also: Further dimensions to search, each in a round of its own after the coarse one, with
-            three rates for each value: "momentum" (0.8, 0.9, 0.95, 0.98), "batch_size" (half to
-            four times yours; the initial rate is scaled in proportion), "warmup" (shares 0, 0.1
-            and 0.3 of the run), "policy" ("constant", "one-cycle", "cosine"). Give names, or a
+        final_seeds: Seeds of the last round, at least 1. The best rate runs with all of them, as
+            far as `max_runs` allows.
+        max_runs: The most that the search may train, at least 1, in runs of `epochs` epochs on all
+            data: a run on a share of the data counts as that share, and the range test as its
+            share of a run, at most 2. A coarse round is not counted. One run is done in any case.
+            By default 8, and 12 more for each of `also`: at most 40 epochs for the rate alone and
+            100 with policies if `epochs` is 5.
+        also: Further dimensions to search, each in a round of its own before the fine ones, with
+            three rates for each value; () asks for the rate alone. "momentum" (0.8, 0.9, 0.95,
+            0.98); "batch_size" (half to four times yours; the initial rate is scaled in
+            proportion); "warmup" (shares 0, 0.1 and 0.3 of the run); "policy" ("constant",
+            "one-cycle", "cosine", and "wsd", which is constant and then linear to 0 over the last
+            fifth of the run; only "constant" for data of unknown length). Give names, or a
             mapping from names to the values to try.
         objective: The log entry to optimize, after the last epoch.
         mode: "min" or "max"; "auto" derives it from the metric.
-        pruner: Stops runs that fall behind the others of their round: "median" (worse than the
-            median of the finished ones), "halving" (successive halving), or "none". The last
-            round is not pruned, so that all its rates have all seeds.
+        pruner: Stops runs that fall behind the others on the same share of the data: "median"
+            (worse than the median of the finished ones), "halving" (successive halving), or
+            "none". It stops none before half of the epochs, and none in the last round. With a
+            pruner the answer depends on the order in which runs end, and so on the number of
+            processes; without one it does not.
         seed: Chooses the held-out rows, the parts of the data, and the first of the seeds.
         storage: Where to keep the record: the path of a SQLite file, a URL such as
             `postgresql://user@host/database`, `journal:PATH`, or an Optuna storage. Any number of
@@ -120,7 +140,8 @@ def search(
             so far. None searches to the end.
         heartbeat: Seconds between signs of life, at least 1. A process that misses six of them
             is considered dead, and another one repeats its run.
-        callbacks: A function that returns further callbacks for a run.
+        callbacks: A function that returns further callbacks for a run. If one of them sets the
+            rate, pass `also=()`.
         verbose: 1 prints a line for each run on stderr, 0 prints none, "auto" prints in a
             terminal or a notebook.
 
@@ -226,6 +247,7 @@ class _JobLoop:
         low, high = self._options.low, self._options.high
         if low is not None and high is not None:
             return Start(low, high, math.sqrt(low * high), firm=True)
+        steps = self._runner.updates(self._design.base.batch_size, self._design.epochs)
         while (known := self._range_test()) is None:
             trial = self._record.begin(RANGE_TEST)
             if trial is None:
@@ -237,10 +259,13 @@ class _JobLoop:
                 size = self._design.base.batch_size
                 test = self._runner.range_test(size, self._options.seed)
                 try:
-                    trial.end_range_test(_summary(test))
+                    trial.end_range_test(_summary(test, steps))
                 except Taken:
                     continue
-        return Start(known["low"], known["high"], known["suggestion"] or ANYWHERE[2])
+        tested = known["suggestion"] is not None
+        cost = min(len(known["learning_rates"]) / steps, MOST_OF_TEST) if steps else 0.0
+        centre = known["suggestion"] if tested else ANYWHERE[2]
+        return Start(known["low"], known["high"], centre, tested=tested, cost=cost)
 
     def _range_test(self) -> dict[str, Any] | None:
         known = self._record.range_test()
@@ -320,13 +345,16 @@ class _JobLoop:
         )
 
 
-def _summary(test: RangeTest) -> dict[str, Any]:
-    """The part of a range test that the record keeps, as JSON."""
+def _summary(test: RangeTest, steps: int | None) -> dict[str, Any]:
+    """The part of a range test that the record keeps, as JSON.
+
+    The suggestion is for a constant rate in a run of so many updates.
+    """
     low, high, suggestion = ANYWHERE[0], ANYWHERE[1], None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = test.suggest()
+            found = test.suggest(policy="constant", total_steps=steps)
             suggestion, low, high = found.learning_rate, found.low, found.high
             base, most = test.bounds()
             low, high = min(low, base), max(high, most)

@@ -36,7 +36,7 @@ from keras_lr.rate_search.words import ENDINGS
 if TYPE_CHECKING:
     import optuna
 
-FORMAT = 3
+FORMAT = 4  # 4: the key of a job has no round; 3: `final_seeds`, which was `repeats`
 MOST_DEATHS = 3  # processes that may die in one job
 RANGE_TEST = "range test"
 _MARK = "keras_lr"
@@ -151,7 +151,7 @@ class Study:
         if known.get("format") != FORMAT:
             raise places.Refused(
                 f"The study {self.name!r} in {self.where} has format {_cut(known.get('format'))}, "
-                f"of another version of keras-lr; this version reads formats 2 and {FORMAT}. "
+                f"of another version of keras-lr; this version reads formats 2 to {FORMAT}. "
                 "Choose another name for this search."
             )
         # The record has been through JSON, where a tuple becomes a list.
@@ -182,7 +182,7 @@ class Study:
         outcomes: dict[str, Outcome] = {}
         with self.problems():
             for trial in self._trials():
-                key = trial.user_attrs.get("job")
+                key = _key(trial)
                 if key is None or key in outcomes or not self._done(trial) or key == RANGE_TEST:
                     continue
                 outcomes[key] = self._outcome(trial)
@@ -207,7 +207,7 @@ class Study:
         with self.problems():
             self._optuna.storages.fail_stale_trials(self.study)
         running = [each for each in self._trials() if each.state == self._states.RUNNING]
-        taken = {each.user_attrs.get("job") for each in running}
+        taken = {_key(each) for each in running}
         return [job for job in jobs if job.key not in taken]
 
     def begin(self, job: Job | str) -> Trial | None:
@@ -264,16 +264,16 @@ class Study:
         """Drop waiting duplicates of jobs, which two processes added at the same time."""
         for trial in self._trials():
             if trial.state == self._states.WAITING:
-                first, _ = self._of(trial.user_attrs.get("job"))
+                first, _ = self._of(_key(trial))
                 if first is not None and first.number != trial.number:
                     drop(self._storage, trial._trial_id, "duplicate")
 
-    def _of(self, key: str) -> tuple[Any, int]:
+    def _of(self, key: str | None) -> tuple[Any, int]:
         """The first trial of a job that has not failed, and the number of deaths in the job.
 
         Only deaths since this process joined count, so that a new command tries again.
         """
-        trials = [each for each in self._trials() if each.user_attrs.get("job") == key]
+        trials = [each for each in self._trials() if _key(each) == key]
         failed = [each for each in trials if each.state == self._states.FAIL]
         deaths = sum(
             each.number >= self.began_with and not each.user_attrs.get("given_back")
@@ -411,13 +411,28 @@ def _pruner(optuna: Any, name: str) -> Any:
 
 
 def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
-    """An identity of format 2, where `final_seeds` was `repeats`, in the present format."""
-    if identity.get("format") != 2 or not isinstance(identity.get("settings", {}), dict):
+    """An identity of format 2, where `final_seeds` was `repeats`, or 3, in the present format."""
+    if identity.get("format") not in (2, 3) or not isinstance(identity.get("settings", {}), dict):
         return identity
     settings = dict(identity.get("settings", {}))
     if "repeats" in settings:
         settings["final_seeds"] = settings.pop("repeats")
+    if settings:
+        settings.setdefault("max_runs", None)
     return {**identity, "format": FORMAT, **({"settings": settings} if settings else {})}
+
+
+def _key(trial: Any) -> str | None:
+    """The key of the job of a trial; that of formats 2 and 3 is written as the present one.
+
+    It was `ROUND/SETTING/seed=SEED`.
+    """
+    attributes = trial.user_attrs
+    key: str | None = attributes.get("job")
+    old = f"{attributes.get('round')}/"
+    if key is None or not key.startswith(old):
+        return key
+    return f"{key[len(old) :]}/rows={attributes.get('fraction')}/epochs={attributes.get('epochs')}"
 
 
 def _plain(value: Any) -> Any:

@@ -61,6 +61,8 @@ class Trial:
     def report(self, epoch: int, value: float) -> bool:
         """Record the objective after an epoch; True if the pruner stops the run.
 
+        It stops none before half of the epochs: a rate that is behind early can be the best.
+
         Raises:
             Taken: If another process has taken the trial over.
         """
@@ -68,7 +70,8 @@ class Trial:
             self._trial.report(value, epoch)
             frozen = self._owner._storage.get_trial(self._trial._trial_id)
             rivals: Any = _Rivals(self._owner.study, frozen.user_attrs)
-            return bool(self._owner.study.pruner.prune(rivals, frozen))
+            behind = bool(self._owner.study.pruner.prune(rivals, frozen))
+            return behind and 2 * epoch >= frozen.user_attrs["epochs"]
 
     def end(self, outcome: Outcome) -> None:
         """Record the outcome of the job.
@@ -121,8 +124,8 @@ class Trial:
 class _Rivals:
     """A study as the pruner sees it: only the trials that are comparable epoch by epoch.
 
-    They are of the same round, so that they train on the same data, and have the same policy and
-    warm-up: one-cycle is behind in the first epochs and not at the end.
+    They train on the same share of the data, and have the same policy and warm-up: one-cycle is
+    behind in the first epochs and not at the end.
     """
 
     def __init__(self, study: optuna.Study, attributes: Mapping[str, Any]) -> None:
@@ -139,4 +142,4 @@ class _Rivals:
     @staticmethod
     def _kind(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
         setting = attributes.get("setting", {})
-        return attributes.get("round"), setting.get("policy"), setting.get("warmup")
+        return attributes.get("fraction"), setting.get("policy"), setting.get("warmup")

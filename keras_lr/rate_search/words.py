@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from keras_lr._util.terminal import visible
 from keras_lr.rate_search.jobs import DIMENSIONS, Job, Outcome, Setting
 
 if TYPE_CHECKING:
-    from keras_lr.rate_search.plan import Round
+    from keras_lr.rate_search.plan import Answer, Round
     from keras_lr.rate_search.result import Search
 
 ENDINGS = {"finished": "finished", "behind": "stopped early", "diverged": "diverged"}
@@ -90,6 +91,30 @@ def describe_round(each: Round) -> str:
 
 def describe_share(fraction: float) -> str:
     return "all data" if fraction >= 1 else f"{100 * fraction:.2g} % of data"
+
+
+def describe_excess(pair: tuple[float, float], low: str, high: str) -> str:
+    """How much worse the objective is at two rates; "" if it is unknown.
+
+    >>> describe_excess((0.0123, math.inf), "a third of the rate", "3 times the rate")
+    '0.012 worse at a third of the rate, diverged at 3 times the rate'
+    >>> describe_excess((math.nan, math.nan), "", "")
+    ''
+    """
+    if any(math.isnan(each) for each in pair):
+        return ""
+    said = ["diverged" if math.isinf(each) else f"{each:.2g} worse" for each in pair]
+    return f"{said[0]} at {low}, {said[1]} at {high}"
+
+
+def describe_sensitivity(answer: Answer) -> str:
+    """What a rate costs that is wrong by a factor of 3; "" if it is unknown."""
+    return describe_excess(answer.sensitivity, "a third of the rate", "3 times the rate")
+
+
+def describe_regret(answer: Answer) -> str:
+    """What the ends of the interval cost; "" if it is unknown."""
+    return describe_excess(answer.regret, "its lower end", "its upper end")
 
 
 def objective_label(search: Search) -> str:

@@ -1,0 +1,157 @@
+"""The cost of a rate near the best one: a parabola through all runs of one variant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_lr.rate_search.evidence import costs_of, student_t
+from keras_lr.rate_search.jobs import Outcome
+
+WIDTH = 0.5  # decades, the standard deviation of the weights of the runs
+FURTHEST = 0.35  # decades between the best rate tried and the fitted one
+CONFIDENCE = 0.95  # of the interval
+STEPS = 2001  # rates at which the slope is tested
+
+
+@dataclass(frozen=True)
+class Valley:
+    """A parabola c + b u + a u^2 of the cost, where u is the decades from the best rate tried.
+
+    Attributes:
+        best: The best rate tried.
+        slope, bend: The coefficients b and a.
+        low, high: Ends of the rates that count, in decades from `best`: the lowest rate that
+            finished, and the highest below the first one that diverged.
+        cliff: The first rate above `best` that diverged with any seed, in decades; infinite if
+            none did.
+        variances: Variance of b, of a, and their covariance; None without a degree of freedom.
+        freedom: Degrees of freedom of the noise.
+        ratio: Whether the costs are logarithms, so that their differences are ratios.
+    """
+
+    best: float
+    slope: float
+    bend: float
+    low: float
+    high: float
+    cliff: float
+    variances: tuple[float, float, float] | None
+    freedom: int
+    ratio: bool
+
+    @staticmethod
+    def through(runs: Iterable[Outcome], best: float, maximize: bool) -> Valley | None:
+        """The least-squares parabola of the costs (`costs_of`) of all finished runs.
+
+        The weights are exp(-(u / 0.5)^2 / 2). The level c is one of its own for each share of the
+        data, number of epochs and seed, so that only runs that differ in nothing but the rate
+        are compared.
+
+        Args:
+            runs: Runs of one variant. Only those that finished count, at rates at which none
+                diverged.
+            best: The best rate tried.
+            maximize: Whether a higher objective is better.
+
+        Returns:
+            The parabola; None if the runs do not determine one, or if a loss is exactly 0, which
+            no other rate can improve.
+        """
+        runs = list(runs)
+        unstable = {run.job.setting.learning_rate for run in runs if run.ended == "diverged"}
+        finished = [
+            run
+            for run in runs
+            if run.ended == "finished" and run.job.setting.learning_rate not in unstable
+        ]
+        values = [run.value for run in finished]
+        if not finished or (not maximize and 0.0 in values):
+            return None
+        levels = [(run.job.fraction, run.job.epochs, run.job.seed) for run in finished]
+        u = np.log10([run.job.setting.learning_rate / best for run in finished])
+        costs = np.array(costs_of(values, maximize))
+        own = np.array([[level == each for each in dict.fromkeys(levels)] for level in levels])
+        roots = np.exp(-((u / WIDTH) ** 2) / 4)[:, None]
+        terms = roots * np.column_stack([own.astype(float), u, u**2])
+        solution, _, rank, _ = np.linalg.lstsq(terms, roots[:, 0] * costs, rcond=1e-6)
+        slope, bend = map(float, solution[-2:])
+        if rank < terms.shape[1]:
+            return None
+        freedom = len(finished) - rank
+        variances = None
+        if freedom:
+            residuals = roots[:, 0] * costs - terms @ solution
+            noise = float(residuals @ residuals) / freedom
+            covariance = noise * np.linalg.inv(terms.T @ terms)
+            (b, both), (_, a) = covariance[-2:, -2:].tolist()
+            variances = (b, a, both)
+        cliff = math.log10(min((r for r in unstable if r > best), default=math.inf) / best)
+        return Valley(
+            *(best, slope, bend, float(u.min()), float(u[u < cliff].max()), cliff),
+            *(variances, int(freedom), not maximize and bool(min(values) > 0)),
+        )
+
+    @property
+    def bottom(self) -> float:
+        """The minimum in decades from the best rate tried, at most 0.35 and within the rates that
+        count; 0 if the parabola opens downwards.
+        """
+        if not self.bend > 0:
+            return 0.0
+        low, high = max(-FURTHEST, self.low), min(FURTHEST, self.high)
+        return min(max(-self.slope / (2 * self.bend), low), high)
+
+    @property
+    def rate(self) -> float:
+        """The rate of the minimum."""
+        return float(self.best * 10.0**self.bottom)
+
+    def interval(self) -> tuple[float, float] | None:
+        """The rates at which the slope is not significantly different from 0, at 95 %.
+
+        This is Fieller's confidence set for the minimum of a parabola: no sampling, and exact
+        for normal noise however flat the parabola is. The noise is that of the runs around the
+        parabola, which includes what a parabola cannot describe. The set is cut off at the ends of
+        the rates that count; if it has two parts, the gap counts too.
+
+        Returns:
+            The lowest and the highest rate; None if there are no more runs than coefficients.
+
+        Source: Fieller, "Some problems in interval estimation", JRSS B 16, 1954.
+        """
+        if self.variances is None:
+            return None
+        u = np.linspace(self.low, self.high, STEPS)
+        b, a, both = self.variances
+        error = np.sqrt(np.maximum(b + 4 * u * both + 4 * u**2 * a, 0.0))
+        limit = student_t(self.freedom, (1 + CONFIDENCE) / 2) * error
+        inside = u[np.abs(self.slope + 2 * self.bend * u) <= limit]
+        ends = [self.bottom, *inside.tolist()]
+        return float(self.best * 10.0 ** min(ends)), float(self.best * 10.0 ** max(ends))
+
+    def excess(self, rate: float, value: float) -> float:
+        """How much worse the objective is at a rate than at the minimum.
+
+        Args:
+            rate: The rate.
+            value: The objective at the minimum.
+
+        Returns:
+            The difference in units of the objective, at least 0; infinite from the first rate that
+            diverged on; NaN if the parabola opens downwards.
+        """
+        if not self.bend > 0:
+            return math.nan
+        u = math.log10(rate / self.best)
+        if u >= self.cliff:
+            return math.inf
+
+        def cost(at: float) -> float:
+            return self.slope * at + self.bend * at**2
+
+        more = max(0.0, cost(u) - cost(self.bottom))
+        return value * math.expm1(more) if self.ratio else more
