@@ -17,6 +17,7 @@ from keras_lr._keras.optimizers import (
     velocities,
 )
 from keras_lr._util import checks
+from keras_lr.optimizers.evaluation_point import wrap_methods
 from keras_lr.optimizers.wrapper import OptimizerWrapper, check_optimizer, registered
 from keras_lr.steering.binding import SteeredRate
 
@@ -125,16 +126,21 @@ class ScheduleFree(OptimizerWrapper):
 
     # The point of the weights, on the host
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether the weights are at x, the average; at y if not."""
+        return self.built and number(self._at_average) == 1.0
+
     def train(self) -> None:
         """Put the weights to y, where the gradients are computed; no effect if they are there."""
-        if self.built and number(self._at_average) == 1.0:
+        if self.evaluates:
             beta = self._beta()
             self._move_weights(lambda x, z: x + (1.0 - beta) * (z - x))
             self._at_average.assign(0.0)
 
     def eval(self) -> None:
         """Put the weights to the average x; no effect if they are there."""
-        if self.built and number(self._at_average) == 0.0:
+        if self.built and not self.evaluates:
             beta = self._beta()
             self._move_weights(lambda y, z: y + (1.0 - 1.0 / beta) * (z - y))
             self._at_average.assign(1.0)
@@ -287,3 +293,6 @@ def _check_inner(optimizer: Any) -> None:
             "ScheduleFree needs an optimizer that has not trained yet; got one after "
             f"{int(number(batch_counter(optimizer)))} batches. Pass a new optimizer."
         )
+
+
+wrap_methods(ScheduleFree)
