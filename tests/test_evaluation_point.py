@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from models import classifier, data, same, values
 
+import keras_lr
 from keras_lr.optimizers import ScheduleFree
 
 RATE, BETA, BATCH, EPOCHS = 0.125, 0.75, 8, 3
@@ -158,6 +159,19 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(every, tmp_path):
         assert same(values(resumed.optimizer.variables), values(whole.optimizer.variables))
     else:  # Keras repeats the epoch from its first batch, with the state of the middle
         assert resumed.optimizer.evaluates
+
+
+def test_a_range_test_after_a_fit_trains_at_y():
+    model, rows, targets = regression(), np.ones((24, 3)), np.full((24, 1), 9.0)
+    model.fit(rows, targets, batch_size=BATCH, verbose=0)
+    x = model.get_weights()[0]
+    model.optimizer.train()
+    y = model.get_weights()[0]
+    model.optimizer.eval()
+    test = keras_lr.lr_find(model, rows, targets, steps=20, start_lr=1e-6, end_lr=0.01, verbose=0)
+    np.testing.assert_allclose(test.losses[0], (y.sum() - 9.0) ** 2, rtol=1e-4)
+    assert abs(y.sum() - x.sum()) > 0.01
+    assert_at(model, x)
 
 
 @pytest.mark.once

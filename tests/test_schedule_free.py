@@ -6,7 +6,7 @@ import pytest
 from models import classifier, data, same, values
 
 import keras_lr
-from keras_lr.optimizers import LayerwiseLR, ScheduleFree
+from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR, ScheduleFree
 
 UPDATES = 200
 SHAPES = [(3, 4), (5,)]
@@ -219,6 +219,23 @@ def test_no_more_memory_than_the_given_optimizer():
 def test_bad_input_is_refused(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("wrapper", [AdaptiveGains, Hypergradient, LayerwiseLR])
+def test_other_wrappers_do_not_wrap_it(wrapper):
+    with pytest.raises(ValueError, match=rf"{wrapper.__name__} cannot wrap ScheduleFree\[Adam"):
+        wrapper(ScheduleFree(keras.optimizers.Adam()))
+
+
+@pytest.mark.once
+def test_a_logger_of_rates_reads_the_rate():
+    x, y = np.ones((8, 2)), np.ones((8, 1))
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(ScheduleFree(keras.optimizers.Adam(0.25)), "mse")
+    logger = keras_lr.LRLogger()
+    model.fit(x, y, batch_size=4, callbacks=[logger], verbose=0)
+    assert logger.history["learning_rate"] == [0.25, 0.25]
 
 
 @pytest.mark.once

@@ -50,6 +50,10 @@ class ScheduleFree(OptimizerWrapper):
     Batch normalization collects its moving statistics at y. They do not belong to x; use another
     normalization, or compute the statistics again after the training.
 
+    Other wrappers (`LayerwiseLR`, so `GradualUnfreeze` and `fine_tune` too; `AdaptiveGains`,
+    `Hypergradient`) cannot be around or inside this one, and callbacks that steer the learning
+    rate are refused.
+
     Memory: as with the given optimizer. z is in the slot of its momentum, which has no other use.
 
     Args:
@@ -79,6 +83,8 @@ class ScheduleFree(OptimizerWrapper):
     >>> weight.numpy().tolist()
     [2.5]
     """
+
+    outermost = True  # it replaces the steps of single variables, which other wrappers change
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from keras_lr._keras.snapshot import KeptState, Snapshot
 from keras_lr._util.interrupts import check_interrupt
 from keras_lr.loops import CHUNK, Loop, keep_loop, loop_dependencies, make_loop
 from keras_lr.loops.data import DataEnded
+from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.probes import Outcome
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.steering import (
@@ -243,6 +244,9 @@ class Workbench:
             else:
                 self._snapshot.resume(resume)
         self._fresh = False
+        for optimizer in self._inner:
+            if isinstance(optimizer, ScheduleFree):
+                optimizer.train()  # after a fit the weights are at the average
         if self._seed is not None and resume is None:
             reseed(self._model, self._seed)
         self.loop.start()
