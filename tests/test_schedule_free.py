@@ -43,6 +43,8 @@ def made(kind, inner, ours):
 
 def trained(optimizer, dtype, updates=UPDATES):
     """The weights at y and at x after some updates."""
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX computes in float32 unless its configuration says otherwise")
     weights = [keras.Variable(w, dtype=dtype, name=f"w{i}") for i, w in enumerate(starts())]
     for update in range(updates):
         optimizer.apply([keras.ops.convert_to_tensor(g, dtype) for g in gradients(update)], weights)
@@ -125,8 +127,9 @@ def test_the_updates_are_those_of_the_authors_package(kind, inner, ours, dtype, 
 
 def test_updates_at_rate_0_change_nothing_and_do_not_count():
     optimizer = made("SGD", {"learning_rate": 0.0, "momentum": 0.9}, {})
-    y, x = trained(optimizer, "float64", updates=3)
-    assert same(y, starts()) and same(x, starts())
+    expected = [each.astype("float32") for each in starts()]
+    y, x = trained(optimizer, "float32", updates=3)
+    assert same(y, expected) and same(x, expected)
 
 
 def test_weights_that_are_set_after_build_are_the_start():
