@@ -138,6 +138,42 @@ def test_the_best_weights_of_early_stopping_are_an_average():
     assert_at(model, points[2][1])
 
 
+def restarted(start, batches, order=(0, 1, 2)):
+    """x after more batches of linear regression from `start`, which begins a new average."""
+    x = y = z = start
+    for k in range(batches):
+        rows = slice(order[k % 3] * BATCH, (order[k % 3] + 1) * BATCH)
+        z = z - RATE * 2 / BATCH * X[rows].T @ (X[rows] @ y - T[rows])
+        x = x + (z - x) / (k + 1)
+        y = (1 - BETA) * z + BETA * x
+    return x
+
+
+def test_a_fit_after_early_stopping_begins_a_new_average_at_the_best_weights():
+    best, model = by_the_paper(3)[2][1], regression()
+    callback = keras.callbacks.EarlyStopping("val_loss", mode="max", restore_best_weights=True)
+    fit(model, 5, validation_data=(X, T), callbacks=[callback])
+    assert_at(model, best)
+    fit(model, 2)
+    assert_at(model, restarted(best, 6))
+    fit(model, 1)  # nothing was set in between
+    assert_at(model, restarted(best, 9))
+
+
+def test_weights_that_are_set_between_two_fits_begin_a_new_average(tmp_path):
+    points, model = by_the_paper(6), regression()
+    fit(model, 1)
+    model.save_weights(tmp_path / "first.weights.h5")  # with the optimizer
+    fit(model, 1)
+    assert_at(model, points[5][1])
+    model.load_weights(tmp_path / "first.weights.h5")
+    fit(model, 1)
+    assert_at(model, points[5][1])  # so it goes on from y
+    model.set_weights([START + 1.0])
+    fit(model, 1)
+    assert_at(model, restarted(START + 1.0, 3))
+
+
 @pytest.mark.parametrize("every", ["epoch", 2])
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(every, tmp_path):
     def stop(batch, logs):

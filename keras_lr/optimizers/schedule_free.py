@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_lr._keras.optimizers import (
@@ -22,6 +24,7 @@ from keras_lr.optimizers.wrapper import OptimizerWrapper, check_optimizer, regis
 from keras_lr.steering.binding import SteeredRate
 
 _SETTINGS = ("warmup_steps", "r", "weight_lr_power")
+_MARKED = 256  # elements of a variable, about, that its mark depends on
 
 
 @registered
@@ -46,6 +49,9 @@ class ScheduleFree(OptimizerWrapper):
     `evaluate`, `predict`, `save`, `save_weights` and `export` in the middle of an epoch.
     `train_on_batch` also trains at y. A training loop of your own calls `train()` before its first
     step and `eval()` before an evaluation.
+
+    Weights that are set after `fit` or at the end of an epoch (`set_weights`, the best weights of
+    `EarlyStopping`) are an x, at which the next training begins a new average.
 
     Batch normalization collects its moving statistics at y. They do not belong to x; use another
     normalization, or compute the statistics again after the training.
@@ -127,7 +133,8 @@ class ScheduleFree(OptimizerWrapper):
         self._set_untracked("_largest_rate", scalar("largest_rate"))
         # Divided by (largest rate)^weight_lr_power: at a constant rate and r = 0 it is a count.
         self._set_untracked("_weight_sum", scalar("weight_sum"))
-        # A variable, so that a saved model, a backup and a snapshot keep it with the weights.
+        # 0 at y; at x, the mark of the weights. A variable, so that a saved model, a backup and a
+        # snapshot keep it with them.
         self._set_untracked("_at_average", scalar("at_average"))
 
     # The point of the weights, on the host
@@ -135,13 +142,22 @@ class ScheduleFree(OptimizerWrapper):
     @property
     def evaluates(self) -> bool:
         """Whether the weights are at x, the average; at y if not."""
-        return self.built and number(self._at_average) == 1.0
+        return self.built and number(self._at_average) != 0.0
 
     def train(self) -> None:
-        """Put the weights to y, where the gradients are computed; no effect if they are there."""
+        """Put the weights to y, where the gradients are computed; no effect if they are there.
+
+        If the weights are not those that `eval` left, somebody has set them: `set_weights`, or
+        `EarlyStopping` its best ones. The z of the last update is then useless, and a new average
+        begins at these weights: z and y equal them.
+        """
         if self.evaluates:
-            beta = self._beta()
-            self._move_weights(lambda x, z: x + (1.0 - beta) * (z - x))
+            if number(self._at_average) == self._mark():
+                beta = self._beta()
+                self._move_weights(lambda x, z: x + (1.0 - beta) * (z - x))
+            else:
+                self._start_base_points(True)
+                self._weight_sum.assign(0.0)
             self._at_average.assign(0.0)
 
     def eval(self) -> None:
@@ -149,8 +165,17 @@ class ScheduleFree(OptimizerWrapper):
         if self.built and not self.evaluates:
             beta = self._beta()
             self._move_weights(lambda y, z: y + (1.0 - 1.0 / beta) * (z - y))
-            self._at_average.assign(1.0)
+            self._at_average.assign(self._mark())
 
+    def _mark(self) -> float:
+        """A whole number in [1, 2^24] by which to recognize the weights, from a sample of each."""
+        checksum = 0
+        for variable in self._trained:
+            values = ops.reshape(ops.stop_gradient(ops.convert_to_tensor(variable)), (-1,))
+            stride = max(1, values.shape[0] // _MARKED)
+            values = ops.convert_to_numpy(ops.cast(values[::stride], "float32"))
+            checksum = zlib.crc32(np.ascontiguousarray(values).tobytes(), checksum)
+        return 1.0 + checksum % 2**24
     def _move_weights(self, moved: Any) -> None:
         if int(number(batch_counter(self))) < (self.gradient_accumulation_steps or 1):
             return  # no update yet: z has no value, and the three points are one
