@@ -14,9 +14,6 @@ from models import classifier, data, same, values
 import keras_lr
 from keras_lr.schedules.base import evaluate
 
-# The model of these tests has batch normalization.
-pytestmark = pytest.mark.filterwarnings("ignore:ScheduleFree evaluates at an average")
-
 callbacks = pytest.mark.parametrize(
     "make", CALLBACKS.values(), ids=[cls.__name__ for cls in CALLBACKS]
 )

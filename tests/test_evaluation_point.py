@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from models import classifier, data, same, values
+from models import same, values
 
 import keras_lr
 from keras_lr.optimizers import ScheduleFree
@@ -208,14 +208,6 @@ def test_a_range_test_after_a_fit_trains_at_y():
     np.testing.assert_allclose(test.losses[0], (y.sum() - 9.0) ** 2, rtol=1e-4)
     assert abs(y.sum() - x.sum()) > 0.01
     assert_at(model, x)
-
-
-@pytest.mark.once
-def test_a_model_with_batch_normalization_gets_a_warning():
-    x, y = data()
-    model = classifier(ScheduleFree(keras.optimizers.Adam()))
-    with pytest.warns(UserWarning, match="collects its moving statistics at the weights of the"):
-        model.fit(x, y, verbose=0)
 
 
 @pytest.mark.once

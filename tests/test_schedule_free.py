@@ -253,7 +253,6 @@ def test_a_constraint_and_a_trained_optimizer_are_refused():
 
 
 @pytest.mark.once
-@pytest.mark.filterwarnings("ignore:ScheduleFree evaluates at an average")
 def test_a_callback_that_steers_the_rate_is_refused():
     x, y = data()
     model = classifier(ScheduleFree(keras.optimizers.Adam()))

@@ -11,16 +11,20 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 
-from keras_lr._keras.layers import all_layers
+from keras_lr._keras.replicas import has_strategy
+from keras_lr.optimizers.moving_statistics import collecting_layers, recompute, sample_of
 from keras_lr.steering import innermost_optimizers
 
 _MARK = "_keras_lr_at_point"
+# What computes the statistics of batch normalization, for each model that is in a fit.
+_recomputes: WeakKeyDictionary[Any, Callable[[], None]] = WeakKeyDictionary()
 _EVALUATING = ("evaluate", "predict", "save", "save_weights", "export")
 
 
@@ -69,9 +73,9 @@ def _training_on_batch(kind: type, original: Any, model: Any, *args: Any, **kwar
 def _fitting(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
     if not _optimizers(kind, model):
         return original(model, *args, **kwargs)
-    _warn_of_statistics(kind, model)
     bound = inspect.signature(original).bind(model, *args, **kwargs)
     with ExitStack() as stack:
+        stack.enter_context(_statistics_known(kind, model, bound.arguments))
         given, ours = bound.arguments.get("callbacks"), _Switch(kind, model)
         if isinstance(given, keras.callbacks.CallbackList):
             own = given.callbacks
@@ -110,21 +114,25 @@ def put_to_training(kind: type, model: Any) -> None:
         optimizer.train()
 
 
-def put_to_average(kind: type, model: Any) -> None:
-    """Put the weights of a model to the point where it is evaluated."""
-    for optimizer in _optimizers(kind, model):
-        _synchronise(model)
-        optimizer.eval()
+def put_to_average(kind: type, model: Any) -> list[Any]:
+    """Put the weights of a model to the point where it is evaluated.
 
-
-@contextmanager
-def _at_average(kind: type, model: Any) -> Iterator[None]:
+    Returns the optimizers that moved them.
+    """
     found = _optimizers(kind, model)
     if found:
         _synchronise(model)
     moved = [each for each in found if each.built and not each.evaluates]
     for optimizer in moved:
         optimizer.eval()
+    if moved and model in _recomputes:
+        _recomputes[model]()
+    return moved
+
+
+@contextmanager
+def _at_average(kind: type, model: Any) -> Iterator[None]:
+    moved = put_to_average(kind, model)
     try:
         yield
     finally:
@@ -148,17 +156,47 @@ def _synchronise(model: Any) -> None:
         synchronise()
 
 
-def _warn_of_statistics(kind: type, model: Any) -> None:
-    layers = [
-        each.name
-        for each in all_layers(model)
-        if isinstance(each, keras.layers.BatchNormalization) and each.trainable
-    ]
-    if layers:
-        warnings.warn(
-            f"{kind.__name__} evaluates at an average of the weights, but batch normalization "
-            f"collects its moving statistics at the weights of the training; got {layers[0]!r}. "
-            "Use another normalization, or compute the statistics again after fit.",
-            UserWarning,
-            stacklevel=4,
-        )
+@contextmanager
+def _statistics_known(kind: type, model: Any, arguments: dict[str, Any]) -> Iterator[None]:
+    """Within a fit, compute the statistics of batch normalization at each evaluation point.
+
+    Warns if the data of the fit cannot be read again for that.
+    """
+    names = ("batch_size", "validation_split")
+    options = {name: arguments[name] for name in names if name in arguments}
+    batches = sample_of(arguments.get("x"), **options)
+    if has_strategy(model) or keras.distribution.distribution() is not None:
+        batches, problem = None, "several devices share the batches"
+    else:
+        problem = f"got a {type(arguments.get('x')).__name__}"
+    if batches is None:
+        for layer in collecting_layers(model)[:1]:
+            _warn(kind, layer, problem)
+        yield
+        return
+
+    def recomputed() -> None:
+        layers = collecting_layers(model)  # a model may create them in its first step
+        try:
+            if layers:
+                recompute(model, layers, batches())
+        except Exception as error:  # a model may train without being able to be called
+            _recomputes.pop(model, None)
+            _warn(kind, layers[0], f"{type(error).__name__}: {error}".partition("\n")[0])
+
+    _recomputes[model] = recomputed
+    try:
+        yield
+    finally:
+        _recomputes.pop(model, None)
+
+
+def _warn(kind: type, layer: Any, reason: str) -> None:
+    warnings.warn(
+        f"{kind.__name__} evaluates at an average of the weights, and the moving statistics of "
+        f"{layer.name!r} could not be computed there from the training data ({reason}): they are "
+        "those of the weights of the training. Train on arrays, a PyDataset, a tf.data.Dataset or "
+        "a DataLoader, or use another normalization.",
+        UserWarning,
+        stacklevel=2,
+    )

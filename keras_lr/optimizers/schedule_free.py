@@ -53,8 +53,10 @@ class ScheduleFree(OptimizerWrapper):
     Weights that are set after `fit` or at the end of an epoch (`set_weights`, the best weights of
     `EarlyStopping`) are an x, at which the next training begins a new average.
 
-    Batch normalization collects its moving statistics at y. They do not belong to x; use another
-    normalization, or compute the statistics again after the training.
+    Batch normalization collects its moving statistics at y, where they mean nothing for x. So
+    whenever `fit` puts the weights to x, it computes the statistics again from up to 50 batches of
+    the training data: the cost is 50 forward passes, not compiled, after each epoch. `fit` warns if
+    it cannot read the data twice (a generator); `train_on_batch` leaves the statistics of y.
 
     Other wrappers (`LayerwiseLR`, so `GradualUnfreeze` and `fine_tune` too; `AdaptiveGains`,
     `Hypergradient`) cannot be around or inside this one, and callbacks that steer the learning
@@ -176,6 +178,7 @@ class ScheduleFree(OptimizerWrapper):
             values = ops.convert_to_numpy(ops.cast(values[::stride], "float32"))
             checksum = zlib.crc32(np.ascontiguousarray(values).tobytes(), checksum)
         return 1.0 + checksum % 2**24
+
     def _move_weights(self, moved: Any) -> None:
         if int(number(batch_counter(self))) < (self.gradient_accumulation_steps or 1):
             return  # no update yet: z has no value, and the three points are one
