@@ -308,7 +308,8 @@ def _answers(test: Any, names: Iterable[str]) -> dict[str, Any]:
 
 def _policy_factors(outcome: Outcome) -> dict[str, float]:
     """What multiplies the rate for other policies, if none was given and the rule knows them."""
-    if outcome.policy is not None or outcome.method not in ("auto", "curve"):
+    planned = getattr(outcome.test.planned, "policy", None)  # named also for ScheduleFree
+    if outcome.policy or planned or outcome.method not in ("auto", "curve"):
         return {}
     suggest, rate = outcome.test.suggest, outcome.suggestion.learning_rate
     policies = {"constant": "constant", "decaying": "one-cycle"}

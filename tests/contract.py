@@ -38,6 +38,9 @@ OPTIMIZERS: dict[type, Callable[[], Any]] = {
         keras.optimizers.AdamW(0.01), {"dense.*/kernel": 0.5, "dense.*/bias": 2.0}
     ),
     optimizers.Prodigy: lambda: optimizers.Prodigy(d0=1e-4),
+    optimizers.ScheduleFree: lambda: optimizers.ScheduleFree(
+        keras.optimizers.AdamW(0.01), warmup_steps=4
+    ),
 }
 
 # Schedules for a run of so many steps.

@@ -222,6 +222,10 @@ def test_the_rate_of_a_callback_reaches_it_or_is_refused(make):
             with pytest.raises(ValueError, match="tunes the learning rate itself"):
                 model.fit(x, y, verbose=0, callbacks=[keras_lr.ScheduleLR(rate)])
             return
+        if isinstance(model.optimizer, keras_lr.optimizers.ScheduleFree):
+            with pytest.raises(ValueError, match="trains at a constant learning rate"):
+                model.fit(x, y, verbose=0, callbacks=[keras_lr.ScheduleLR(rate)])
+            return
         model.fit(x, y, verbose=0, callbacks=[keras_lr.ScheduleLR(rate)])
         moved.append(np.abs(model.get_weights()[0] - before).max())
     assert moved[0] < 1e-7 < 1e-6 < moved[1]

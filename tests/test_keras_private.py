@@ -38,6 +38,7 @@ ROWS = [
     Row("_learning_rate", "optimizer", "setting a rate for one fit without tracking it"),
     Row("_iterations", "optimizer", "counting batches under gradient accumulation"),
     Row("_momentums", "optimizer", "AdaptiveGains and Hypergradient on Adam and RMSprop"),
+    Row("_velocities", "optimizer", "ScheduleFree on Adam"),
     Row("_m", "adamax", "AdaptiveGains on Adamax"),
     Row("_accumulators", "ftrl", "multipliers of 0 in a LayerwiseLR of Ftrl"),
     Row("_linears", "ftrl", "multipliers of 0 in a LayerwiseLR of Ftrl"),

@@ -1,9 +1,17 @@
 """The usual rate of each family of optimizers."""
 
 import keras
+import numpy as np
 import pytest
 
-from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR, Prodigy
+from keras_lr.optimizers import (
+    AdaptiveGains,
+    Hypergradient,
+    LayerwiseLR,
+    Prodigy,
+    ScheduleFree,
+)
+from keras_lr.range_test.planned_run import ONE_CYCLE
 from keras_lr.range_test.prior import usual_rate
 
 optimizers = keras.optimizers
@@ -49,8 +57,23 @@ def test_muon_counts_as_adam_if_it_scales_its_steps_to_the_size_of_adams():
 
 
 @pytest.mark.skipif(not hasattr(optimizers, "ScheduleFreeAdamW"), reason="Keras has none")
-def test_schedule_free_is_unknown():
+def test_schedule_free_of_keras_is_unknown():
     assert usual_rate(optimizers.ScheduleFreeAdamW()) == UNKNOWN
+
+
+def test_schedule_free_is_in_the_middle_of_what_its_authors_advise():
+    """10 to 50 times SGD's rate with a schedule, 1 to 10 times Adam's (arXiv 2405.15682)."""
+    for optimizer, scheduled, (low, high) in (
+        (optimizers.SGD(momentum=0.9), "momentum", (10, 50)),
+        (optimizers.SGD(momentum=0.5), "momentum", (10, 50)),
+        (optimizers.AdamW(), "Adam", (1, 10)),
+    ):
+        usual, family = usual_rate(ScheduleFree(optimizer))
+        peak = usual_rate(scheduled)[0] + ONE_CYCLE  # of a run with a schedule
+        middle = peak + (np.log10(low) + np.log10(high)) / 2
+        assert abs(usual - middle) < 0.01
+        assert usual_rate(family) == usual_rate(f"ScheduleFree[{type(optimizer).__name__}]")
+        assert usual_rate(family) == (usual, family)
 
 
 @pytest.mark.parametrize(

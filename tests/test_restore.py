@@ -28,7 +28,7 @@ OPTIMIZERS = {
     name: optimizer(name)
     for name in (
         "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lamb", "Lion",
-        "Muon", "Nadam", "RMSprop", "SGD", "ScheduleFreeAdamW",
+        "Muon", "Nadam", "RMSprop", "SGD",
     )
     if hasattr(keras.optimizers, name)
 } | {
@@ -55,7 +55,8 @@ def test_every_optimizer_of_keras_has_a_row():
         for cls in vars(keras.optimizers).values()
         if isinstance(cls, type) and issubclass(cls, base) and cls is not base
     }
-    assert {cls.__name__ for cls in public} == {cls.__name__ for cls in known}
+    refused = {"ScheduleFreeAdamW"}  # tests/test_finder_schedule_free.py
+    assert {cls.__name__ for cls in public} - refused == {cls.__name__ for cls in known}
 
 
 def fitted(make, find):

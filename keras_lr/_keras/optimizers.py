@@ -21,6 +21,7 @@ __all__ = [
     "counters",
     "ftrl_slots",
     "has_schedule",
+    "mean_squares",
     "number",
     "put_rate",
     "stored_rate",
@@ -77,6 +78,12 @@ def velocities(optimizer: Any) -> list[Any] | None:
     """
     slots = (getattr(optimizer, name, None) for name in _VELOCITIES)
     return next((list(each) for each in slots if each), None)
+
+
+def mean_squares(optimizer: Any) -> list[Any]:
+    """The slots of `Adam` with running means of the squared gradients."""
+    slots: list[Any] = optimizer._velocities
+    return slots
 
 
 def ftrl_slots(optimizer: Any, index: int) -> list[Any]:

@@ -14,7 +14,7 @@ __all__ = ["assign", "copied", "has_strategy", "replicas", "variable_scope"]
 
 def has_strategy(model: Any) -> bool:
     """Whether a model was made under a strategy of TensorFlow."""
-    return model._distribute_strategy is not None
+    return getattr(model, "_distribute_strategy", None) is not None
 
 
 @contextmanager

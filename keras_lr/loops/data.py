@@ -280,7 +280,7 @@ def is_array_data(*parts: Any) -> bool:
     )
 
 
-def take_rows(part: Any, rows: np.ndarray) -> Any:
+def take_rows(part: Any, rows: np.ndarray | slice) -> Any:
     """The given rows of every array in a structure; None stays None."""
 
     def rows_of(leaf: Any) -> Any:

@@ -45,7 +45,12 @@ class OptimizerWrapper(OptimizerHooks):
     """Base of the optimizers whose first argument is another optimizer.
 
     The given optimizer and the new one share their variables. Use only the new one.
+
+    Attributes:
+        outermost: Whether no other wrapper can be around this one.
     """
+
+    outermost = False
 
     def __new__(cls, optimizer: Any = None, *args: Any, **kwargs: Any) -> Any:
         check_optimizer(cls.__name__, optimizer)
@@ -53,6 +58,11 @@ class OptimizerWrapper(OptimizerHooks):
             raise ValueError(
                 f"{cls.__name__} cannot wrap another {cls.__name__}; got "
                 f"{type(optimizer).__name__}. Pass all settings to one of them."
+            )
+        if getattr(optimizer, "outermost", False):
+            raise ValueError(
+                f"{cls.__name__} cannot wrap {type(optimizer).__name__}, which makes the update of "
+                "all weights itself, at one learning rate. Use one of the two."
             )
         return object.__new__(_class_for(cls, type(optimizer)))
 

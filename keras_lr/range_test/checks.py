@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_lr._keras.distribution import check_distribution
 from keras_lr._keras.layers import all_layers
-from keras_lr.steering import choose_optimizer
+from keras_lr.steering import choose_optimizer, innermost_optimizers
 
 CHUNK = 2**20  # values that are read at a time
 SAMPLE = 256  # rows that show the scale of an array
@@ -50,7 +50,17 @@ def check_model(model: Any, optimizer: Any = None, whose: str = "lr_find") -> An
             "make_train_function, which may train in another way. Override train_step instead."
         )
     check_distribution(model)
-    return choose_optimizer(model, optimizer, whose)
+    chosen = choose_optimizer(model, optimizer, whose)
+    for each in innermost_optimizers(chosen):
+        if isinstance(each, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):
+            raise ValueError(
+                f"{whose} needs an optimizer that follows its paper; got Keras's "
+                "ScheduleFreeAdamW. On TensorFlow its first step sets the weights to about 0, on "
+                "torch it runs another algorithm, and with all backends Keras evaluates and saves "
+                "at the wrong weights. Compile with "
+                "keras_lr.optimizers.ScheduleFree(keras.optimizers.AdamW(...)) instead."
+            )
+    return chosen
 
 
 def check_kinds(model: Any, x: Any, y: Any, sample_weight: Any = None) -> None:

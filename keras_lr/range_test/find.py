@@ -22,8 +22,8 @@ from keras_lr.range_test.options import (
     ramp_rates,
     takes_options,
 )
-from keras_lr.range_test.planned_run import planned_run
-from keras_lr.range_test.prior import usual_rate
+from keras_lr.range_test.planned_run import planned_run, schedule_free_run
+from keras_lr.range_test.prior import SCHEDULE_FREE, usual_rate
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.short_runs import RunData, continuation, prepare, short_runs
 from keras_lr.range_test.training_data import (
@@ -143,12 +143,19 @@ def run_range_test(
     """
     usual, family = usual_rate(optimizer)
     seed, monitor = options["seed"], options["monitor"]
+    averages = family in SCHEDULE_FREE
+    if averages:
+        schedule_free_run(options["policy"], None)  # refuses a policy before anything is trained
     with ExitStack() as stack:
         borrowed = borrow(model, data.stream, seed, optimizer=optimizer, monitor=monitor)
         bench = stack.enter_context(borrowed)
         length = planned_length(options, bench.stream.batches, optimizer) or total_steps
         per_epoch = updates_per_epoch(bench.stream.batches, optimizer)
-        planned = planned_run(options["policy"], length, per_epoch)
+        planned = (
+            schedule_free_run(options["policy"], length)
+            if averages
+            else planned_run(options["policy"], length, per_epoch)
+        )
         steps, rest = divided_budget(options, length)
         sample = None
         if validation_data is not None:

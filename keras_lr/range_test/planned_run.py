@@ -42,6 +42,7 @@ def _warm_up_stable_decay(steps: int) -> LearningRateSchedule:
     return WarmUpStableDecaySchedule(1.0, steps, steps // 20, steps // 5, decay="linear")
 
 
+SCHEDULE_FREE = "schedule-free"  # the policy of runs with `ScheduleFree`
 POLICIES = {
     "constant": lambda steps: ConstantSchedule(1.0),
     "one-cycle": lambda steps: OneCycleSchedule(1.0, steps),
@@ -78,6 +79,8 @@ class PlannedRun:
     @property
     def sentence(self) -> str:
         """What the policy and the length do to the rate; "" if both are unknown."""
+        if self.policy == SCHEDULE_FREE:
+            return "ScheduleFree keeps this rate for a run of any length."
         parts = []
         if self.policy:
             parts.append(f"by {10 ** _of_policy(self):.2g} for the policy ({self.policy})")
@@ -154,6 +157,26 @@ def planned_run(
     return PlannedRun(name, steps, _evaluated(parts, steps, steps_per_epoch))
 
 
+def schedule_free_run(policy: Any, total_steps: int | None) -> PlannedRun:
+    """Describe a run with `ScheduleFree`; neither shape nor length correct its rate.
+
+    Args:
+        policy, total_steps: As in `planned_run`.
+
+    Raises:
+        ValueError: If the policy is not None, `"constant"` or such a run.
+    """
+    known = policy is None or (isinstance(policy, str) and policy == "constant")
+    if not known and not (isinstance(policy, PlannedRun) and policy.policy == SCHEDULE_FREE):
+        raise ValueError(
+            "policy must be None or 'constant' for ScheduleFree, whose average of the weights "
+            f"replaces a schedule; got {policy!r}. For a warm-up, pass warmup_steps to "
+            "ScheduleFree."
+        )
+    steps = None if total_steps is None else checks.count("total_steps", total_steps)
+    return PlannedRun(SCHEDULE_FREE, steps)
+
+
 def transfer_lr(
     learning_rate: float,
     source: PlannedRun | tuple[Any, int | None],
@@ -196,6 +219,11 @@ def transfer_lr(
     """
     learning_rate = checks.number("learning_rate", learning_rate, above=0)
     runs = [_run_of("source", source), _run_of("target", target)]
+    if SCHEDULE_FREE in (run.policy for run in runs):
+        raise ValueError(
+            "source and target must be runs without ScheduleFree, whose rate does not depend on "
+            f"policy and length in a known way; got {runs[0]!r} and {runs[1]!r}. Call lr_find."
+        )
     for what in ("policy", "total_steps"):
         known = [getattr(run, what) not in ("", None) for run in runs]
         if known[0] != known[1]:
@@ -243,7 +271,7 @@ def _of_length(run: PlannedRun) -> float:
     A run below the measured lengths gets the smaller step whatever its policy: a rate that is too
     high costs more than one that is too low.
     """
-    if run.total_steps is None:
+    if run.total_steps is None or run.policy == SCHEDULE_FREE:
         return 0.0
     left = 0.5 if run.shape is None else float(run.shape[-1])
     left *= run.total_steps > NEUTRAL_STEPS

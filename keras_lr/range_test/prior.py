@@ -6,12 +6,23 @@ from typing import Any
 
 import keras
 
-from keras_lr.optimizers import Prodigy
+from keras_lr.optimizers import Prodigy, ScheduleFree
 from keras_lr.steering import innermost_optimizers
 
 # log10 of the constant rate that is usually best in a run of 500 updates. The first four are
 # measured. Adadelta and Prodigy estimate the size of their steps: their papers use the factor 1.
-USUAL_RATES = {"SGD": -1.0, "momentum": -1.75, "Adam": -2.25, "Lion": -3.25, "Adadelta": 0.0}
+# Schedule-free rates are in the middle (in decades) of what its authors advise (arXiv 2405.15682):
+# 10 to 50 times the rate of SGD with a momentum, 1 to 10 times that of Adam, with a schedule.
+USUAL_RATES = {
+    "SGD": -1.0,
+    "momentum": -1.75,
+    "Adam": -2.25,
+    "Lion": -3.25,
+    "Adadelta": 0.0,
+    "schedule-free SGD": -0.25,
+    "schedule-free Adam": -1.6,
+}
+SCHEDULE_FREE = ("schedule-free SGD", "schedule-free Adam")  # families that take no schedule
 UNKNOWN, UNKNOWN_RATE = "unknown", -2.0  # the rate: a first guess, between the measured ones
 
 # A velocity makes steps up to 1 / (1 - momentum) times as large. "momentum" was measured at 0.9; in
@@ -24,7 +35,7 @@ _LEAST_MOMENTUM = 0.7
 # Missing, so unknown, are those whose rates mean something else:
 #   Adagrad, Ftrl      the step falls like 1 / sqrt(updates), so the rate grows with the run
 #   Lamb, Adafactor    the rate is relative to the norm of the weights
-#   ScheduleFreeAdamW  1 to 10 times Adam's rate (arXiv 2405.15682), and Keras's differs from it
+#   ScheduleFreeAdamW  Keras's differs from the paper, and a range test refuses it
 _FAMILIES = {
     "SGD": "SGD",
     "Adam": "Adam",
@@ -44,7 +55,7 @@ def usual_rate(optimizer: Any) -> tuple[float | None, str]:
 
     Returns:
         log10 of the constant rate that is usually best in 500 updates, None if the family is
-        unknown; and the family: "SGD", "momentum", "Adam", "Lion", "Adadelta" or "unknown".
+        unknown; and the family: a key of `USUAL_RATES`, or "unknown".
 
     Args:
         optimizer: An optimizer, also one that wraps others; the name of a family or of an
@@ -67,6 +78,8 @@ def usual_rate(optimizer: Any) -> tuple[float | None, str]:
 
 
 def _family(optimizer: Any) -> str:
+    if isinstance(optimizer, ScheduleFree):
+        return SCHEDULE_FREE[not isinstance(optimizer, keras.optimizers.SGD)]
     for kind in type(optimizer).__mro__:
         if kind is Prodigy or getattr(keras.optimizers, kind.__name__, None) is kind:
             family = _FAMILIES.get(kind.__name__, UNKNOWN)
@@ -86,5 +99,7 @@ def _momentum(optimizer: Any) -> float:
 def _family_of_name(name: str) -> str:
     """The family of a name, such as "Adam", "adamw", "momentum" or "LayerwiseLR[Adam]"."""
     inner = name.rpartition("[")[2].rstrip("]").lower()
+    if name.startswith(f"{ScheduleFree.__name__}["):
+        return SCHEDULE_FREE[inner != "sgd"]
     families = {**_FAMILIES, **{family: family for family in USUAL_RATES}}
     return {key.lower(): family for key, family in families.items()}.get(inner, UNKNOWN)

@@ -19,7 +19,12 @@ from keras_lr._util.files import atomic_write
 from keras_lr._util.json import read_saved
 from keras_lr.range_test import bounds, rules
 from keras_lr.range_test.evidence import for_run, weigh
-from keras_lr.range_test.planned_run import PlannedRun, planned_run
+from keras_lr.range_test.planned_run import (
+    SCHEDULE_FREE,
+    PlannedRun,
+    planned_run,
+    schedule_free_run,
+)
 from keras_lr.range_test.prior import usual_rate
 from keras_lr.range_test.probes import Probes
 from keras_lr.range_test.suggestion import NoSuggestion, Suggestion, SuggestionWarning
@@ -154,6 +159,8 @@ class RangeTest:
         if self.planned is not None:
             policy = self.planned if policy is None else policy
             total_steps = self.planned.total_steps if total_steps is None else total_steps
+            if self.planned.policy == SCHEDULE_FREE:
+                return schedule_free_run(policy, total_steps)
         return planned_run(policy, total_steps, self.provenance.get("updates_per_epoch"))
 
     def _by_curve(self, method: str, monitor: str) -> Suggestion:

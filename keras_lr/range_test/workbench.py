@@ -15,6 +15,7 @@ from keras_lr._keras.snapshot import KeptState, Snapshot
 from keras_lr._util.interrupts import check_interrupt
 from keras_lr.loops import CHUNK, Loop, keep_loop, loop_dependencies, make_loop
 from keras_lr.loops.data import DataEnded
+from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.probes import Outcome
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.steering import (
@@ -90,6 +91,8 @@ class Workbench:
         self._needs = loop_dependencies(model, optimizer, monitor, self._held)
         self.loop: Loop = make_loop(model, rate, monitor, self._needs)
         self._inner = innermost_optimizers(optimizer)
+        held = [part for each in self._held.values() for part in innermost_optimizers(each)]
+        self._averaging = [part for part in held if isinstance(part, ScheduleFree)]
         self._borrowed = [stored_rate(optimizer) for optimizer in self._inner]
         self._every = updates_every(optimizer)
         # An optimizer in the middle of an accumulation needs fewer batches for its next update.
@@ -176,7 +179,7 @@ class Workbench:
                 break
             due = done % validation_every == 0 or done == total
             if validation is not None and due and done and trained == ends[done - 1]:
-                checks.append((done, self.loop.evaluate(validation)))
+                checks.append((done, self._evaluate(validation)))
         if self._steady is None and reason == "data_ended" and trained:
             self._is_steady(trained)  # raises if the optimizer was not called
         return self._record(learning_rates, ends, parts, checks, reason, stop_factor)
@@ -185,7 +188,7 @@ class Workbench:
         """Held-out loss of the weights that every run starts from."""
         if self.start_loss is None:
             self._rewind()
-            self.start_loss = float(self.loop.evaluate(self.held_out)[self._monitor])
+            self.start_loss = float(self._evaluate(self.held_out)[self._monitor])
         return self.start_loss
 
     def train(
@@ -210,10 +213,25 @@ class Workbench:
             raise DataEnded
         loss, cost = float("inf"), self.steps_trained - before
         if run.stop_reason == "completed":
-            loss = float(self.loop.evaluate(self.held_out)[self._monitor])
+            loss = float(self._evaluate(self.held_out)[self._monitor])
         if not np.isfinite(loss):
             return Outcome(float("inf"), cost)
         return Outcome(loss, cost, self._kept())
+
+    def _evaluate(self, batches: list[Any]) -> dict[str, float]:
+        """Loss and metrics over the batches; with `ScheduleFree`, at the average of the weights."""
+        if not self._averaging:
+            return self.loop.evaluate(batches)
+        self._put_weights("eval")
+        result = self.loop.evaluate(batches)
+        self._put_weights("train")
+        return result
+
+    def _put_weights(self, point: str) -> None:
+        self.loop.store()
+        for optimizer in self._averaging:
+            getattr(optimizer, point)()
+        self.loop.start()
 
     def _kept(self) -> KeptState | None:
         """The state after a run; None if it is large, or if its variables will be made anew."""
@@ -243,6 +261,8 @@ class Workbench:
             else:
                 self._snapshot.resume(resume)
         self._fresh = False
+        for optimizer in self._averaging:
+            optimizer.train()  # after a fit the weights are at the average
         if self._seed is not None and resume is None:
             reseed(self._model, self._seed)
         self.loop.start()

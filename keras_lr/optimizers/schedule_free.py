@@ -1,0 +1,332 @@
+"""`ScheduleFree`: an average of the weights in the place of a learning rate schedule."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lr._keras.optimizers import (
+    batch_counter,
+    mean_squares,
+    number,
+    stored_rate,
+    velocities,
+)
+from keras_lr._util import checks
+from keras_lr.optimizers.evaluation_point import wrap_methods
+from keras_lr.optimizers.wrapper import OptimizerWrapper, check_optimizer, registered
+from keras_lr.steering.binding import SteeredRate
+
+_SETTINGS = ("warmup_steps", "r", "weight_lr_power")
+_MARKED = 256  # elements of a variable, about, that its mark depends on
+
+
+@registered
+class ScheduleFree(OptimizerWrapper):
+    """Train at a constant learning rate, and use an average of the weights.
+
+    The average replaces the decay of a schedule, so the length of the run need not be known. There
+    are three points: the gradient is computed at y, the base steps move z, and x is the average.
+    For update k = 0, 1, ... with learning rate `lr` and `beta` (SGD's `momentum`, Adam's `beta_1`):
+
+        gamma = lr * min(1, (k + 1) / warmup_steps)
+        w = (k + 1)^r * (largest gamma so far)^weight_lr_power;  c = w / (sum of all w)
+        z -= gamma * (direction + weight_decay * y)
+        x = (1 - c) * x + c * z
+        y = (1 - beta) * z + beta * x
+
+    The direction is the gradient for SGD; for Adam, the gradient divided by
+    `sqrt(mean square / (1 - beta_2^(k + 1))) + epsilon`.
+
+    `fit` trains at y. After each epoch and after `fit`, the weights of the model are x, so
+    validation, callbacks at the end of an epoch, checkpoints and saved models have x; so do
+    `evaluate`, `predict`, `save`, `save_weights` and `export` in the middle of an epoch.
+    `train_on_batch` also trains at y. A training loop of your own calls `train()` before its first
+    step and `eval()` before an evaluation.
+
+    Weights that are set after `fit` or at the end of an epoch (`set_weights`, the best weights of
+    `EarlyStopping`) are an x, at which the next training begins a new average.
+
+    Batch normalization collects its moving statistics at y, where they mean nothing for x. So
+    whenever `fit` puts the weights to x, it computes the statistics again from up to 50 batches of
+    the training data: the cost is 50 forward passes, not compiled, after each epoch. `fit` warns if
+    it cannot read the data twice (a generator); `train_on_batch` leaves the statistics of y.
+
+    Other wrappers (`LayerwiseLR`, so `GradualUnfreeze` and `fine_tune` too; `AdaptiveGains`,
+    `Hypergradient`) cannot be around or inside this one, and callbacks that steer the learning
+    rate are refused.
+
+    Memory: as with the given optimizer. z is in the slot of its momentum, which has no other use.
+
+    Args:
+        optimizer: `SGD` with a momentum, `Adam` or `AdamW` of Keras, which has not trained yet;
+            its learning rate is a number. The best rate is larger than with a schedule: 10 to
+            50 times for SGD, 1 to 10 times for AdamW.
+        warmup_steps: Updates of a linear warm-up; an integer of at least 0.
+        r: Power of the update's number in its weight; in [0, inf). 0 for equal weights.
+        weight_lr_power: Power of the learning rate in the weight of an update; in [0, inf).
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range; if the optimizer is another one, or has a
+            schedule, a moving average, Nesterov's momentum, `amsgrad` or a momentum outside (0, 1).
+            When the optimizer is built: if a trainable variable has a constraint.
+
+    Source: Defazio et al., "The Road Less Scheduled" (2024, arXiv 2405.15682), equations 3 to 5 and
+    algorithm 1. The updates equal those of the authors' package `schedulefree`.
+
+    >>> weight = keras.Variable([4.0])
+    >>> optimizer = ScheduleFree(keras.optimizers.SGD(1.0, momentum=0.5))
+    >>> for step in range(2):
+    ...     optimizer.apply([keras.ops.ones(1)], [weight])
+    >>> weight.numpy().tolist()  # y; z is 2, and x is the mean of 3 and 2
+    [2.25]
+    >>> optimizer.eval()
+    >>> weight.numpy().tolist()
+    [2.5]
+    """
+
+    outermost = True  # it replaces the steps of single variables, which other wrappers change
+
+    def __init__(
+        self,
+        optimizer: Any,
+        warmup_steps: int = 0,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+    ) -> None:
+        _check_inner(optimizer)
+        warmup_steps = checks.count("warmup_steps", warmup_steps, least=0)
+        r = checks.number("r", r, least=0)
+        weight_lr_power = checks.number("weight_lr_power", weight_lr_power, least=0)
+        self._take_over(optimizer)
+        for name, value in zip(_SETTINGS, (warmup_steps, r, weight_lr_power), strict=True):
+            self._set_untracked(name, value)
+        if self.built:
+            self._add_sums(self._trained)
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Create the optimizer's variables."""
+        if self.built:
+            return
+        for variable in variables:
+            if variable.constraint is not None:
+                raise ValueError(
+                    "ScheduleFree needs variables without a constraint, which its average would "
+                    f"violate; got {variable.constraint!r} for {variable.path!r}. Remove the "
+                    "constraint."
+                )
+        super().build(variables)
+        self._add_sums(variables)
+
+    def _add_sums(self, variables: Sequence[Any]) -> None:
+        wide = any(keras.backend.standardize_dtype(each.dtype) == "float64" for each in variables)
+        self._set_untracked("_dtype_of_sums", "float64" if wide else "float32")
+
+        def scalar(name: str) -> Any:
+            return self.add_variable((), "zeros", self._dtype_of_sums, name=name)
+
+        self._set_untracked("_largest_rate", scalar("largest_rate"))
+        # Divided by (largest rate)^weight_lr_power: at a constant rate and r = 0 it is a count.
+        self._set_untracked("_weight_sum", scalar("weight_sum"))
+        # 0 at y; at x, the mark of the weights. A variable, so that a saved model, a backup and a
+        # snapshot keep it with them.
+        self._set_untracked("_at_average", scalar("at_average"))
+
+    # The point of the weights, on the host
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the weights are at x, the average; at y if not."""
+        return self.built and number(self._at_average) != 0.0
+
+    def train(self) -> None:
+        """Put the weights to y, where the gradients are computed; no effect if they are there.
+
+        If the weights are not those that `eval` left, somebody has set them: `set_weights`, or
+        `EarlyStopping` its best ones. The z of the last update is then useless, and a new average
+        begins at these weights: z and y equal them.
+        """
+        if self.evaluates:
+            if number(self._at_average) == self._mark():
+                beta = self._beta()
+                self._move_weights(lambda x, z: x + (1.0 - beta) * (z - x))
+            else:
+                self._start_base_points(True)
+                self._weight_sum.assign(0.0)
+            self._at_average.assign(0.0)
+
+    def eval(self) -> None:
+        """Put the weights to the average x; no effect if they are there."""
+        if self.built and not self.evaluates:
+            beta = self._beta()
+            self._move_weights(lambda y, z: y + (1.0 - 1.0 / beta) * (z - y))
+            self._at_average.assign(self._mark())
+
+    def _mark(self) -> float:
+        """A whole number in [1, 2^24] by which to recognize the weights, from a sample of each."""
+        checksum = 0
+        for variable in self._trained:
+            values = ops.reshape(ops.stop_gradient(ops.convert_to_tensor(variable)), (-1,))
+            stride = max(1, values.shape[0] // _MARKED)
+            values = ops.convert_to_numpy(ops.cast(values[::stride], "float32"))
+            checksum = zlib.crc32(np.ascontiguousarray(values).tobytes(), checksum)
+        return 1.0 + checksum % 2**24
+
+    def _move_weights(self, moved: Any) -> None:
+        if int(number(batch_counter(self))) < (self.gradient_accumulation_steps or 1):
+            return  # no update yet: z has no value, and the three points are one
+        for variable, z in zip(self._trained, velocities(self) or (), strict=True):
+            if z is not None:
+                pair = (ops.stop_gradient(ops.convert_to_tensor(each)) for each in (variable, z))
+                variable.assign(moved(*pair))
+
+    def _beta(self) -> float:
+        return float(self.momentum if isinstance(self, keras.optimizers.SGD) else self.beta_1)
+
+    # The update
+
+    def _decay_weights(self, variables: Sequence[Any]) -> None:
+        """Do nothing: the decay is part of the update, as it also moves z."""
+
+    def _update_all(
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        if isinstance(stored_rate(self), SteeredRate):
+            raise ValueError(
+                "ScheduleFree trains at a constant learning rate, but a callback of this fit "
+                "steers it. Remove the callback; for a warm-up, pass warmup_steps to ScheduleFree."
+            )
+        # TensorFlow's own method sums the gradients over the replicas and calls
+        # `_update_on_replicas` below.
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            super()._update_all(grads, variables, learning_rate)
+        elif backend == "torch":
+            import torch
+
+            with torch.no_grad():
+                self._update(grads, variables, learning_rate)
+        else:
+            self._update(grads, variables, learning_rate)
+
+    def _update_on_replicas(self, strategy: Any, pairs: Any, learning_rate: Any) -> None:
+        grads, variables = zip(*pairs, strict=True)
+
+        # `update` runs this on each device, where a mirrored variable is the device's copy.
+        def on_device(_: Any, learning_rate: Any, *grads: Any) -> None:
+            self._update(grads, variables, learning_rate)
+
+        strategy.extended.update(
+            self._weight_sum.value, on_device, args=(learning_rate, *grads), group=False
+        )
+
+    def _update(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
+        k = ops.cast(self.iterations, self._dtype_of_sums)
+        gamma = ops.cast(learning_rate, self._dtype_of_sums)
+        if self.warmup_steps:
+            share = (k + 1.0) / self.warmup_steps
+            # On torch, `ops.minimum` with a number would return float32.
+            gamma = gamma * ops.where(share < 1.0, share, ops.ones_like(share))
+        c = self._share_of_update(k, gamma)
+        beta = self._beta()
+        along_y = gamma * (beta * (1.0 - c) - 1.0)
+        correction = None
+        if not isinstance(self, keras.optimizers.SGD):
+            # In float32, 1 - 0.999**k would lose half of its digits.
+            correction = -ops.expm1((k + 1.0) * math.log(self.beta_2))
+        self._start_base_points(ops.equal(k, 0.0))
+        slots: Any = velocities(self)
+        for gradient, variable in zip(grads, variables, strict=True):
+            index = self._index_of(variable)
+            place, slot = self._trained[index], slots[index]
+            y, z = ops.convert_to_tensor(place), ops.convert_to_tensor(slot)
+            u = self._direction(ops.cast(gradient, y.dtype), index, correction)
+            if self.weight_decay and self._decays(place):
+                u = u + self.weight_decay * y
+            new = y + ops.cast(c, y.dtype) * (z - y) + ops.cast(along_y, y.dtype) * u
+            self.assign(slot, z - ops.cast(gamma, y.dtype) * u)
+            self.assign(place, new)
+
+    def _share_of_update(self, k: Any, gamma: Any) -> Any:
+        """The share of an update's z in the average."""
+        dtype = self._dtype_of_sums
+        old = ops.cast(ops.convert_to_tensor(self._largest_rate), dtype)
+        total = ops.cast(ops.convert_to_tensor(self._weight_sum), dtype)
+        largest = ops.where(gamma > old, gamma, old)
+        weight = ops.power(k + 1.0, self.r)
+        if self.weight_lr_power:
+            positive = largest > 0.0  # the weight of an update at rate 0 is 0
+            ratio = old / ops.where(positive, largest, 1.0)
+            total = total * ops.power(ratio, self.weight_lr_power)
+            weight = ops.where(positive, weight, 0.0)
+        total = total + weight
+        share = weight / ops.where(total > 0.0, total, 1.0)
+        self.assign(self._largest_rate, largest)
+        self.assign(self._weight_sum, total)
+        return share
+
+    def _start_base_points(self, first: Any) -> None:
+        # Not in `build`: the user may set weights between `build` and the first update.
+        for variable, slot in zip(self._trained, velocities(self) or (), strict=True):
+            if slot is not None:
+                pair = ops.convert_to_tensor(variable), ops.convert_to_tensor(slot)
+                self.assign(slot, ops.where(first, *pair))
+
+    def _direction(self, gradient: Any, index: int, correction: Any) -> Any:
+        if correction is None:
+            return gradient
+        slot = mean_squares(self)[index]
+        old = ops.convert_to_tensor(slot)
+        square = old + (1.0 - self.beta_2) * (ops.square(gradient) - old)
+        self.assign(slot, square)
+        corrected = square / ops.cast(correction, square.dtype)
+        return gradient / (ops.sqrt(corrected) + self.epsilon)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _SETTINGS}
+
+
+def _check_inner(optimizer: Any) -> None:
+    """Raise unless `ScheduleFree` has the update rule of an optimizer."""
+    check_optimizer("ScheduleFree", optimizer)
+    kind = type(optimizer)  # on torch, a class of Keras's backend with the same name
+    if kind.__name__ not in ("SGD", "Adam", "AdamW") or kind.__module__.split(".")[0] != "keras":
+        raise ValueError(
+            "ScheduleFree needs an SGD, Adam or AdamW of Keras, not a subclass; got "
+            f"{kind.__name__}. Use keras.optimizers.AdamW."
+        )
+    if not isinstance(stored_rate(optimizer), keras.Variable):
+        raise ValueError(
+            "ScheduleFree needs a number as the learning rate; got "
+            f"{type(stored_rate(optimizer)).__name__}. For a warm-up, pass warmup_steps to "
+            "ScheduleFree."
+        )
+    for name in ("nesterov", "amsgrad", "use_ema"):
+        if getattr(optimizer, name, False):
+            raise ValueError(
+                f"ScheduleFree needs an optimizer without {name}; got {name}=True. ScheduleFree "
+                "averages the weights itself."
+            )
+    name = "momentum" if isinstance(optimizer, keras.optimizers.SGD) else "beta_1"
+    checks.number(
+        f"{name} of ScheduleFree's optimizer",
+        getattr(optimizer, name),
+        above=0,
+        below=1,
+        way_out="0.9 is usual.",
+    )
+    if number(batch_counter(optimizer)):
+        raise ValueError(
+            "ScheduleFree needs an optimizer that has not trained yet; got one after "
+            f"{int(number(batch_counter(optimizer)))} batches. Pass a new optimizer."
+        )
+
+
+wrap_methods(ScheduleFree)

@@ -1,0 +1,260 @@
+"""`ScheduleFree` against the paper's equations in NumPy, and against the authors' package."""
+
+import keras
+import numpy as np
+import pytest
+from models import classifier, data, same, values
+
+import keras_lr
+from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR, ScheduleFree
+
+UPDATES = 200
+SHAPES = [(3, 4), (5,)]
+# Inner optimizer, its arguments, and ours. The rates are exact in float32, as Keras stores them.
+CASES = [
+    ("SGD", {"learning_rate": 0.5, "momentum": 0.9}, {}),
+    ("SGD", {"learning_rate": 0.25, "momentum": 0.7, "weight_decay": 0.02}, {"warmup_steps": 30}),
+    ("Adam", {"learning_rate": 2**-7}, {"r": 1.5, "weight_lr_power": 0.0, "warmup_steps": 7}),
+    ("Adam", {"learning_rate": 2**-6, "beta_1": 0.95, "beta_2": 0.99, "epsilon": 1e-5}, {}),
+    (
+        "AdamW",
+        {"learning_rate": 2**-7, "weight_decay": 0.1},
+        {"warmup_steps": 50, "r": 0.5, "weight_lr_power": 1.0},
+    ),
+]
+cases = pytest.mark.parametrize(("kind", "inner", "ours"), CASES)
+dtypes = pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
+
+
+def starts():
+    rng = np.random.default_rng(1)
+    return [rng.normal(size=shape) for shape in SHAPES]
+
+
+def gradients(update):
+    """Mostly in one direction, so that the weights move far; noisy, as those of batches are."""
+    rng = np.random.default_rng(100 + update)
+    return [0.5 + rng.normal(size=shape) for shape in SHAPES]
+
+
+def made(kind, inner, ours):
+    return ScheduleFree(getattr(keras.optimizers, kind)(**inner), **ours)
+
+
+def trained(optimizer, dtype, updates=UPDATES):
+    """The weights at y and at x after some updates."""
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX computes in float32 unless its configuration says otherwise")
+    weights = [keras.Variable(w, dtype=dtype, name=f"w{i}") for i, w in enumerate(starts())]
+    for update in range(updates):
+        optimizer.apply([keras.ops.convert_to_tensor(g, dtype) for g in gradients(update)], weights)
+    y = values(weights)
+    optimizer.eval()
+    return y, values(weights)
+
+
+def by_the_paper(kind, inner, ours, updates=UPDATES):
+    """Equations 3 to 5 with x, y and z apart, in float64; the points y and x."""
+    beta = inner.get("momentum", inner.get("beta_1", 0.9))
+    beta_2, epsilon = inner.get("beta_2", 0.999), inner.get("epsilon", 1e-7)
+    warmup, power = ours.get("warmup_steps", 0), ours.get("weight_lr_power", 2.0)
+    x, y, z = starts(), starts(), starts()
+    v = [np.zeros_like(w) for w in x]
+    largest = total = 0.0
+    for k in range(updates):
+        gamma = inner["learning_rate"] * (min(1.0, (k + 1) / warmup) if warmup else 1.0)
+        largest = max(largest, gamma)
+        weight = (k + 1) ** ours.get("r", 0.0) * largest**power
+        total += weight
+        c = weight / total
+        for i, g in enumerate(gradients(k)):
+            u = g
+            if kind != "SGD":
+                v[i] = beta_2 * v[i] + (1 - beta_2) * g**2
+                u = g / (np.sqrt(v[i] / (1 - beta_2 ** (k + 1))) + epsilon)
+            u = u + inner.get("weight_decay", 0.0) * y[i]
+            z[i] = z[i] - gamma * u
+            x[i] = (1 - c) * x[i] + c * z[i]
+            y[i] = (1 - beta) * z[i] + beta * x[i]
+    return y, x
+
+
+def by_the_package(kind, inner, ours):
+    """The points y and x of the `*Reference` classes, in float64."""
+    package = pytest.importorskip("schedulefree")
+    import torch
+
+    weights = [torch.nn.Parameter(torch.tensor(w)) for w in starts()]
+    options = {"lr": inner["learning_rate"], "weight_decay": inner.get("weight_decay", 0.0), **ours}
+    if kind == "SGD":
+        optimizer = package.SGDScheduleFreeReference(weights, momentum=inner["momentum"], **options)
+    else:
+        betas = inner.get("beta_1", 0.9), inner.get("beta_2", 0.999)
+        optimizer = package.AdamWScheduleFreeReference(
+            weights, betas=betas, eps=inner.get("epsilon", 1e-7), **options
+        )
+    optimizer.train()
+    for update in range(UPDATES):
+        for weight, gradient in zip(weights, gradients(update), strict=True):
+            weight.grad = torch.tensor(gradient)
+        optimizer.step()
+    y = [weight.detach().numpy().copy() for weight in weights]
+    optimizer.eval()
+    return y, [weight.detach().numpy().copy() for weight in weights]
+
+
+def assert_close(ours, expected, tolerance):
+    """The error of each variable, relative to the norm of the variable."""
+    for points, others in zip(ours, expected, strict=True):
+        for point, other in zip(points, others, strict=True):
+            error = np.linalg.norm(point.astype("float64") - other) / np.linalg.norm(other)
+            assert error < tolerance
+
+
+@cases
+@dtypes
+def test_the_updates_are_those_of_the_paper(kind, inner, ours, dtype, tolerance):
+    points = trained(made(kind, inner, ours), dtype)
+    assert_close(points, by_the_paper(kind, inner, ours), tolerance)
+
+
+@cases
+@dtypes
+def test_the_updates_are_those_of_the_authors_package(kind, inner, ours, dtype, tolerance):
+    expected = by_the_package(kind, inner, ours)
+    assert_close(trained(made(kind, inner, ours), dtype), expected, tolerance)
+
+
+def test_updates_at_rate_0_change_nothing_and_do_not_count():
+    optimizer = made("SGD", {"learning_rate": 0.0, "momentum": 0.9}, {})
+    expected = [each.astype("float32") for each in starts()]
+    y, x = trained(optimizer, "float32", updates=3)
+    assert same(y, expected) and same(x, expected)
+
+
+def test_weights_that_are_set_after_build_are_the_start():
+    optimizer = made("SGD", {"learning_rate": 1.0, "momentum": 0.5}, {})
+    weight = keras.Variable([0.0])
+    optimizer.build([weight])
+    weight.assign([4.0])
+    for _ in range(2):
+        optimizer.apply([keras.ops.ones(1)], [weight])
+    assert weight.numpy().tolist() == [2.25]
+
+
+def test_eval_and_train_move_the_weights_once():
+    optimizer = made("SGD", {"learning_rate": 1.0, "momentum": 0.5}, {})
+    weight = keras.Variable([4.0])
+    optimizer.eval(), optimizer.train()  # before it is built
+    for _ in range(2):
+        optimizer.apply([keras.ops.ones(1)], [weight])
+    for move, value in ((optimizer.eval, 2.5), (optimizer.train, 2.25)):
+        move(), move()
+        assert weight.numpy().tolist() == [value]
+
+
+def test_gradient_accumulation_makes_the_updates_of_the_mean_gradients():
+    options = {"learning_rate": 0.1, "momentum": 0.9}
+    pair = [
+        made("SGD", {**options, "gradient_accumulation_steps": 2}, {"warmup_steps": 3}),
+        made("SGD", options, {"warmup_steps": 3}),
+    ]
+    ours, other = keras.Variable([1.0, 2.0]), keras.Variable([1.0, 2.0])
+    for update in range(6):
+        gradient = np.array([1.0, -2.0], "float32") * (update + 1)
+        for share in (0.5, 1.5):
+            pair[0].apply([keras.ops.convert_to_tensor(share * gradient)], [ours])
+        pair[1].apply([keras.ops.convert_to_tensor(gradient)], [other])
+    for optimizer in pair:
+        optimizer.eval()
+    np.testing.assert_allclose(ours.numpy(), other.numpy(), rtol=1e-6)
+
+
+def test_no_more_memory_than_the_given_optimizer():
+    weight = keras.Variable(np.ones((50, 50), "float32"))
+    sizes = []
+    for optimizer in (keras.optimizers.Adam(), ScheduleFree(keras.optimizers.Adam())):
+        optimizer.build([weight])
+        sizes.append(sum(int(np.prod(each.shape)) for each in optimizer.variables))
+    assert sizes[1] - sizes[0] == 3  # three scalars
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: ScheduleFree("adam"), TypeError, "needs a Keras optimizer; got 'adam'"),
+        (lambda: ScheduleFree(keras.optimizers.SGD(0.1)), ValueError, r"in \(0, 1\); got 0.0"),
+        (lambda: ScheduleFree(keras.optimizers.Lion()), ValueError, "got Lion"),
+        (lambda: ScheduleFree(LayerwiseLR(keras.optimizers.Adam())), ValueError, "got LayerwiseLR"),
+        (
+            lambda: ScheduleFree(ScheduleFree(keras.optimizers.Adam())),
+            ValueError,
+            "cannot wrap another ScheduleFree",
+        ),
+        (
+            lambda: ScheduleFree(
+                keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 9))
+            ),
+            ValueError,
+            "needs a number as the learning rate; got CosineDecay",
+        ),
+        (
+            lambda: ScheduleFree(keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)),
+            ValueError,
+            "nesterov=True",
+        ),
+        (lambda: ScheduleFree(keras.optimizers.Adam(amsgrad=True)), ValueError, "amsgrad=True"),
+        (lambda: ScheduleFree(keras.optimizers.Adam(use_ema=True)), ValueError, "use_ema=True"),
+        (
+            lambda: ScheduleFree(keras.optimizers.Adam(), warmup_steps=-1),
+            ValueError,
+            "warmup_steps must be an integer of at least 0; got -1",
+        ),
+        (lambda: ScheduleFree(keras.optimizers.Adam(), r=-1), ValueError, "r must be at least 0"),
+        (
+            lambda: ScheduleFree(keras.optimizers.Adam(), weight_lr_power="2"),
+            TypeError,
+            "weight_lr_power must be a finite number",
+        ),
+    ],
+)
+def test_bad_input_is_refused(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("wrapper", [AdaptiveGains, Hypergradient, LayerwiseLR])
+def test_other_wrappers_do_not_wrap_it(wrapper):
+    with pytest.raises(ValueError, match=rf"{wrapper.__name__} cannot wrap ScheduleFree\[Adam"):
+        wrapper(ScheduleFree(keras.optimizers.Adam()))
+
+
+@pytest.mark.once
+def test_a_logger_of_rates_reads_the_rate():
+    x, y = np.ones((8, 2)), np.ones((8, 1))
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(ScheduleFree(keras.optimizers.Adam(0.25)), "mse")
+    logger = keras_lr.LRLogger()
+    model.fit(x, y, batch_size=4, callbacks=[logger], verbose=0)
+    assert logger.history["learning_rate"] == [0.25, 0.25]
+
+
+@pytest.mark.once
+def test_a_constraint_and_a_trained_optimizer_are_refused():
+    inner, weight = keras.optimizers.Adam(), keras.Variable([1.0])
+    inner.apply([keras.ops.ones(1)], [weight])
+    with pytest.raises(ValueError, match="has not trained yet; got one after 1 batches"):
+        ScheduleFree(inner)
+    weight.constraint = keras.constraints.NonNeg()
+    with pytest.raises(ValueError, match="variables without a constraint"):
+        ScheduleFree(keras.optimizers.Adam()).build([weight])
+
+
+@pytest.mark.once
+def test_a_callback_that_steers_the_rate_is_refused():
+    x, y = data()
+    model = classifier(ScheduleFree(keras.optimizers.Adam()))
+    with pytest.raises(ValueError, match="trains at a constant learning rate"):
+        model.fit(x, y, callbacks=[keras_lr.OneCycle(0.1)], verbose=0)
