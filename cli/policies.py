@@ -74,7 +74,7 @@ def warm_up_options() -> list[click.Option]:
     """Return the options of `WarmUp` for policies that have no warm-up of their own."""
     arguments = {each.name: each for each in arguments_of(OURS, "WarmUp")}
     return [
-        option_of(replace(arguments["steps"], name="warmup_steps")),
+        option_of(replace(arguments["steps"], name="warmup_steps", kind="int")),
         option_of(arguments["start_factor"]),
     ]
 

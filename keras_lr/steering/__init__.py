@@ -24,6 +24,7 @@ from keras_lr.steering.optimizers import (
     fit_optimizers,
     innermost_optimizers,
     model_optimizers,
+    square_decay,
     updates_every,
 )
 from keras_lr.steering.policy import Policy
@@ -46,5 +47,6 @@ __all__ = [
     "innermost_optimizers",
     "model_optimizers",
     "fit_optimizers",
+    "square_decay",
     "updates_every",
 ]

@@ -12,6 +12,7 @@ from keras_lr._keras.object_graph import is_record, reachable
 from keras_lr._keras.optimizers import number, put_rate, stored_rate
 
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
+_SQUARE_NAMES = ("beta_2", "adam_beta_2", "rho")
 
 
 def innermost_optimizers(optimizer: Any) -> list[Any]:
@@ -208,6 +209,17 @@ def momentum_names(optimizer: Any) -> tuple[str, ...]:
     if isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):
         return ()
     return tuple(name for name in _MOMENTUM_NAMES if hasattr(optimizer, name))
+
+
+def square_decay(optimizer: Any) -> float | None:
+    """The decay of the running mean of squared gradients: Adam's `beta_2`, RMSprop's `rho`.
+
+    None if the optimizer has no such mean: the `beta_2` of Lion decays a mean of gradients.
+    """
+    if isinstance(optimizer, keras.optimizers.Lion):
+        return None
+    found = [getattr(optimizer, name) for name in _SQUARE_NAMES if hasattr(optimizer, name)]
+    return float(found[0]) if found else None
 
 
 def check_momentum(optimizer: Any, owner: str) -> None:

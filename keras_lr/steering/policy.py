@@ -32,6 +32,10 @@ class Policy(Callback):
 
     # Comments instead of docstrings, which the API reference would show for every callback.
 
+    # Read what the curves need from the optimizer, before `plan`; refuse one that does not suit.
+    def read_optimizer(self, optimizer: Any) -> None:
+        pass
+
     # The curves of this callback, for a run of this length.
     def plan(self, length: Length) -> Plan:
         return Plan()

@@ -73,6 +73,7 @@ class SteeredOptimizer:
         self.roles.add(name, policy.roles)
         if "momentum" in policy.roles:
             check_momentum(self.optimizer, name)
+        policy.read_optimizer(self.optimizer)
         self.policies.append(policy)
         if self.name == "optimizer":  # the only one that Keras's callbacks use
             compiled = next(map(schedule_of, innermost_optimizers(self.optimizer)), None)
