@@ -17,6 +17,7 @@ from keras_lr.callbacks import (
     OneCycle,
     PlateauEvent,
     ReduceLROnPlateau,
+    ScheduleHyperparameter,
     ScheduleLR,
     WarmUp,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "Probes",
     "RangeTest",
     "ReduceLROnPlateau",
+    "ScheduleHyperparameter",
     "ScheduleLR",
     "Search",
     "SearchError",

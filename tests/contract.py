@@ -24,6 +24,9 @@ CALLBACKS: dict[type, Callable[[], Any]] = {
     keras_lr.ReduceLROnPlateau: lambda: keras_lr.ReduceLROnPlateau(
         "loss", restore_best_weights=True
     ),
+    keras_lr.ScheduleHyperparameter: lambda: keras_lr.ScheduleHyperparameter(
+        "weight_decay", keras_lr.schedules.LinearRampSchedule(0.5, 0.1, 6)
+    ),
     keras_lr.ScheduleLR: lambda: keras_lr.ScheduleLR(
         keras.optimizers.schedules.CosineDecay(0.1, 6), momentum=0.8
     ),

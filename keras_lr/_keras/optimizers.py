@@ -93,7 +93,13 @@ class OptimizerHooks(_Optimizer):
     Keras calls a hook of its own, which calls ours; ours, unless a subclass overrides it, does
     what Keras does. So a subclass overrides only names that are ours, and calls `super()`.
     It stands before Keras's class among the bases.
+
+    Attributes:
+        constants: Names of settings that an update reads as Python numbers, not as tensors: no
+            schedule can change them within a compiled step.
     """
+
+    constants: tuple[str, ...] = ()
 
     @property
     def _trained(self) -> list[Any]:

@@ -7,6 +7,7 @@ from keras_lr.callbacks.lr_finder import LRFinder
 from keras_lr.callbacks.lr_logger import LRLogger
 from keras_lr.callbacks.one_cycle import OneCycle
 from keras_lr.callbacks.reduce_lr_on_plateau import PlateauEvent, ReduceLROnPlateau
+from keras_lr.callbacks.schedule_hyperparameter import ScheduleHyperparameter
 from keras_lr.callbacks.schedule_lr import ScheduleLR
 from keras_lr.callbacks.warm_up import WarmUp
 
@@ -20,6 +21,7 @@ __all__ = [
     "OneCycle",
     "PlateauEvent",
     "ReduceLROnPlateau",
+    "ScheduleHyperparameter",
     "ScheduleLR",
     "WarmUp",
 ]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import ops
-
 from keras_lr._util import checks
 from keras_lr.callbacks.base import SteeringCallback
-from keras_lr.schedules.base import Curve, as_schedule
+from keras_lr.schedules.base import ConstantCurve, as_schedule
 from keras_lr.steering import Length, Plan
 
 
@@ -49,16 +47,8 @@ class ScheduleLR(SteeringCallback):
         self.momentum = momentum
         self._momentum = momentum
         if momentum is not None and not callable(momentum):
-            self._momentum = _Constant(checks.number("momentum", momentum, least=0, below=1))
+            self._momentum = ConstantCurve(checks.number("momentum", momentum, least=0, below=1))
         self.roles = ("schedule",) if momentum is None else ("schedule", "momentum")
 
     def plan(self, length: Length) -> Plan:
         return Plan(self.schedule, momentum=self._momentum)
-
-
-class _Constant(Curve):
-    def __init__(self, value: float) -> None:
-        self._value = value
-
-    def _at(self, step: Any) -> Any:
-        return self._value * ops.ones_like(step)

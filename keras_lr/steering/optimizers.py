@@ -11,8 +11,8 @@ import keras
 from keras_lr._keras.object_graph import is_record, reachable
 from keras_lr._keras.optimizers import number, put_rate, stored_rate
 
-_MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
-_SQUARE_NAMES = ("beta_2", "adam_beta_2", "rho")
+MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
+SQUARE_NAMES = ("beta_2", "adam_beta_2", "rho")
 
 
 def innermost_optimizers(optimizer: Any) -> list[Any]:
@@ -208,7 +208,7 @@ def momentum_names(optimizer: Any) -> tuple[str, ...]:
     """
     if isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):
         return ()
-    return tuple(name for name in _MOMENTUM_NAMES if hasattr(optimizer, name))
+    return tuple(name for name in MOMENTUM_NAMES if hasattr(optimizer, name))
 
 
 def square_decay(optimizer: Any) -> float | None:
@@ -218,7 +218,7 @@ def square_decay(optimizer: Any) -> float | None:
     """
     if isinstance(optimizer, keras.optimizers.Lion):
         return None
-    found = [getattr(optimizer, name) for name in _SQUARE_NAMES if hasattr(optimizer, name)]
+    found = [getattr(optimizer, name) for name in SQUARE_NAMES if hasattr(optimizer, name)]
     return float(found[0]) if found else None
 
 

@@ -17,7 +17,8 @@ class Policy(Callback):
     Attributes:
         optimizer: The optimizer to steer, or its name in the model; None for the only one.
         roles: What only one callback can do for an optimizer: "schedule", "rate" (it sets the
-            optimizer's own rate), "warm-up", "momentum", "find", "unfreezing".
+            optimizer's own rate), "warm-up", "momentum", "find", "unfreezing", and the name of any
+            other attribute of the optimizer that it sets.
         rescales: Whether it scales the rate while the compiled training step is in use.
         watches: Whether it reads the rate of every single batch.
         retraces: Whether it changes what the training step computes, apart from the rate and the

@@ -71,9 +71,9 @@ class SteeredOptimizer:
         """
         name = type(policy).__name__
         self.roles.add(name, policy.roles)
+        policy.read_optimizer(self.optimizer)
         if "momentum" in policy.roles:
             check_momentum(self.optimizer, name)
-        policy.read_optimizer(self.optimizer)
         self.policies.append(policy)
         if self.name == "optimizer":  # the only one that Keras's callbacks use
             compiled = next(map(schedule_of, innermost_optimizers(self.optimizer)), None)
@@ -113,6 +113,7 @@ class SteeredOptimizer:
                 optimizer,
                 rule=rule,
                 momentum=plan.momentum_factor(),
+                hyperparameters=plan.hyperparameter_factors(),
                 owner=self.roles.owner("schedule"),
                 steers=plan.schedule is not None or plan.warm_up is not None or retraces,
                 every=self.every,
