@@ -47,7 +47,8 @@ class ScheduleHyperparameter(SteeringCallback):
         ValueError: If `name` is the learning rate or a count; when `fit` begins, if the optimizer
             has no such attribute, if it was made with None or 0 there (the optimizer then leaves
             out what the attribute controls), if a value of the schedule is out of its range, or
-            if another callback sets the same attribute.
+            if another callback sets the same attribute; on JAX for `"clipvalue"`, which Keras reads
+            as a number there.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")

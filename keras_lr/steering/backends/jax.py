@@ -16,6 +16,7 @@ from keras_lr._keras.optimizers import batch_counter, number
 from keras_lr._util.patching import replaced
 from keras_lr.steering.backends.base import TrainFunctionPatch, follows_counter, make_anew
 from keras_lr.steering.binding import Binding
+from keras_lr.steering.composition import Factor
 
 
 class JaxPatch(TrainFunctionPatch):
@@ -88,6 +89,14 @@ class JaxPatch(TrainFunctionPatch):
         self._last = row
         counts = [0 if at is None else int(state[at[0]][at[1]]) for at in self._counter_places]
         return row, counts
+
+    def _put_attribute(self, binding: Binding, name: str, curve: Factor) -> None:
+        if name == "clipvalue":  # `jnp.clip` takes it without a conversion
+            raise ValueError(
+                "On JAX the clipvalue of an optimizer of Keras must be a number; got a schedule. "
+                "Schedule clipnorm or global_clipnorm instead."
+            )
+        super()._put_attribute(binding, name, curve)
 
     def _clock(self) -> Any:
         return self.batches if self._traced is None else self._traced[0]
