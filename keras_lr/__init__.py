@@ -20,6 +20,7 @@ from keras_lr.callbacks import (
     ScheduleHyperparameter,
     ScheduleLR,
     WarmUp,
+    WarmUpStableDecay,
 )
 from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
@@ -67,6 +68,7 @@ __all__ = [
     "Suggestion",
     "SuggestionWarning",
     "WarmUp",
+    "WarmUpStableDecay",
     "boost_head",
     "diagnose",
     "discriminative",

@@ -31,6 +31,9 @@ CALLBACKS: dict[type, Callable[[], Any]] = {
         keras.optimizers.schedules.CosineDecay(0.1, 6), momentum=0.8
     ),
     keras_lr.WarmUp: lambda: keras_lr.WarmUp(fraction=0.5),
+    keras_lr.WarmUpStableDecay: lambda: keras_lr.WarmUpStableDecay(
+        0.1, 1, 2, monitor="loss", patience=1, min_delta=9.0
+    ),
 }
 
 # Optimizers for a model that has layers named `dense*`.

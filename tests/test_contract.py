@@ -39,6 +39,7 @@ REQUIRED = {
     keras_lr.ScheduleHyperparameter: ("epsilon", 0.1),
     keras_lr.ScheduleLR: (0.1,),
     keras_lr.WarmUp: (4,),
+    keras_lr.WarmUpStableDecay: (0.1,),
 }
 
 

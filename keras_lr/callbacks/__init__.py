@@ -10,6 +10,7 @@ from keras_lr.callbacks.reduce_lr_on_plateau import PlateauEvent, ReduceLROnPlat
 from keras_lr.callbacks.schedule_hyperparameter import ScheduleHyperparameter
 from keras_lr.callbacks.schedule_lr import ScheduleLR
 from keras_lr.callbacks.warm_up import WarmUp
+from keras_lr.callbacks.warm_up_stable_decay import WarmUpStableDecay
 
 __all__ = [
     "CyclicLR",
@@ -24,4 +25,5 @@ __all__ = [
     "ScheduleHyperparameter",
     "ScheduleLR",
     "WarmUp",
+    "WarmUpStableDecay",
 ]

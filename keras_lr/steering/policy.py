@@ -21,8 +21,8 @@ class Policy(Callback):
             other attribute of the optimizer that it sets.
         rescales: Whether it scales the rate while the compiled training step is in use.
         watches: Whether it reads the rate of every single batch.
-        retraces: Whether it changes what the training step computes, apart from the rate and the
-            momentum.
+        retraces: Whether it changes what the training step computes during the fit, other than by
+            scaling the rate.
     """
 
     optimizer: Any = None

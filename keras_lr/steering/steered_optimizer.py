@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from keras_lr._keras.optimizers import batch_counter, has_schedule, number, stor
 from keras_lr.schedules.base import evaluate
 from keras_lr.steering.accounting import Account
 from keras_lr.steering.binding import Binding, schedule_of
-from keras_lr.steering.composition import Length, Plan, Roles, refuse_assigners
+from keras_lr.steering.composition import Factor, Length, Plan, Roles, refuse_assigners
 from keras_lr.steering.optimizers import (
     check_momentum,
     current_rate,
@@ -175,6 +175,14 @@ class SteeredOptimizer:
         if self.account.scaled and changes:
             self.account.set_scales(scales)
         return changes
+
+    def replace_schedule(self, schedule: Any) -> None:
+        """Follow another schedule, which has the same rates up to the current update.
+
+        The training step follows it when it is traced again: see `SteeredFit.retrace`.
+        """
+        for binding in self.bindings:
+            binding.rule = replace(binding.rule, schedule=Factor(schedule))
 
     def set_rate(self, rate: float) -> RateChange:
         """Set the optimizer's own rate; the groups of a `MultiOptimizer` keep their ratios.

@@ -44,6 +44,8 @@ class TorchPatch(TrainFunctionPatch):
             table.forget()
 
     def _make(self) -> None:
+        for table in self._tables:
+            table.forget()  # the schedule may have been replaced
         if self._eager:  # nothing is traced
             if self._original is None:
                 self.model.make_train_function()
