@@ -21,6 +21,7 @@ __all__ = [
     "counters",
     "ftrl_slots",
     "has_schedule",
+    "innermost_optimizers",
     "number",
     "put_rate",
     "stored_rate",
@@ -82,6 +83,19 @@ def velocities(optimizer: Any) -> list[Any] | None:
 def ftrl_slots(optimizer: Any, index: int) -> list[Any]:
     """The slots of `Ftrl` from which it computes the weights anew in each step."""
     return [optimizer._accumulators[index], optimizer._linears[index]]
+
+
+def innermost_optimizers(optimizer: Any) -> list[Any]:
+    """The innermost optimizers: those that a wrapper wraps, or the optimizer itself.
+
+    `LossScaleOptimizer` and `MultiOptimizer` have a learning rate that nothing reads; the rates
+    that count are those of the optimizers that they wrap.
+    """
+    if hasattr(optimizer, "inner_optimizer"):
+        return innermost_optimizers(optimizer.inner_optimizer)
+    if hasattr(optimizer, "optimizers"):
+        return [each for part in optimizer.optimizers for each in innermost_optimizers(part)]
+    return [optimizer]
 
 
 _Optimizer: Any = object  # in the made classes, an optimizer of Keras comes next

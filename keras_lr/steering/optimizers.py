@@ -9,23 +9,11 @@ from typing import Any
 import keras
 
 from keras_lr._keras.object_graph import is_record, reachable
+from keras_lr._keras.optimizers import innermost_optimizers as innermost_optimizers
 from keras_lr._keras.optimizers import number, put_rate, stored_rate
 
 MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 SQUARE_NAMES = ("beta_2", "adam_beta_2", "rho")
-
-
-def innermost_optimizers(optimizer: Any) -> list[Any]:
-    """The innermost optimizers: those that a wrapper wraps, or the optimizer itself.
-
-    `LossScaleOptimizer` and `MultiOptimizer` have a learning rate that nothing reads; the rates
-    that count are those of the optimizers that they wrap.
-    """
-    if hasattr(optimizer, "inner_optimizer"):
-        return innermost_optimizers(optimizer.inner_optimizer)
-    if hasattr(optimizer, "optimizers"):
-        return [each for part in optimizer.optimizers for each in innermost_optimizers(part)]
-    return [optimizer]
 
 
 def all_optimizers(optimizer: Any) -> list[Any]:
