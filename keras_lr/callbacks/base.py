@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
+
+import keras
 
 from keras_lr._keras.distribution import check_distribution
 from keras_lr.steering import Policy, SteeredFit
@@ -46,3 +49,17 @@ class SteeringCallback(Policy):
 
     def on_train_end(self, logs: Any = None) -> None:
         self._session.finish()
+
+
+def monitored(logs: Any, monitor: str, whose: str) -> float | None:
+    """The value of a metric in the logs of an epoch; None, with a warning, if it is not there."""
+    value = (logs or {}).get(monitor)
+    if value is not None:
+        return float(keras.ops.convert_to_numpy(value))
+    warnings.warn(
+        f"{whose} monitors {monitor!r}, which is not in the logs; they have "
+        f"{', '.join(sorted(logs or {})) or 'nothing'}.",
+        UserWarning,
+        stacklevel=2,
+    )
+    return None

@@ -101,7 +101,7 @@ class LRLogger(SteeringCallback):
         self.history = {}
         self._epochs: list[dict[str, list[float]]] = []
         self._writer: Any = None
-        self._tracked = None if self.tracker is None else open_tracker(self.tracker)
+        self._tracked: Any = None if self.tracker is None else open_tracker(self.tracker)
         if self.csv is not None:
             check_writable(Path(self.csv))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_lr._util import checks
-from keras_lr.callbacks.base import SteeringCallback
+from keras_lr.callbacks.base import SteeringCallback, monitored
 from keras_lr.callbacks.plateau_rule import PlateauRule, Progress
 from keras_lr.schedules import WarmUpStableDecaySchedule
 from keras_lr.steering import Length, Plan
@@ -186,14 +186,8 @@ class WarmUpStableDecay(SteeringCallback):
     def judge(self, epoch: int, logs: dict[str, Any]) -> None:
         if self.monitor is None or self.decay_begun_at is not None:
             return
-        if self.monitor not in logs:
-            warnings.warn(
-                f"monitor must name a metric in the logs; got {self.monitor!r}, and the logs have "
-                f"{', '.join(logs)}.",
-                UserWarning,
-                stacklevel=2,
-            )
-        elif self._rule.observe(float(logs[self.monitor])).action == "reduce":
+        value = monitored(logs, self.monitor, "WarmUpStableDecay")
+        if value is not None and self._rule.observe(value).action == "reduce":
             self._due = True
 
     def remember(self) -> dict[str, Any]:
