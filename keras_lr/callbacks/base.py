@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_lr._keras.distribution import check_distribution
+from keras_lr._util.checks import flag
 from keras_lr.steering import Policy, SteeredFit
 
 
@@ -22,6 +23,17 @@ class SteeringCallback(Policy):
     A training loop of your own can use it: put the callbacks into a `keras.callbacks.CallbackList`
     with the model, and call its hooks around `train_on_batch` or your own step.
     """
+
+    def _couple(self, couple_weight_decay: bool) -> None:
+        """Keep the argument, for a callback that sets the schedule; call it when `roles` are set.
+
+        The weight decay is a role then, which no other callback can have.
+        """
+        self.couple_weight_decay = self.couples_decay = flag(
+            "couple_weight_decay", couple_weight_decay
+        )
+        if self.couples_decay:
+            self.roles = (*self.roles, "weight_decay")
 
     def set_model(self, model: Any) -> None:
         super().set_model(model)

@@ -49,6 +49,11 @@ class WarmUpStableDecay(SteeringCallback):
         mode: `"min"` if lower values of the metric are better, `"max"` if higher ones are.
         file: Path of the file, which is looked for once a second; None for none. It must not exist
             when the `fit` begins.
+        couple_weight_decay: Whether the product of rate and weight decay is constant, that of the
+            compiled optimizer: a rate ten times as large decays a tenth as much. Otherwise the
+            weight decay is constant, and the product follows the rate, as in Keras. See Wang and
+            Aitchison, 2024 (arXiv 2405.13698), whose averaging time of the weights, 1 / (rate x
+            decay) updates, it keeps. The logs get `weight_decay`.
         optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
@@ -95,6 +100,7 @@ class WarmUpStableDecay(SteeringCallback):
         min_delta: float = 0.0,
         mode: str = "min",
         file: Any = None,
+        couple_weight_decay: bool = False,
         optimizer: Any = None,
     ) -> None:
         super().__init__()
@@ -122,6 +128,7 @@ class WarmUpStableDecay(SteeringCallback):
             mode=checks.choice("mode", mode, ["min", "max"]),
         )
         self.file = None if file is None else Path(file)
+        self._couple(couple_weight_decay)
         self.decay_begun_at: int | None = None
         self._running = False
         self._asked: int | None = None

@@ -167,6 +167,8 @@ class Account:
             entries["momentum"] = float(momenta[0])
         for name, curve in self.bindings[0].hyperparameters.items():
             entries[name] = float(curve.values(last)[0])
+        if self.bindings[0].decay_product is not None:
+            entries["weight_decay"] = float(self.bindings[0].coupled_decay(rates[0]))
         return entries
 
     # Batches that were trained

@@ -13,10 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_lr._keras.optimizers import batch_counter, has_schedule, number, stored_rate
 from keras_lr.steering.composition import Factor, RateRule
 from keras_lr.steering.optimizers import momentum_names
+
+_TINY = 1e-30  # below every rate
 
 
 class Binding:
@@ -27,6 +31,7 @@ class Binding:
         rule: The composition rule of its rate.
         momentum: The curve of its momentum, or None to leave the momentum unchanged.
         hyperparameters: The curves of other attributes, by name.
+        decay_product: Rate x weight decay of each update; None if the decay is its own.
         owner: Name of the callback whose schedule replaces the optimizer's own rate; None if
             there is none.
         steers: Whether the run sets the rate; if not, the optimizer uses its own.
@@ -42,6 +47,7 @@ class Binding:
         rule: RateRule,
         momentum: Factor | None,
         hyperparameters: dict[str, Factor],
+        decay_product: float | None,
         owner: str | None,
         steers: bool,
         every: int,
@@ -52,6 +58,7 @@ class Binding:
         self.rule = rule
         self.momentum = momentum
         self.hyperparameters = hyperparameters
+        self.decay_product = decay_product
         self.owner = owner
         self.steers = steers
         self.every = every
@@ -70,6 +77,14 @@ class Binding:
         momentum = self.momentum
         names = () if momentum is None else momentum_names(self.optimizer)
         return {**{name: momentum for name in names if momentum}, **self.hyperparameters}
+
+    def coupled_decay(self, rate: Any) -> Any:
+        """The weight decay at a rate, by `decay_product`; 0 at a rate of 0, which decays nothing.
+
+        The rate is a number of the host or a tensor; the decay is of the same kind.
+        """
+        array = ops if ops.is_tensor(rate) else np
+        return array.where(rate > 0.0, self.decay_product / array.maximum(rate, _TINY), 0.0)
 
     @property
     def own_counts(self) -> bool:

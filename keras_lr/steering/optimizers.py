@@ -210,6 +210,27 @@ def square_decay(optimizer: Any) -> float | None:
     return float(found[0]) if found else None
 
 
+def decay_product(optimizer: Any, owner: str) -> float:
+    """Rate x weight decay of an inner optimizer, as it was compiled.
+
+    Raises:
+        ValueError: If it has no weight decay, or its rate is not a number.
+    """
+    kind, decay = type(optimizer).__name__, getattr(optimizer, "weight_decay", None)
+    if not decay:
+        raise ValueError(
+            f"{owner}(couple_weight_decay=True) needs an optimizer with a weight decay; got {kind} "
+            f"with weight_decay={decay!r}. Create it with weight_decay=0.01, for instance."
+        )
+    if not hasattr(stored_rate(optimizer), "assign"):
+        raise ValueError(
+            f"{owner}(couple_weight_decay=True) keeps the product of the compiled rate and weight "
+            f"decay; got {kind} with {type(stored_rate(optimizer)).__name__} as its rate. Compile "
+            "it with a number."
+        )
+    return number(stored_rate(optimizer)) * float(decay)
+
+
 def check_momentum(optimizer: Any, owner: str) -> None:
     """Raise unless the momentum of every inner optimizer can be set.
 

@@ -21,6 +21,7 @@ class Policy(Callback):
             other attribute of the optimizer that it sets.
         rescales: Whether it scales the rate while the compiled training step is in use.
         watches: Whether it reads the rate of every single batch.
+        couples_decay: Whether the weight decay follows the rate so that their product is constant.
         retraces: Whether it changes what the training step computes during the fit, other than by
             scaling the rate.
     """
@@ -29,6 +30,7 @@ class Policy(Callback):
     roles: tuple[str, ...] = ()
     rescales = False
     watches = False
+    couples_decay = False
     retraces = False
 
     # Comments instead of docstrings, which the API reference would show for every callback.

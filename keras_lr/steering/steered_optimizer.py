@@ -15,6 +15,7 @@ from keras_lr.steering.composition import Factor, Length, Plan, Roles, refuse_as
 from keras_lr.steering.optimizers import (
     check_momentum,
     current_rate,
+    decay_product,
     innermost_optimizers,
     rate_ratios,
     updates_every,
@@ -74,6 +75,9 @@ class SteeredOptimizer:
         policy.read_optimizer(self.optimizer)
         if "momentum" in policy.roles:
             check_momentum(self.optimizer, name)
+        if policy.couples_decay:
+            for each in innermost_optimizers(self.optimizer):
+                decay_product(each, name)
         self.policies.append(policy)
         if self.name == "optimizer":  # the only one that Keras's callbacks use
             compiled = next(map(schedule_of, innermost_optimizers(self.optimizer)), None)
@@ -104,6 +108,7 @@ class SteeredOptimizer:
             ratios = rate_ratios(
                 [_rate_at(o, s // self.every) for o, s in zip(optimizers, starts, strict=True)]
             )
+        coupling = [type(each).__name__ for each in self.policies if each.couples_decay]
         retraces = any(policy.retraces for policy in self.policies)
         for place, (optimizer, start) in enumerate(zip(optimizers, starts, strict=True)):
             rule = plan.rate_rule(
@@ -114,6 +119,7 @@ class SteeredOptimizer:
                 rule=rule,
                 momentum=plan.momentum_factor(),
                 hyperparameters=plan.hyperparameter_factors(),
+                decay_product=decay_product(optimizer, coupling[0]) if coupling else None,
                 owner=self.roles.owner("schedule"),
                 steers=plan.schedule is not None or plan.warm_up is not None or retraces,
                 every=self.every,

@@ -21,8 +21,9 @@ from keras_lr.steering.backends.kept_step import (
     kept_step,
 )
 from keras_lr.steering.binding import Binding, SteeredAttribute, SteeredRate
-from keras_lr.steering.composition import Factor
 from keras_lr.steering.dependencies import includes_objects
+
+DECAY = "weight_decay"
 
 
 class TrainFunctionPatch:
@@ -237,7 +238,10 @@ class TrainFunctionPatch:
             )
             binding.attributes.put(RATE, rate)
         for name, curve in binding.attribute_curves.items():
-            self._put_attribute(binding, name, curve)
+            self._put_attribute(binding, name, curve.at)
+        if binding.decay_product is not None:
+            read = self._reader(index, binding)
+            self._put_attribute(binding, DECAY, lambda update: binding.coupled_decay(read()))
 
     def _reader(self, index: int, binding: Binding) -> Callable[[], Any]:
         def read() -> Any:
@@ -246,7 +250,9 @@ class TrainFunctionPatch:
 
         return read
 
-    def _put_attribute(self, binding: Binding, name: str, curve: Factor) -> None:
+    def _put_attribute(self, binding: Binding, name: str, at: Callable[[Any], Any]) -> None:
+        """Replace an attribute by its value at each update, a function of the count of updates."""
+
         def read() -> Any:
             # An optimizer reads it for each of its variables; the first read of an update computes
             # the curve.
@@ -254,7 +260,7 @@ class TrainFunctionPatch:
             if trace is not None and kept is not None and kept[0] is trace:
                 return kept[1]
             update = binding.update_of(self._batches_in_graph(binding))
-            value = ops.cast(curve.at(update), "float32")
+            value = ops.cast(at(update), "float32")
             if trace is not None:
                 binding.kept[name] = trace, value
             return value

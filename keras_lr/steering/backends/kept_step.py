@@ -114,7 +114,7 @@ def _of_binding(binding: Binding) -> Any:
     factors = (rule.schedule, rule.warm_up, *attributes.values())
     curves = tuple(_of_factor(each) for each in factors)
     numbers = (float(rule.ratio), float(rule.low), float(rule.high))
-    places = (binding.steers, binding.every, binding.phase, binding.owner)
+    places = (binding.steers, binding.every, binding.phase, binding.owner, binding.decay_product)
     return curves, numbers, bases, places
 
 

@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_lr._keras.optimizers import RATE
 from keras_lr._keras.trainer import torch_compiles
-from keras_lr.steering.backends.base import TrainFunctionPatch, follows_counter
+from keras_lr.steering.backends.base import DECAY, TrainFunctionPatch, follows_counter
 from keras_lr.steering.binding import Binding, SteeredRate
 from keras_lr.steering.composition import Factor
 
@@ -56,10 +56,13 @@ class TorchPatch(TrainFunctionPatch):
         if self._on_device is not None:
             self._on_device.fill_(self.batches)
         elif not self._by_hand:
-            for binding, tables in zip(self.bindings, self._attribute_tables, strict=True):
-                for name, table in tables.items():
-                    value = table.number_at(binding.update_of(self.batches), 0)
-                    binding.attributes.put(name, value)
+            for index, binding in enumerate(self.bindings):
+                update = binding.update_of(self.batches)
+                for name, table in self._attribute_tables[index].items():
+                    binding.attributes.put(name, table.number_at(update, 0))
+                if binding.decay_product is not None:
+                    rate = self._tables[index].number_at(update, 0)
+                    binding.attributes.put(DECAY, float(binding.coupled_decay(rate)))
         with self._in_step():
             return super()._train(data)
 
@@ -96,9 +99,9 @@ class TorchPatch(TrainFunctionPatch):
 
         return values
 
-    def _put_attribute(self, binding: Binding, name: str, curve: Factor) -> None:
+    def _put_attribute(self, binding: Binding, name: str, at: Callable[[Any], Any]) -> None:
         if self._by_hand or not self._eager:
-            super()._put_attribute(binding, name, curve)
+            super()._put_attribute(binding, name, at)
 
     def _clock(self) -> Any:
         return self.batches if self._on_device is None else self._on_device
