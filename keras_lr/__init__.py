@@ -25,6 +25,7 @@ from keras_lr.callbacks import (
 )
 from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
+from keras_lr.optimizers.decay_mask import no_weight_decay
 from keras_lr.optimizers.presets import boost_head, discriminative, layer_decay, layer_groups
 from keras_lr.range_test import (
     NoSuggestion,
@@ -78,6 +79,7 @@ __all__ = [
     "layer_groups",
     "fine_tune",
     "lr_find",
+    "no_weight_decay",
     "optimizers",
     "plotting",
     "preview",

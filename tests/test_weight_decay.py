@@ -178,3 +178,62 @@ def test_what_cannot_be_coupled_is_refused(optimizer, extra, message):
 def test_the_argument_must_be_a_bool(name):
     with pytest.raises(TypeError, match="couple_weight_decay must be True or False; got 'yes'"):
         POLICIES[name][0](couple_weight_decay="yes")
+
+
+# Which weights decay
+
+
+def attention():
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 4, name="embedding")(inputs)
+    x = x + layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = layers.LayerNormalization(axis=(1, 2), name="normal")(x)
+    x = layers.GRU(3, name="gru")(x)
+    x = layers.BatchNormalization(name="batch")(x)
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="dense")], name="inner")
+    return keras.Model(inputs, inner(x))
+
+
+def test_norms_and_biases_are_left_out():
+    model = attention()
+    excluded = keras_lr.no_weight_decay(model)
+    decayed = [v for v in model.trainable_variables if all(v is not each for each in excluded)]
+    names = [variable.path.removeprefix("inner/") for variable in decayed]
+    assert {name.rpartition("/")[2] for name in names} == {
+        "embeddings", "kernel", "recurrent_kernel",
+    }  # fmt: skip
+    assert len(names) == 1 + 4 + 2 + 1  # embedding, attention, recurrent layer, dense layer
+    # Two dimensions alone do not make a kernel.
+    shapes = [tuple(variable.shape) for variable in excluded]
+    assert shapes.count((2, 3)) == 3  # biases of query, key and value
+    assert shapes.count((5, 4)) == 2  # scale and offset over two axes
+    assert (2, 9) in shapes  # the biases of the recurrent layer
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["AdamW", "LayerwiseLR"])
+def test_excluded_weights_do_not_decay(wrap):
+    model = attention()
+    optimizer = keras.optimizers.AdamW(RATE, weight_decay=DECAY)
+    if wrap:
+        optimizer = keras_lr.optimizers.LayerwiseLR(optimizer, {"embedding": 0.5})
+    excluded = keras_lr.no_weight_decay(model)
+    optimizer.exclude_from_weight_decay(var_list=excluded)
+    model.compile(optimizer, "mse")
+    model.set_weights([np.ones_like(each) for each in model.get_weights()])
+    x = np.zeros((8, 5), "int32")
+    model.fit(x, np.zeros((8, 2)), batch_size=8, sample_weight=np.zeros(8), verbose=0)
+    for variable in model.trainable_variables:
+        decay = 0.0 if any(variable is each for each in excluded) else RATE * DECAY
+        scale = 0.5 if wrap and "embedding" in variable.path else 1.0
+        value = np.array(keras.ops.convert_to_numpy(variable.value))
+        np.testing.assert_allclose(value, 1 - scale * decay, rtol=1e-6)
+
+
+@pytest.mark.once
+def test_no_weight_decay_refuses_what_is_not_a_built_model():
+    with pytest.raises(TypeError, match="model must be a Keras model; got 3"):
+        keras_lr.no_weight_decay(3)
+    with pytest.raises(ValueError, match="no_weight_decay needs a built model"):
+        keras_lr.no_weight_decay(keras.Sequential([keras.layers.Dense(2)]))
