@@ -16,6 +16,7 @@ from .class_options import REQUIRED, Argument, arguments_of, option_of
 __all__ = ["OF_KERAS", "OURS", "POLICIES", "Policy", "warm_up_options"]
 
 OURS, CURVES, OF_KERAS = "keras_lr", "keras_lr.schedules", "keras.optimizers.schedules"
+UNSEEN = ("total_steps", "couple_weight_decay")  # the first has `--steps`, the other no curve
 TYPED = ("bool", "float", "int", "str")  # kinds of arguments that a command line can give
 
 
@@ -63,7 +64,7 @@ class Policy:
             if each.name == "schedule" and self.schedule:
                 flag, text = self.schedule
                 found.append(option_of(each, flag, metavar="RATE", help=text))
-            elif each.kind in TYPED and each.name != "total_steps":
+            elif each.kind in TYPED and each.name not in UNSEEN:
                 changes: dict[str, Any] = {"required": False} if each.name == self.rest else {}
                 negated = each.name in self.needs.values()
                 found.append(option_of(each, negated=negated, **changes))
@@ -74,7 +75,7 @@ def warm_up_options() -> list[click.Option]:
     """Return the options of `WarmUp` for policies that have no warm-up of their own."""
     arguments = {each.name: each for each in arguments_of(OURS, "WarmUp")}
     return [
-        option_of(replace(arguments["steps"], name="warmup_steps")),
+        option_of(replace(arguments["steps"], name="warmup_steps", kind="int")),
         option_of(arguments["start_factor"]),
     ]
 

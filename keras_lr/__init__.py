@@ -16,12 +16,16 @@ from keras_lr.callbacks import (
     LRLogger,
     OneCycle,
     PlateauEvent,
+    PlateauRule,
     ReduceLROnPlateau,
+    ScheduleHyperparameter,
     ScheduleLR,
     WarmUp,
+    WarmUpStableDecay,
 )
 from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
+from keras_lr.optimizers.decay_mask import no_weight_decay
 from keras_lr.optimizers.presets import boost_head, discriminative, layer_decay, layer_groups
 from keras_lr.range_test import (
     NoSuggestion,
@@ -54,10 +58,12 @@ __all__ = [
     "OneCycle",
     "PlannedRun",
     "PlateauEvent",
+    "PlateauRule",
     "Preview",
     "Probes",
     "RangeTest",
     "ReduceLROnPlateau",
+    "ScheduleHyperparameter",
     "ScheduleLR",
     "Search",
     "SearchError",
@@ -65,6 +71,7 @@ __all__ = [
     "Suggestion",
     "SuggestionWarning",
     "WarmUp",
+    "WarmUpStableDecay",
     "boost_head",
     "diagnose",
     "discriminative",
@@ -72,6 +79,7 @@ __all__ = [
     "layer_groups",
     "fine_tune",
     "lr_find",
+    "no_weight_decay",
     "optimizers",
     "plotting",
     "preview",

@@ -24,10 +24,16 @@ CALLBACKS: dict[type, Callable[[], Any]] = {
     keras_lr.ReduceLROnPlateau: lambda: keras_lr.ReduceLROnPlateau(
         "loss", restore_best_weights=True
     ),
+    keras_lr.ScheduleHyperparameter: lambda: keras_lr.ScheduleHyperparameter(
+        "weight_decay", keras_lr.schedules.LinearRampSchedule(0.5, 0.1, 6)
+    ),
     keras_lr.ScheduleLR: lambda: keras_lr.ScheduleLR(
         keras.optimizers.schedules.CosineDecay(0.1, 6), momentum=0.8
     ),
     keras_lr.WarmUp: lambda: keras_lr.WarmUp(fraction=0.5),
+    keras_lr.WarmUpStableDecay: lambda: keras_lr.WarmUpStableDecay(
+        0.1, 1, 2, monitor="loss", patience=1, min_delta=9.0
+    ),
 }
 
 # Optimizers for a model that has layers named `dense*`.

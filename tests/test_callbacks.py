@@ -102,7 +102,7 @@ def finite():
 def test_unknown_length_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match="length of the run is unknown.*pass|Pass total_steps"):
         network(sgd()).fit(finite(), shuffle=False, verbose=0, callbacks=[keras_lr.OneCycle(0.05)])
-    with pytest.raises(ValueError, match="got fraction=0.5. Pass steps to WarmUp"):
+    with pytest.raises(ValueError, match="got fraction=0.5. Pass a number of steps to WarmUp"):
         network(sgd()).fit(
             finite(), shuffle=False, verbose=0, callbacks=[keras_lr.WarmUp(fraction=0.5)]
         )

@@ -36,8 +36,10 @@ REQUIRED = {
     keras_lr.CyclicLR: (1e-3, 0.1, 2),
     keras_lr.GradualUnfreeze: ([["dense.*"]],),
     keras_lr.OneCycle: (0.1,),
+    keras_lr.ScheduleHyperparameter: ("epsilon", 0.1),
     keras_lr.ScheduleLR: (0.1,),
     keras_lr.WarmUp: (4,),
+    keras_lr.WarmUpStableDecay: (0.1,),
 }
 
 
@@ -71,10 +73,15 @@ def test_a_choice_goes_by_value(cls, name, default):
         cls(*required, **{name: "other"})
 
 
+def adam():
+    """An optimizer with every number that the rows of the callbacks set."""
+    return keras.optimizers.Adam(weight_decay=0.01)
+
+
 @callbacks
 def test_an_instance_serves_two_fits(make):
     x, y = data()
-    callback, model = make(), classifier()
+    callback, model = make(), classifier(adam())
     for _ in range(2):
         model.fit(x, y, batch_size=16, callbacks=[callback], verbose=0)
 
@@ -90,7 +97,7 @@ def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(make, used, dup
     x, y = data()
 
     def weights(callback):
-        model = classifier()
+        model = classifier(adam())
         model.fit(x, y, batch_size=16, callbacks=[callback], verbose=0)
         return values(model.variables)
 
@@ -106,7 +113,7 @@ def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(make, used, dup
 @callbacks
 def test_after_fit_the_optimizer_is_an_ordinary_one_that_saves_and_loads(make, tmp_path):
     x, y = data()
-    model, twin = classifier(), classifier()
+    model, twin = classifier(adam()), classifier(adam())
     layout = [(v.path.split("/")[-1], v.shape) for v in twin.optimizer.variables]
     config = model.optimizer.get_config()
     model.fit(x, y, batch_size=16, callbacks=[make()], verbose=0)
@@ -124,7 +131,8 @@ def test_after_fit_the_optimizer_is_an_ordinary_one_that_saves_and_loads(make, t
 def test_a_plain_fit_afterwards_trains_at_the_optimizers_own_rate(make):
     x, y = data()
     model, twin = (
-        classifier(keras.optimizers.SGD(0.05, momentum=0.5), dropout=0.0) for _ in range(2)
+        classifier(keras.optimizers.SGD(0.05, momentum=0.5, weight_decay=0.01), dropout=0.0)
+        for _ in range(2)
     )
     model.fit(x, y, batch_size=16, callbacks=[make()], verbose=0)
     before = values(model.trainable_variables)

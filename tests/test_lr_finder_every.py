@@ -270,13 +270,133 @@ def test_a_suggestion_is_not_applied_against_a_schedule(order):
         fit(classifier(keras.optimizers.SGD(cosine)), finder(apply=True))
 
 
+# When the metric stalls
+
+
+class Losses(keras.callbacks.Callback):
+    """Writes given values to the logs of the epochs."""
+
+    def __init__(self, losses, name="val_loss"):
+        super().__init__()
+        self.losses, self.name = losses, name
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs[self.name] = self.losses[epoch]
+
+
+STALLS = [3.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def plateaus_of_keras(losses, **options):
+    """The epochs before which Keras's callback has just reduced the rate."""
+    model = network(keras.optimizers.SGD(1.0))
+    plateau = keras.callbacks.ReduceLROnPlateau(factor=0.5, **options)
+    plateau.set_model(model)
+    plateau.on_train_begin()
+    rates = []
+    for epoch, loss in enumerate(losses):
+        plateau.on_epoch_end(epoch, {"val_loss": loss})
+        rates.append(own_rates(model)[0])
+    ends = np.flatnonzero(np.diff([1.0, *rates])) + 1
+    return [int(epoch) for epoch in ends if epoch < len(losses)]
+
+
+@pytest.mark.parametrize("options", [{"patience": 2}, {"patience": 1, "cooldown": 3}])
+def test_tests_where_the_plateau_callback_of_keras_would_reduce(options):
+    rule = keras_lr.PlateauRule(**options)
+    looking, model = finder(every=rule), network("sgd")
+    for _ in range(2):  # the rule begins anew with each fit, and others can use it
+        fit_line(model, Losses(STALLS), looking, epochs=len(STALLS))
+        expected = plateaus_of_keras(STALLS, **options)
+        assert len(expected) >= 2
+        assert [epoch for epoch, _ in looking.results] == expected
+    assert rule.progress.seen == 0
+
+
+@pytest.mark.once
+def test_the_default_rule_is_that_of_the_plateau_callback():
+    looking = finder(every="plateau")
+    losses = [1.0] * 12
+    fit_line(network("sgd"), Losses(losses), looking, epochs=12)
+    assert [epoch for epoch, _ in looking.results] == plateaus_of_keras(losses, patience=10) == [11]
+
+
+def test_a_fit_is_the_same_with_and_without_tests_at_plateaus():
+    looking, ends = finder(every=keras_lr.PlateauRule(patience=1, min_delta=9.0)), []
+    for extra in ([], [looking]):
+        model = classifier(keras.optimizers.SGD(0.05, momentum=0.9))
+        history = fit(model, *extra)
+        history.history.pop("learning_rate", None)
+        ends.append(everything(model, history))
+    assert_twins(*ends)
+    assert [epoch for epoch, _ in looking.results] == [2]
+
+
+@noisy
+@pytest.mark.once
+def test_a_plateau_applies_the_suggestion():
+    looking = finder(**SUGGESTS | {"every": keras_lr.PlateauRule(patience=1)})
+    model = network(keras.optimizers.SGD(1e-5))
+    history = fit_line(model, Losses([1.0, 1.0, 0.5]), looking).history
+    ((epoch, rate),) = looking.applied
+    assert epoch == 2
+    np.testing.assert_allclose(history["learning_rate"], [1e-5, 1e-5, rate], rtol=1e-6)
+
+
+@pytest.mark.once
+def test_a_rule_with_a_limit_stops_the_fit():
+    rule = keras_lr.PlateauRule(patience=1, max_reductions=1)
+    looking = finder(every=rule)
+    history = fit_line(network("sgd"), Losses([1.0] * 9), looking, epochs=9)
+    assert [epoch for epoch, _ in looking.results] == [2]
+    assert len(history.history["loss"]) == 3
+
+
+@pytest.mark.once
+def test_a_metric_that_is_not_there_is_warned_of():
+    looking = finder(every=keras_lr.PlateauRule(patience=1, monitor="val_acc"))
+    with pytest.warns(UserWarning, match="LRFinder monitors 'val_acc', which is not in the logs"):
+        fit_line(network("sgd"), looking, epochs=1)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("stop", [2, 3])
+def test_a_resumed_run_goes_on_with_the_counters_of_the_rule(stop, tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == stop and not resumed:
+                raise KeyboardInterrupt
+
+    losses = [1.0, 1.0, 1.0, 1.0]
+    for resumed in (False, True):
+        looking = finder(every=keras_lr.PlateauRule(patience=2))
+        model = network("sgd")
+        backup = keras.callbacks.BackupAndRestore(str(tmp_path))
+        callbacks = [Losses(losses), Stop(), backup, looking]
+        if not resumed:
+            with pytest.raises(KeyboardInterrupt):
+                fit_line(model, *callbacks, epochs=4)
+    fit_line(model, *callbacks, epochs=4)
+    assert [epoch for epoch, _ in looking.results] == [3]
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("error", "arguments", "message"),
     [
         (ValueError, {"every": 0}, "every must be an integer of at least 1; got 0"),
         (ValueError, {"every": 1.5}, "every must be an integer of at least 1; got 1.5"),
-        (TypeError, {"every": "epoch"}, "every must be an integer of at least 1; got 'epoch'"),
+        (TypeError, {"every": [2]}, r"every must be an integer of at least 1; got \[2\]"),
+        (
+            ValueError,
+            {"every": "epoch"},
+            "every must be a number of epochs, 'plateau' or a PlateauRule; got 'epoch'",
+        ),
+        (
+            ValueError,
+            {"every": keras_lr.PlateauRule(growth_factor=2.0)},
+            "LRFinder must have no growth_factor.*; got growth_factor=2.0",
+        ),
         (TypeError, {"every": 1, "apply": "yes"}, "apply must be True or False; got 'yes'"),
         (ValueError, {"apply": True}, "apply=True goes with every; got every=None"),
         (ValueError, {"data": data()}, "data goes with every; got every=None"),

@@ -1,6 +1,7 @@
 """Schedules apart from the values of their curves: steps, errors, saving, training."""
 
 import doctest
+import functools
 import importlib
 import inspect
 import pickle
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from contract import SCHEDULES, fitted_weight
 from keras import ops
+from models import multi_optimizer
 
 import keras_lr.schedules
 from keras_lr._keras.frames import caller_self
@@ -583,6 +585,30 @@ WRONG = [
     (scale_lr, (0.1, 0), ValueError, "batch_size must be .* got 0."),
     (scale_lr, (0.1, 64, 0), ValueError, "base_batch_size must be .* got 0."),
     (scale_lr, (0.0, 64), ValueError, "lr must be .* got 0.0."),
+    (
+        functools.partial(scale_lr, optimizer="adam"),
+        (0.1, 64, 32, "sqrt"),
+        ValueError,
+        "Only one of rule and optimizer can be given; got rule='sqrt'",
+    ),
+    (
+        functools.partial(scale_lr, optimizer="lion"),
+        (0.1, 64),
+        ValueError,
+        "a known rule, the same for all groups; got Lion. Pass rule='linear' or",
+    ),
+    (
+        functools.partial(scale_lr, optimizer="adm"),
+        (0.1, 64),
+        ValueError,
+        "optimizer must be an optimizer of Keras or its name; got 'adm'",
+    ),
+    (
+        functools.partial(scale_lr, optimizer=3),
+        (0.1, 64),
+        TypeError,
+        "optimizer must be an optimizer of Keras or its name; got 3",
+    ),
     (scale_lr, (0.1, 64, 32, "cubic"), ValueError, "rule must be 'linear' or 'sqrt'; got 'cubic'."),
 ]
 
@@ -625,3 +651,23 @@ def test_wrong_momenta_are_refused():
         schedule.momentum(0.9, 0.8)
     with pytest.raises(TypeError, match="base_momentum must be .* got None."):
         schedule.momentum(None, 0.8)
+
+
+@pytest.mark.once
+def test_scale_lr_knows_the_rule_of_the_optimizer():
+    inner = keras.optimizers
+    linear, root = 0.1 * 4, 0.1 * 2
+    for optimizer, expected in (
+        (inner.SGD(momentum=0.9), linear),
+        ("sgd", linear),
+        (inner.AdamW(), root),
+        ("rmsprop", root),
+        (inner.LossScaleOptimizer(inner.Nadam()), root),
+        (keras_lr.optimizers.LayerwiseLR(inner.SGD(0.1), {}), linear),
+        (keras_lr.optimizers.LayerwiseLR(inner.Adam(0.1), {}), root),
+        (multi_optimizer(inner.Adam(), {".*bias": inner.AdamW()}), root),
+    ):
+        assert scale_lr(0.1, 1024, 256, optimizer=optimizer) == pytest.approx(expected, rel=1e-12)
+    mixed = multi_optimizer(inner.Adam(), {".*bias": inner.SGD()})
+    with pytest.raises(ValueError, match="the same for all groups; got .*(Adam and SGD|SGD and A)"):
+        scale_lr(0.1, 1024, optimizer=mixed)

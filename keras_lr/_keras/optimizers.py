@@ -21,6 +21,7 @@ __all__ = [
     "counters",
     "ftrl_slots",
     "has_schedule",
+    "innermost_optimizers",
     "mean_squares",
     "number",
     "put_rate",
@@ -91,6 +92,19 @@ def ftrl_slots(optimizer: Any, index: int) -> list[Any]:
     return [optimizer._accumulators[index], optimizer._linears[index]]
 
 
+def innermost_optimizers(optimizer: Any) -> list[Any]:
+    """The innermost optimizers: those that a wrapper wraps, or the optimizer itself.
+
+    `LossScaleOptimizer` and `MultiOptimizer` have a learning rate that nothing reads; the rates
+    that count are those of the optimizers that they wrap.
+    """
+    if hasattr(optimizer, "inner_optimizer"):
+        return innermost_optimizers(optimizer.inner_optimizer)
+    if hasattr(optimizer, "optimizers"):
+        return [each for part in optimizer.optimizers for each in innermost_optimizers(part)]
+    return [optimizer]
+
+
 _Optimizer: Any = object  # in the made classes, an optimizer of Keras comes next
 
 
@@ -100,7 +114,13 @@ class OptimizerHooks(_Optimizer):
     Keras calls a hook of its own, which calls ours; ours, unless a subclass overrides it, does
     what Keras does. So a subclass overrides only names that are ours, and calls `super()`.
     It stands before Keras's class among the bases.
+
+    Attributes:
+        constants: Names of settings that an update reads as Python numbers, not as tensors: no
+            schedule can change them within a compiled step.
     """
+
+    constants: tuple[str, ...] = ()
 
     @property
     def _trained(self) -> list[Any]:

@@ -6,9 +6,12 @@ from keras_lr.callbacks.halve_on_divergence import HalveOnDivergence, HalvingEve
 from keras_lr.callbacks.lr_finder import LRFinder
 from keras_lr.callbacks.lr_logger import LRLogger
 from keras_lr.callbacks.one_cycle import OneCycle
+from keras_lr.callbacks.plateau_rule import PlateauRule
 from keras_lr.callbacks.reduce_lr_on_plateau import PlateauEvent, ReduceLROnPlateau
+from keras_lr.callbacks.schedule_hyperparameter import ScheduleHyperparameter
 from keras_lr.callbacks.schedule_lr import ScheduleLR
 from keras_lr.callbacks.warm_up import WarmUp
+from keras_lr.callbacks.warm_up_stable_decay import WarmUpStableDecay
 
 __all__ = [
     "CyclicLR",
@@ -19,7 +22,10 @@ __all__ = [
     "LRLogger",
     "OneCycle",
     "PlateauEvent",
+    "PlateauRule",
     "ReduceLROnPlateau",
+    "ScheduleHyperparameter",
     "ScheduleLR",
     "WarmUp",
+    "WarmUpStableDecay",
 ]

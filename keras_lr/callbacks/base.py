@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import keras
+
 from keras_lr._keras.distribution import check_distribution
+from keras_lr._util.checks import flag
 from keras_lr.steering import Policy, SteeredFit
 
 
@@ -19,6 +23,17 @@ class SteeringCallback(Policy):
     A training loop of your own can use it: put the callbacks into a `keras.callbacks.CallbackList`
     with the model, and call its hooks around `train_on_batch` or your own step.
     """
+
+    def _couple(self, couple_weight_decay: bool) -> None:
+        """Keep the argument, for a callback that sets the schedule; call it when `roles` are set.
+
+        The weight decay is a role then, which no other callback can have.
+        """
+        self.couple_weight_decay = self.couples_decay = flag(
+            "couple_weight_decay", couple_weight_decay
+        )
+        if self.couples_decay:
+            self.roles = (*self.roles, "weight_decay")
 
     def set_model(self, model: Any) -> None:
         super().set_model(model)
@@ -46,3 +61,17 @@ class SteeringCallback(Policy):
 
     def on_train_end(self, logs: Any = None) -> None:
         self._session.finish()
+
+
+def monitored(logs: Any, monitor: str, whose: str) -> float | None:
+    """The value of a metric in the logs of an epoch; None, with a warning, if it is not there."""
+    value = (logs or {}).get(monitor)
+    if value is not None:
+        return float(keras.ops.convert_to_numpy(value))
+    warnings.warn(
+        f"{whose} monitors {monitor!r}, which is not in the logs; they have "
+        f"{', '.join(sorted(logs or {})) or 'nothing'}.",
+        UserWarning,
+        stacklevel=2,
+    )
+    return None

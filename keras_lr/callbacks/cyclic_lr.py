@@ -31,6 +31,11 @@ class CyclicLR(SteeringCallback):
         cycle_momentum: Whether the momentum falls while the rate rises.
         base_momentum: Momentum at the upper bound, in [0, 1).
         max_momentum: Momentum at the lower bound, in [base_momentum, 1).
+        couple_weight_decay: Whether the product of rate and weight decay is constant, that of the
+            compiled optimizer: a rate ten times as large decays a tenth as much. Otherwise the
+            weight decay is constant, and the product follows the rate, as in Keras. See Wang and
+            Aitchison, 2024 (arXiv 2405.13698), whose averaging time of the weights, 1 / (rate x
+            decay) updates, it keeps. The logs get `weight_decay`.
         optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
@@ -67,6 +72,7 @@ class CyclicLR(SteeringCallback):
         cycle_momentum: bool = False,
         base_momentum: float = 0.8,
         max_momentum: float = 0.9,
+        couple_weight_decay: bool = False,
         optimizer: Any = None,
     ) -> None:
         super().__init__()
@@ -79,6 +85,7 @@ class CyclicLR(SteeringCallback):
         self.base_momentum = base_momentum
         self.max_momentum = max_momentum
         self.roles = ("schedule", "momentum") if self.cycle_momentum else ("schedule",)
+        self._couple(couple_weight_decay)
 
     def plan(self, length: Length) -> Plan:
         return Plan(self.schedule, momentum=self._momentum if self.cycle_momentum else None)

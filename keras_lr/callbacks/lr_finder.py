@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import warnings
 from contextlib import ExitStack
@@ -15,7 +16,8 @@ from keras_lr._keras.optimizers import stored_rate
 from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util.checks import count, flag
 from keras_lr._util.interrupts import uninterrupted
-from keras_lr.callbacks.base import SteeringCallback
+from keras_lr.callbacks.base import SteeringCallback, monitored
+from keras_lr.callbacks.plateau_rule import PlateauRule
 from keras_lr.loops.data import is_array_data
 from keras_lr.range_test.checks import check_model
 from keras_lr.range_test.find import planned_length, run_range_test
@@ -53,8 +55,14 @@ class LRFinder(SteeringCallback):
     optimizer, random generators and history. It works beside all other callbacks of keras-lr;
     the test itself runs at the momentum that the optimizer was compiled with.
 
+    With `every="plateau"` a test runs before the next epoch when `val_loss` has stalled, by the
+    rule of `ReduceLROnPlateau`: a test comes where that callback would reduce the rate. A
+    `PlateauRule` as `every` tells the metric, the patience and the rest. A resumed run goes on
+    with the rule's counters, and the logs get `learning_rate`.
+
     Args:
-        every: Epochs between two tests, at least 1; None tests once and ends the `fit`.
+        every: Epochs between two tests, at least 1; `"plateau"` or a `PlateauRule` to test when
+            a metric stalls; None tests once and ends the `fit`.
         data: For `every`: the data of the tests, `(x, y)`, `(x, y, sample_weight)` or a data set;
             by default the arrays that `fit` trains on. If `fit` trains on a data set, pass
             another one: reading the same one twice would advance it. Arrays are batched as in
@@ -98,14 +106,14 @@ class LRFinder(SteeringCallback):
         *,
         optimizer: Any = None,
         validation_data: Any = None,
-        every: int | None = None,
+        every: int | str | PlateauRule | None = None,
         data: Any = None,
         apply: bool = False,
         **options: Unpack[Options],
     ) -> None:
         super().__init__()
         if every is not None:
-            count("every", every)
+            every = _checked_every(every)
         if flag("apply", apply) and every is None:
             raise ValueError(
                 "apply=True goes with every; got every=None, which ends the fit. Pass every=1 to "
@@ -130,7 +138,9 @@ class LRFinder(SteeringCallback):
             # The callback does nothing at batches, so Keras need not wait for it.
             self.async_safe = True
         # A finder that applies nothing takes no part in the steering, not even in the logs.
-        self._observes = every is not None and not apply
+        self._observes = isinstance(every, int) and not apply
+        self._rule = every if isinstance(every, PlateauRule) else None
+        self._stalled = False
 
     def set_model(self, model: Any) -> None:
         if self._observes:
@@ -148,6 +158,9 @@ class LRFinder(SteeringCallback):
         if not self._observes:
             super().on_train_begin(logs)
         self.result, self.results, self.applied = None, [], []
+        if self._rule is not None:
+            self._rule.reset()
+            self._stalled = False
         if self.every is None:
             self._prepare(model)
 
@@ -178,7 +191,11 @@ class LRFinder(SteeringCallback):
         if self.every is not None:
             if not self._observes:
                 super().on_epoch_begin(epoch, logs)
-            if epoch % self.every == 0:
+            due = self._stalled
+            if isinstance(self.every, int):
+                due = epoch % self.every == 0
+            self._stalled = False
+            if due:
                 self._test_between_epochs(epoch)
         elif self.result is None:
             self._train_function = self._unsynced_model.train_function
@@ -192,10 +209,31 @@ class LRFinder(SteeringCallback):
             self._run()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self.apply:
-            super().on_epoch_end(epoch, logs)
-        elif self.every is None and self.result is None:
+        if self.every is None and self.result is None:
             self._run()
+        elif self.every is not None and not self._observes:
+            super().on_epoch_end(epoch, logs)
+
+    def judge(self, epoch: int, logs: dict[str, Any]) -> None:
+        if self._rule is None:
+            return
+        value = monitored(logs, self._rule.monitor, "LRFinder")
+        if value is None:
+            return
+        decision = self._rule.observe(value)
+        self._stalled = decision.action == "reduce"
+        if decision.action == "stop":
+            self._unsynced_model.stop_training = True
+
+    def remember(self) -> dict[str, Any]:
+        if self._rule is None:
+            return {}
+        return {"rule": self._rule.state(), "stalled": self._stalled}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        if self._rule is not None and "rule" in memory:
+            self._rule.load(memory["rule"])
+            self._stalled = bool(memory["stalled"])
 
     def leave(self) -> None:
         if self.every is None:
@@ -322,6 +360,31 @@ class LRFinder(SteeringCallback):
             change = self._steered.set_rate(rate)
             return change.old, change.new
         return assign_rate(self._chosen, rate), rate
+
+
+def _checked_every(every: Any) -> int | PlateauRule:
+    """Epochs between two tests, or a rule of the callback's own that tells when the metric stalls.
+
+    Raises:
+        TypeError: If `every` is of another kind.
+        ValueError: If it is out of its range, or the rule can raise the rate.
+    """
+    if isinstance(every, str) and every == "plateau":
+        return PlateauRule()
+    if isinstance(every, str):
+        raise ValueError(
+            f"every must be a number of epochs, 'plateau' or a PlateauRule; got {every!r}."
+        )
+    if not isinstance(every, PlateauRule):
+        return count("every", every)
+    if every.growth_factor is not None:
+        raise ValueError(
+            "The PlateauRule of LRFinder must have no growth_factor, because the test finds the "
+            f"rate; got growth_factor={every.growth_factor!r}."
+        )
+    rule = copy.copy(every)  # one rule may serve several callbacks
+    rule.reset()
+    return rule
 
 
 def _nothing(variables: Any) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from keras_lr._util.checks import flag
 from keras_lr._util.files import atomic_write, check_writable
 from keras_lr.callbacks.base import SteeringCallback
+from keras_lr.callbacks.trackers import checked_tracker, log_batches, open_tracker
 from keras_lr.steering import Length, UsedRates
 
 
@@ -29,7 +30,8 @@ class LRLogger(SteeringCallback):
 
     The values are in `history` of this callback; in the `History` that `fit` returns, as
     `batch_learning_rate` and `batch_momentum`, a list of numbers for each epoch; and optionally in
-    a CSV file and in TensorBoard. The logs of the epoch get `learning_rate`, for other loggers.
+    a CSV file, in TensorBoard and in an experiment tracker. The logs of the epoch get
+    `learning_rate`, for other loggers.
 
     Args:
         csv: Path of a CSV file with a row for each batch: `epoch`, `step` (the update, from the
@@ -38,6 +40,11 @@ class LRLogger(SteeringCallback):
             file.
         tensorboard: Log directory, the same as for Keras's `TensorBoard`. Needs the packages
             tensorflow and tensorboard, on each backend.
+        tracker: `"wandb"` or `"mlflow"`, the active run of Weights & Biases or of MLflow; or any
+            object with a method `log(metrics, step)`, where `metrics` is a dictionary of floats
+            and `step` the update. It gets an entry for each update: `learning_rate`, `momentum`
+            and, for a `MultiOptimizer`, `learning_rate/<group>`. In W&B the updates are the axis
+            `update`.
         optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
@@ -48,9 +55,10 @@ class LRLogger(SteeringCallback):
 
     Raises:
         OSError: When `fit` begins, if the CSV file cannot be written; later it is a warning.
-        ValueError: When `fit` begins, if it should continue a file that `LRLogger` did not write.
-        TypeError: If `append` is not a bool.
-        ModuleNotFoundError: If `tensorboard` is given and one of its packages is missing.
+        ValueError: If `tracker` is another name; when `fit` begins, if the tracker has no active
+            run, or if it should continue a file that `LRLogger` did not write.
+        TypeError: If `append` is not a bool, or `tracker` has no method `log`.
+        ModuleNotFoundError: If a package of `tensorboard` or of `tracker` is missing.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
@@ -71,6 +79,7 @@ class LRLogger(SteeringCallback):
         *,
         append: bool = False,
         tensorboard: str | os.PathLike[str] | None = None,
+        tracker: Any = None,
         optimizer: Any = None,
     ) -> None:
         super().__init__()
@@ -84,6 +93,7 @@ class LRLogger(SteeringCallback):
         self.csv = csv
         self.append = flag("append", append)
         self.tensorboard = tensorboard
+        self.tracker = checked_tracker(tracker)
         self.history: dict[str, list[float]] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -91,6 +101,7 @@ class LRLogger(SteeringCallback):
         self.history = {}
         self._epochs: list[dict[str, list[float]]] = []
         self._writer: Any = None
+        self._tracked: Any = None if self.tracker is None else open_tracker(self.tracker)
         if self.csv is not None:
             check_writable(Path(self.csv))
 
@@ -121,6 +132,8 @@ class LRLogger(SteeringCallback):
             self._append(self.csv, list(columns))
         if self._writer is not None:
             self._write_summaries(columns)
+        if self._tracked is not None:
+            self._log_to_tracker(epoch, columns)
 
     def on_train_end(self, logs: Any = None) -> None:
         super().on_train_end(logs)
@@ -154,6 +167,17 @@ class LRLogger(SteeringCallback):
             )
             return
         self._header, self._unwritten = header, []
+
+    def _log_to_tracker(self, epoch: int, columns: dict[str, list[float]]) -> None:
+        """Log the batches of an epoch; a tracker that fails does not end the run."""
+        try:
+            log_batches(self._tracked, columns)
+        except Exception as error:
+            warnings.warn(
+                f"LRLogger could not log epoch {epoch} to its tracker: {type(error).__name__}: "
+                f"{error}. Its history is complete.",
+                stacklevel=2,
+            )
 
     def _write_summaries(self, columns: dict[str, list[float]]) -> None:
         import tensorflow as tf

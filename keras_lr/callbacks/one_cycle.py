@@ -33,6 +33,11 @@ class OneCycle(SteeringCallback):
             `SGD.momentum`, `Adam.beta_1` or the like.
         base_momentum: Momentum at the largest rate, in [0, 1).
         max_momentum: Momentum at the start and at the end, in [base_momentum, 1).
+        couple_weight_decay: Whether the product of rate and weight decay is constant, that of the
+            compiled optimizer: a rate ten times as large decays a tenth as much. Otherwise the
+            weight decay is constant, and the product follows the rate, as in Keras. See Wang and
+            Aitchison, 2024 (arXiv 2405.13698), whose averaging time of the weights, 1 / (rate x
+            decay) updates, it keeps. The logs get `weight_decay`.
         optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
@@ -70,6 +75,7 @@ class OneCycle(SteeringCallback):
         cycle_momentum: bool = True,
         base_momentum: float = 0.85,
         max_momentum: float = 0.95,
+        couple_weight_decay: bool = False,
         optimizer: Any = None,
     ) -> None:
         super().__init__()
@@ -90,6 +96,7 @@ class OneCycle(SteeringCallback):
         schedule = OneCycleSchedule(total_steps=some, **self._shape)  # refuses bad values now
         schedule.momentum(base_momentum, max_momentum)
         self.roles = ("schedule", "momentum") if self.cycle_momentum else ("schedule",)
+        self._couple(couple_weight_decay)
 
     def plan(self, length: Length) -> Plan:
         total = self.total_steps or length.total

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import ops
-
 from keras_lr._util import checks
 from keras_lr.callbacks.base import SteeringCallback
-from keras_lr.schedules.base import Curve, as_schedule
+from keras_lr.schedules.base import ConstantCurve, as_schedule
 from keras_lr.steering import Length, Plan
 
 
@@ -23,6 +21,16 @@ class ScheduleLR(SteeringCallback):
         schedule: A schedule of `keras_lr.schedules` or of Keras.
         momentum: A function from the same count to the momentum, with operations of `keras.ops`;
             or a number; None leaves the momentum unchanged.
+        couple_weight_decay: Whether the product of rate and weight decay is constant, that of the
+            compiled optimizer: a rate ten times as large decays a tenth as much. Otherwise the
+            weight decay is constant, and the product follows the rate, as in Keras. See Wang and
+            Aitchison, 2024 (arXiv 2405.13698), whose averaging time of the weights, 1 / (rate x
+            decay) updates, it keeps. The logs get `weight_decay`.
+        couple_weight_decay: Whether the product of rate and weight decay is constant, that of the
+            compiled optimizer: a rate ten times as large decays a tenth as much. Otherwise the
+            weight decay is constant, and the product follows the rate, as in Keras. See Wang and
+            Aitchison, 2024 (arXiv 2405.13698), whose averaging time of the weights, 1 / (rate x
+            decay) updates, it keeps. The logs get `weight_decay`.
         optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
@@ -42,23 +50,23 @@ class ScheduleLR(SteeringCallback):
     [0.0854, 0.0371, 0.0017]
     """
 
-    def __init__(self, schedule: Any, momentum: Any = None, *, optimizer: Any = None) -> None:
+    def __init__(
+        self,
+        schedule: Any,
+        momentum: Any = None,
+        *,
+        couple_weight_decay: bool = False,
+        optimizer: Any = None,
+    ) -> None:
         super().__init__()
         self.optimizer = optimizer
         self.schedule = as_schedule(schedule)
         self.momentum = momentum
         self._momentum = momentum
         if momentum is not None and not callable(momentum):
-            self._momentum = _Constant(checks.number("momentum", momentum, least=0, below=1))
+            self._momentum = ConstantCurve(checks.number("momentum", momentum, least=0, below=1))
         self.roles = ("schedule",) if momentum is None else ("schedule", "momentum")
+        self._couple(couple_weight_decay)
 
     def plan(self, length: Length) -> Plan:
         return Plan(self.schedule, momentum=self._momentum)
-
-
-class _Constant(Curve):
-    def __init__(self, value: float) -> None:
-        self._value = value
-
-    def _at(self, step: Any) -> Any:
-        return self._value * ops.ones_like(step)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, Literal
 
-from keras_lr._util.checks import count, number
+from keras_lr._util.checks import choice, count, number
 from keras_lr.callbacks.base import SteeringCallback
-from keras_lr.schedules.warm_up import WarmUpFactor
-from keras_lr.steering import Length, Plan
+from keras_lr.schedules.warm_up import UntunedWarmUpFactor, WarmUpFactor
+from keras_lr.steering import Length, Plan, innermost_optimizers, square_decay
+
+_AUTO_SHARE = 20  # of the run, for optimizers without a mean of squares
 
 
 class WarmUp(SteeringCallback):
@@ -20,7 +22,12 @@ class WarmUp(SteeringCallback):
     again.
 
     Args:
-        steps: Updates of the warm-up, at least 1.
+        steps: Updates of the warm-up, at least 1. Or `"auto"`: the untuned linear warm-up of Ma and
+            Yarats for optimizers that divide by a running mean of squared gradients. Update t of
+            1, 2, ... has the factor min(1, t / period); the period is 2 / (1 - `beta_2`) updates,
+            2000 for the default of Adam, with `rho` in place of `beta_2` for RMSprop and Adadelta.
+            For other optimizers (SGD, Lion, ...) the period is a twentieth of the run, about the 5
+            of 90 epochs of Goyal et al. In a `MultiOptimizer` the longest period counts.
         epochs: Epochs of the warm-up, above 0; need not be whole.
         fraction: Fraction of the whole run, in (0, 1].
         start_factor: The factor at the first update, in [0, 1]; above 0 for the modes
@@ -31,11 +38,14 @@ class WarmUp(SteeringCallback):
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
     Raises:
-        ValueError: If an argument is out of its range; when `fit` begins, if `epochs` or
-            `fraction` is given and the length of the run is unknown, or if `OneCycle`, which
-            includes a warm-up, is in the list.
+        ValueError: If an argument is out of its range, or `start_factor` or `mode` is given with
+            `"auto"`, which sets both; when `fit` begins, if the warm-up depends on the length of
+            the run and the length is unknown, if `OneCycle`, which includes a warm-up, is in the
+            list, or if `beta_2` is not in [0, 1).
 
-    Source: Goyal et al., "Accurate, large minibatch SGD", 2017 (arXiv 1706.02677), section 2.2.
+    Source: Goyal et al., "Accurate, large minibatch SGD", 2017 (arXiv 1706.02677), section 2.2;
+    `"auto"`: Ma and Yarats, "On the adequacy of untuned warmup for adaptive optimization", 2019
+    (arXiv 1910.04209), section 5.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
@@ -51,7 +61,7 @@ class WarmUp(SteeringCallback):
 
     def __init__(
         self,
-        steps: int | None = None,
+        steps: int | Literal["auto"] | None = None,
         *,
         epochs: float | None = None,
         fraction: float | None = None,
@@ -68,7 +78,14 @@ class WarmUp(SteeringCallback):
                 "Exactly one of steps, epochs and fraction must be given; got "
                 f"{' and '.join(given) or 'none'}."
             )
-        if steps is not None:
+        if isinstance(steps, str):
+            choice("steps", steps, ["auto"])
+            if start_factor != 0.0 or mode != "linear":
+                raise ValueError(
+                    "start_factor and mode must be omitted with steps='auto', which sets both; got "
+                    f"start_factor={start_factor!r} and mode={mode!r}. Pass a number of steps."
+                )
+        elif steps is not None:
             count("steps", steps)
         if epochs is not None:
             number("epochs", epochs, above=0.0)
@@ -79,12 +96,34 @@ class WarmUp(SteeringCallback):
         self.fraction = fraction
         self.start_factor = start_factor
         self.mode = mode
+        # The decays of the mean squares of the inner optimizers; None before the first `fit`.
+        self._decays: list[float | None] | None = None
         WarmUpFactor(1, start_factor, mode)  # refuses bad values now
 
+    def read_optimizer(self, optimizer: Any) -> None:
+        if self.steps == "auto":
+            self._decays = [square_decay(each) for each in innermost_optimizers(optimizer)]
+            for decay in self._decays:
+                if decay is not None:
+                    number(
+                        "The decay of the squared gradients (beta_2 or rho)",
+                        decay,
+                        least=0,
+                        below=1,
+                        way_out="Pass a number of steps to WarmUp.",
+                    )
+
     def plan(self, length: Length) -> Plan:
+        if self.steps == "auto":
+            return Plan(warm_up=UntunedWarmUpFactor(self._period(length)))
         return Plan(warm_up=WarmUpFactor(self._updates(length), self.start_factor, self.mode))
 
     def follows(self, length: Length) -> dict[str, Any]:
+        if self.steps == "auto":
+            if self._decays is None or None not in self._decays:
+                return {}
+            period = self._updates(length)
+            return {"steps": max(1, period - 1), "start_factor": 1 / period}
         return {"steps": self._updates(length)} if self.steps is None else {}
 
     def check(self, length: Length) -> None:
@@ -97,17 +136,35 @@ class WarmUp(SteeringCallback):
             )
 
     def _updates(self, length: Length) -> int:
+        if self.steps == "auto":
+            return math.ceil(self._period(length) - 1e-6)
         if self.steps is not None:
             return self.steps
-        if length.total is None:
-            name = "epochs" if self.epochs is not None else "fraction"
-            raise ValueError(
-                f"The length of the run is unknown for this data set; got {name}="
-                f"{getattr(self, name)}. Pass steps to WarmUp, or steps_per_epoch to fit."
-            )
+        total = self._known_total(length, "epochs" if self.epochs is not None else "fraction")
         if self.epochs is not None:
             share = self.epochs / length.epochs
         else:
             assert self.fraction is not None  # noqa: S101
             share = self.fraction
-        return max(1, math.ceil(share * length.total - 1e-9))
+        return max(1, math.ceil(share * total - 1e-9))
+
+    def _period(self, length: Length) -> float:
+        """Updates of the warm-up of `"auto"`."""
+        if self._decays is None:
+            raise ValueError(
+                "The warm-up depends on the optimizer, which is unknown here; got steps='auto'. "
+                "Pass a number of steps to WarmUp."
+            )
+        periods: list[float] = [2 / (1 - decay) for decay in self._decays if decay is not None]
+        if None in self._decays:
+            periods.append(math.ceil(self._known_total(length, "steps") / _AUTO_SHARE))
+        return max(periods)
+
+    def _known_total(self, length: Length, name: str) -> int:
+        if length.total is None:
+            raise ValueError(
+                f"The length of the run is unknown for this data set; got {name}="
+                f"{getattr(self, name)!r}. Pass a number of steps to WarmUp, or "
+                "steps_per_epoch to fit."
+            )
+        return length.total

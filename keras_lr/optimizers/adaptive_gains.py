@@ -60,6 +60,8 @@ class AdaptiveGains(OptimizerWrapper):
     [0.9975, 1.1]
     """
 
+    constants = ("increase", "decrease", "min_gain", "max_gain", "theta")
+
     def __init__(
         self,
         optimizer: Any,

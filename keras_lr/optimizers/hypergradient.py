@@ -66,6 +66,8 @@ class Hypergradient(OptimizerWrapper):
     0.01077
     """
 
+    constants = ("beta", "min_lr")
+
     def __init__(
         self,
         optimizer: Any,

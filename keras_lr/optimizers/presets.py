@@ -166,7 +166,7 @@ def boost_head(model: Any, layers: Any = None, factor: float = 10.0) -> dict[Any
     {'head': 10.0}
     """
     factor = checks.number("factor", factor, above=0.0)
-    _check_model(model, "boost_head")
+    check_model(model, "boost_head")
     if layers is None:
         chosen = heads_of(model)
     else:
@@ -211,11 +211,17 @@ def layer_groups(model: Any) -> list[list[Any]]:
     >>> layer_groups(model)
     [['stem'], ['block1_conv', 'block1_out'], ['block2_conv'], ['head']]
     """
-    _check_model(model, "layer_groups")
+    check_model(model, "layer_groups")
     return [keys_of(group, model) for group in groups_of(model)]
 
 
-def _check_model(model: Any, caller: str) -> None:
+def check_model(model: Any, caller: str) -> None:
+    """Refuse anything but a built model with trainable weights.
+
+    Raises:
+        ValueError: If the model is not built, or has no trainable weights.
+        TypeError: If it is not a Keras model.
+    """
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a Keras model; got {model!r}.")
     if not model.built:
@@ -234,7 +240,7 @@ def _spread(
     caller: str, model: Any, groups: Any, multiplier: Callable[[int, int], float]
 ) -> dict[Any, float]:
     """Give each group of layers the multiplier for its place from the input to the output."""
-    _check_model(model, caller)
+    check_model(model, caller)
     chosen: list[list[Any]] = groups_of(model) if groups is None else _checked_groups(groups)
     multipliers = [multiplier(place, len(chosen) - 1) for place in range(len(chosen))]
     if multipliers[0] < _SMALLEST:

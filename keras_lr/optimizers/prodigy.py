@@ -66,6 +66,8 @@ class Prodigy(OptimizerHooks, keras.optimizers.Optimizer):
     True
     """
 
+    constants = ("beta_2", "beta_3", "d0", "d_coef", "growth_rate")
+
     def __init__(
         self,
         learning_rate: Any = 1.0,

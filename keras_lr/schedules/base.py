@@ -53,6 +53,16 @@ class Curve:
         raise NotImplementedError
 
 
+class ConstantCurve(Curve):
+    """A constant of any value; `ConstantSchedule` is a learning rate, so above 0."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def _at(self, step: Any) -> Any:
+        return self._value * ops.ones_like(step)
+
+
 class Schedule(Curve, LearningRateSchedule):
     """A curve of learning rates. Each argument is an attribute of the same name."""
 

@@ -36,6 +36,19 @@ class WarmUpFactor(Curve):
         return ops.where(step < self.warmup_steps, self.start_factor, 1.0)
 
 
+class UntunedWarmUpFactor(Curve):
+    """The factor of the untuned linear warm-up: update t of 1, 2, ... has min(1, t / period).
+
+    Ma and Yarats, 2019 (arXiv 1910.04209), section 5. The period need not be whole.
+    """
+
+    def __init__(self, period: float) -> None:
+        self.period = checks.number("period", period, least=1)
+
+    def _at(self, step: Any) -> Any:
+        return share(step + 1.0, self.period)
+
+
 @keras.saving.register_keras_serializable(package="keras_lr")
 class WarmUpSchedule(Schedule):
     """Multiply a schedule by a factor that grows from `start_factor` to 1.

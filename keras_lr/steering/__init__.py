@@ -1,4 +1,4 @@
-"""Sets the learning rate and the momentum of optimizers while a model trains.
+"""Sets the learning rate, the momentum and other numbers of optimizers while a model trains.
 
     session            one steered `fit`: what happens at its begin, at each epoch, and at its end
     policy             what a callback contributes to it
@@ -17,6 +17,8 @@ makes no update, and `epoch_logs` writes the rate to the logs.
 from keras_lr.steering.accounting import UsedRates
 from keras_lr.steering.composition import Length, Plan, Roles
 from keras_lr.steering.optimizers import (
+    MOMENTUM_NAMES,
+    SQUARE_NAMES,
     BorrowedRate,
     all_optimizers,
     choose_optimizer,
@@ -24,6 +26,7 @@ from keras_lr.steering.optimizers import (
     fit_optimizers,
     innermost_optimizers,
     model_optimizers,
+    square_decay,
     updates_every,
 )
 from keras_lr.steering.policy import Policy
@@ -31,6 +34,8 @@ from keras_lr.steering.session import SteeredFit
 from keras_lr.steering.steered_optimizer import RateChange, SteeredOptimizer
 
 __all__ = [
+    "MOMENTUM_NAMES",
+    "SQUARE_NAMES",
     "BorrowedRate",
     "Length",
     "Plan",
@@ -46,5 +51,6 @@ __all__ = [
     "innermost_optimizers",
     "model_optimizers",
     "fit_optimizers",
+    "square_decay",
     "updates_every",
 ]

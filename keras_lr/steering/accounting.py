@@ -155,7 +155,7 @@ class Account:
         return None if momentum is None else momentum.values(updates).astype(np.float64)
 
     def describe(self) -> dict[str, float]:
-        """Log entries for the last update: the rates, and the momentum if a callback sets it."""
+        """Log entries for the last update: the rates, and the attributes that callbacks set."""
         last = np.array([max(self.updates_done() - 1, 0)])
         rates = [float(rate[0]) for rate in self.rates(last)]
         entries = {"learning_rate": max(rates)}
@@ -165,6 +165,10 @@ class Account:
         momenta = self.momenta(last)
         if momenta is not None:
             entries["momentum"] = float(momenta[0])
+        for name, curve in self.bindings[0].hyperparameters.items():
+            entries[name] = float(curve.values(last)[0])
+        if self.bindings[0].decay_product is not None:
+            entries["weight_decay"] = float(self.bindings[0].coupled_decay(rates[0]))
         return entries
 
     # Batches that were trained
@@ -215,6 +219,10 @@ class Account:
         rates = dict(zip(names, self.rates(updates, own[call], counts), strict=True))
         momenta = self.momenta(updates)
         if momenta is None and (attributes := momentum_names(self.bindings[0].optimizer)):
-            value = float(getattr(self.bindings[0].optimizer, attributes[0]))
-            momenta = np.full(len(updates), value)
+            curve = self.bindings[0].hyperparameters.get(attributes[0])
+            if curve is not None:
+                momenta = curve.values(updates)
+            else:
+                value = float(getattr(self.bindings[0].optimizer, attributes[0]))
+                momenta = np.full(len(updates), value)
         return UsedRates(updates, rates, momenta)

@@ -1,7 +1,8 @@
 """An optimizer, the curves of its rate and its momentum in one run, and how it reads them.
 
-A callable replaces the rate of the optimizer. The momentum is a Python number, which a graph would
-compile as a constant; a variable with a computed value replaces it. The assignment uses
+A callable replaces the rate of the optimizer. Its momentum and other attributes are Python numbers,
+which a graph would compile as constants; a variable with a computed value replaces each. The
+assignment uses
 `object.__setattr__`: see `keras_lr._keras.optimizers`.
 """
 
@@ -12,9 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_lr._keras.optimizers import batch_counter, has_schedule, number, stored_rate
 from keras_lr.steering.composition import Factor, RateRule
+from keras_lr.steering.optimizers import momentum_names
+
+_TINY = 1e-30  # below every rate
 
 
 class Binding:
@@ -24,6 +30,8 @@ class Binding:
         optimizer: One of `innermost_optimizers`.
         rule: The composition rule of its rate.
         momentum: The curve of its momentum, or None to leave the momentum unchanged.
+        hyperparameters: The curves of other attributes, by name.
+        decay_product: Rate x weight decay of each update; None if the decay is its own.
         owner: Name of the callback whose schedule replaces the optimizer's own rate; None if
             there is none.
         steers: Whether the run sets the rate; if not, the optimizer uses its own.
@@ -38,6 +46,8 @@ class Binding:
         *,
         rule: RateRule,
         momentum: Factor | None,
+        hyperparameters: dict[str, Factor],
+        decay_product: float | None,
         owner: str | None,
         steers: bool,
         every: int,
@@ -47,16 +57,34 @@ class Binding:
         self.optimizer = optimizer
         self.rule = rule
         self.momentum = momentum
+        self.hyperparameters = hyperparameters
+        self.decay_product = decay_product
         self.owner = owner
         self.steers = steers
         self.every = every
         self.own = stored_rate(optimizer)
-        self.attributes = ReplacedAttributes(optimizer)
+        # Values of attributes in the update that is traced, by name, each with its trace.
+        self.kept: dict[str, tuple[Any, Any]] = {}
+        self.attributes = ReplacedAttributes(optimizer, self.kept.clear)
         # For curves that count the optimizer's own updates, such as multipliers.
         self.start = begun_at // every
-        self.kept: tuple[Any, Any] | None = None
         self.phase = begun_at % every  # batches of an update that had begun before the run
         self._first, self._first_count = batches, self.counter()
+
+    @property
+    def attribute_curves(self) -> dict[str, Factor]:
+        """The curves of the optimizer's attributes, by name: of its momentum and all others."""
+        momentum = self.momentum
+        names = () if momentum is None else momentum_names(self.optimizer)
+        return {**{name: momentum for name in names if momentum}, **self.hyperparameters}
+
+    def coupled_decay(self, rate: Any) -> Any:
+        """The weight decay at a rate, by `decay_product`; 0 at a rate of 0, which decays nothing.
+
+        The rate is a number of the host or a tensor; the decay is of the same kind.
+        """
+        array = ops if ops.is_tensor(rate) else np
+        return array.where(rate > 0.0, self.decay_product / array.maximum(rate, _TINY), 0.0)
 
     @property
     def own_counts(self) -> bool:
@@ -140,10 +168,10 @@ class SteeredRate:
         self._own.assign(value)
 
 
-class SteeredMomentum(keras.Variable):
-    """A momentum that the graph computes: read-only, neither tracked nor saved.
+class SteeredAttribute(keras.Variable):
+    """A momentum, weight decay, ... that the graph computes: read-only, neither tracked nor saved.
 
-    Optimizers compare their momentum with 0 while the graph is traced; the comparison uses the
+    Optimizers compare some attributes with 0 while the graph is traced; the comparison uses the
     number that this variable replaces.
     """
 
@@ -157,6 +185,9 @@ class SteeredMomentum(keras.Variable):
         # Keras's constructor reads the value before `_read` is set.
         read = self.__dict__.get("_read")
         return super().value if read is None else read()
+
+    def __bool__(self) -> bool:
+        return bool(self._base)
 
     def __ne__(self, other: Any) -> Any:
         return self._base != other
@@ -175,10 +206,15 @@ class ReplacedAttributes:
 
     Meanwhile `get_config` returns the config of the original optimizer, so that plain Keras can
     load a model that is saved in the middle of a run.
+
+    Args:
+        optimizer: The optimizer.
+        before_update: Called when an update begins.
     """
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: Any, before_update: Callable[[], None]) -> None:
         self.optimizer = optimizer
+        self._before_update = before_update
         self._own: dict[str, Any] = {}
         self._put: dict[str, Any] = {}
         self._updates = 0  # that run now; each replica may run one
@@ -234,5 +270,6 @@ class ReplacedAttributes:
         return config
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._before_update()
         with self.in_step():
             return type(self.optimizer).apply(self.optimizer, *args, **kwargs)

@@ -6,7 +6,8 @@ The schedule comes from a callback (`OneCycle`, `CyclicLR`, `ScheduleLR`), or el
 optimizer: the schedule or the number that it was compiled with. The bounds are `min_lr` and
 `max_lr` of a plateau callback and apply to a schedule; if the rate is a variable, the callback
 that changes the variable keeps it within the bounds. This module does not apply the layer
-multiplier: an optimizer with multipliers applies them to the rate that it reads.
+multiplier: an optimizer with multipliers applies them to the rate that it reads. The momentum and
+other hyperparameters each follow the curve of one callback.
 
 Callbacks count the updates of the run: the batches that `fit` has trained, or groups of batches
 with gradient accumulation. An update that a loss-scale optimizer skips counts. A batch counts
@@ -16,8 +17,8 @@ optimizer was compiled with counts the optimizer's own updates, as in Keras.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -142,6 +143,7 @@ class Plan:
         warm_up: A factor on the rate; or None.
         momentum: The momentum; None leaves it unchanged.
         low, high: Bounds of the rate: numbers, or one for each inner optimizer.
+        hyperparameters: Other attributes of the optimizer, by name.
     """
 
     schedule: Any = None
@@ -149,6 +151,7 @@ class Plan:
     momentum: Any = None
     low: Any = 0.0
     high: Any = np.inf
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def joined(self, other: Plan) -> Plan:
         """Both plans combined: curves of `other` first, and the narrower bounds."""
@@ -158,6 +161,7 @@ class Plan:
             other.momentum or self.momentum,
             np.maximum(self.low, other.low),
             np.minimum(self.high, other.high),
+            {**self.hyperparameters, **other.hyperparameters},
         )
 
     def rate_rule(
@@ -185,6 +189,9 @@ class Plan:
 
     def momentum_factor(self) -> Factor | None:
         return None if self.momentum is None else Factor(self.momentum)
+
+    def hyperparameter_factors(self) -> dict[str, Factor]:
+        return {name: Factor(curve) for name, curve in self.hyperparameters.items()}
 
 
 def _at_place(bound: Any, place: int) -> float:

@@ -9,22 +9,11 @@ from typing import Any
 import keras
 
 from keras_lr._keras.object_graph import is_record, reachable
+from keras_lr._keras.optimizers import innermost_optimizers as innermost_optimizers
 from keras_lr._keras.optimizers import number, put_rate, stored_rate
 
-_MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
-
-
-def innermost_optimizers(optimizer: Any) -> list[Any]:
-    """The innermost optimizers: those that a wrapper wraps, or the optimizer itself.
-
-    `LossScaleOptimizer` and `MultiOptimizer` have a learning rate that nothing reads; the rates
-    that count are those of the optimizers that they wrap.
-    """
-    if hasattr(optimizer, "inner_optimizer"):
-        return innermost_optimizers(optimizer.inner_optimizer)
-    if hasattr(optimizer, "optimizers"):
-        return [each for part in optimizer.optimizers for each in innermost_optimizers(part)]
-    return [optimizer]
+MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
+SQUARE_NAMES = ("beta_2", "adam_beta_2", "rho")
 
 
 def all_optimizers(optimizer: Any) -> list[Any]:
@@ -207,7 +196,39 @@ def momentum_names(optimizer: Any) -> tuple[str, ...]:
     """
     if isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):
         return ()
-    return tuple(name for name in _MOMENTUM_NAMES if hasattr(optimizer, name))
+    return tuple(name for name in MOMENTUM_NAMES if hasattr(optimizer, name))
+
+
+def square_decay(optimizer: Any) -> float | None:
+    """The decay of the running mean of squared gradients: Adam's `beta_2`, RMSprop's `rho`.
+
+    None if the optimizer has no such mean: the `beta_2` of Lion decays a mean of gradients.
+    """
+    if isinstance(optimizer, keras.optimizers.Lion):
+        return None
+    found = [getattr(optimizer, name) for name in SQUARE_NAMES if hasattr(optimizer, name)]
+    return float(found[0]) if found else None
+
+
+def decay_product(optimizer: Any, owner: str) -> float:
+    """Rate x weight decay of an inner optimizer, as it was compiled.
+
+    Raises:
+        ValueError: If it has no weight decay, or its rate is not a number.
+    """
+    kind, decay = type(optimizer).__name__, getattr(optimizer, "weight_decay", None)
+    if not decay:
+        raise ValueError(
+            f"{owner}(couple_weight_decay=True) needs an optimizer with a weight decay; got {kind} "
+            f"with weight_decay={decay!r}. Create it with weight_decay=0.01, for instance."
+        )
+    if not hasattr(stored_rate(optimizer), "assign"):
+        raise ValueError(
+            f"{owner}(couple_weight_decay=True) keeps the product of the compiled rate and weight "
+            f"decay; got {kind} with {type(stored_rate(optimizer)).__name__} as its rate. Compile "
+            "it with a number."
+        )
+    return number(stored_rate(optimizer)) * float(decay)
 
 
 def check_momentum(optimizer: Any, owner: str) -> None:

@@ -17,20 +17,27 @@ class Policy(Callback):
     Attributes:
         optimizer: The optimizer to steer, or its name in the model; None for the only one.
         roles: What only one callback can do for an optimizer: "schedule", "rate" (it sets the
-            optimizer's own rate), "warm-up", "momentum", "find", "unfreezing".
+            optimizer's own rate), "warm-up", "momentum", "find", "unfreezing", and the name of any
+            other attribute of the optimizer that it sets.
         rescales: Whether it scales the rate while the compiled training step is in use.
         watches: Whether it reads the rate of every single batch.
-        retraces: Whether it changes what the training step computes, apart from the rate and the
-            momentum.
+        couples_decay: Whether the weight decay follows the rate so that their product is constant.
+        retraces: Whether it changes what the training step computes during the fit, other than by
+            scaling the rate.
     """
 
     optimizer: Any = None
     roles: tuple[str, ...] = ()
     rescales = False
     watches = False
+    couples_decay = False
     retraces = False
 
     # Comments instead of docstrings, which the API reference would show for every callback.
+
+    # Read what the curves need from the optimizer, before `plan`; refuse one that does not suit.
+    def read_optimizer(self, optimizer: Any) -> None:
+        pass
 
     # The curves of this callback, for a run of this length.
     def plan(self, length: Length) -> Plan:

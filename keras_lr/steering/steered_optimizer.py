@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from keras_lr._keras.optimizers import batch_counter, has_schedule, number, stor
 from keras_lr.schedules.base import evaluate
 from keras_lr.steering.accounting import Account
 from keras_lr.steering.binding import Binding, schedule_of
-from keras_lr.steering.composition import Length, Plan, Roles, refuse_assigners
+from keras_lr.steering.composition import Factor, Length, Plan, Roles, refuse_assigners
 from keras_lr.steering.optimizers import (
     check_momentum,
     current_rate,
+    decay_product,
     innermost_optimizers,
     rate_ratios,
     updates_every,
@@ -71,8 +72,12 @@ class SteeredOptimizer:
         """
         name = type(policy).__name__
         self.roles.add(name, policy.roles)
+        policy.read_optimizer(self.optimizer)
         if "momentum" in policy.roles:
             check_momentum(self.optimizer, name)
+        if policy.couples_decay:
+            for each in innermost_optimizers(self.optimizer):
+                decay_product(each, name)
         self.policies.append(policy)
         if self.name == "optimizer":  # the only one that Keras's callbacks use
             compiled = next(map(schedule_of, innermost_optimizers(self.optimizer)), None)
@@ -103,6 +108,7 @@ class SteeredOptimizer:
             ratios = rate_ratios(
                 [_rate_at(o, s // self.every) for o, s in zip(optimizers, starts, strict=True)]
             )
+        coupling = [type(each).__name__ for each in self.policies if each.couples_decay]
         retraces = any(policy.retraces for policy in self.policies)
         for place, (optimizer, start) in enumerate(zip(optimizers, starts, strict=True)):
             rule = plan.rate_rule(
@@ -112,6 +118,8 @@ class SteeredOptimizer:
                 optimizer,
                 rule=rule,
                 momentum=plan.momentum_factor(),
+                hyperparameters=plan.hyperparameter_factors(),
+                decay_product=decay_product(optimizer, coupling[0]) if coupling else None,
                 owner=self.roles.owner("schedule"),
                 steers=plan.schedule is not None or plan.warm_up is not None or retraces,
                 every=self.every,
@@ -173,6 +181,14 @@ class SteeredOptimizer:
         if self.account.scaled and changes:
             self.account.set_scales(scales)
         return changes
+
+    def replace_schedule(self, schedule: Any) -> None:
+        """Follow another schedule, which has the same rates up to the current update.
+
+        The training step follows it when it is traced again: see `SteeredFit.retrace`.
+        """
+        for binding in self.bindings:
+            binding.rule = replace(binding.rule, schedule=Factor(schedule))
 
     def set_rate(self, rate: float) -> RateChange:
         """Set the optimizer's own rate; the groups of a `MultiOptimizer` keep their ratios.

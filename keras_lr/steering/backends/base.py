@@ -20,9 +20,10 @@ from keras_lr.steering.backends.kept_step import (
     keep_step,
     kept_step,
 )
-from keras_lr.steering.binding import Binding, SteeredMomentum, SteeredRate
+from keras_lr.steering.binding import Binding, SteeredAttribute, SteeredRate
 from keras_lr.steering.dependencies import includes_objects
-from keras_lr.steering.optimizers import momentum_names
+
+DECAY = "weight_decay"
 
 
 class TrainFunctionPatch:
@@ -63,7 +64,7 @@ class TrainFunctionPatch:
         self.bindings = bindings
         self._optimizers = optimizers
         self.scales: np.ndarray | None = np.ones(len(bindings), np.float32) if scaled else None
-        self.steers = any(each.steers or each.momentum is not None for each in bindings)
+        self.steers = any(each.steers or each.attribute_curves for each in bindings)
         self._first = batches
         self._done = 0  # in this process
         self._watched = watched
@@ -85,7 +86,7 @@ class TrainFunctionPatch:
         return self._first + self._done
 
     def install(self) -> None:
-        """Replace the train function, and the rate and the momentum of the optimizers."""
+        """Replace the train function, and the rates and the attributes of the optimizers."""
         self._original = self.model.train_function
         if self.steers:
             if self._keeps:
@@ -109,7 +110,7 @@ class TrainFunctionPatch:
         """Restore the train function and the optimizers; keep a compiled step."""
         for binding in self.bindings:
             binding.attributes.release()
-            binding.kept = None
+            binding.kept.clear()
         if self.model.train_function == self._call:
             self.model.train_function = self._original
             self._holder.patch = None
@@ -236,31 +237,36 @@ class TrainFunctionPatch:
                 binding.attributes.updating,
             )
             binding.attributes.put(RATE, rate)
-        if binding.momentum is not None:
-            self._put_momentum(binding, binding.momentum)
+        for name, curve in binding.attribute_curves.items():
+            self._put_attribute(binding, name, curve.at)
+        if binding.decay_product is not None:
+            read = self._reader(index, binding)
+            self._put_attribute(binding, DECAY, lambda update: binding.coupled_decay(read()))
 
     def _reader(self, index: int, binding: Binding) -> Callable[[], Any]:
         def read() -> Any:
-            binding.kept = None  # an update begins with the rate
             update = binding.update_of(self._batches_in_graph(binding))
             return binding.rule.at(update, binding.own_update, binding.own_rate, self._scale(index))
 
         return read
 
-    def _put_momentum(self, binding: Binding, momentum: Any) -> None:
+    def _put_attribute(self, binding: Binding, name: str, at: Callable[[Any], Any]) -> None:
+        """Replace an attribute by its value at each update, a function of the count of updates."""
+
         def read() -> Any:
-            # An optimizer reads it for each of its variables; the first read computes the curve.
-            trace = self._trace_of(binding) if binding.steers else None
-            if trace is not None and binding.kept is not None and binding.kept[0] is trace:
-                return binding.kept[1]
+            # An optimizer reads it for each of its variables; the first read of an update computes
+            # the curve.
+            trace, kept = self._trace_of(binding), binding.kept.get(name)
+            if trace is not None and kept is not None and kept[0] is trace:
+                return kept[1]
             update = binding.update_of(self._batches_in_graph(binding))
-            value = ops.cast(momentum.at(update), "float32")
-            binding.kept = None if trace is None else (trace, value)
+            value = ops.cast(at(update), "float32")
+            if trace is not None:
+                binding.kept[name] = trace, value
             return value
 
-        for name in momentum_names(binding.optimizer):
-            base = float(getattr(binding.optimizer, name))
-            binding.attributes.put(name, SteeredMomentum(base, read))
+        base = float(getattr(binding.optimizer, name))
+        binding.attributes.put(name, SteeredAttribute(base, read))
 
     def _batches_in_graph(self, binding: Binding) -> Any:
         """Batches of the run, for the step that is traced or that runs now."""

@@ -6,6 +6,7 @@ change while the compiled step is in use, enter beside the batch too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -88,6 +89,14 @@ class JaxPatch(TrainFunctionPatch):
         self._last = row
         counts = [0 if at is None else int(state[at[0]][at[1]]) for at in self._counter_places]
         return row, counts
+
+    def _put_attribute(self, binding: Binding, name: str, at: Callable[[Any], Any]) -> None:
+        if name == "clipvalue":  # `jnp.clip` takes it without a conversion
+            raise ValueError(
+                "On JAX the clipvalue of an optimizer of Keras must be a number; got a schedule. "
+                "Schedule clipnorm or global_clipnorm instead."
+            )
+        super()._put_attribute(binding, name, at)
 
     def _clock(self) -> Any:
         return self.batches if self._traced is None else self._traced[0]

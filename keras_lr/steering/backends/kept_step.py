@@ -17,7 +17,7 @@ from keras_lr.schedules.base import Curve
 from keras_lr.steering.binding import Binding
 from keras_lr.steering.composition import Factor
 from keras_lr.steering.dependencies import same_objects, step_dependencies
-from keras_lr.steering.optimizers import all_optimizers, momentum_names
+from keras_lr.steering.optimizers import all_optimizers
 
 _KEPT = "_keras_lr_step"
 
@@ -109,12 +109,12 @@ def _settings(optimizer: Any) -> tuple[Any, list[Any]]:
 
 
 def _of_binding(binding: Binding) -> Any:
-    rule, momentum = binding.rule, binding.momentum
-    names = momentum_names(binding.optimizer) if momentum is not None else ()
-    bases = tuple(float(getattr(binding.optimizer, name)) for name in names)
-    curves = tuple(_of_factor(each) for each in (rule.schedule, rule.warm_up, momentum))
+    rule, attributes = binding.rule, binding.attribute_curves
+    bases = tuple((name, float(getattr(binding.optimizer, name))) for name in attributes)
+    factors = (rule.schedule, rule.warm_up, *attributes.values())
+    curves = tuple(_of_factor(each) for each in factors)
     numbers = (float(rule.ratio), float(rule.low), float(rule.high))
-    places = (binding.steers, binding.every, binding.phase, binding.owner)
+    places = (binding.steers, binding.every, binding.phase, binding.owner, binding.decay_product)
     return curves, numbers, bases, places
 
 

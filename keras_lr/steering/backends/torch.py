@@ -14,9 +14,9 @@ from keras import ops
 
 from keras_lr._keras.optimizers import RATE
 from keras_lr._keras.trainer import torch_compiles
-from keras_lr.steering.backends.base import TrainFunctionPatch, follows_counter
+from keras_lr.steering.backends.base import DECAY, TrainFunctionPatch, follows_counter
 from keras_lr.steering.binding import Binding, SteeredRate
-from keras_lr.steering.optimizers import momentum_names
+from keras_lr.steering.composition import Factor
 
 _BLOCK = 256
 
@@ -29,8 +29,9 @@ class TorchPatch(TrainFunctionPatch):
     def install(self) -> None:
         self._eager = not torch_compiles(self.model)
         self._tables = [_Table(self._values_of(i, b)) for i, b in enumerate(self.bindings)]
-        self._momenta = [
-            None if b.momentum is None else _Table(_momenta_of(b.momentum)) for b in self.bindings
+        self._attribute_tables = [
+            {name: _Table(_values_of(curve)) for name, curve in b.attribute_curves.items()}
+            for b in self.bindings
         ]
         self._on_device: Any = None
         if not self._eager:
@@ -43,6 +44,8 @@ class TorchPatch(TrainFunctionPatch):
             table.forget()
 
     def _make(self) -> None:
+        for table in self._tables:
+            table.forget()  # the schedule may have been replaced
         if self._eager:  # nothing is traced
             if self._original is None:
                 self.model.make_train_function()
@@ -53,11 +56,13 @@ class TorchPatch(TrainFunctionPatch):
         if self._on_device is not None:
             self._on_device.fill_(self.batches)
         elif not self._by_hand:
-            for binding, table in zip(self.bindings, self._momenta, strict=True):
-                if table is not None:
-                    value = table.number_at(binding.update_of(self.batches), 0)
-                    for name in momentum_names(binding.optimizer):
-                        binding.attributes.put(name, value)
+            for index, binding in enumerate(self.bindings):
+                update = binding.update_of(self.batches)
+                for name, table in self._attribute_tables[index].items():
+                    binding.attributes.put(name, table.number_at(update, 0))
+                if binding.decay_product is not None:
+                    rate = self._tables[index].number_at(update, 0)
+                    binding.attributes.put(DECAY, float(binding.coupled_decay(rate)))
         with self._in_step():
             return super()._train(data)
 
@@ -94,9 +99,9 @@ class TorchPatch(TrainFunctionPatch):
 
         return values
 
-    def _put_momentum(self, binding: Binding, momentum: Any) -> None:
+    def _put_attribute(self, binding: Binding, name: str, at: Callable[[Any], Any]) -> None:
         if self._by_hand or not self._eager:
-            super()._put_momentum(binding, momentum)
+            super()._put_attribute(binding, name, at)
 
     def _clock(self) -> Any:
         return self.batches if self._on_device is None else self._on_device
@@ -139,5 +144,5 @@ class _Table:
         return index
 
 
-def _momenta_of(momentum: Any) -> Callable[[np.ndarray, int], np.ndarray]:
-    return lambda updates, ahead: momentum.values(updates)
+def _values_of(curve: Factor) -> Callable[[np.ndarray, int], np.ndarray]:
+    return lambda updates, ahead: curve.values(updates)
