@@ -11,9 +11,10 @@ import numpy as np
 
 from keras_lr._util import checks
 from keras_lr.diagnosis import rules
-from keras_lr.diagnosis.log import Log
+from keras_lr.diagnosis.log import MOST_ROWS, Log
 from keras_lr.diagnosis.readers import read
 from keras_lr.diagnosis.result import SEVERITIES, Diagnosis, Finding
+from keras_lr.diagnosis.rules.case import first_from
 
 __all__ = ["NAMES", "diagnose"]
 
@@ -67,21 +68,34 @@ def diagnose(
     if untrained_loss is not None:
         untrained_loss = checks.number("untrained_loss", untrained_loss)
     case = rules.Case.of(content, untrained_loss)
+    notes = list(content.notes)
+    if len(case.training) > MOST_ROWS:
+        notes.append(f"{len(case.training)} {content.unit}s are averaged into {MOST_ROWS} rows.")
+    for run in rules.earlier_runs(content):
+        names = ", ".join(each.name for each in _findings(rules.Case.of(run, untrained_loss)))
+        notes.append(
+            f"An earlier run in this log, from {run.at(0)} to {run.at(len(run) - 1)}: "
+            f"{names or 'no problems found'}."
+        )
+    return Diagnosis(
+        source=os.fspath(log) if isinstance(log, (str, os.PathLike)) else content.source,
+        rows=len(content),
+        unit=content.unit,
+        findings=tuple(_findings(case)),
+        not_judged=tuple(rules.not_judged(case)),
+        notes=tuple(notes),
+    )
+
+
+def _findings(case: rules.Case) -> list[Finding]:
+    """The findings of all rules, most serious first."""
     found: dict[str, Finding] = {}
     for name, rule in rules.RULES.items():
         if not rules.SILENCED_BY.get(name, frozenset()) & found.keys():
             finding = rule(case)
             if finding is not None:
                 found[name] = finding
-    order = sorted(found.values(), key=lambda each: SEVERITIES.index(each.severity))
-    return Diagnosis(
-        source=os.fspath(log) if isinstance(log, (str, os.PathLike)) else content.source,
-        rows=len(content),
-        unit=content.unit,
-        findings=tuple(order),
-        not_judged=tuple(rules.not_judged(case)),
-        notes=content.notes,
-    )
+    return sorted(found.values(), key=lambda each: SEVERITIES.index(each.severity))
 
 
 def _with_options(
@@ -114,4 +128,11 @@ def _with_options(
     changes["restarts"] = tuple(sorted(rows - {0}))
     if total_epochs is not None:
         changes["total_epochs"] = checks.count("total_epochs", total_epochs)
+    if log.evaluated is not None:
+        changes["evaluated"] = _with_options(log.evaluated, batch_size, (), total_epochs)
+        marked = {first_from(log.evaluated, log, row) for row in changes["restarts"]}
+        marked = {row for row in marked if 0 < row < len(log.evaluated)}
+        changes["evaluated"] = dataclasses.replace(
+            changes["evaluated"], restarts=tuple(sorted(marked))
+        )
     return dataclasses.replace(log, **changes)

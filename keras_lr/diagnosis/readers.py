@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -299,6 +300,9 @@ def _from_json_text(text: str, path: str) -> Log:
 
 
 def _from_json(content: Any, source: str, notes: list[str]) -> Log:
+    state = isinstance(content, Mapping) and isinstance(content.get("log_history"), list)
+    planned = content.get("num_train_epochs") if state else None
+    planned = planned if isinstance(planned, int) and planned > 0 else None
     for name in ("log_history", "history"):  # the state of a transformers Trainer; a History
         if isinstance(content, Mapping) and isinstance(content.get(name), (Mapping, list)):
             if isinstance(content[name], Mapping):
@@ -314,7 +318,13 @@ def _from_json(content: Any, source: str, notes: list[str]) -> Log:
         raise ValueError(f"{source} is empty.")
     if not all(isinstance(row, Mapping) for row in content):
         raise ValueError(f"{source} must hold lists of values by column name, or rows of them.")
-    return _from_rows(content, source, notes)
+    found = _from_rows(content, source, notes, total_epochs=planned)
+    if not state:
+        return found
+    evaluated = found.evaluated
+    if evaluated is not None:
+        evaluated = dataclasses.replace(evaluated, schedule_fits=True)
+    return dataclasses.replace(found, schedule_fits=True, evaluated=evaluated)
 
 
 def _from_history(content: Mapping[str, Any], source: str, notes: Sequence[str] = ()) -> Log:

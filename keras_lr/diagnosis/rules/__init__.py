@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.batch import batch_size_changed, no_warm_up
-from keras_lr.diagnosis.rules.case import Case
+from keras_lr.diagnosis.rules.case import Case, earlier_runs
 from keras_lr.diagnosis.rules.learning import overfitting, plateau, underfitting
 from keras_lr.diagnosis.rules.lost import diverged, not_a_number
 from keras_lr.diagnosis.rules.rate import rate_too_high, rate_too_low
@@ -18,7 +18,7 @@ from keras_lr.diagnosis.rules.restarts import spikes_after_restart
 from keras_lr.diagnosis.rules.schedule import never_decayed, schedule_ended_early
 from keras_lr.diagnosis.rules.thresholds import FEWEST_ROWS
 
-__all__ = ["RULES", "SILENCED_BY", "Case", "not_judged"]
+__all__ = ["RULES", "SILENCED_BY", "Case", "earlier_runs", "not_judged"]
 
 RULES: dict[str, Callable[[Case], Finding | None]] = {
     "not-a-number": not_a_number,
@@ -54,13 +54,13 @@ SILENCED_BY: dict[str, frozenset[str]] = {
 
 def not_judged(case: Case) -> Iterator[str]:
     """Sentences on what the log does not contain."""
-    log = case.log
+    log = case.training
     if len(log) < FEWEST_ROWS:
         yield (
             f"Rate and shape of the curve: the log has {len(log)} "
             f"{log.unit}{'s' if len(log) > 1 else ''}; at least {FEWEST_ROWS} are needed."
         )
-    if log.val_loss is None:
+    if case.evaluated is None:
         yield "Over- and underfitting: the log has no validation loss (val_loss)."
     if case.rate is None:
         yield "Schedule: the log has no learning rate; LRLogger and TensorBoard record it."

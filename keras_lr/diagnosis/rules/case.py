@@ -8,12 +8,13 @@ import functools
 import numpy as np
 
 from keras_lr.diagnosis.curves import level, noise, relative, slope
-from keras_lr.diagnosis.log import Log
+from keras_lr.diagnosis.log import Log, binned
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.thresholds import (
     CONSTANT,
     CONVERGED_LOSS,
     CONVERGED_METRIC,
+    FEWEST_ROWS,
     FLAT_FALL,
     FLAT_ROWS,
     FLAT_SHARE,
@@ -24,6 +25,8 @@ __all__ = [
     "FIND",
     "Case",
     "constant_from",
+    "earlier_runs",
+    "first_from",
     "flat_from",
     "flat_noise",
     "has_new_weights",
@@ -31,6 +34,7 @@ __all__ = [
     "usual_noise",
     "rate_restarts",
     "restarted_between",
+    "span",
 ]
 
 FIND = "Run keras-lr find to get a rate for this model."
@@ -41,19 +45,40 @@ class Case:
     """The run that the rules judge.
 
     Attributes:
-        whole: The whole log.
-        log: The last run: the rows since the last restart with new weights.
+        whole: The rows of `log`, with those of earlier runs.
+        log: The run in the form that the rules on the shape of a curve judge: at most `MOST_ROWS`
+            rows, and one per validation loss if there are enough of them.
+        training: The run with all rows of its training loss.
+        evaluated: The run with all rows of its validation loss; None if it has none.
         untrained_loss: Loss before training, if known.
     """
 
     whole: Log
     log: Log
+    training: Log
+    evaluated: Log | None
     untrained_loss: float | None = None
 
     @classmethod
     def of(cls, whole: Log, untrained_loss: float | None = None) -> Case:
+        """The last run of the log."""
         begin = max((row for row in whole.restarts if has_new_weights(whole, row)), default=0)
-        return cls(whole, whole.rows(begin), untrained_loss)
+        training = dataclasses.replace(whole.rows(begin), evaluated=None)
+        evaluated = whole.evaluated
+        if evaluated is not None:
+            evaluated = evaluated.rows(first_from(evaluated, whole, begin))
+        shape, all_rows = training, whole
+        if evaluated is not None and whole.evaluated is not None and len(evaluated) >= FEWEST_ROWS:
+            shape, all_rows = evaluated, whole.evaluated
+        elif training.val_loss is not None:
+            evaluated = training
+        return cls(
+            binned(all_rows),
+            binned(shape),
+            training,
+            evaluated if evaluated is not None and len(evaluated) else None,
+            untrained_loss,
+        )
 
     @property
     def loss(self) -> np.ndarray:
@@ -98,10 +123,40 @@ class Case:
 
     def span(self, rule: str, severity: str, evidence: str, advice: str, *rows: int) -> Finding:
         """A finding on the rows of `log` from the lowest to the highest of `rows`."""
-        first, last = min(rows), max(rows)
-        return Finding(
-            rule, severity, evidence, advice, self.log.epoch(first), self.log.epoch(last)
-        )
+        return span(self.log, rule, severity, evidence, advice, *rows)
+
+
+def span(log: Log, rule: str, severity: str, evidence: str, advice: str, *rows: int) -> Finding:
+    """A finding on the rows of the log from the lowest to the highest of `rows`."""
+    first, last = log.epoch(min(rows)), log.epoch(max(rows))
+    return Finding(rule, severity, evidence, advice, first, last)
+
+
+def first_from(evaluated: Log, training: Log, row: int) -> int:
+    """First row of the validation loss at or after the row of the training loss."""
+    if not row:
+        return 0
+    keys = zip(_runs(evaluated), evaluated.positions, strict=True)
+    start = (_runs(training)[row], training.positions[row])
+    return next((place for place, key in enumerate(keys) if key >= start), len(evaluated))
+
+
+def earlier_runs(log: Log) -> list[Log]:
+    """The runs before the last one: those that ended where new weights began."""
+    starts = [row for row in log.restarts if has_new_weights(log, row)]
+    runs = []
+    for begin, end in zip([0, *starts], starts, strict=False):
+        evaluated = log.evaluated
+        if evaluated is not None:
+            evaluated = evaluated.rows(
+                first_from(evaluated, log, begin), first_from(evaluated, log, end)
+            )
+        runs.append(dataclasses.replace(log.rows(begin, end), evaluated=evaluated))
+    return runs
+
+
+def _runs(log: Log) -> np.ndarray:
+    return np.zeros(len(log)) if log.runs is None else log.runs
 
 
 def has_new_weights(log: Log, row: int) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
+from keras_lr.diagnosis.log import binned
 from keras_lr.diagnosis.result import Finding
-from keras_lr.diagnosis.rules.case import FIND, Case, restarted_between, usual_noise
+from keras_lr.diagnosis.rules.case import FIND, Case, restarted_between, span, usual_noise
 from keras_lr.diagnosis.rules.thresholds import DIVERGED_AT_ONCE, DIVERGED_SHARE, DIVERGED_TIMES
 
 __all__ = ["diverged", "not_a_number"]
@@ -13,9 +16,9 @@ __all__ = ["diverged", "not_a_number"]
 
 def not_a_number(case: Case) -> Finding | None:
     """A loss of NaN or infinity."""
-    log = case.log
-    for name, values in (("loss", log.loss), ("validation loss", log.val_loss)):
-        if values is None or np.isfinite(values).all():
+    for name, log in (("loss", case.training), ("validation loss", case.evaluated)):
+        values = None if log is None else log.loss if name == "loss" else log.val_loss
+        if log is None or values is None or np.isfinite(values).all():
             continue
         bad = np.flatnonzero(~np.isfinite(values))
         first, last = int(bad[0]), int(bad[-1])
@@ -24,10 +27,10 @@ def not_a_number(case: Case) -> Finding | None:
         if first < last:
             rows = f"from {log.at(first)} to {log.at(last)}"
         evidence = f"The {name} is {what} {rows}"
-        falling = 1 < first and case.loss[first - 1] <= 1.5 * np.nanmin(case.loss[:first])
+        falling = 1 < first and log.loss[first - 1] <= 1.5 * np.nanmin(log.loss[:first])
         if first:
             evidence += f"; it was {values[first - 1]:.4g} in {log.at(first - 1)}"
-        if name != "loss" and np.isfinite(log.loss).all():
+        if name != "loss":
             advice = "Look for NaN or infinity in the validation data."
         elif falling:
             advice = (
@@ -36,12 +39,13 @@ def not_a_number(case: Case) -> Finding | None:
             )
         else:
             advice = f"Lower the learning rate. {FIND}"
-        return case.span("not-a-number", "error", evidence + ".", advice, first, last)
+        return span(log, "not-a-number", "error", evidence + ".", advice, first, last)
     return None
 
 
 def diverged(case: Case) -> Finding | None:
-    """A loss that rises far above its minimum and stays there."""
+    """A training loss that rises far above its minimum and stays there."""
+    case = dataclasses.replace(case, log=binned(case.training))
     log, loss = case.log, case.loss
     if len(loss) < 3:
         return None

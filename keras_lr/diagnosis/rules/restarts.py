@@ -16,9 +16,7 @@ def spikes_after_restart(case: Case) -> Finding | None:
     """A spike of the loss at a restart of the training or of the rate."""
     log = case.whole
     found = _jump(log, [row for row in log.restarts if row > 0], by_rate=False)
-    shift = len(case.whole) - len(case.log)
-    rows = [row + shift for row in rate_restarts(case)]
-    return found or _jump(log, rows, by_rate=True)
+    return found or _jump(case.log, rate_restarts(case), by_rate=True)
 
 
 def _jump(log: Log, rows: list[int], *, by_rate: bool) -> Finding | None:
