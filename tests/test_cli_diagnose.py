@@ -55,7 +55,10 @@ def test_a_finding_has_its_evidence_and_one_thing_to_do(csv):
 
 def test_a_run_without_problems(csv):
     result = run("diagnose", csv(HEALTHY), "--batch-size", 32)
-    assert (result.exit_code, result.stdout) == (0, "No problems found in 30 epochs.\n")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"No problems found in 30 epochs.\nBest val_loss: {LEARNING[29]:.4g} in epoch 29.\n",
+    )
     result = run("diagnose", csv(HEALTHY), "--quiet", "--strict")
     assert (result.exit_code, result.stdout) == (0, "")
 

@@ -1,6 +1,5 @@
 """Verdicts on logs of the shapes that real logs have; the numbers are made up."""
 
-import json
 import math
 from pathlib import Path
 
@@ -81,3 +80,104 @@ def test_a_long_log_keeps_the_rows_of_an_error():
     loss = [*(1.0 / np.arange(1, 1000)), math.nan]
     finding = only(diagnose({"loss": loss}), "not-a-number", "error")
     assert finding.first == finding.last == 999
+
+
+# The validation loss by itself
+
+
+def test_jumps_of_the_validation_loss():
+    finding = only(case("bumpyval.csv"), "validation-jumps", "warning")
+    assert "from 0.33 to 0.92 in epoch 4" in finding.evidence
+    assert "BatchNormalization" in finding.advice and "rate" in finding.advice
+    finding = only(case("valspike.csv"), "validation-jumps", "warning")
+    assert "jumps to 25 in epoch 8" in finding.evidence
+    calm = LEARNING * np.exp(0.05 * np.where(EPOCHS % 2, 1.0, -1.0))
+    assert not diagnose({"loss": LEARNING, "val_loss": calm})
+
+
+def test_overfitting_under_noise_and_as_a_gap():
+    only(case("overfit_noisy.csv"), "overfitting", "warning")
+    finding = only(case("gap.csv"), "overfitting", "hint")
+    assert "not improved on 2.6 since epoch 17" in finding.evidence
+
+
+def test_no_overfitting_where_the_run_has_converged_or_its_accuracy_stays():
+    assert not case("converged.csv")
+    held_out = np.where(EPOCHS < 15, LEARNING + 0.3, 0.4 + 0.005 * (EPOCHS - 15))
+    rising = {"loss": LEARNING, "val_loss": held_out * 1.0}
+    rising["val_loss"][20:] *= 1.1
+    assert diagnose(rising).names == ("overfitting",)
+    steady = {**rising, "val_accuracy": np.minimum(0.9, 0.5 + EPOCHS / 30)}
+    assert "overfitting" not in diagnose(steady).names
+
+
+def test_overfitting_from_few_rows_that_all_rise():
+    few = {"loss": [1.0, 0.8, 0.6, 0.4], "val_loss": [1.0, 0.9, 1.2, 1.5]}
+    finding = only(diagnose(few), "overfitting", "warning")
+    assert (finding.first, finding.last) == (1, 3)
+    assert not diagnose({**few, "val_loss": [1.0, 0.9, 0.95, 0.93]})
+
+
+# Short logs, and the headline
+
+
+def test_a_short_log_is_not_called_healthy():
+    said = case("short.csv")
+    assert (said.verdict, said.judged, said.names) == ("not judged", False, ())
+    assert str(said).startswith("Too short to judge: 2 epochs; at least 6 are needed.")
+    assert said.to_dict()["verdict"] == "not judged"
+    assert diagnose({"loss": [1.0, 0.5, math.nan]}).verdict == "error"
+
+
+def test_the_headline_has_the_best_epoch():
+    log = {"epoch": [*range(1, 9)], "loss": [9, 5, 3, 2, 1.5, 1.2, 1.0, 0.9]}
+    log["val_loss"] = [9, 6, 4, 3, 2.5, 2.25, 2.3, 2.31]
+    said = diagnose(log)
+    assert said.verdict == "healthy"
+    assert (said.best_of, said.best, said.best_at) == ("val_loss", 2.25, 6)
+    assert "Best val_loss: 2.25 in epoch 6." in str(said)
+    del log["val_loss"]
+    assert (diagnose(log).best_of, diagnose(log).best) == ("loss", 0.9)
+
+
+# Advice
+
+
+def test_no_higher_rate_while_the_validation_loss_is_past_its_best():
+    finding = only(case("rate_advice_while_overfitting.csv"), "overfitting", "warning")
+    assert finding.first == 5 and "after epoch 5" in finding.advice
+
+
+def test_noise_of_the_batches_is_not_a_rate_that_is_too_high():
+    assert not case("noisy.csv")
+    loss = np.loadtxt(CASES / "noisy.csv", delimiter=",", skiprows=1)[:, 1]
+    assert diagnose({"loss": loss}).names == ("rate-too-high",)
+
+
+def test_an_explosion_is_an_error():
+    finding = only(case("blown.csv"), "diverged", "error")
+    assert "3.9e+06 in epoch 0" in finding.evidence
+
+
+def test_a_perfect_start_is_a_hint_at_leakage():
+    finding = only(case("fast.csv"), "perfect-from-start", "hint")
+    assert "leakage" in finding.advice
+
+
+def test_losses_that_do_not_measure_progress_are_no_divergence():
+    assert not case("rl.csv")
+    assert any("replay buffer" in line for line in case("rl.csv").not_judged)
+    assert not case("evalonly.csv")
+    table = np.loadtxt(CASES / "evalonly.csv", delimiter=",", skiprows=1)
+    assert diagnose({"loss": table[:, 1]}).names == ("diverged",)
+
+
+def test_a_long_run_that_learned_at_first_has_learned():
+    """The fall takes 8 of 1,000 epochs, less than two of the averaged rows."""
+    rng = np.random.default_rng(0)
+    epochs = np.arange(1000)
+    loss = 0.315 + 0.65 * np.exp(-epochs / 2) + 0.002 * rng.normal(size=1000)
+    finding = only(diagnose({"loss": loss}), "plateau", "hint")
+    assert "never started" not in finding.advice
+    flat = diagnose({"loss": loss[20:]})
+    assert "never started" in flat.findings[0].advice

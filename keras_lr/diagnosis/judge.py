@@ -13,7 +13,7 @@ from keras_lr._util import checks
 from keras_lr.diagnosis import rules
 from keras_lr.diagnosis.log import MOST_ROWS, Log
 from keras_lr.diagnosis.readers import read
-from keras_lr.diagnosis.result import SEVERITIES, Diagnosis, Finding
+from keras_lr.diagnosis.result import FEWEST_ROWS, SEVERITIES, Diagnosis, Finding
 from keras_lr.diagnosis.rules.case import first_from
 
 __all__ = ["NAMES", "diagnose"]
@@ -84,7 +84,19 @@ def diagnose(
         findings=tuple(_findings(case)),
         not_judged=tuple(rules.not_judged(case)),
         notes=tuple(notes),
+        judged=len(case.training) >= FEWEST_ROWS,
+        **_best(case),
     )
+
+
+def _best(case: rules.Case) -> dict[str, Any]:
+    """The lowest validation loss, or training loss, with its epoch."""
+    for name, log in (("val_loss", case.evaluated), ("loss", case.training)):
+        values = None if log is None else log.val_loss if name == "val_loss" else log.loss
+        if log is not None and values is not None and np.isfinite(values).any():
+            row = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
+            return {"best": float(values[row]), "best_at": log.epoch(row), "best_of": name}
+    return {}
 
 
 def _findings(case: rules.Case) -> list[Finding]:

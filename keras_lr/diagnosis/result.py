@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["SEVERITIES", "Diagnosis", "Finding"]
 
 SEVERITIES = ("error", "warning", "hint")
+FEWEST_ROWS = 6  # to judge the shape of a curve
 _LABEL = 15
 
 
@@ -52,6 +53,10 @@ class Diagnosis:
         findings: Most serious first.
         not_judged: Sentences on what the log does not contain.
         notes: Sentences on what the reader skipped or averaged.
+        judged: Whether the log is long enough to judge the shape of its curves.
+        best: Lowest validation loss; of the training loss if there is none; None if not finite.
+        best_at: Epoch of `best`, as numbered in the log.
+        best_of: "val_loss" or "loss".
     """
 
     source: str
@@ -60,6 +65,10 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     not_judged: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    judged: bool = True
+    best: float | None = None
+    best_at: float | None = None
+    best_of: str = "loss"
 
     def __bool__(self) -> bool:
         return bool(self.findings)
@@ -78,15 +87,26 @@ class Diagnosis:
         """Names of the findings, most serious first."""
         return tuple(finding.name for finding in self.findings)
 
+    @property
+    def verdict(self) -> str:
+        """Severity of the first finding; "healthy", or "not judged" if the log is too short."""
+        if self.findings:
+            return self.findings[0].severity
+        return "healthy" if self.judged else "not judged"
+
     def to_dict(self) -> dict[str, Any]:
         """The attributes as plain lists and values, ready for JSON."""
         return {
             "source": self.source,
+            "verdict": self.verdict,
             "rows": self.rows,
             "unit": self.unit,
             "findings": [finding.to_dict() for finding in self.findings],
             "not_judged": list(self.not_judged),
             "notes": list(self.notes),
+            "best": self.best,
+            "best_at": self.best_at,
+            "best_of": self.best_of,
         }
 
     def to_text(self, *, width: int = 80) -> str:
@@ -109,7 +129,12 @@ class Diagnosis:
         if not blocks:
             rows = f"{self.rows} {'row' if self.unit == 'step' else 'epoch'}"
             rows += "" if self.rows == 1 else "s"
-            blocks.append(f"No problems found in {rows}.")
+            text = f"No problems found in {rows}."
+            if not self.judged:
+                text = f"Too short to judge: {rows}; at least {FEWEST_ROWS} are needed."
+            if self.best is not None:
+                text += f"\nBest {self.best_of}: {self.best:.4g} in {self.unit} {self.best_at:g}."
+            blocks.append(text)
         for label, lines in (("Not judged", self.not_judged), ("Note", self.notes)):
             if lines:
                 labels = [label, *[""] * (len(lines) - 1)]

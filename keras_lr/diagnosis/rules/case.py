@@ -87,8 +87,23 @@ class Case:
     @functools.cached_property
     def start(self) -> float:
         """Loss at the start: of the first row, or of the untrained model if that is higher."""
-        first = float(self.loss[0])
+        first = float(self.training.loss[0])
         return first if self.untrained_loss is None else max(first, self.untrained_loss)
+
+    @functools.cached_property
+    def delayed(self) -> bool:
+        """Whether the loss is 0 at first, as before a replay buffer has filled."""
+        loss = self.training.loss
+        return len(loss) > 2 and not loss[:2].any() and bool(loss.any())
+
+    @functools.cached_property
+    def metric_rises(self) -> bool:
+        """Whether a metric, such as accuracy, has risen and ends near its best."""
+        metric = self.log.metric
+        if metric is None or len(metric) < 3 or not np.isfinite(metric).all():
+            return False
+        end = level(metric, 3)
+        return bool(end >= 0.98 * metric.max() and end > 1.1 * metric[0])
 
     @functools.cached_property
     def best(self) -> int:

@@ -6,10 +6,18 @@ import dataclasses
 
 import numpy as np
 
+from keras_lr.diagnosis.curves import noise, relative
 from keras_lr.diagnosis.log import binned
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.case import FIND, Case, restarted_between, span, usual_noise
-from keras_lr.diagnosis.rules.thresholds import DIVERGED_AT_ONCE, DIVERGED_SHARE, DIVERGED_TIMES
+from keras_lr.diagnosis.rules.thresholds import (
+    BOUNCING,
+    DIVERGED_AT_ONCE,
+    DIVERGED_SHARE,
+    DIVERGED_TIMES,
+    EXPLODED,
+    FEWEST_ROWS,
+)
 
 __all__ = ["diverged", "not_a_number"]
 
@@ -47,8 +55,10 @@ def diverged(case: Case) -> Finding | None:
     """A training loss that rises far above its minimum and stays there."""
     case = dataclasses.replace(case, log=binned(case.training))
     log, loss = case.log, case.loss
-    if len(loss) < 3:
+    if len(loss) < 3 or case.delayed or case.metric_rises:
         return None
+    if (exploded := _exploded(case)) is not None:
+        return exploded
     best, end = float(loss[case.best]), case.end
     fall = case.loss[0] - best
     above = end - best
@@ -80,3 +90,25 @@ def diverged(case: Case) -> Finding | None:
     else:
         advice = f"Train at a tenth of the rate. {FIND}"
     return case.span("diverged", "error", evidence, advice, case.best, len(loss) - 1)
+
+
+def _exploded(case: Case) -> Finding | None:
+    """A loss that explodes and then bounces without a fall."""
+    log, loss = case.log, case.loss
+    if len(loss) < FEWEST_ROWS or not (loss > 0).all():
+        return None
+    peak = int(np.argmax(loss))
+    usual = float(np.median(loss))
+    rest = loss[peak + 1 :]
+    if loss[peak] < EXPLODED * usual or len(rest) < FEWEST_ROWS - 1:
+        return None
+    half = len(rest) // 2
+    if noise(relative(rest)) < BOUNCING or np.median(rest[half:]) < 0.5 * np.median(rest[:half]):
+        return None
+    last = len(loss) - 1
+    evidence = (
+        f"The loss is {loss[peak]:.4g} in {log.at(peak)}, and then moves between {rest.min():.4g} "
+        f"and {rest.max():.4g} until {log.at(last)} without a fall."
+    )
+    advice = f"Train from new weights at a tenth of the rate. {FIND} Check that targets are scaled."
+    return case.span("diverged", "error", evidence, advice, peak, last)
