@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_lr.diagnosis import diagnose
+from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.readers import read
 
 pytestmark = pytest.mark.once
@@ -181,3 +182,64 @@ def test_a_long_run_that_learned_at_first_has_learned():
     assert "never started" not in finding.advice
     flat = diagnose({"loss": loss[20:]})
     assert "never started" in flat.findings[0].advice
+
+
+# Formats
+
+
+def test_parts_of_a_loss_are_added():
+    said = case("ultralytics_results.csv")
+    assert not said
+    log = read(CASES / "ultralytics_results.csv")
+    np.testing.assert_allclose(log.loss[[0, -1]], [1.5 + 2.5 + 1.2, 0.566 + 0.3377 + 0.9914])
+    np.testing.assert_allclose(log.val_loss[0], 1.3 + 3.0 + 1.1)
+    np.testing.assert_array_equal(log.learning_rate[:2], [0.001, 0.00095])
+    assert any("sum of train/box_loss, train/cls_loss" in note for note in said.notes)
+
+
+def test_columns_can_be_named():
+    log = {"a": [2.0, 1.0], "b": [1.0, 1.0], "held": [4.0, 3.0], "eta": [0.1, 0.2]}
+    found = read(log, Asked("a+b", "held", "eta"))
+    np.testing.assert_array_equal(found.loss, [3.0, 2.0])
+    np.testing.assert_array_equal(found.val_loss, [4.0, 3.0])
+    np.testing.assert_array_equal(found.learning_rate, [0.1, 0.2])
+    other = read({**log, "loss": [9.0, 8.0]}, Asked("a"))
+    np.testing.assert_array_equal(other.loss, [2.0, 1.0])
+    with pytest.raises(ValueError, match="no column 'c' for loss; its columns are: a, b, held"):
+        diagnose(log, loss="a+c")
+    with pytest.raises(TypeError, match="val_loss must be the name of a column; got int"):
+        diagnose(log, val_loss=3)
+
+
+def test_a_loss_of_each_evaluation_set():
+    said = case("named_eval_trainer_state.json")
+    finding = only(said, "overfitting", "warning")
+    assert "rose from 1.1 in epoch 1 to 2.53 in epoch 12" in finding.evidence
+    assert any("eval_de_loss, pass its name" in note for note in said.notes)
+    other = case("named_eval_trainer_state.json", val_loss="eval_de_loss")
+    assert "from 1.6 in epoch 1 to 3.8" in other.findings[0].evidence
+
+
+def test_rows_without_their_last_empty_cells():
+    log = read(CASES / "ragged.csv")
+    np.testing.assert_array_equal(log.loss[[0, 8, 9]], [1.1, 0.33, 1.0])
+    assert log.restarts == (9,)
+
+
+def test_lines_of_text_that_name_an_epoch(tmp_path):
+    log = read(CASES / "text.log")
+    np.testing.assert_array_equal(log.positions, np.arange(1, 16))
+    np.testing.assert_array_equal(log.loss[[0, 14]], [0.09, 0.036])
+    np.testing.assert_array_equal(log.val_loss[[0, 14]], [0.1, 0.0383])
+    path = tmp_path / "output.txt"
+    path.write_text(
+        "Loading data\nEpoch 1/2\n"
+        " 1/3 ---- 1s 9ms/step - accuracy: 0.1000 - loss: 9.0000\x08\x08\r"
+        "3/3 ---- 1s 9ms/step - accuracy: 0.5000 - loss: 2.0000 - val_loss: 2.5000\n"
+        "Epoch 2/2\n3/3 ---- 1s - accuracy: 0.7000 - loss: 1.0e-01 - val_loss: nan\n"
+    )
+    log = read(path)
+    np.testing.assert_array_equal(log.positions, [1, 2])
+    np.testing.assert_array_equal(log.loss, [2.0, 0.1])
+    np.testing.assert_array_equal(log.val_loss, [2.5, math.nan])
+    np.testing.assert_array_equal(log.metric, [0.5, 0.7])

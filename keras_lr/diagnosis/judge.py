@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_lr._util import checks
 from keras_lr.diagnosis import rules
+from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.log import MOST_ROWS, Log
 from keras_lr.diagnosis.readers import read
 from keras_lr.diagnosis.result import FEWEST_ROWS, SEVERITIES, Diagnosis, Finding
@@ -29,6 +30,9 @@ def diagnose(
     restarts: Iterable[int] = (),
     total_epochs: int | None = None,
     untrained_loss: float | None = None,
+    loss: str | None = None,
+    val_loss: str | None = None,
+    learning_rate: str | None = None,
 ) -> Diagnosis:
     """Find problems of a training run in its log, with evidence and advice for each.
 
@@ -47,6 +51,10 @@ def diagnose(
         restarts: Epochs at which the run was resumed, if the log does not show them.
         total_epochs: Planned number of epochs, if the run ended earlier.
         untrained_loss: Loss of the model before training, such as log(10) for 10 classes.
+        loss: Column of the training loss, or columns joined by "+", which are added. Default: by
+            name; if the log has only parts, such as train/box_loss, their sum.
+        val_loss: Likewise of the validation loss.
+        learning_rate: Column of the learning rate.
 
     Raises:
         ValueError: If the log is empty, has no training loss, or has an unknown format; or if an
@@ -63,7 +71,7 @@ def diagnose(
     >>> found.findings[0].evidence
     'The loss rose from 0.9 in epoch 2 to 480 in epoch 6; it was 2.3 in epoch 0.'
     """
-    content = read(log)
+    content = read(log, Asked(loss, val_loss, learning_rate))
     content = _with_options(content, batch_size, restarts, total_epochs)
     if untrained_loss is not None:
         untrained_loss = checks.number("untrained_loss", untrained_loss)

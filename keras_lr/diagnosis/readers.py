@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from keras_lr._util import checks
+from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, renamed
 from keras_lr.diagnosis.columns import role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
 from keras_lr.diagnosis.tensorboard import EVENT_FILE, read_folder
+from keras_lr.diagnosis.text_log import rows_of_text
 
 __all__ = ["read"]
 
@@ -32,8 +34,8 @@ _NUMBER = re.compile(
 )
 
 
-def read(log: Any) -> Log:
-    """Read a log of any kind that `keras_lr.diagnose` accepts.
+def read(log: Any, asked: Asked = AUTO) -> Log:
+    """Read a log of any kind that `keras_lr.diagnose` accepts; `asked` names its columns.
 
     Raises:
         ValueError: If the log is empty, has no training loss, or has an unknown format.
@@ -47,23 +49,25 @@ def read(log: Any) -> Log:
     if isinstance(log, (str, os.PathLike)):
         path = os.fspath(log)
         if os.path.isdir(path) or EVENT_FILE in os.path.basename(path):
+            if asked != AUTO:
+                raise ValueError(f"{path} is a TensorBoard folder; columns cannot be named for it.")
             return read_folder(path)
-        return _read_file(path)
+        return _read_file(path, asked)
     if isinstance(getattr(log, "history", None), Mapping):  # a History of Keras
-        return _from_history(vars(log), "The history")
+        return _from_history(vars(log), "The history", asked=asked)
     if isinstance(log, Mapping):
-        return _from_json(log, "The log", [])
+        return _from_json(log, "The log", [], asked)
     if hasattr(log, "columns") and hasattr(log, "to_dict"):  # a DataFrame
-        return _from_history({"history": _with_gaps(log)}, "The table")
+        return _from_history({"history": _with_gaps(log)}, "The table", asked=asked)
     if isinstance(log, Sequence) and log and all(isinstance(row, Mapping) for row in log):
-        return _from_rows(log, "The log", [])
+        return _from_rows(log, "The log", [], asked=asked)
     raise TypeError(
         "log must be a path, a History, a dictionary of lists, a list of rows, or a DataFrame; "
         f"got {type(log).__name__}."
     )
 
 
-def _read_file(path: str) -> Log:
+def _read_file(path: str, asked: Asked) -> Log:
     if not os.path.exists(path):
         raise FileNotFoundError(f"{path} does not exist.")
     with open(path, "rb") as file:
@@ -81,8 +85,12 @@ def _read_file(path: str) -> Log:
     if not text.strip():
         raise ValueError(f"{path} is empty.")
     if text.lstrip()[0] in "{[" or path.endswith((".json", ".jsonl")):
-        return _from_json_text(text, path)
-    return _from_csv(text, path)
+        return _from_json_text(text, path, asked)
+    head = text.lstrip("\r\n").partition("\n")[0]
+    rows = [] if any(map(role_of, re.split(r"[,;\t]", head))) else rows_of_text(text)
+    if len(rows) > 1 and asked == AUTO:
+        return _from_rows(rows, path, ["The values are read from the lines that name an epoch."])
+    return _from_csv(text, path, asked)
 
 
 # Numbers
@@ -129,6 +137,7 @@ def _from_rows(
     restarts: Sequence[int] = (),
     lines: Sequence[int] | None = None,
     total_epochs: int | None = None,
+    asked: Asked = AUTO,
 ) -> Log:
     """A log from rows, in the order in which they were written.
 
@@ -139,12 +148,16 @@ def _from_rows(
         restarts: Rows at which the file shows the start of a run.
         lines: Line number of each row in the file, for messages.
         total_epochs: Planned number of epochs.
+        asked: Columns that the caller names.
     """
+    rows = list(rows)
+    head = list(dict.fromkeys(str(name) for row in rows for name in row))
+    columns = chosen_columns(head, asked, source, notes)
     table: list[dict[str, float]] = []
     names: dict[str, None] = {}
     for place, row in enumerate(rows):
         cells = {}
-        for name, value in row.items():
+        for name, value in renamed(row, columns, _number).items():
             name = str(name)
             names[name] = None
             if role_of(name) is None:
@@ -220,7 +233,7 @@ def _with_gaps(table: Any) -> dict[str, list[Any]]:
 # Text
 
 
-def _from_csv(text: str, path: str) -> Log:
+def _from_csv(text: str, path: str, asked: Asked) -> Log:
     head, _, _ = text.lstrip("\r\n").partition("\n")
     separator = max(",;\t", key=head.count)
     try:
@@ -250,9 +263,12 @@ def _from_csv(text: str, path: str) -> Log:
             if number == rows[-1][0]:
                 notes.append(f"Line {number} is incomplete and was skipped.")
                 continue
-            raise ValueError(
-                f"{path}, line {number}, has {len(cells)} cells; the header has {len(header)}."
-            )
+            blank = [name for name in header[len(cells) :] if role_of(name)]
+            if len(cells) < 2 or (blank and not _ragged(rows, header)):
+                raise ValueError(
+                    f"{path}, line {number}, has {len(cells)} cells; the header has {len(header)}."
+                )
+            cells += [""] * (len(header) - len(cells))
         if len(cells) > len(header):
             raise ValueError(
                 f"{path}, line {number}, has {len(cells)} cells; the header has {len(header)}."
@@ -264,7 +280,13 @@ def _from_csv(text: str, path: str) -> Log:
     if not found:
         text = "only a header" if any(map(role_of, header)) else "one line and no known column"
         raise ValueError(f"{path} is empty: it has {text}.")
-    return _from_rows(found, path, notes, restarts=restarts, lines=lines)
+    return _from_rows(found, path, notes, restarts=restarts, lines=lines, asked=asked)
+
+
+def _ragged(rows: Sequence[tuple[int, list[str]]], header: Sequence[str]) -> bool:
+    """Whether the file leaves the last cells empty in other rows too."""
+    empty = [len(row) == len(header) and not row[-1].strip() for _, row in rows[1:]]
+    return sum(empty) > len(empty) // 2
 
 
 def _numbered(reader: Any) -> Iterable[tuple[int, list[str]]]:
@@ -279,7 +301,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _from_json_text(text: str, path: str) -> Log:
+def _from_json_text(text: str, path: str, asked: Asked) -> Log:
     notes: list[str] = []
     try:
         content = json.loads(text)
@@ -296,20 +318,20 @@ def _from_json_text(text: str, path: str) -> Log:
                     notes.append("The last line is incomplete and was skipped.")
                     break
                 raise ValueError(f"{path} is not valid JSON: {error}.") from error
-    return _from_json(content, path, notes)
+    return _from_json(content, path, notes, asked)
 
 
-def _from_json(content: Any, source: str, notes: list[str]) -> Log:
+def _from_json(content: Any, source: str, notes: list[str], asked: Asked) -> Log:
     state = isinstance(content, Mapping) and isinstance(content.get("log_history"), list)
     planned = content.get("num_train_epochs") if state else None
     planned = planned if isinstance(planned, int) and planned > 0 else None
     for name in ("log_history", "history"):  # the state of a transformers Trainer; a History
         if isinstance(content, Mapping) and isinstance(content.get(name), (Mapping, list)):
             if isinstance(content[name], Mapping):
-                return _from_history(content, source, notes)
+                return _from_history(content, source, notes, asked)
             content = content[name]
     if isinstance(content, Mapping):
-        return _from_history({"history": content}, source, notes)
+        return _from_history({"history": content}, source, notes, asked)
     if not isinstance(content, list):
         raise ValueError(
             f"{source} must hold lists of values by column name; got {_short(content)}."
@@ -318,7 +340,7 @@ def _from_json(content: Any, source: str, notes: list[str]) -> Log:
         raise ValueError(f"{source} is empty.")
     if not all(isinstance(row, Mapping) for row in content):
         raise ValueError(f"{source} must hold lists of values by column name, or rows of them.")
-    found = _from_rows(content, source, notes, total_epochs=planned)
+    found = _from_rows(content, source, notes, total_epochs=planned, asked=asked)
     if not state:
         return found
     evaluated = found.evaluated
@@ -327,7 +349,9 @@ def _from_json(content: Any, source: str, notes: list[str]) -> Log:
     return dataclasses.replace(found, schedule_fits=True, evaluated=evaluated)
 
 
-def _from_history(content: Mapping[str, Any], source: str, notes: Sequence[str] = ()) -> Log:
+def _from_history(
+    content: Mapping[str, Any], source: str, notes: Sequence[str] = (), asked: Asked = AUTO
+) -> Log:
     """A log from the lists of a History, with its epochs and planned epochs if it has them."""
     lists: dict[str, list[Any]] = {}
     for name, values in content["history"].items():
@@ -338,7 +362,8 @@ def _from_history(content: Mapping[str, Any], source: str, notes: Sequence[str] 
                 continue
             raise ValueError(f"{source}: {name} must be a list; got {_short(values)}.")
         lists[str(name)] = list(values)
-    used = {name: values for name, values in lists.items() if role_of(name)}
+    wanted = {part for each in chosen_columns(lists, asked, source, []).values() for part in each}
+    used = {name: values for name, values in lists.items() if role_of(name) or name in wanted}
     rows = max((len(values) for values in used.values()), default=0)
     epochs = content.get("epoch")
     if "epoch" not in lists and isinstance(epochs, Sequence) and len(epochs) == rows:
@@ -359,7 +384,7 @@ def _from_history(content: Mapping[str, Any], source: str, notes: Sequence[str] 
     parameters = content.get("params")
     planned = parameters.get("epochs") if isinstance(parameters, Mapping) else None
     planned = planned if isinstance(planned, int) and planned > 0 else None
-    return _from_rows(table, source, list(notes), total_epochs=planned)
+    return _from_rows(table, source, list(notes), total_epochs=planned, asked=asked)
 
 
 def _sparse(lists: Mapping[str, list[Any]], rows: int) -> bool:
