@@ -147,6 +147,43 @@ def test_bad_paths_and_options_are_refused_in_one_line(csv, tmp_path):
     assert "Missing argument" in refused("diagnose")
 
 
+def test_several_logs_give_a_line_each_worst_first(csv):
+    good, bad = csv(HEALTHY, "good.csv"), csv(DIVERGED, "bad.csv")
+    result = run("diagnose", good, bad)
+    assert result.exit_code == 0
+    first, second = result.stdout.splitlines()
+    assert first == f"error       {bad}: diverged; best loss 0.4 in epoch 3"
+    assert second.startswith(f"healthy     {good}: no problems found; best val_loss")
+    lines = run("diagnose", good, bad, "--json").stdout.splitlines()
+    assert [json.loads(line)["verdict"] for line in lines] == ["error", "healthy"]
+    assert run("diagnose", good, bad, "--quiet").stdout == f"{bad}: diverged\n"
+
+
+def test_fail_on_and_ignore(csv):
+    bad = csv(DIVERGED)
+    assert run("diagnose", bad, "--fail-on", "error").exit_code == 1
+    assert run("diagnose", bad, "--fail-on", "error", "--ignore", "diverged").exit_code == 0
+    warned = csv(ENDED, "ended.csv")
+    assert run("diagnose", warned, "--fail-on", "error").exit_code == 0
+    assert run("diagnose", warned, "--fail-on", "warning").exit_code == 1
+    assert "--ignore must be one of not-a-number" in refused("diagnose", bad, "--ignore", "x")
+
+
+def test_columns_by_name_and_standard_input(csv):
+    path = csv({"a": [2.0, 1.0], "b": [1.0, 1.0], "held": [4.0, 3.5], "eta": [0.1, 0.1]})
+    named = ("--loss", "a+b", "--val-loss", "held", "--lr", "eta")
+    assert "Best val_loss: 3.5 in epoch 1." in run("diagnose", path, *named).stdout
+    assert "no column 'c' for loss" in refused("diagnose", path, "--loss", "c")
+    code = "from keras_lr_cli import main; main(['diagnose', '-', '--json', '--loss', 'a+b'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=path.read_text(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert (content["source"], content["best"]) == ("standard input", 2.0)
+
+
 def test_a_csv_file_is_read_without_a_backend_or_pandas(csv):
     path = csv(HEALTHY)
     code = f"""

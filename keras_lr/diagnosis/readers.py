@@ -21,7 +21,7 @@ from keras_lr.diagnosis.log import Log, Series, assemble
 from keras_lr.diagnosis.tensorboard import EVENT_FILE, read_folder
 from keras_lr.diagnosis.text_log import rows_of_text
 
-__all__ = ["read"]
+__all__ = ["read", "read_text"]
 
 LARGEST_FILE = 256 * 2**20
 _MISSING = {"", "na", "n/a", "none", "null", "-"}
@@ -82,6 +82,11 @@ def _read_file(path: str, asked: Asked) -> Log:
         raise ValueError(
             f"{path} is not a text file; a log is a CSV file, a JSON file, or a TensorBoard folder."
         ) from error
+    return read_text(text, path, asked)
+
+
+def read_text(text: str, path: str, asked: Asked = AUTO) -> Log:
+    """Read a log from its text; `path` names it in messages."""
     if not text.strip():
         raise ValueError(f"{path} is empty.")
     if text.lstrip()[0] in "{[" or path.endswith((".json", ".jsonl")):

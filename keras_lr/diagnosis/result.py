@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 __all__ = ["SEVERITIES", "Diagnosis", "Finding"]
@@ -86,6 +86,11 @@ class Diagnosis:
     def names(self) -> tuple[str, ...]:
         """Names of the findings, most serious first."""
         return tuple(finding.name for finding in self.findings)
+
+    def without(self, names: Collection[str]) -> Diagnosis:
+        """The diagnosis without the findings of these names."""
+        kept = tuple(finding for finding in self.findings if finding.name not in names)
+        return dataclasses.replace(self, findings=kept)
 
     @property
     def verdict(self) -> str:
