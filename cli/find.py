@@ -71,7 +71,7 @@ ramp_options = options(
         "--steps",
         metavar="N",
         type=click.IntRange(min=3),
-        help="Training steps of the ramp; usually 100.",
+        help="Training steps of the ramp; 50 by default.",
     ),
     click.option(
         "--ramp",

@@ -28,6 +28,8 @@ def test_two_jax_processes_give_what_one_gives():
     first, second = run_processes("jax_processes_job.py", 2)
     (alone,) = run_processes("jax_processes_job.py", 1)
     assert first == second
+    shared, single = first.pop("short_runs"), alone.pop("short_runs")
+    assert abs(np.log10(shared / single)) < 0.25  # half a step between the rates of short runs
     for name, values in alone.items():
         np.testing.assert_allclose(first[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
 

@@ -100,14 +100,16 @@ def test_bound_orders_the_policies(shape, expected):
         ("one-cycle", 500, 0.15),
         ("constant", 2000, -0.35),
         ("one-cycle", 8000, -0.05),
-        ("constant", 125, 0.05),
+        ("constant", 125, -0.05),
+        (None, 125, 0.10),
         ("constant", None, -0.15),
         (None, 32_000, -0.45),
     ],
 )
 def test_correction_is_that_of_the_policy_and_of_the_length(policy, steps, expected):
     # -0.15 and +0.15 decades for the policies; for each 4 times as many updates than 500, -0.20 at
-    # a constant rate, -0.10 for one that ends at 0, and half of each for an unknown policy.
+    # a constant rate, -0.10 for one that ends at 0, and half of each for an unknown policy. Below
+    # 500, -0.10 for each.
     run = planned_run(policy, steps)
     np.testing.assert_allclose(correction(run), expected, atol=1e-5)
 

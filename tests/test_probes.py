@@ -183,6 +183,24 @@ def test_on_the_first_plateau_the_answer_is_not_below_the_centre(losses, expecte
 
 
 @pytest.mark.parametrize(
+    ("losses", "steps", "sentences"),
+    [
+        ([0.5, 0.3, 0.9], 100, []),
+        ([0.5, 0.3, 0.32], 100, ["The answer is a mean with"]),
+        ([0.5, 0.3, 0.9], 50, ["favour high rates, so the answer is 0.75 times as high"]),
+        ([1.7, 1.9, 1.9], 100, ["No run left the first plateau", "at least 0.01"]),
+    ],
+)
+def test_the_reason_says_each_thing_that_moved_the_answer(losses, steps, sentences):
+    found = Probes([1e-3, 1e-2, 1e-1], losses, [steps] * 3, 2.0, 500, 3 * steps, centre=-2.0)
+    best = [1e-3, 1e-2, 1e-1][int(np.argmin(losses))]
+    first = f"Of 3 rates tried for {steps} updates, {best:.2g} had the lowest loss on 500 held-out"
+    assert found.reason().startswith(first)
+    assert found.reason().count(". ") == bool(sentences)
+    assert all(each in found.reason() for each in sentences)
+
+
+@pytest.mark.parametrize(
     ("losses", "start", "rows", "words"),
     [
         ([0.5, 0.4, 0.3], 2.0, 500, "The highest rate tried did best"),

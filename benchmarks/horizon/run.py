@@ -36,7 +36,7 @@ import keras
 import numpy as np
 from plan import PLANS, PRIORS, UNKNOWN, Plan, correction, near_mean, reference_plan
 from policies import POLICIES
-from shipped import BUDGETS, Constants, default_budget, fitted, found_by, shipped
+from shipped import BUDGETS, KERAS, Constants, default_budget, fitted, found_by, shipped
 from trainer import EVERY, PROBED, SEEDS, TASKS
 from truth import LONG, PROBES, RAMP, SHORT, Key, Truth, cache, export, order, train
 
@@ -53,15 +53,14 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "suggestion"))
 
 from blocks import block
-from runs import Ramp
+from runs import Ramp, cut_off
 from scores import Interval, over_tasks
 
-KERAS = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam", "adamw": "AdamW"}
-KERAS |= {"rmsprop": "RMSprop", "lion": "Lion", "muon": "Muon"}
 HALF_WIDTH = 0.5  # decades, of the interval around an answer
 JUDGED = (100, 400, 500)  # budgets whose constants are fitted
 HELD = 0.85  # share of best rates that an interval should hold
 SHIFTS = np.arange(-1.5, 1.51, 0.05)
+Fitted = dict[int, dict[str, Constants]]  # by budget, and by the data set that is left out
 
 
 class Answer(NamedTuple):
@@ -104,10 +103,9 @@ class ShortRuns:
         row = int(np.abs(PROBES - np.clip(x, PROBES[0], PROBES[-1])).argmin())
         losses = self.batch[row, :updates]
         limit = losses[0] + 2 * abs(losses[0])
-        for i in range(updates):
-            recent = losses[max(0, i - 4) : i + 1]
-            if not np.isfinite(losses[i]) or (i >= 4 and np.median(recent) > limit):
-                return float("inf"), i + 1
+        end = cut_off(losses, limit)
+        if end is not None:
+            return float("inf"), end
         return float(self.held[row, updates // EVERY - 1]), updates
 
 
@@ -183,11 +181,10 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
 
 
-def score_table(truths: list[Truth], keys: list[Key]) -> list[str]:
+def score_table(truths: list[Truth], keys: list[Key], others: Fitted) -> list[str]:
     """One row a rule: its regrets, cost and interval over all planned runs that are kept."""
     shape = (len(truths), len(SEEDS), len(keys))
     rows: dict[str, dict[str, np.ndarray]] = {}
-    others = constants_without(truths, keys)
     for i, truth in enumerate(truths):
         there = [key for key in keys if complete(truth, key)]
         best = {key: truth.best(key) for key in there}
@@ -251,9 +248,9 @@ def raw_answers(truth: Truth, budget: int = 500) -> list[float]:
     return [found_by(truth, seed, budget).rate for seed in SEEDS]
 
 
-def constants_without(truths: list[Truth], keys: list[Key]) -> dict[int, dict[str, Constants]]:
+def constants_without(truths: list[Truth], keys: list[Key]) -> Fitted:
     """The constants for policy and length that are best without each data set, by budget."""
-    made: dict[int, dict[str, Constants]] = {}
+    made: Fitted = {}
     for budget in JUDGED:
         raw = {truth.task.name: np.array(raw_answers(truth, budget)) for truth in truths}
         for name in sorted({data_set(truth) for truth in truths}):
@@ -262,13 +259,13 @@ def constants_without(truths: list[Truth], keys: list[Key]) -> dict[int, dict[st
     return made
 
 
-def constants_table(truths: list[Truth], keys: list[Key]) -> list[str]:
+def constants_table(truths: list[Truth], keys: list[Key], others: Fitted) -> list[str]:
     """The constants in the package, and those that fit best, with and without each data set."""
     head = ["tasks", "budget", "constant", "one-cycle", "for 4 times as many updates, constant"]
     head += ["decayed"]
     ours = (CONSTANT, ONE_CYCLE, LENGTH_CONSTANT, LENGTH_DECAYED)
     rows = [["in the package", "-", *map(signed, ours)]]
-    for budget, by_set in constants_without(truths, keys).items():
+    for budget, by_set in others.items():
         raw = {truth.task.name: np.array(raw_answers(truth, budget)) for truth in truths}
         whole = {"all": fitted(truths, keys, raw)}
         named = {f"without {name}": best for name, best in by_set.items()}
@@ -368,9 +365,10 @@ def main() -> None:
         sys.exit("Nothing is kept yet.")
     whole = len(TASKS) * len([key for key in keys if key[1] != LONG])
     print(f"{done} of {whole} planned runs are complete.", file=sys.stderr)
-    print(block("horizon", score_table(truths, there)))
+    others = constants_without(truths, there)
+    print(block("horizon", score_table(truths, there, others)))
     print(block("horizon-moves", moves_table(truths, there)))
-    print(block("horizon-constants", constants_table(truths, there)))
+    print(block("horizon-constants", constants_table(truths, there, others)))
     print(block("horizon-tasks", tasks_table(truths, there)))
 
 

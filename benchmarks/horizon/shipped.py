@@ -22,8 +22,8 @@ from keras_lr.range_test.planned_run import NEUTRAL_STEPS, correction, planned_r
 from keras_lr.range_test.prior import usual_rate
 from keras_lr.range_test.probes import Outcome, Prober
 
-FAMILIES = {"sgd": "SGD", "momentum": "momentum", "adam": "Adam", "adamw": "Adam"}
-FAMILIES |= {"rmsprop": "RMSprop", "lion": "Lion", "muon": "Muon"}
+KERAS = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam", "adamw": "AdamW"}  # their classes
+KERAS |= {"rmsprop": "RMSprop", "lion": "Lion", "muon": "Muon"}
 GRID = 0.05  # decades, of the constants that are fitted
 POLICY, LENGTH = np.arange(-0.4, 0.41, GRID), np.arange(-0.3, 0.01, GRID)
 SHIFTS = np.arange(-1.6, 1.61, GRID)
@@ -63,7 +63,7 @@ class Found(NamedTuple):
 
 def found_by(truth: Truth, seed: int, budget: int) -> Found:
     """The answer of a budget. A ramp, if there is one, is counted and tells nothing here."""
-    usual, _ = usual_rate(FAMILIES[truth.task.optimizer])
+    usual, _ = usual_rate((KERAS | {"momentum": "momentum"})[truth.task.optimizer])
     ramp, short = divided_budget({"budget": budget, "steps": None, "repeats": 1}, None)
     prober = Prober(Stored(truth, seed), usual, short)
     probes = prober.run()

@@ -17,19 +17,19 @@ def copies_on_device(values: list[Any]) -> list[Any] | None:
     A copy to the host and back takes as long as dozens of training steps of a large model. Keras
     on JAX or torch only: TensorFlow's variables may be mirrored or remote.
     """
-    if not values or sum(value.nbytes for value in values) > SHARE * free_memory(values):
+    backend = keras.backend.backend()
+    if not values or backend not in ("jax", "torch"):
         return None
-    if keras.backend.backend() == "torch":
+    if sum(value.nbytes for value in values) > SHARE * free_memory(values):
+        return None
+    if backend == "torch":
         return [value.detach().clone() for value in values]
     return [value.copy() for value in values]
 
 
 def free_memory(values: list[Any]) -> int:
     """Free bytes of the one accelerator that holds all values; 0 if there is no such."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        return _free_on_jax(values)
-    return _free_on_torch(values) if backend == "torch" else 0
+    return (_free_on_jax if keras.backend.backend() == "jax" else _free_on_torch)(values)
 
 
 def _free_on_jax(values: list[Any]) -> int:

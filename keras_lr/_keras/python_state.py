@@ -55,6 +55,7 @@ class PythonState:
         variables = {id(variable): variable for variable in listed_variables(model)}
         tensors: list[tuple[str, Any]] = []
         self.positions: list[tuple[str, Any]] = []
+        self._metrics: list[keras.metrics.Metric] = []
         self._kept: list[_Kept] = []
         structure: set[int] = set()  # ids of containers that list what has been built
         seen: set[type] = set()
@@ -67,12 +68,19 @@ class PythonState:
                     tensors.append((path, part))
             else:
                 self._keep(part, structure, seen)
+                if isinstance(part, keras.metrics.Metric):
+                    self._metrics.append(part)
                 if isinstance(part, Iterator) and _is_position(part):
                     self.positions.append((path, part))
         known = {id(variable._value) for variable in variables.values()}
         self.tensors = [(path, part) for path, part in tensors if id(part) not in known]
         self.variables = list(variables.values())
         self._trainable = [(variable, variable.trainable) for variable in self.variables]
+
+    def without_metrics(self) -> list[Any]:
+        """The variables without those of metrics."""
+        of_metrics = {id(variable) for metric in self._metrics for variable in metric.variables}
+        return [variable for variable in self.variables if id(variable) not in of_metrics]
 
     def _keep(self, part: Any, structure: set[int], seen: set[type]) -> None:
         kind = type(part)

@@ -38,7 +38,7 @@ class KeptState:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._python = PythonState(model)
-        self._variables = _without_metrics(model, self._python.variables)
+        self._variables = self._python.without_metrics()
         self._values = Values(model, self._variables, tensors=False, on_device=True)
         self._tensors = TensorCopies(model, self._python.tensors)
 
@@ -47,14 +47,14 @@ class KeptState:
         """Memory that the values of variables take, in bytes."""
         return self._values.nbytes
 
-    def put_back(self, variables: list[Any]) -> None:
+    def put_back(self, start: PythonState) -> None:
         """Assign the values.
 
         Args:
-            variables: All variables of the model. They differ from those of the kept state if an
-                optimizer was restored to its unbuilt state in between and built again.
+            start: The state that has been restored. Its variables differ from those of the kept
+                state if an optimizer was unbuilt in between and built again.
         """
-        now = _without_metrics(self._model, variables)
+        now = start.without_metrics()
         if len(now) != len(self._variables):
             raise RuntimeError(
                 f"The model had {len(self._variables)} variables when its state was kept; it has "
@@ -66,16 +66,6 @@ class KeptState:
         values.restore()
         self._tensors.restore()
         self._python.rewind()
-
-
-def _without_metrics(model: Any, variables: list[Any]) -> list[Any]:
-    of_metrics = {
-        id(variable)
-        for _, part in reachable(model)
-        if isinstance(part, keras.metrics.Metric)
-        for variable in part.variables
-    }
-    return [variable for variable in variables if id(variable) not in of_metrics]
 
 
 class Snapshot:
@@ -144,7 +134,7 @@ class Snapshot:
         """Go on from a state that `capture` returned."""
         self.rewind()
         if self._start is not None:
-            state.put_back(self._start.variables)
+            state.put_back(self._start)
 
     def has_grown(self) -> bool:
         """Whether training has created variables since `copy_values`, except those of metrics.

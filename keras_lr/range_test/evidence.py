@@ -84,24 +84,14 @@ def _from_probes(probes: Probes, known: bool) -> Suggestion:
             "Check the scale of the data, or pass a larger budget."
         )
     low, high = probes.half_widths(known)
-    reason = (
-        f"Of {count} rates tried for {_lengths(probes.steps)} updates, those around "
-        f"{10**middle:.2g} had the lowest loss on {probes.rows} held-out "
-        "examples."
-    )
     return Suggestion(
         float(10.0**middle),
         float(10.0 ** (middle - low)),
         float(10.0 ** (middle + high)),
         "auto",
-        reason,
+        probes.reason(),
         tuple(probes.notes()),
     )
-
-
-def _lengths(steps: list[int]) -> str:
-    low, high = min(steps), max(steps)
-    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _from_curve(found: Suggestion, usual: float | None, family: str) -> Suggestion:

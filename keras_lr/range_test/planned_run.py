@@ -164,6 +164,7 @@ def transfer_lr(
     The rate of a policy is its highest rate. In a run of 500 updates the best constant rate is
     about half of the best peak of one-cycle. In a run of 4 times as many updates the best constant
     rate is about 0.63 times as high, the best peak of a policy that decays to 0 about 0.8 times.
+    Below 500 updates, where nothing was measured, 0.8 holds for every policy.
     These are means over tasks; a single task differs from them by a factor of about 1.5, and more
     for a longer way. Everything else must stay the same. For another batch size see `scale_lr`;
     this function knows nothing of the size of the model.
@@ -237,10 +238,15 @@ def shape_bound(shape: np.ndarray) -> float:
 
 
 def _of_length(run: PlannedRun) -> float:
-    """Decades for the length, by the share of the highest rate that is left at the end."""
+    """Decades for the length, by the share of the highest rate that is left at the end.
+
+    A run below the measured lengths gets the smaller step whatever its policy: a rate that is too
+    high costs more than one that is too low.
+    """
     if run.total_steps is None:
         return 0.0
     left = 0.5 if run.shape is None else float(run.shape[-1])
+    left *= run.total_steps > NEUTRAL_STEPS
     fourfold = LENGTH_DECAYED + left * (LENGTH_CONSTANT - LENGTH_DECAYED)
     return float(fourfold * np.log(run.total_steps / NEUTRAL_STEPS) / np.log(4.0))
 

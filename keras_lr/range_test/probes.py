@@ -79,20 +79,56 @@ class Probes:
         then at least the centre, unless a run at such a rate was cut off. None if all runs were
         cut off.
         """
-        rates, losses = self.judged
-        if not len(rates):
+        if not len(self.judged[0]):
             return None
-        best = float(losses.min())
-        fall = self.start - best
-        near = NEAR * fall if fall > 0 else 1e-9 * max(abs(best), 1e-9)
-        weight = np.maximum(0.0, 1.0 - (losses - best) / near)
-        answer = float((weight * rates).sum() / weight.sum())
-        if max(self.steps) < SHORT:
-            answer += SHIFT
+        answer = self._of_best_rates()
         broken = self.tried[~np.isfinite(np.asarray(self.losses))[self._order]]
         if self.on_plateau and not (broken <= self.centre + 1e-9).any():
             answer = max(answer, self.centre)
         return answer
+
+    def reason(self) -> str:
+        """How the answer follows from the runs, in sentences; "" if all were cut off."""
+        rates, losses = self.judged
+        answer = self.answer()
+        if answer is None:
+            return ""
+        low, high, best = min(self.steps), max(self.steps), rates[int(np.argmin(losses))]
+        parts = [
+            f"Of {len(self.steps)} rates tried for {low if low == high else f'{low} to {high}'} "
+            f"updates, {10.0**best:.2g} had the lowest loss on {self.rows} held-out examples."
+        ]
+        if abs(self._mean() - best) > 0.01:
+            parts.append("The answer is a mean with the rates that were nearly as good.")
+        if self.short:
+            parts.append(
+                "Runs of fewer than 100 updates favour high rates, so the answer is "
+                f"{10.0**SHIFT:.2g} times as high."
+            )
+        if answer > self._of_best_rates():
+            parts.append(
+                "No run left the first plateau, where low rates look good, so the answer is at "
+                f"least {10.0**self.centre:.2g}."
+            )
+        return " ".join(parts)
+
+    def _of_best_rates(self) -> float:
+        """The answer as it is if no plateau raises it."""
+        return self._mean() + (SHIFT if self.short else 0.0)
+
+    def _mean(self) -> float:
+        """log10 of the mean of the best rates, weighted by how close they come to the best."""
+        rates, losses = self.judged
+        best = float(losses.min())
+        fall = self.start - best
+        near = NEAR * fall if fall > 0 else 1e-9 * max(abs(best), 1e-9)
+        weight = np.maximum(0.0, 1.0 - (losses - best) / near)
+        return float((weight * rates).sum() / weight.sum())
+
+    @property
+    def short(self) -> bool:
+        """Whether no run was long enough to judge high rates fairly."""
+        return max(self.steps) < SHORT
 
     @property
     def on_plateau(self) -> bool:
@@ -106,7 +142,7 @@ class Probes:
         Args:
             known: Whether the centre is the usual rate of the optimizer's family.
         """
-        half = 0.75 if max(self.steps) < SHORT else 0.6
+        half = 0.75 if self.short else 0.6
         if not known and len(self.learning_rates) == 2:
             half = 1.15
         few = self.rows < FEWEST_ROWS
