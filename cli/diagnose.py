@@ -75,8 +75,7 @@ def diagnose(
     from .quiet import short_warnings
 
     with ending(f"Cannot diagnose {logs[0]}.", show, "Interrupted."), short_warnings(quiet):
-        found = [_diagnose(log, ignore, options) for log in logs]
-    found.sort(key=lambda each: _VERDICTS.index(each.verdict))
+        found = _worst_first([_diagnose(log, ignore, options) for log in logs])
     if as_json:
         for each in found:
             click.echo(json.dumps(each.to_dict(), allow_nan=False))
@@ -94,7 +93,10 @@ def diagnose(
         click.get_current_context().exit(1)
 
 
-_VERDICTS = ("error", "warning", "hint", "not judged", "healthy")
+def _worst_first(found: list[Any]) -> list[Any]:
+    from keras_lr.diagnosis.result import VERDICTS
+
+    return sorted(found, key=lambda each: VERDICTS.index(each.verdict))
 
 
 def _line(found: Any) -> str:

@@ -68,13 +68,42 @@ def test_validation_losses_keep_their_own_positions():
     np.testing.assert_array_equal(log.evaluated.val_loss, [1.0, 0.75, 0.5])
 
 
-def test_earlier_runs_of_one_log_are_judged_too():
+def test_each_run_of_one_log_is_judged():
     first = [2.0, 1.0, 0.5, 0.4, 0.9, 3.0, 20.0, 300.0]
     log = {"epoch": [*range(8), *range(30)], "loss": [*first, *LEARNING]}
     said = diagnose(log)
-    note = "An earlier run in this log, from epoch 0 to epoch 7: diverged."
-    assert note in said.notes
-    assert not diagnose({"loss": LEARNING}).notes
+    assert said.names == ("appended-runs",) and said.verdict == "error"
+    (earlier,) = said.earlier
+    assert earlier == diagnose({"loss": first})
+    assert (said.rows, said.first, said.last, said.best_at) == (30, 0, 29, 29)
+    text = str(said)
+    assert text.startswith("Run 1 of 2, epoch 0 to 7\n\nError          diverged\n")
+    assert "\n\nRun 2 of 2, epoch 0 to 29\n\nHint           appended-runs\n" in text
+    assert [run["verdict"] for run in said.to_dict()["earlier"]] == ["error"]
+    assert said.without(["diverged"]).verdict == "hint"
+    assert not diagnose({"loss": LEARNING}).earlier
+
+
+def test_a_run_that_goes_on_is_not_an_appended_one():
+    """`fit` twice with the same weights: the epochs count anew, and the loss does not."""
+    log = {"epoch": [*range(20), *range(10)], "loss": LEARNING, "val_loss": LEARNING}
+    assert not diagnose(log).earlier and not diagnose(log)
+    other = {**log, "loss": [*LEARNING[:20], *(LEARNING[:10] / 1.8)]}  # better from the start
+    assert len(diagnose(other).earlier) == 1
+
+
+def test_validation_losses_of_each_run():
+    """An evaluation every four epochs belongs to the run that it was made in."""
+    rows = []
+    for run in range(3):
+        for epoch in range(24):
+            rows.append({"epoch": epoch, "loss": LEARNING[epoch]})
+            if epoch % 4 == 3:
+                value = LEARNING[epoch] if run != 1 else 1.0 + abs(epoch - 7) / 10
+                rows.append({"epoch": epoch, "val_loss": value})
+    said = diagnose(rows)
+    assert [run.names for run in said.earlier] == [(), ("overfitting",)]
+    assert [run.best_at for run in said.earlier] == [23, 7]
 
 
 def test_a_long_log_keeps_the_rows_of_an_error():
@@ -155,6 +184,13 @@ def test_noise_of_the_batches_is_not_a_rate_that_is_too_high():
     assert diagnose({"loss": loss}).names == ("rate-too-high",)
 
 
+def test_a_loss_that_halves_in_ten_epochs_needs_more_epochs():
+    assert case("text.log").verdict == "healthy"
+    bent = 0.9 ** np.arange(9.0)  # to 0.43 of its first value
+    assert not diagnose({"loss": bent})
+    assert diagnose({"loss": 0.97 ** np.arange(30.0)}).names == ("rate-too-low",)
+
+
 def test_an_explosion_is_an_error():
     finding = only(case("blown.csv"), "diverged", "error")
     assert "3.9e+06 in epoch 0" in finding.evidence
@@ -224,6 +260,9 @@ def test_rows_without_their_last_empty_cells():
     log = read(CASES / "ragged.csv")
     np.testing.assert_array_equal(log.loss[[0, 8, 9]], [1.1, 0.33, 1.0])
     assert log.restarts == (9,)
+    said = case("ragged.csv")
+    assert [each.severity for each in said] == ["hint"] and said.names == ("appended-runs",)
+    assert not said.judged and not said.earlier[0] and said.earlier[0].judged
 
 
 def test_lines_of_text_that_name_an_epoch(tmp_path):

@@ -37,10 +37,11 @@ def diagnose(
     """Find problems of a training run in its log, with evidence and advice for each.
 
     The rules detect a loss of NaN or infinity, divergence, a rate that is too high or too low, a
-    plateau, overfitting, underfitting, a spike of the loss after a restart, a schedule that ended
-    early or never decayed, a large batch without warm-up, and a batch size that changed while the
-    rate did not. A rule without enough evidence returns no finding. `Diagnosis.not_judged` lists
-    what the log does not contain.
+    plateau, overfitting, underfitting, a validation loss that jumps, a validation metric that is
+    perfect from the start, a spike of the loss after a restart, a schedule that ended early or
+    never decayed, a large batch without warm-up, a batch size that changed while the rate did not,
+    and several runs in one log, each of which is judged. A rule without enough evidence returns no
+    finding. `Diagnosis.not_judged` lists what the log does not contain.
 
     Args:
         log: A path to a file of `CSVLogger`, a history as JSON, or a TensorBoard folder; or the
@@ -75,24 +76,27 @@ def diagnose(
     content = _with_options(content, batch_size, restarts, total_epochs)
     if untrained_loss is not None:
         untrained_loss = checks.number("untrained_loss", untrained_loss)
+    source = os.fspath(log) if isinstance(log, (str, os.PathLike)) else content.source
+    earlier = [_judged(run, source, untrained_loss) for run in rules.earlier_runs(content)]
+    last = _judged(content, source, untrained_loss)
+    return dataclasses.replace(last, notes=(*content.notes, *last.notes), earlier=tuple(earlier))
+
+
+def _judged(content: Log, source: str, untrained_loss: float | None) -> Diagnosis:
+    """The diagnosis of the last run of a log."""
     case = rules.Case.of(content, untrained_loss)
-    notes = list(content.notes)
-    if len(case.training) > MOST_ROWS:
-        notes.append(f"{len(case.training)} {content.unit}s are averaged into {MOST_ROWS} rows.")
-    for run in rules.earlier_runs(content):
-        names = ", ".join(each.name for each in _findings(rules.Case.of(run, untrained_loss)))
-        notes.append(
-            f"An earlier run in this log, from {run.at(0)} to {run.at(len(run) - 1)}: "
-            f"{names or 'no problems found'}."
-        )
+    rows = len(case.training)
+    averaged = f"{rows} {content.unit}s are averaged into {MOST_ROWS} rows."
     return Diagnosis(
-        source=os.fspath(log) if isinstance(log, (str, os.PathLike)) else content.source,
-        rows=len(content),
+        source=source,
+        rows=rows,
         unit=content.unit,
         findings=tuple(_findings(case)),
         not_judged=tuple(rules.not_judged(case)),
-        notes=tuple(notes),
-        judged=len(case.training) >= FEWEST_ROWS,
+        notes=(averaged,) if rows > MOST_ROWS else (),
+        judged=rows >= FEWEST_ROWS,
+        first=case.training.epoch(0),
+        last=case.training.epoch(rows - 1),
         **_best(case),
     )
 

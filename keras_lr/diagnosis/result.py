@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Collection, Iterator
 from typing import Any
 
-__all__ = ["SEVERITIES", "Diagnosis", "Finding"]
+__all__ = ["SEVERITIES", "VERDICTS", "Diagnosis", "Finding"]
 
 SEVERITIES = ("error", "warning", "hint")
+VERDICTS = (*SEVERITIES, "not judged", "healthy")  # worst first
 FEWEST_ROWS = 6  # to judge the shape of a curve
 _LABEL = 15
 
@@ -57,6 +58,10 @@ class Diagnosis:
         best: Lowest validation loss; of the training loss if there is none; None if not finite.
         best_at: Epoch of `best`, as numbered in the log.
         best_of: "val_loss" or "loss".
+        first: First epoch of the run, as numbered in the log.
+        last: Last epoch of the run.
+        earlier: Diagnoses of the runs before the last one, if the log holds several; all other
+            attributes are of the last run.
     """
 
     source: str
@@ -69,6 +74,9 @@ class Diagnosis:
     best: float | None = None
     best_at: float | None = None
     best_of: str = "loss"
+    first: float = 0
+    last: float = 0
+    earlier: tuple[Diagnosis, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.findings)
@@ -90,14 +98,19 @@ class Diagnosis:
     def without(self, names: Collection[str]) -> Diagnosis:
         """The diagnosis without the findings of these names."""
         kept = tuple(finding for finding in self.findings if finding.name not in names)
-        return dataclasses.replace(self, findings=kept)
+        earlier = tuple(run.without(names) for run in self.earlier)
+        return dataclasses.replace(self, findings=kept, earlier=earlier)
 
     @property
     def verdict(self) -> str:
-        """Severity of the first finding; "healthy", or "not judged" if the log is too short."""
+        """Severity of the worst finding in any run of the log.
+
+        Without findings it is "healthy", or "not judged" if a run is too short to judge.
+        """
+        own = "healthy" if self.judged else "not judged"
         if self.findings:
-            return self.findings[0].severity
-        return "healthy" if self.judged else "not judged"
+            own = self.findings[0].severity
+        return min([own, *(run.verdict for run in self.earlier)], key=VERDICTS.index)
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes as plain lists and values, ready for JSON."""
@@ -112,6 +125,9 @@ class Diagnosis:
             "best": self.best,
             "best_at": self.best_at,
             "best_of": self.best_of,
+            "first": self.first,
+            "last": self.last,
+            "earlier": [run.to_dict() for run in self.earlier],
         }
 
     def to_text(self, *, width: int = 80) -> str:
@@ -120,9 +136,25 @@ class Diagnosis:
         Args:
             width: Width in columns, at least 40.
         """
+        runs = [*self.earlier, self]
         blocks = []
-        for finding in self.findings:
-            blocks.append(
+        for number, run in enumerate(runs, start=1):
+            if self.earlier:
+                blocks.append(
+                    f"Run {number} of {len(runs)}, {run.unit} {run.first:g} to {run.last:g}"
+                )
+            blocks += run._blocks(width)
+        for label, lines in (("Not judged", self.not_judged), ("Note", self.notes)):
+            if lines:
+                labels = [label, *[""] * (len(lines) - 1)]
+                shown = zip(labels, lines, strict=True)
+                blocks.append("\n".join(_labelled(each, line, width) for each, line in shown))
+        return "\n\n".join(blocks)
+
+    def _blocks(self, width: int) -> list[str]:
+        """The findings of this run as paragraphs, or that there are none."""
+        if self.findings:
+            return [
                 "\n".join(
                     [
                         f"{finding.severity.capitalize():<{_LABEL}}{finding.name}",
@@ -130,22 +162,16 @@ class Diagnosis:
                         _labelled("Advice", finding.advice, width),
                     ]
                 )
-            )
-        if not blocks:
-            rows = f"{self.rows} {'row' if self.unit == 'step' else 'epoch'}"
-            rows += "" if self.rows == 1 else "s"
-            text = f"No problems found in {rows}."
-            if not self.judged:
-                text = f"Too short to judge: {rows}; at least {FEWEST_ROWS} are needed."
-            if self.best is not None:
-                text += f"\nBest {self.best_of}: {self.best:.4g} in {self.unit} {self.best_at:g}."
-            blocks.append(text)
-        for label, lines in (("Not judged", self.not_judged), ("Note", self.notes)):
-            if lines:
-                labels = [label, *[""] * (len(lines) - 1)]
-                shown = zip(labels, lines, strict=True)
-                blocks.append("\n".join(_labelled(each, line, width) for each, line in shown))
-        return "\n\n".join(blocks)
+                for finding in self.findings
+            ]
+        rows = f"{self.rows} {'row' if self.unit == 'step' else 'epoch'}"
+        rows += "" if self.rows == 1 else "s"
+        text = f"No problems found in {rows}."
+        if not self.judged:
+            text = f"Too short to judge: {rows}; at least {FEWEST_ROWS} are needed."
+        if self.best is not None:
+            text += f"\nBest {self.best_of}: {self.best:.4g} in {self.unit} {self.best_at:g}."
+        return [text]
 
 
 def _labelled(label: str, text: str, width: int) -> str:

@@ -19,7 +19,7 @@ from keras_lr.diagnosis.rules.held_out import (
 from keras_lr.diagnosis.rules.learning import plateau, underfitting
 from keras_lr.diagnosis.rules.lost import diverged, not_a_number
 from keras_lr.diagnosis.rules.rate import rate_too_high, rate_too_low
-from keras_lr.diagnosis.rules.restarts import spikes_after_restart
+from keras_lr.diagnosis.rules.restarts import appended_runs, spikes_after_restart
 from keras_lr.diagnosis.rules.schedule import never_decayed, schedule_ended_early
 from keras_lr.diagnosis.rules.thresholds import FEWEST_ROWS
 
@@ -40,6 +40,7 @@ RULES: dict[str, Callable[[Case], Finding | None]] = {
     "batch-size-changed": batch_size_changed,
     "plateau": plateau,
     "underfitting": underfitting,
+    "appended-runs": appended_runs,
 }
 
 # For each rule the findings that already explain its own, so that it does not run after them.

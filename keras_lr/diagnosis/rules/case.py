@@ -25,12 +25,14 @@ __all__ = [
     "FIND",
     "Case",
     "constant_from",
+    "counts_anew",
     "earlier_runs",
     "first_from",
     "flat_from",
     "flat_noise",
     "has_new_weights",
     "held_out_falls",
+    "new_runs",
     "usual_noise",
     "rate_restarts",
     "restarted_between",
@@ -62,7 +64,7 @@ class Case:
     @classmethod
     def of(cls, whole: Log, untrained_loss: float | None = None) -> Case:
         """The last run of the log."""
-        begin = max((row for row in whole.restarts if has_new_weights(whole, row)), default=0)
+        begin = max(new_runs(whole), default=0)
         training = dataclasses.replace(whole.rows(begin), evaluated=None)
         evaluated = whole.evaluated
         if evaluated is not None:
@@ -156,9 +158,24 @@ def first_from(evaluated: Log, training: Log, row: int) -> int:
     return next((place for place, key in enumerate(keys) if key >= start), len(evaluated))
 
 
+def new_runs(log: Log) -> list[int]:
+    """Rows at which training began again with new weights."""
+    starts: list[int] = []
+    for row in log.restarts:
+        begin = starts[-1] if starts else 0
+        if has_new_weights(log.rows(begin), row - begin):
+            starts.append(row)
+    return starts
+
+
+def counts_anew(log: Log, row: int) -> bool:
+    """Whether the epochs of a restart are numbered from the first epoch of the log again."""
+    return bool(log.positions[row] <= log.positions[0])
+
+
 def earlier_runs(log: Log) -> list[Log]:
     """The runs before the last one: those that ended where new weights began."""
-    starts = [row for row in log.restarts if has_new_weights(log, row)]
+    starts = new_runs(log)
     runs = []
     for begin, end in zip([0, *starts], starts, strict=False):
         evaluated = log.evaluated
@@ -175,12 +192,19 @@ def _runs(log: Log) -> np.ndarray:
 
 
 def has_new_weights(log: Log, row: int) -> bool:
-    """Whether a restart began with new weights: the loss is back at its initial value."""
+    """Whether a restart began with new weights: the loss is back near its initial value.
+
+    `fit` numbers its epochs from 0, unless the caller says that it resumes. So where the epochs
+    count anew, a smaller part of the way back is enough.
+    """
     first, before, after = log.loss[0], log.loss[:row], log.loss[row]
     if not np.isfinite(before[-1]) or not np.isfinite(first):
         return bool(np.isfinite(after))  # the run before it failed
     best = float(np.nanmin(before))
-    return bool(best < first and after > best + 0.8 * (first - best))
+    anew = counts_anew(log, row)
+    if best == first:  # the run before it has one row, or only rises
+        return anew and bool(after > best - 0.2 * abs(best))
+    return bool(after > best + (0.4 if anew else 0.8) * (first - best))
 
 
 def constant_from(loss: np.ndarray) -> int:

@@ -20,6 +20,7 @@ from keras_lr.diagnosis.rules.thresholds import (
     OSCILLATION,
     OSCILLATION_ROWS,
     RECOVERED,
+    SLOW_FALL,
     SMALL_FALL,
     SPENT_RATE,
 )
@@ -128,6 +129,8 @@ def rate_too_low(case: Case) -> Finding | None:
     going_on = held_out is None or slope_kept(held_out) >= BENT_SLOPE
     if kept < BENT_SLOPE or (kept < LINEAR_SLOPE and not going_on):
         return None
+    if 0 < loss[-1] < loss[0] * (1 - SLOW_FALL) ** (len(loss) - 1):
+        return None  # it needs more epochs, not a higher rate
     last = len(loss) - 1
     evidence = (
         f"The loss falls almost linearly, from {loss[0]:.4g} in {log.at(0)} to {loss[-1]:.4g} in "

@@ -41,6 +41,9 @@ FIRST_LOSS_KNOWN = 3.0
 LINEAR_SLOPE = 0.55
 BENT_SLOPE = 0.3
 LINEAR_FIT = 0.95
+# Neither is reported if the loss falls by at least this share in each row: the log is too short to
+# show the end of such a curve.
+SLOW_FALL = 0.05
 SMALL_FALL = 0.4
 
 # A plateau: for this share of the run, and at least this many epochs, the loss falls by less than
