@@ -251,9 +251,28 @@ def test_a_loss_of_each_evaluation_set():
     said = case("named_eval_trainer_state.json")
     finding = only(said, "overfitting", "warning")
     assert "rose from 1.1 in epoch 1 to 2.53 in epoch 12" in finding.evidence
-    assert any("eval_de_loss, pass its name" in note for note in said.notes)
+    assert "eval_de_loss: The validation loss rose from 1.6 in epoch 1 to 3.8" in finding.evidence
+    assert "The validation loss is eval_en_loss; eval_de_loss is judged beside it." in said.notes
     other = case("named_eval_trainer_state.json", val_loss="eval_de_loss")
+    assert "eval_" not in other.findings[0].evidence
     assert "from 1.6 in epoch 1 to 3.8" in other.findings[0].evidence
+
+
+def test_an_evaluation_set_that_is_not_the_first_is_judged_too():
+    rising = np.where(EPOCHS < 10, LEARNING, LEARNING[10] + (EPOCHS - 10) / 10)
+    log = {"loss": LEARNING, "eval_a_loss": LEARNING, "eval_b_loss": rising}
+    finding = only(diagnose(log), "overfitting", "warning")
+    assert finding.evidence.startswith("eval_b_loss: The validation loss rose from 0.3707")
+    assert (finding.first, finding.last) == (10, 29)
+    assert "overfitting" not in diagnose({**log, "val_loss": LEARNING}).names
+    loaders = {"loss": LEARNING, "val_loss/dataloader_idx_0": LEARNING}
+    loaders["val_loss/dataloader_idx_1"] = rising
+    assert diagnose(loaders).names == ("overfitting",)
+    sparse = [{"epoch": epoch, "loss": value} for epoch, value in enumerate(LEARNING)]
+    sparse += [{"epoch": epoch, "eval_a_loss": LEARNING[epoch]} for epoch in range(0, 30, 3)]
+    sparse += [{"epoch": epoch, "eval_b_loss": rising[epoch]} for epoch in range(0, 30, 3)]
+    finding = only(diagnose(sorted(sparse, key=lambda row: row["epoch"])), "overfitting", "warning")
+    assert "from 0.3707 in epoch" not in finding.evidence and finding.first == 9
 
 
 def test_rows_without_their_last_empty_cells():

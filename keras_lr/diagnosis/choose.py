@@ -10,12 +10,12 @@ from typing import Any
 from keras_lr._util import checks
 from keras_lr.diagnosis.columns import role_of
 
-__all__ = ["AUTO", "Asked", "chosen_columns", "renamed"]
+__all__ = ["AUTO", "Asked", "chosen_columns", "evaluation_sets", "renamed"]
 
 # ultralytics and other detectors log the parts of a loss only: train/box_loss, val/box_loss.
 _PART = re.compile(r"(train|val)[/_.](\w+_loss)")
-# transformers, with a dictionary of evaluation data: eval_<set>_loss.
-_SET = re.compile(r"eval_\w+_loss")
+# transformers, with a dictionary of evaluation data, and Lightning with several loaders.
+_SET = re.compile(r"eval_\w+_loss|val_loss(_epoch)?/dataloader_idx_\d+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +67,24 @@ def chosen_columns(
         if role not in found and not known & {"loss"} and side in parts:
             found[role] = tuple(parts[side])
             notes.append(f"The {role} is the sum of {', '.join(parts[side])}.")
-    sets = [name for name in names if _SET.fullmatch(name.strip())]
-    if "val_loss" not in found and "val_loss" not in known and sets:
+    sets = evaluation_sets(names, asked)
+    if sets:
         found["val_loss"] = (sets[0],)
         note = f"The validation loss is {sets[0]}"
         if sets[1:]:
-            note += f"; to judge {' or '.join(sets[1:])}, pass its name as val_loss"
+            note += f"; {', '.join(sets[1:])} {'is' if len(sets) == 2 else 'are'} judged beside it"
         notes.append(note + ".")
     return found
+
+
+def evaluation_sets(names: Iterable[str], asked: Asked) -> list[str]:
+    """The losses of several evaluation sets, if no other column is the validation loss."""
+    names = list(names)
+    if asked.val_loss is not None or any(
+        (role_of(name) or ("",))[0] == "val_loss" for name in names
+    ):
+        return []
+    return [name for name in names if _SET.fullmatch(name.strip())]
 
 
 def _named(text: str, role: str, names: list[str], source: str) -> tuple[str, ...]:

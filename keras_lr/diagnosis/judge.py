@@ -91,7 +91,7 @@ def _judged(content: Log, source: str, untrained_loss: float | None) -> Diagnosi
         source=source,
         rows=rows,
         unit=content.unit,
-        findings=tuple(_findings(case)),
+        findings=tuple(_with_sets(_findings(case), content, untrained_loss)),
         not_judged=tuple(rules.not_judged(case)),
         notes=(averaged,) if rows > MOST_ROWS else (),
         judged=rows >= FEWEST_ROWS,
@@ -111,15 +111,48 @@ def _best(case: rules.Case) -> dict[str, Any]:
     return {}
 
 
-def _findings(case: rules.Case) -> list[Finding]:
-    """The findings of all rules, most serious first."""
+def _findings(case: rules.Case, names: Iterable[str] = NAMES) -> list[Finding]:
+    """The findings of the rules, most serious first."""
     found: dict[str, Finding] = {}
-    for name, rule in rules.RULES.items():
+    for name in names:
         if not rules.SILENCED_BY.get(name, frozenset()) & found.keys():
-            finding = rule(case)
+            finding = rules.RULES[name](case)
             if finding is not None:
                 found[name] = finding
-    return sorted(found.values(), key=lambda each: SEVERITIES.index(each.severity))
+    return _sorted(found.values())
+
+
+def _sorted(found: Iterable[Finding]) -> list[Finding]:
+    return sorted(found, key=lambda each: SEVERITIES.index(each.severity))
+
+
+def _with_sets(
+    found: Iterable[Finding], content: Log, untrained_loss: float | None
+) -> list[Finding]:
+    """The findings, and those of the rules on the validation loss for further evaluation sets.
+
+    A rule that has a finding for several sets keeps the worst severity, the evidence of each set,
+    and the span over all.
+    """
+    merged = {each.name: each for each in found}
+    for name, log in content.sets.items():
+        for each in _findings(rules.Case.of(log, untrained_loss), rules.HELD_OUT):
+            own = merged.get(each.name)
+            if own is not None and own.evidence == each.evidence:  # a training loss of NaN
+                continue
+            said = f"{name}: {each.evidence}"
+            if own is None:
+                merged[each.name] = dataclasses.replace(each, evidence=said)
+                continue
+            worst = min(own.severity, each.severity, key=SEVERITIES.index)
+            merged[each.name] = dataclasses.replace(
+                own,
+                severity=worst,
+                evidence=f"{own.evidence} {said}",
+                first=min(own.first, each.first),
+                last=max(own.last, each.last),
+            )
+    return _sorted(merged.values())
 
 
 def _with_options(
@@ -130,6 +163,7 @@ def _with_options(
 ) -> Log:
     """The log, completed with the arguments of `diagnose`."""
     changes: dict[str, Any] = {}
+    restarts = list(restarts)
     if batch_size is not None:
         sizes = batch_size if isinstance(batch_size, Mapping) else {0: batch_size}
         if not sizes:
@@ -159,4 +193,8 @@ def _with_options(
         changes["evaluated"] = dataclasses.replace(
             changes["evaluated"], restarts=tuple(sorted(marked))
         )
+    changes["sets"] = {
+        name: _with_options(each, batch_size, restarts, total_epochs)
+        for name, each in log.sets.items()
+    }
     return dataclasses.replace(log, **changes)

@@ -45,6 +45,7 @@ class Log:
         notes: Sentences on what the reader skipped or averaged.
         evaluated: One row per validation loss, with the mean training loss since the last one; None
             if the validation loss has the rows of the training loss, or if there is none.
+        sets: The log with the loss of each further evaluation set as its validation loss, by name.
     """
 
     source: str
@@ -64,6 +65,7 @@ class Log:
     schedule_fits: bool = False
     notes: tuple[str, ...] = ()
     evaluated: Log | None = None
+    sets: Mapping[str, Log] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.loss)

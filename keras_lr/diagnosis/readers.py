@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_lr._util import checks
-from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, renamed
+from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_sets, renamed
 from keras_lr.diagnosis.columns import role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
 from keras_lr.diagnosis.tensorboard import EVENT_FILE, read_folder
@@ -144,7 +144,32 @@ def _from_rows(
     total_epochs: int | None = None,
     asked: Asked = AUTO,
 ) -> Log:
-    """A log from rows, in the order in which they were written.
+    """A log from rows, in the order in which they were written, with its evaluation sets.
+
+    The arguments are those of `_table_of`.
+    """
+    rows = list(rows)
+    shared: Any = {"restarts": restarts, "lines": lines, "total_epochs": total_epochs}
+    log = _table_of(rows, source, notes, asked=asked, **shared)
+    others = evaluation_sets(dict.fromkeys(str(name) for row in rows for name in row), asked)[1:]
+    sets = {
+        name: _table_of(rows, source, [], asked=dataclasses.replace(asked, val_loss=name), **shared)
+        for name in others
+    }
+    return dataclasses.replace(log, sets=sets) if sets else log
+
+
+def _table_of(
+    rows: Sequence[Mapping[Any, Any]],
+    source: str,
+    notes: list[str],
+    *,
+    restarts: Sequence[int],
+    lines: Sequence[int] | None,
+    total_epochs: int | None,
+    asked: Asked,
+) -> Log:
+    """A log from rows.
 
     Args:
         rows: Cells by column name; columns without a known role are ignored.
@@ -155,7 +180,6 @@ def _from_rows(
         total_epochs: Planned number of epochs.
         asked: Columns that the caller names.
     """
-    rows = list(rows)
     head = list(dict.fromkeys(str(name) for row in rows for name in row))
     columns = chosen_columns(head, asked, source, notes)
     table: list[dict[str, float]] = []
@@ -368,6 +392,7 @@ def _from_history(
             raise ValueError(f"{source}: {name} must be a list; got {_short(values)}.")
         lists[str(name)] = list(values)
     wanted = {part for each in chosen_columns(lists, asked, source, []).values() for part in each}
+    wanted |= set(evaluation_sets(lists, asked))
     used = {name: values for name, values in lists.items() if role_of(name) or name in wanted}
     rows = max((len(values) for values in used.values()), default=0)
     epochs = content.get("epoch")
@@ -395,7 +420,7 @@ def _from_history(
 def _sparse(lists: Mapping[str, list[Any]], rows: int) -> bool:
     """Whether all shorter lists come from validation every few epochs."""
     short = {name for name, values in lists.items() if len(values) < rows}
-    return all((role_of(name) or ("",))[0].startswith("val_") for name in short)
+    return all((role_of(name) or ("val_",))[0].startswith("val_") for name in short)
 
 
 def _spread(lists: dict[str, list[Any]], rows: int) -> dict[str, list[Any]]:

@@ -23,7 +23,7 @@ from keras_lr.diagnosis.rules.restarts import appended_runs, spikes_after_restar
 from keras_lr.diagnosis.rules.schedule import never_decayed, schedule_ended_early
 from keras_lr.diagnosis.rules.thresholds import FEWEST_ROWS
 
-__all__ = ["RULES", "SILENCED_BY", "Case", "earlier_runs", "not_judged"]
+__all__ = ["HELD_OUT", "RULES", "SILENCED_BY", "Case", "earlier_runs", "not_judged"]
 
 RULES: dict[str, Callable[[Case], Finding | None]] = {
     "not-a-number": not_a_number,
@@ -42,6 +42,9 @@ RULES: dict[str, Callable[[Case], Finding | None]] = {
     "underfitting": underfitting,
     "appended-runs": appended_runs,
 }
+
+# The rules on the validation loss, which judge every evaluation set.
+HELD_OUT = ("not-a-number", "validation-jumps", "perfect-from-start", "overfitting")
 
 # For each rule the findings that already explain its own, so that it does not run after them.
 # Rules that need a finite loss do not run after NaN.

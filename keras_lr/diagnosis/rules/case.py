@@ -183,7 +183,7 @@ def earlier_runs(log: Log) -> list[Log]:
             evaluated = evaluated.rows(
                 first_from(evaluated, log, begin), first_from(evaluated, log, end)
             )
-        runs.append(dataclasses.replace(log.rows(begin, end), evaluated=evaluated))
+        runs.append(dataclasses.replace(log.rows(begin, end), evaluated=evaluated, sets={}))
     return runs
 
 
