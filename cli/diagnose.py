@@ -61,11 +61,13 @@ def diagnose(
 
     \b
     LOG is one of
-      training.csv   a file of CSVLogger, Lightning or ultralytics
+      training.csv   a file of CSVLogger, Lightning or ultralytics, or a table
+                     exported from Weights & Biases or MLflow
       history.json   History.history, a trainer_state.json of transformers,
-                     or one JSON object per line
-      output.log     text whose lines name the epoch and the loss
-      logs/          a TensorBoard folder, which may hold train/ and validation/
+                     or one JSON object per line, as mmengine writes them
+      output.log     text whose lines name the epoch or step and the loss
+      logs/          a TensorBoard folder, which may hold train/ and validation/,
+                     or the folder of an MLflow run
       -              one of the files above, from standard input
 
     LOG is never written. Several LOGs give a line each, worst first. SIZES is

@@ -130,7 +130,10 @@ def assemble(
             raise ValueError(f"{source} is empty: its loss column has no values.")
         names = ", ".join(map(str, columns)) or "none"
         names = names if len(names) < 200 else names[:196].rsplit(",", 1)[0] + ", ..."
-        raise ValueError(f"{source} has no training loss column; its columns are: {names}.")
+        raise ValueError(
+            f"{source} has no training loss column; its columns are: {names}. "
+            "If one of them is the loss, name it with loss (--loss on the command line)."
+        )
     notes = list(notes)
     loss = _by_key(columns[chosen["loss"]])
     held_out = _by_key(columns[chosen["val_loss"]]) if "val_loss" in chosen else {}
@@ -155,14 +158,17 @@ def assemble(
             return _on(grid, _by_key(columns[chosen[role]]), mean)
 
         runs = [run for run, _ in grid]
+        share, val_share = _shares(
+            column(f"metric {metric}", mean=True), column(f"val_metric {metric}", mean=True)
+        )
         return Log(
             source=source,
             unit=unit,
             positions=np.array([place for _, place in grid], dtype=float),
             loss=_on(grid, loss, True),
             val_loss=column("val_loss", mean=True),
-            metric=column(f"metric {metric}", mean=True),
-            val_metric=column(f"val_metric {metric}", mean=True),
+            metric=share,
+            val_metric=val_share,
             metric_name=metric,
             learning_rate=column("learning_rate", mean=False),
             batch_size=column("batch_size", mean=False),
@@ -176,6 +182,15 @@ def assemble(
     apart = bool(own) and not len(grid) // 2 < len(own) <= len(grid)
     log = on(grid, held_out=not apart)
     return dataclasses.replace(log, evaluated=on(own, held_out=True)) if apart else log
+
+
+def _shares(*metrics: np.ndarray | None) -> list[np.ndarray | None]:
+    """The metrics in [0, 1]: those in percent are divided by 100, others are left out."""
+    known = np.concatenate([np.zeros(1), *(each for each in metrics if each is not None)])
+    highest = float(known[np.isfinite(known)].max())
+    if highest <= 1.001:
+        return list(metrics)
+    return [None if each is None or not 1.5 < highest <= 100 else each / 100 for each in metrics]
 
 
 def binned(log: Log) -> Log:
