@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
 import click
 
+from .diagnose_runs import compared, logs_in, runs_of
 from .errors import BadInput, ending, one_line, visible
 from .text import width
 
@@ -70,24 +72,27 @@ def diagnose(
                      or the folder of an MLflow run
       -              one of the files above, from standard input
 
-    LOG is never written. Several LOGs give a line each, worst first. SIZES is
-    the batch size, such as 256, or a list of batch sizes with their first
-    epochs, such as 0:32,10:256.
+    LOG is never written. A folder of logs stands for all of them. Several LOGs
+    give a line a run, worst first, with the settings that differ. SIZES is the
+    batch size, such as 256, or a list of batch sizes with their first epochs,
+    such as 0:32,10:256.
     """
     from .quiet import short_warnings
 
     with ending(f"Cannot diagnose {logs[0]}.", show, "Interrupted."), short_warnings(quiet):
-        found = _worst_first([_diagnose(log, ignore, options) for log in logs])
+        found = _diagnose_all(logs, ignore, options)
+        runs = runs_of(found)
+        from keras_lr.diagnosis.result import VERDICTS
     if as_json:
-        for each in found:
+        for each in sorted(found, key=lambda each: VERDICTS.index(each.verdict)):
             click.echo(json.dumps(each.to_dict(), allow_nan=False))
     elif quiet:
-        for each in found:
-            for name in each.names:
-                click.echo(f"{visible(each.source)}: {name}" if found[1:] else name)
+        for name, run in runs:
+            for finding in run.names:
+                click.echo(f"{visible(name)}: {finding}" if runs[1:] else finding)
     elif found[1:]:
-        for each in found:
-            click.echo(visible(_line(each)))
+        for line in compared(runs):
+            click.echo(visible(line))
     else:
         click.echo("\n".join(map(visible, found[0].to_text(width=width()).split("\n"))))
     bad = ("error",) if fail_on == "error" and not strict else ("error", "warning")
@@ -95,19 +100,36 @@ def diagnose(
         click.get_current_context().exit(1)
 
 
-def _worst_first(found: list[Any]) -> list[Any]:
-    from keras_lr.diagnosis.result import VERDICTS
+def _logs(named: tuple[str, ...]) -> list[tuple[str, bool]]:
+    """The logs to diagnose, and whether each was found in a folder rather than named."""
+    logs: list[tuple[str, bool]] = []
+    for name in named:
+        inside = logs_in(name) if os.path.isdir(name) else []
+        if not inside or inside == [name]:
+            logs.append((name, False))
+        else:
+            logs += [(path, True) for path in inside]
+    return logs
 
-    return sorted(found, key=lambda each: VERDICTS.index(each.verdict))
 
-
-def _line(found: Any) -> str:
-    """One run in one line: verdict, log, findings, best value."""
-    best = ""
-    if found.best is not None:
-        best = f"; best {found.best_of} {found.best:.4g} in {found.unit} {found.best_at:g}"
-    names = ", ".join(found.names)
-    return f"{found.verdict:<10}  {found.source}: {names or 'no problems found'}{best}"
+def _diagnose_all(
+    named: tuple[str, ...], ignore: tuple[str, ...], options: dict[str, Any]
+) -> list[Any]:
+    """A diagnosis of each log; a file in a folder that is not a log is named on stderr."""
+    found: list[Any] = []
+    skipped: list[str] = []
+    for log, inside in _logs(named):
+        try:
+            found.append(_diagnose(log, ignore, options))
+        except BadInput as error:
+            if not inside:
+                raise
+            skipped.append(error.message)
+    if not found:
+        raise BadInput(f"{', '.join(named)} contains no log that can be read: {skipped[0]}")
+    for reason in skipped:
+        click.echo(f"Skipped: {reason}", err=True)
+    return found
 
 
 def _diagnose(log: str, ignore: tuple[str, ...], options: dict[str, Any]) -> Any:

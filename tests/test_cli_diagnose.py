@@ -152,11 +152,62 @@ def test_several_logs_give_a_line_each_worst_first(csv):
     result = run("diagnose", good, bad)
     assert result.exit_code == 0
     first, second = result.stdout.splitlines()
-    assert first == f"error       {bad}: diverged; best loss 0.4 in epoch 3"
+    assert first == (f"error       {bad}: diverged; best loss 0.4 in epoch 3; rate 0.5; 8 rows")
     assert second.startswith(f"healthy     {good}: no problems found; best val_loss")
     lines = run("diagnose", good, bad, "--json").stdout.splitlines()
     assert [json.loads(line)["verdict"] for line in lines] == ["error", "healthy"]
     assert run("diagnose", good, bad, "--quiet").stdout == f"{bad}: diverged\n"
+
+
+def test_a_folder_stands_for_its_logs(csv, tmp_path):
+    (tmp_path / "runs" / "a" / "checkpoint-9").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "checkpoint-30").mkdir()
+    csv(HEALTHY, "runs/good.csv"), csv(DIVERGED, "runs/bad.csv")
+    half = {name: values[:15] for name, values in HEALTHY.items()}
+    csv({**half, "learning_rate": [0.05] * 15}, "runs/half.csv")
+    (tmp_path / "runs" / "config.json").write_text('{"layers": 3}')
+    for step, rows in ((9, 3), (30, 30)):
+        state = {"log_history": [{"epoch": n, "loss": LEARNING[n]} for n in range(rows)]}
+        path = tmp_path / "runs" / "a" / f"checkpoint-{step}" / "trainer_state.json"
+        path.write_text(json.dumps(state))
+    result = run("diagnose", tmp_path / "runs")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    names = [os.path.relpath(line.split()[1].rstrip(":"), tmp_path / "runs") for line in lines[:4]]
+    assert names[0] == "bad.csv"
+    assert set(names) == {"bad.csv", "good.csv", "half.csv", "a/checkpoint-30/trainer_state.json"}
+    assert lines[4:] == [
+        "",
+        "Each run with an error or a warning has a learning rate of at least 0.5; the others, at "
+        "most 0.1.",
+    ]
+    assert (
+        "Skipped: " in result.stderr and "config.json must hold lists of values by" in result.stderr
+    )
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "config.json").write_text("{}")
+    assert "contains no log that can be read" in refused("diagnose", tmp_path / "none")
+
+
+def test_tensorboard_runs_and_appended_runs_give_a_line_each(csv, tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    for name in ("one/train", "one/validation", "two/train"):
+        with SummaryWriter(str(tmp_path / "logs" / name)) as writer:
+            for step, value in enumerate(LEARNING):
+                writer.add_scalar("loss", value, step)
+    result = run("diagnose", tmp_path / "logs")
+    logs = tmp_path / "logs"
+    named = [line.split()[1] for line in result.stdout.splitlines()]
+    assert named == [f"{logs / 'one'}:", f"{logs / 'two'}:"]
+    loss = [*DIVERGED["loss"], *LEARNING]
+    csv({"epoch": [*range(8), *range(30)], "loss": loss}, "twice.csv")
+    text = (tmp_path / "twice.csv").read_text().replace("epoch,epoch", "row,epoch")
+    (tmp_path / "twice.csv").write_text(text)
+    lines = run("diagnose", tmp_path / "twice.csv", csv(HEALTHY)).stdout.splitlines()
+    assert lines[0].startswith(f"error       {tmp_path / 'twice.csv'}, run 1 of 2: diverged")
+    assert lines[1].startswith(f"hint        {tmp_path / 'twice.csv'}, run 2 of 2: appended-runs")
+    assert run("diagnose", tmp_path / "twice.csv", "--strict").exit_code == 1
 
 
 def test_fail_on_and_ignore(csv):

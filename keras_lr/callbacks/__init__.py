@@ -3,6 +3,7 @@
 from keras_lr.callbacks.cyclic_lr import CyclicLR
 from keras_lr.callbacks.gradual_unfreeze import GradualUnfreeze
 from keras_lr.callbacks.halve_on_divergence import HalveOnDivergence, HalvingEvent
+from keras_lr.callbacks.live_diagnosis import Diagnose
 from keras_lr.callbacks.lr_finder import LRFinder
 from keras_lr.callbacks.lr_logger import LRLogger
 from keras_lr.callbacks.one_cycle import OneCycle
@@ -12,6 +13,7 @@ from keras_lr.callbacks.warm_up import WarmUp
 
 __all__ = [
     "CyclicLR",
+    "Diagnose",
     "GradualUnfreeze",
     "HalveOnDivergence",
     "HalvingEvent",

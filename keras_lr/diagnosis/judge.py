@@ -97,6 +97,7 @@ def _judged(content: Log, source: str, untrained_loss: float | None) -> Diagnosi
         judged=rows >= FEWEST_ROWS,
         first=case.training.epoch(0),
         last=case.training.epoch(rows - 1),
+        log=case.rows,
         **_best(case),
     )
 

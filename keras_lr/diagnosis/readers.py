@@ -268,6 +268,9 @@ def _from_history(
     if len(lengths) > 1 and not _sparse(used, rows):
         counts = ", ".join(f"{name} {len(values)}" for name, values in used.items())
         raise ValueError(f"{source}: all lists must have the same length; got {counts}.")
+    if not lists and content["history"]:
+        got = short(dict(content["history"]))
+        raise ValueError(f"{source} must hold lists of values by column name; got {got}.")
     if not lists:
         raise ValueError(f"{source} is empty.")
     used = _spread(used, rows)

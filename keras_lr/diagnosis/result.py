@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from keras_lr.diagnosis.log import Log
 
 __all__ = ["SEVERITIES", "VERDICTS", "Diagnosis", "Finding"]
 
@@ -62,6 +67,7 @@ class Diagnosis:
         last: Last epoch of the run.
         earlier: Diagnoses of the runs before the last one, if the log holds several; all other
             attributes are of the last run.
+        log: The rows of the run as arrays, for pictures; None in a diagnosis made by hand.
     """
 
     source: str
@@ -77,6 +83,7 @@ class Diagnosis:
     first: float = 0
     last: float = 0
     earlier: tuple[Diagnosis, ...] = ()
+    log: Log | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.findings)
@@ -94,6 +101,22 @@ class Diagnosis:
     def names(self) -> tuple[str, ...]:
         """Names of the findings, most serious first."""
         return tuple(finding.name for finding in self.findings)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Highest learning rate of the run; None if the log has none."""
+        rate = None if self.log is None else self.log.learning_rate
+        return None if rate is None or not np.isfinite(rate).all() else float(rate.max())
+
+    @property
+    def batch_size(self) -> int | None:
+        """Batch size at the start of the run; None if the log has none."""
+        sizes = None if self.log is None else self.log.batch_size
+        return None if sizes is None or not np.isfinite(sizes[0]) else int(sizes[0])
+
+    def alone(self) -> Diagnosis:
+        """The diagnosis of the last run, without the earlier runs."""
+        return dataclasses.replace(self, earlier=())
 
     def without(self, names: Collection[str]) -> Diagnosis:
         """The diagnosis without the findings of these names."""
@@ -122,6 +145,8 @@ class Diagnosis:
             "findings": [finding.to_dict() for finding in self.findings],
             "not_judged": list(self.not_judged),
             "notes": list(self.notes),
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
             "best": self.best,
             "best_at": self.best_at,
             "best_of": self.best_of,

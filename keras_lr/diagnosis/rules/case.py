@@ -83,6 +83,12 @@ class Case:
         )
 
     @property
+    def rows(self) -> Log:
+        """The run with all its rows, of the training and of the validation loss."""
+        apart = self.evaluated is not self.training
+        return dataclasses.replace(self.training, evaluated=self.evaluated if apart else None)
+
+    @property
     def loss(self) -> np.ndarray:
         return self.log.loss
 
