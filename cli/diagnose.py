@@ -11,7 +11,8 @@ import click
 
 from .diagnose_runs import compared, logs_in, runs_of
 from .errors import BadInput, ending, one_line, visible
-from .text import width
+from .outputs import check_outputs, try_outputs, writing
+from .text import can_draw, width
 
 __all__ = ["diagnose"]
 
@@ -46,6 +47,9 @@ __all__ = ["diagnose"]
     help="Exit with 1 on a finding of this severity or worse.",
 )
 @click.option("--strict", is_flag=True, help="The same as --fail-on warning.")
+@click.option("--draw", is_flag=True, help="Print a picture of the losses too.")
+@click.option("--plot", metavar="FILE", help="Save a picture of one LOG: .png, .svg, .pdf.")
+@click.option("--report", metavar="FILE", help="Save pictures and text of all LOGs as HTML.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per log only.")
 @click.option("--quiet", is_flag=True, help="Print the names of the findings only.")
 @click.option("--traceback", "show", is_flag=True, help="Show the traceback of an error.")
@@ -54,6 +58,9 @@ def diagnose(
     ignore: tuple[str, ...],
     fail_on: str | None,
     strict: bool,
+    draw: bool,
+    plot: str | None,
+    report: str | None,
     as_json: bool,
     quiet: bool,
     show: bool,
@@ -80,7 +87,9 @@ def diagnose(
     from .quiet import short_warnings
 
     with ending(f"Cannot diagnose {logs[0]}.", show, "Interrupted."), short_warnings(quiet):
+        check_outputs({"--plot": plot, "--report": report}, logs)
         found = _diagnose_all(logs, ignore, options)
+        _write(found, plot, report)
         runs = runs_of(found)
         from keras_lr.diagnosis.result import VERDICTS
     if as_json:
@@ -94,10 +103,34 @@ def diagnose(
         for line in compared(runs):
             click.echo(visible(line))
     else:
+        if draw:
+            from keras_lr.plotting.diagnosis import draw_diagnosis
+
+            click.echo(
+                "\n".join([*draw_diagnosis(found[0], width=width(), unicode=can_draw()), ""])
+            )
         click.echo("\n".join(map(visible, found[0].to_text(width=width()).split("\n"))))
     bad = ("error",) if fail_on == "error" and not strict else ("error", "warning")
     if (strict or fail_on) and any(each.verdict in bad for each in found):
         click.get_current_context().exit(1)
+
+
+def _write(found: list[Any], plot: str | None, report: str | None) -> None:
+    """Save the picture and the report."""
+    if plot and found[1:]:
+        raise BadInput(f"--plot draws one log; got {len(found)}. Pass --report for several.")
+    try_outputs(plot, report)
+    if plot:
+        from keras_lr.plotting import save_diagnosis_plot
+
+        with writing():
+            save_diagnosis_plot(found[0], plot)
+    if report:
+        from keras_lr._util.files import atomic_write
+        from keras_lr.diagnosis.report import page
+
+        with writing():
+            atomic_write(report, page(found))
 
 
 def _logs(named: tuple[str, ...]) -> list[tuple[str, bool]]:

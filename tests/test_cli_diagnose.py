@@ -210,6 +210,22 @@ def test_tensorboard_runs_and_appended_runs_give_a_line_each(csv, tmp_path):
     assert run("diagnose", tmp_path / "twice.csv", "--strict").exit_code == 1
 
 
+def test_pictures_and_a_report(csv, tmp_path):
+    bad, good = csv(DIVERGED, "bad.csv"), csv(HEALTHY, "good.csv")
+    picture, report = tmp_path / "run.png", tmp_path / "runs.html"
+    result = run("diagnose", bad, "--draw", "--plot", picture, "--report", report)
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0 and lines[0].split()[0] == "300"
+    assert any(line.split() == ["Error", "diverged"] for line in lines)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert report.read_text().count("<img ") == 1
+    assert run("diagnose", bad, good, "--report", report).exit_code == 0
+    assert report.read_text().count("<img ") == report.read_text().count("<h2>") == 2
+    assert "--plot draws one log; got 2." in refused("diagnose", bad, good, "--plot", picture)
+    assert "must end in .png" in refused("diagnose", bad, "--plot", tmp_path / "run.xyz")
+    assert "would overwrite an input" in refused("diagnose", bad, "--report", bad)
+
+
 def test_fail_on_and_ignore(csv):
     bad = csv(DIVERGED)
     assert run("diagnose", bad, "--fail-on", "error").exit_code == 1

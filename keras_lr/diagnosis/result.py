@@ -97,6 +97,12 @@ class Diagnosis:
     def __str__(self) -> str:
         return self.to_text()
 
+    def _repr_html_(self) -> str:
+        """The picture and the text, which notebooks show."""
+        from keras_lr.diagnosis.report import fragment
+
+        return fragment(self)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the findings, most serious first."""
