@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import Any
 
 import click
 
+from .diagnose_runs import compared, logs_in, runs_of
 from .errors import BadInput, ending, one_line, visible
-from .text import width
+from .outputs import check_outputs, try_outputs, writing
+from .text import can_draw, width
 
 __all__ = ["diagnose"]
 
 
 @click.command(
-    short_help="Diagnose a training run from its LOG.",
+    short_help="Diagnose training runs from their LOGs.",
     epilog="Example: keras-lr diagnose training.csv --batch-size 256",
 )
-@click.argument("log", metavar="LOG")
+@click.argument("logs", metavar="LOG...", nargs=-1, required=True)
+@click.option("--loss", metavar="COL[+COL]", help="Column of the training loss; + adds columns.")
+@click.option("--val-loss", metavar="COL[+COL]", help="Column of the validation loss.")
+@click.option("--lr", "learning_rate", metavar="COL", help="Column of the learning rate.")
 @click.option("--batch-size", metavar="SIZES", help="Batch size, or sizes by epoch; see above.")
 @click.option(
     "--restart",
@@ -31,68 +38,154 @@ __all__ = ["diagnose"]
 @click.option(
     "--untrained-loss", type=float, metavar="X", help="Loss before training; ln(10) for 10 classes."
 )
-@click.option("--strict", is_flag=True, help="Exit with 1 on an error or a warning.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object only.")
+@click.option(
+    "--ignore", multiple=True, metavar="RULE", help="Leave out the findings of a rule; repeatable."
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning"]),
+    help="Exit with 1 on a finding of this severity or worse.",
+)
+@click.option("--strict", is_flag=True, help="The same as --fail-on warning.")
+@click.option("--draw", is_flag=True, help="Print a picture of the losses too.")
+@click.option("--plot", metavar="FILE", help="Save a picture of one LOG: .png, .svg, .pdf.")
+@click.option("--report", metavar="FILE", help="Save pictures and text of all LOGs as HTML.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per log only.")
 @click.option("--quiet", is_flag=True, help="Print the names of the findings only.")
 @click.option("--traceback", "show", is_flag=True, help="Show the traceback of an error.")
 def diagnose(
-    log: str,
-    batch_size: str | None,
-    restarts: tuple[int, ...],
-    epochs: int | None,
-    untrained_loss: float | None,
+    logs: tuple[str, ...],
+    ignore: tuple[str, ...],
+    fail_on: str | None,
     strict: bool,
+    draw: bool,
+    plot: str | None,
+    report: str | None,
     as_json: bool,
     quiet: bool,
     show: bool,
+    **options: Any,
 ) -> None:
-    """Diagnose a training run from its LOG, with evidence and advice.
+    """Diagnose training runs from their LOGs, with evidence and advice.
 
     \b
     LOG is one of
-      training.csv   a file of CSVLogger
-      history.json   History.history as JSON, or one JSON object per line
-      logs/          a TensorBoard folder, which may hold train/ and validation/
+      training.csv   a file of CSVLogger, Lightning or ultralytics, or a table
+                     exported from Weights & Biases or MLflow
+      history.json   History.history, a trainer_state.json of transformers,
+                     or one JSON object per line, as mmengine writes them
+      output.log     text whose lines name the epoch or step and the loss
+      logs/          a TensorBoard folder, which may hold train/ and validation/,
+                     or the folder of an MLflow run
+      -              one of the files above, from standard input
 
-    LOG is never written. SIZES is the batch size, such as 256, or a list of
-    batch sizes with their first epochs, such as 0:32,10:256.
+    LOG is never written. A folder of logs stands for all of them. Several LOGs
+    give a line a run, worst first, with the settings that differ. SIZES is the
+    batch size, such as 256, or a list of batch sizes with their first epochs,
+    such as 0:32,10:256.
     """
     from .quiet import short_warnings
 
-    with ending(f"Cannot diagnose {log}.", show, "Interrupted."), short_warnings(quiet):
-        found = _diagnose(log, batch_size, restarts, epochs, untrained_loss)
+    with ending(f"Cannot diagnose {logs[0]}.", show, "Interrupted."), short_warnings(quiet):
+        check_outputs({"--plot": plot, "--report": report}, logs)
+        found = _diagnose_all(logs, ignore, options)
+        _write(found, plot, report)
+        runs = runs_of(found)
+        from keras_lr.diagnosis.result import VERDICTS
     if as_json:
-        click.echo(json.dumps(found.to_dict(), allow_nan=False))
+        for each in sorted(found, key=lambda each: VERDICTS.index(each.verdict)):
+            click.echo(json.dumps(each.to_dict(), allow_nan=False))
     elif quiet:
-        for name in found.names:
-            click.echo(name)
+        for name, run in runs:
+            for finding in run.names:
+                click.echo(f"{visible(name)}: {finding}" if runs[1:] else finding)
+    elif found[1:]:
+        for line in compared(runs):
+            click.echo(visible(line))
     else:
-        click.echo("\n".join(map(visible, found.to_text(width=width()).split("\n"))))
-    if strict and any(finding.severity != "hint" for finding in found):
+        if draw:
+            from keras_lr.plotting.diagnosis import draw_diagnosis
+
+            click.echo(
+                "\n".join([*draw_diagnosis(found[0], width=width(), unicode=can_draw()), ""])
+            )
+        click.echo("\n".join(map(visible, found[0].to_text(width=width()).split("\n"))))
+    bad = ("error",) if fail_on == "error" and not strict else ("error", "warning")
+    if (strict or fail_on) and any(each.verdict in bad for each in found):
         click.get_current_context().exit(1)
 
 
-def _diagnose(
-    log: str,
-    batch_size: str | None,
-    restarts: tuple[int, ...],
-    epochs: int | None,
-    untrained_loss: float | None,
-) -> Any:
+def _write(found: list[Any], plot: str | None, report: str | None) -> None:
+    """Save the picture and the report."""
+    if plot and found[1:]:
+        raise BadInput(f"--plot draws one log; got {len(found)}. Pass --report for several.")
+    try_outputs(plot, report)
+    if plot:
+        from keras_lr.plotting import save_diagnosis_plot
+
+        with writing():
+            save_diagnosis_plot(found[0], plot)
+    if report:
+        from keras_lr._util.files import atomic_write
+        from keras_lr.diagnosis.report import page
+
+        with writing():
+            atomic_write(report, page(found))
+
+
+def _logs(named: tuple[str, ...]) -> list[tuple[str, bool]]:
+    """The logs to diagnose, and whether each was found in a folder rather than named."""
+    logs: list[tuple[str, bool]] = []
+    for name in named:
+        inside = logs_in(name) if os.path.isdir(name) else []
+        if not inside or inside == [name]:
+            logs.append((name, False))
+        else:
+            logs += [(path, True) for path in inside]
+    return logs
+
+
+def _diagnose_all(
+    named: tuple[str, ...], ignore: tuple[str, ...], options: dict[str, Any]
+) -> list[Any]:
+    """A diagnosis of each log; a file in a folder that is not a log is named on stderr."""
+    found: list[Any] = []
+    skipped: list[str] = []
+    for log, inside in _logs(named):
+        try:
+            found.append(_diagnose(log, ignore, options))
+        except BadInput as error:
+            if not inside:
+                raise
+            skipped.append(error.message)
+    if not found:
+        raise BadInput(f"{', '.join(named)} contains no log that can be read: {skipped[0]}")
+    for reason in skipped:
+        click.echo(f"Skipped: {reason}", err=True)
+    return found
+
+
+def _diagnose(log: str, ignore: tuple[str, ...], options: dict[str, Any]) -> Any:
     from .startup import start
 
-    sizes = None if batch_size is None else _sizes(batch_size)
+    options = dict(options)
+    sizes, epochs = options.pop("batch_size"), options.pop("epochs")
+    sizes = None if sizes is None else _sizes(sizes)
     start(prefer="numpy", cache=False)
-    from keras_lr.diagnosis import diagnose
+    from keras_lr.diagnosis import NAMES, diagnose
 
+    for name in ignore:
+        if name not in NAMES:
+            raise BadInput(f"--ignore must be one of {', '.join(NAMES)}; got {name!r}.")
     try:
-        return diagnose(
-            log,
-            batch_size=sizes,
-            restarts=restarts,
-            total_epochs=epochs,
-            untrained_loss=untrained_loss,
-        )
+        content: Any = log
+        if log == "-":
+            from keras_lr.diagnosis.choose import Asked
+            from keras_lr.diagnosis.readers import read_text
+
+            names = (options["loss"], options["val_loss"], options["learning_rate"])
+            content = read_text(sys.stdin.read(), "standard input", Asked(*names))
+        return diagnose(content, batch_size=sizes, total_epochs=epochs, **options).without(ignore)
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         raise BadInput(one_line(error)) from error
 

@@ -9,6 +9,7 @@ from typing import Any
 from keras_lr import optimizers, schedules
 from keras_lr.callbacks import (
     CyclicLR,
+    Diagnose,
     GradualUnfreeze,
     HalveOnDivergence,
     HalvingEvent,
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer",
     "CyclicLR",
+    "Diagnose",
     "Diagnosis",
     "FineTuning",
     "Finding",

@@ -16,6 +16,7 @@ from keras_lr import optimizers, schedules
 # Each row makes the object anew: run-time state must not travel from one test to the next.
 CALLBACKS: dict[type, Callable[[], Any]] = {
     keras_lr.CyclicLR: lambda: keras_lr.CyclicLR(1e-3, 0.1, 2, cycle_momentum=True),
+    keras_lr.Diagnose: lambda: keras_lr.Diagnose(verbose=0, patience=1),
     keras_lr.GradualUnfreeze: lambda: keras_lr.GradualUnfreeze([["dense.*", "batch.*"]]),
     keras_lr.HalveOnDivergence: lambda: keras_lr.HalveOnDivergence(check_every=3),
     keras_lr.LRFinder: lambda: keras_lr.LRFinder(steps=8, end_lr=1.0, seed=3),

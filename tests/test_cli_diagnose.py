@@ -55,7 +55,10 @@ def test_a_finding_has_its_evidence_and_one_thing_to_do(csv):
 
 def test_a_run_without_problems(csv):
     result = run("diagnose", csv(HEALTHY), "--batch-size", 32)
-    assert (result.exit_code, result.stdout) == (0, "No problems found in 30 epochs.\n")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"No problems found in 30 epochs.\nBest val_loss: {LEARNING[29]:.4g} in epoch 29.\n",
+    )
     result = run("diagnose", csv(HEALTHY), "--quiet", "--strict")
     assert (result.exit_code, result.stdout) == (0, "")
 
@@ -142,6 +145,110 @@ def test_bad_paths_and_options_are_refused_in_one_line(csv, tmp_path):
     assert "finite number" in refused("diagnose", path, "--untrained-loss", "nan")
     assert "x>=1" in refused("diagnose", path, "--epochs", 0)
     assert "Missing argument" in refused("diagnose")
+
+
+def test_several_logs_give_a_line_each_worst_first(csv):
+    good, bad = csv(HEALTHY, "good.csv"), csv(DIVERGED, "bad.csv")
+    result = run("diagnose", good, bad)
+    assert result.exit_code == 0
+    first, second = result.stdout.splitlines()
+    assert first == (f"error       {bad}: diverged; best loss 0.4 in epoch 3; rate 0.5; 8 rows")
+    assert second.startswith(f"healthy     {good}: no problems found; best val_loss")
+    lines = run("diagnose", good, bad, "--json").stdout.splitlines()
+    assert [json.loads(line)["verdict"] for line in lines] == ["error", "healthy"]
+    assert run("diagnose", good, bad, "--quiet").stdout == f"{bad}: diverged\n"
+
+
+def test_a_folder_stands_for_its_logs(csv, tmp_path):
+    (tmp_path / "runs" / "a" / "checkpoint-9").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "checkpoint-30").mkdir()
+    csv(HEALTHY, "runs/good.csv"), csv(DIVERGED, "runs/bad.csv")
+    half = {name: values[:15] for name, values in HEALTHY.items()}
+    csv({**half, "learning_rate": [0.05] * 15}, "runs/half.csv")
+    (tmp_path / "runs" / "config.json").write_text('{"layers": 3}')
+    for step, rows in ((9, 3), (30, 30)):
+        state = {"log_history": [{"epoch": n, "loss": LEARNING[n]} for n in range(rows)]}
+        path = tmp_path / "runs" / "a" / f"checkpoint-{step}" / "trainer_state.json"
+        path.write_text(json.dumps(state))
+    result = run("diagnose", tmp_path / "runs")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    names = [os.path.relpath(line.split()[1].rstrip(":"), tmp_path / "runs") for line in lines[:4]]
+    assert names[0] == "bad.csv"
+    assert set(names) == {"bad.csv", "good.csv", "half.csv", "a/checkpoint-30/trainer_state.json"}
+    assert lines[4:] == [
+        "",
+        "Each run with an error or a warning has a learning rate of at least 0.5; the others, at "
+        "most 0.1.",
+    ]
+    assert (
+        "Skipped: " in result.stderr and "config.json must hold lists of values by" in result.stderr
+    )
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "config.json").write_text("{}")
+    assert "contains no log that can be read" in refused("diagnose", tmp_path / "none")
+
+
+def test_tensorboard_runs_and_appended_runs_give_a_line_each(csv, tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    for name in ("one/train", "one/validation", "two/train"):
+        with SummaryWriter(str(tmp_path / "logs" / name)) as writer:
+            for step, value in enumerate(LEARNING):
+                writer.add_scalar("loss", value, step)
+    result = run("diagnose", tmp_path / "logs")
+    logs = tmp_path / "logs"
+    named = [line.split()[1] for line in result.stdout.splitlines()]
+    assert named == [f"{logs / 'one'}:", f"{logs / 'two'}:"]
+    loss = [*DIVERGED["loss"], *LEARNING]
+    csv({"epoch": [*range(8), *range(30)], "loss": loss}, "twice.csv")
+    text = (tmp_path / "twice.csv").read_text().replace("epoch,epoch", "row,epoch")
+    (tmp_path / "twice.csv").write_text(text)
+    lines = run("diagnose", tmp_path / "twice.csv", csv(HEALTHY)).stdout.splitlines()
+    assert lines[0].startswith(f"error       {tmp_path / 'twice.csv'}, run 1 of 2: diverged")
+    assert lines[1].startswith(f"hint        {tmp_path / 'twice.csv'}, run 2 of 2: appended-runs")
+    assert run("diagnose", tmp_path / "twice.csv", "--strict").exit_code == 1
+
+
+def test_pictures_and_a_report(csv, tmp_path):
+    bad, good = csv(DIVERGED, "bad.csv"), csv(HEALTHY, "good.csv")
+    picture, report = tmp_path / "run.png", tmp_path / "runs.html"
+    result = run("diagnose", bad, "--draw", "--plot", picture, "--report", report)
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0 and lines[0].split()[0] == "300"
+    assert any(line.split() == ["Error", "diverged"] for line in lines)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert report.read_text().count("<img ") == 1
+    assert run("diagnose", bad, good, "--report", report).exit_code == 0
+    assert report.read_text().count("<img ") == report.read_text().count("<h2>") == 2
+    assert "--plot draws one log; got 2." in refused("diagnose", bad, good, "--plot", picture)
+    assert "must end in .png" in refused("diagnose", bad, "--plot", tmp_path / "run.xyz")
+    assert "would overwrite an input" in refused("diagnose", bad, "--report", bad)
+
+
+def test_fail_on_and_ignore(csv):
+    bad = csv(DIVERGED)
+    assert run("diagnose", bad, "--fail-on", "error").exit_code == 1
+    assert run("diagnose", bad, "--fail-on", "error", "--ignore", "diverged").exit_code == 0
+    warned = csv(ENDED, "ended.csv")
+    assert run("diagnose", warned, "--fail-on", "error").exit_code == 0
+    assert run("diagnose", warned, "--fail-on", "warning").exit_code == 1
+    assert "--ignore must be one of not-a-number" in refused("diagnose", bad, "--ignore", "x")
+
+
+def test_columns_by_name_and_standard_input(csv):
+    path = csv({"a": [2.0, 1.0], "b": [1.0, 1.0], "held": [4.0, 3.5], "eta": [0.1, 0.1]})
+    named = ("--loss", "a+b", "--val-loss", "held", "--lr", "eta")
+    assert "Best val_loss: 3.5 in epoch 1." in run("diagnose", path, *named).stdout
+    assert "no column 'c' for loss" in refused("diagnose", path, "--loss", "c")
+    code = "from keras_lr_cli import main; main(['diagnose', '-', '--json', '--loss', 'a+b'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=path.read_text(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert (content["source"], content["best"]) == ("standard input", 2.0)
 
 
 def test_a_csv_file_is_read_without_a_backend_or_pandas(csv):

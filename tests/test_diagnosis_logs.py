@@ -14,7 +14,7 @@ import pytest
 
 from keras_lr.diagnosis import diagnose
 from keras_lr.diagnosis.columns import role_of
-from keras_lr.diagnosis.log import MOST_ROWS
+from keras_lr.diagnosis.log import MOST_ROWS, binned
 from keras_lr.diagnosis.readers import read
 
 ROWS = {
@@ -161,7 +161,7 @@ def test_objects_of_python():
     lost = {**ROWS, "loss": [2.0, math.nan, math.nan]}
     check_rows(read(pandas.DataFrame(lost)), loss=lost["loss"])
     gaps = pandas.DataFrame({"loss": [4.0, 2.0, 1.0, 0.5], "val_loss": [None, 3.0, None, 2.0]})
-    np.testing.assert_array_equal(read(gaps).val_loss, [3.0, 2.0])
+    np.testing.assert_array_equal(read(gaps).evaluated.val_loss, [3.0, 2.0])
     with pytest.raises(TypeError, match="must be a path, a History"):
         read(3)
 
@@ -214,22 +214,24 @@ def test_losses_of_batches_are_averaged_between_held_out_losses(tmp_path):
             text += f"{epoch},{5 * epoch + batch},{10 - epoch + batch / 10},\n"
         text += f"{epoch},{5 * epoch + 4},,{20 - epoch}\n"
     log = read(written(tmp_path / "metrics.csv", text))
-    assert log.unit == "step"
+    assert (log.unit, len(log)) == ("step", 20)
+    log = log.evaluated
     np.testing.assert_allclose(log.loss, [10.2, 9.2, 8.2, 7.2])
     np.testing.assert_array_equal(log.val_loss, [20, 19, 18, 17])
-    assert "averaged" in log.notes[0]
 
 
 @pytest.mark.once
 def test_validation_each_few_epochs(tmp_path):
     losses = [8.0, 6.0, 4.0, 2.0]
     log = read({"loss": losses, "val_loss": [7.0, 3.0]})  # as History has it
+    np.testing.assert_array_equal(log.loss, losses)
+    log = log.evaluated
     np.testing.assert_array_equal(log.positions, [1, 3])
     np.testing.assert_array_equal(log.loss, [7.0, 3.0])
     np.testing.assert_array_equal(log.val_loss, [7.0, 3.0])
     text = "epoch,loss,val_loss\n0,8,NA\n1,6,7\n2,4,NA\n3,2,3\n"  # as CSVLogger has it
     log = read(written(tmp_path / "log.csv", text))
-    np.testing.assert_array_equal(log.loss, [7.0, 3.0])
+    np.testing.assert_array_equal(log.evaluated.loss, [7.0, 3.0])
 
 
 @pytest.mark.once
@@ -254,10 +256,13 @@ def test_files_of_several_runs(tmp_path):
 @pytest.mark.once
 def test_a_long_log_is_averaged():
     log = read({"loss": np.arange(10_000.0)})
-    assert len(log) == MOST_ROWS
-    assert log.positions[-1] == 9999
-    np.testing.assert_allclose(log.loss.mean(), 4999.5, rtol=1e-3)
-    assert "10000 epochs are averaged into 200 rows." in log.notes
+    assert len(log) == 10_000
+    mean = binned(log)
+    assert len(mean) == MOST_ROWS
+    assert mean.positions[-1] == 9999
+    np.testing.assert_array_equal(mean.loss, np.arange(10_000.0).reshape(200, 50).mean(axis=1))
+    notes = diagnose({"loss": np.arange(10_000.0, 0.0, -1.0)}).notes
+    assert "10000 epochs are averaged into 200 rows." in notes
 
 
 # TensorBoard

@@ -3,6 +3,7 @@
 from keras_lr.callbacks.cyclic_lr import CyclicLR
 from keras_lr.callbacks.gradual_unfreeze import GradualUnfreeze
 from keras_lr.callbacks.halve_on_divergence import HalveOnDivergence, HalvingEvent
+from keras_lr.callbacks.live_diagnosis import Diagnose
 from keras_lr.callbacks.lr_finder import LRFinder
 from keras_lr.callbacks.lr_logger import LRLogger
 from keras_lr.callbacks.one_cycle import OneCycle
@@ -15,6 +16,7 @@ from keras_lr.callbacks.warm_up_stable_decay import WarmUpStableDecay
 
 __all__ = [
     "CyclicLR",
+    "Diagnose",
     "GradualUnfreeze",
     "HalveOnDivergence",
     "HalvingEvent",

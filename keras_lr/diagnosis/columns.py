@@ -12,6 +12,7 @@ _TRAINING = {"train", "training", "trn"}
 # Words that tell how a value was computed. A lower number is closer to the plain name, and wins.
 _HOW = {"epoch": 1, "mean": 1, "avg": 1, "average": 1, "total": 2, "running": 3, "smooth": 3}
 _HOW |= {"step": 10, "batch": 10, "iteration": 10}
+_TEST = 20  # a loss on test data is often a single value after training: any validation loss wins
 _RATE = {("lr",), ("learning", "rate"), ("learningrate",)}
 _BATCH_SIZE = {("batch", "size"), ("batchsize",)}
 _STEP = {("step",), ("steps",), ("global", "step"), ("iteration",), ("iterations",), ("iter",)}
@@ -40,8 +41,9 @@ def role_of(name: str) -> tuple[str, int] | None:
         if words in known:
             return role, 0
     held_out = any(word in _HELD_OUT for word in words)
+    once = _TEST if "test" in words else 0
     words = tuple(word for word in words if word not in _HELD_OUT | _TRAINING)
-    distance = sum(_HOW.get(word, 0) for word in words)
+    distance = once + sum(_HOW.get(word, 0) for word in words)
     words = tuple(word for word in words if word not in _HOW)
     words = tuple(dict.fromkeys(words))  # TensorBoard's folders repeat: Loss_train/Loss
     if words == ("loss",):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["level", "noise", "relative", "slope", "slope_kept"]
+__all__ = ["level", "noise", "relative", "rolling_median", "slope", "slope_kept", "trend"]
 
 
 def relative(values: np.ndarray) -> np.ndarray:
@@ -45,3 +45,20 @@ def slope_kept(values: np.ndarray) -> float:
     third = max(2, round(len(values) / 3))
     first, last = slope(values[: third + 1]), slope(values[-third - 1 :])
     return last / first if first else 0.0
+
+
+def rolling_median(values: np.ndarray, width: int = 5) -> np.ndarray:
+    """Median of each value and its neighbours; fewer at the ends."""
+    half = width // 2
+    return np.array(
+        [np.median(values[max(0, row - half) : row + half + 1]) for row in range(len(values))]
+    )
+
+
+def trend(values: np.ndarray) -> float:
+    """Slope of the least-squares line divided by its standard error: Student's t."""
+    places = np.arange(len(values)) - (len(values) - 1) / 2
+    gain = slope(values)
+    left = values - values.mean() - gain * places
+    error = np.sqrt((left**2).sum() / max(1, len(values) - 2) / (places**2).sum())
+    return float(gain / error) if error else np.inf * np.sign(gain) if gain else 0.0

@@ -12,17 +12,18 @@ import numpy as np
 
 from keras_lr.diagnosis.columns import pick
 
-__all__ = ["Log", "Series", "assemble"]
+__all__ = ["MOST_ROWS", "Log", "Series", "assemble", "binned"]
 
-# Longer logs are averaged into this many rows: the rules judge the shape of the curve only.
+# The rules that judge the shape of a curve get longer logs averaged into this many rows.
 MOST_ROWS = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """The columns of a training log, one row per epoch; a NaN of the log stays NaN.
+    """The columns of a training log, one row per training loss; a NaN of the log stays NaN.
 
-    An optional column is None if the log does not have it.
+    An optional column is None if the log does not have it. A validation loss that was computed at
+    other positions than the training loss is in `evaluated`.
 
     Attributes:
         source: Path or kind of the log, for messages.
@@ -37,8 +38,14 @@ class Log:
         batch_size: Batch size.
         updates: Updates done by the end of each row.
         restarts: Rows at which training was restarted.
+        runs: Number of the run of each row, from 0, where the log shows several.
         total_epochs: Planned number of epochs.
+        schedule_fits: Whether the writer of the log makes the schedule as long as the run, as the
+            Trainer of transformers does.
         notes: Sentences on what the reader skipped or averaged.
+        evaluated: One row per validation loss, with the mean training loss since the last one; None
+            if the validation loss has the rows of the training loss, or if there is none.
+        sets: The log with the loss of each further evaluation set as its validation loss, by name.
     """
 
     source: str
@@ -53,8 +60,12 @@ class Log:
     batch_size: np.ndarray | None = None
     updates: np.ndarray | None = None
     restarts: tuple[int, ...] = ()
+    runs: np.ndarray | None = None
     total_epochs: int | None = None
+    schedule_fits: bool = False
     notes: tuple[str, ...] = ()
+    evaluated: Log | None = None
+    sets: Mapping[str, Log] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -119,48 +130,86 @@ def assemble(
             raise ValueError(f"{source} is empty: its loss column has no values.")
         names = ", ".join(map(str, columns)) or "none"
         names = names if len(names) < 200 else names[:196].rsplit(",", 1)[0] + ", ..."
-        raise ValueError(f"{source} has no training loss column; its columns are: {names}.")
+        raise ValueError(
+            f"{source} has no training loss column; its columns are: {names}. "
+            "If one of them is the loss, name it with loss (--loss on the command line)."
+        )
     notes = list(notes)
     loss = _by_key(columns[chosen["loss"]])
     held_out = _by_key(columns[chosen["val_loss"]]) if "val_loss" in chosen else {}
-    grid = sorted(loss)
-    if 2 <= len(held_out) <= len(grid) // 2:  # losses of batches beside validation losses of epochs
-        notes.append(f"The training loss is averaged over the {unit}s between validation losses.")
-        grid = sorted(held_out)
-    grid, dropped = _without_superseded(grid)
+    every = sorted(loss)
+    ends = _ends(every)
+    grid = [key for key in every if key[1] < ends[key[0]]]
+    dropped = len(every) - len(grid)
     if dropped:
         again = f"{dropped} {unit}s were" if dropped > 1 else f"1 {unit} was"
         notes.append(f"{again} trained again after a restart; the later values are used.")
-    if len(grid) > MOST_ROWS:
-        notes.append(f"{len(grid)} {unit}s are averaged into {MOST_ROWS} rows.")
-        last = np.linspace(0, len(grid) - 1, MOST_ROWS + 1).round().astype(int)[1:]
-        grid = [grid[row] for row in last]
-    runs = [run for run, _ in grid]
-    starts = tuple(row for row in range(1, len(grid)) if runs[row] > runs[row - 1])
-
-    def column(role: str, *, mean: bool) -> np.ndarray | None:
-        return _on(grid, _by_key(columns[chosen[role]]), mean) if role in chosen else None
-
+    own = [key for key in sorted(held_out) if key[1] < ends.get(key[0], math.inf)]
     metric = next((role[7:] for role in chosen if role.startswith("metric ")), "")
     if not metric:
         metric = next((role[11:] for role in chosen if role.startswith("val_metric ")), "")
-    updates = column("step", mean=False) if unit == "epoch" else None
-    return Log(
-        source=source,
-        unit=unit,
-        positions=np.array([place for _, place in grid], dtype=float),
-        loss=_on(grid, loss, True),
-        val_loss=column("val_loss", mean=True),
-        metric=column(f"metric {metric}", mean=True),
-        val_metric=column(f"val_metric {metric}", mean=True),
-        metric_name=metric,
-        learning_rate=column("learning_rate", mean=False),
-        batch_size=column("batch_size", mean=False),
-        updates=updates,
-        restarts=starts,
-        total_epochs=total_epochs,
-        notes=tuple(notes),
-    )
+
+    def on(grid: list[tuple[int, float]], *, held_out: bool) -> Log:
+        """The columns on the grid."""
+
+        def column(role: str, *, mean: bool) -> np.ndarray | None:
+            if role not in chosen or (role.startswith("val_") and not held_out):
+                return None
+            return _on(grid, _by_key(columns[chosen[role]]), mean)
+
+        runs = [run for run, _ in grid]
+        share, val_share = _shares(
+            column(f"metric {metric}", mean=True), column(f"val_metric {metric}", mean=True)
+        )
+        return Log(
+            source=source,
+            unit=unit,
+            positions=np.array([place for _, place in grid], dtype=float),
+            loss=_on(grid, loss, True),
+            val_loss=column("val_loss", mean=True),
+            metric=share,
+            val_metric=val_share,
+            metric_name=metric,
+            learning_rate=column("learning_rate", mean=False),
+            batch_size=column("batch_size", mean=False),
+            updates=column("step", mean=False) if unit == "epoch" else None,
+            restarts=tuple(row for row in range(1, len(grid)) if runs[row] > runs[row - 1]),
+            runs=np.array(runs, dtype=float),
+            total_epochs=total_epochs,
+            notes=tuple(notes),
+        )
+
+    apart = bool(own) and not len(grid) // 2 < len(own) <= len(grid)
+    log = on(grid, held_out=not apart)
+    return dataclasses.replace(log, evaluated=on(own, held_out=True)) if apart else log
+
+
+def _shares(*metrics: np.ndarray | None) -> list[np.ndarray | None]:
+    """The metrics in [0, 1]: those in percent are divided by 100, others are left out."""
+    known = np.concatenate([np.zeros(1), *(each for each in metrics if each is not None)])
+    highest = float(known[np.isfinite(known)].max())
+    if highest <= 1.001:
+        return list(metrics)
+    return [None if each is None or not 1.5 < highest <= 100 else each / 100 for each in metrics]
+
+
+def binned(log: Log) -> Log:
+    """The log, averaged into `MOST_ROWS` rows if it is longer."""
+    if len(log) <= MOST_ROWS:
+        return log
+    edges = np.linspace(0, len(log), MOST_ROWS + 1).round().astype(int)
+    last = edges[1:] - 1
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(log):
+        value = getattr(log, field.name)
+        if isinstance(value, np.ndarray):
+            if field.name in ("loss", "val_loss", "metric", "val_metric"):
+                with np.errstate(all="ignore"):  # infinity, and sums that overflow
+                    changes[field.name] = np.add.reduceat(value, edges[:-1]) / np.diff(edges)
+            else:
+                changes[field.name] = value[last]
+    rows = {int(np.searchsorted(edges, row, side="right")) - 1 for row in log.restarts}
+    return dataclasses.replace(log, **changes, restarts=tuple(sorted(rows - {0})))
 
 
 def _by_key(series: Series) -> dict[tuple[int, float], Any]:
@@ -171,14 +220,14 @@ def _by_key(series: Series) -> dict[tuple[int, float], Any]:
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 
-def _without_superseded(
-    grid: list[tuple[int, float]],
-) -> tuple[list[tuple[int, float]], int]:
-    """Drop the epochs that a later run trained again, unless it started at the first epoch."""
+def _ends(grid: list[tuple[int, float]]) -> dict[int, float]:
+    """For each run the first position after its start at which a later run begins.
+
+    A later run trained the rows from there on again, unless it started at the first epoch.
+    """
     firsts: dict[int, float] = {}
     for run, place in grid:
         firsts.setdefault(run, place)
-    # For each run: the first position after its start at which a later run begins.
     ends: dict[int, float] = {}
     later: list[float] = []
     for run, first in sorted(firsts.items(), reverse=True):
@@ -186,8 +235,7 @@ def _without_superseded(
         ends[run] = later[after] if after < len(later) else math.inf
         if not after or later[after - 1] < first:
             later.insert(after, first)
-    kept = [(run, place) for run, place in grid if place < ends[run]]
-    return kept, len(grid) - len(kept)
+    return ends
 
 
 def _on(grid: list[tuple[int, float]], values: dict[Any, float], mean: bool) -> np.ndarray:
@@ -196,11 +244,13 @@ def _on(grid: list[tuple[int, float]], values: dict[Any, float], mean: bool) -> 
     A row without values repeats the previous row; rows before the first value repeat the first.
     """
     keys = sorted(values)
+    last = grid[-1] if grid else None
     found, place = np.full(len(grid), np.nan), 0
     filled = np.zeros(len(grid), dtype=bool)
     for row, key in enumerate(grid):
         begin = place
-        while place < len(keys) and keys[place] <= key:
+        # A value after the last row, such as an evaluation at the end, belongs to the last row.
+        while place < len(keys) and (keys[place] <= key or key == last):
             place += 1
         part = [values[each] for each in keys[begin:place] if each[0] == key[0]]
         if part:

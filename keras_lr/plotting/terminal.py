@@ -74,7 +74,7 @@ def draw_range_test(
     rates = [*curve.rate_range, *((suggestion.low, suggestion.high) if suggestion else ())]
     left, right = math.log10(min(rates)), math.log10(max(rates))
     columns = width - MARGIN
-    canvas = _Canvas(columns, HEIGHT, (left, right), (curve.low, curve.high), unicode)
+    canvas = Canvas(columns, HEIGHT, (left, right), (curve.low, curve.high), unicode)
     legend = _draw(canvas, curve, suggestion, marks)
     lines = []
     for row, text in enumerate(canvas.lines()):
@@ -89,7 +89,7 @@ def draw_range_test(
 
 
 def _draw(
-    canvas: _Canvas, curve: DrawnCurve, suggestion: Suggestion | None, marks: Marks
+    canvas: Canvas, curve: DrawnCurve, suggestion: Suggestion | None, marks: Marks
 ) -> list[str]:
     """Fill the canvas; returns what its marks mean."""
     logs = np.log10(curve.rates).tolist()
@@ -133,7 +133,7 @@ def _wrapped(legend: list[str], width: int) -> list[str]:
     return [" " * MARGIN + line.replace("\0", " ").rstrip() for line in lines]
 
 
-class _Canvas:
+class Canvas:
     """Cells of text; a braille cell holds 2 x 4 dots, a plain one a single character."""
 
     def __init__(

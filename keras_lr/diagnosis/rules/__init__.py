@@ -10,43 +10,57 @@ from collections.abc import Callable, Iterator
 
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.batch import batch_size_changed, no_warm_up
-from keras_lr.diagnosis.rules.case import Case
-from keras_lr.diagnosis.rules.learning import overfitting, plateau, underfitting
+from keras_lr.diagnosis.rules.case import Case, earlier_runs
+from keras_lr.diagnosis.rules.held_out import (
+    overfitting,
+    perfect_from_start,
+    validation_jumps,
+)
+from keras_lr.diagnosis.rules.learning import plateau, underfitting
 from keras_lr.diagnosis.rules.lost import diverged, not_a_number
 from keras_lr.diagnosis.rules.rate import rate_too_high, rate_too_low
-from keras_lr.diagnosis.rules.restarts import spikes_after_restart
+from keras_lr.diagnosis.rules.restarts import appended_runs, spikes_after_restart
 from keras_lr.diagnosis.rules.schedule import never_decayed, schedule_ended_early
 from keras_lr.diagnosis.rules.thresholds import FEWEST_ROWS
 
-__all__ = ["RULES", "SILENCED_BY", "Case", "not_judged"]
+__all__ = ["HELD_OUT", "RULES", "SILENCED_BY", "Case", "earlier_runs", "not_judged"]
 
 RULES: dict[str, Callable[[Case], Finding | None]] = {
     "not-a-number": not_a_number,
     "diverged": diverged,
     "spikes-after-restart": spikes_after_restart,
     "no-warm-up": no_warm_up,
+    "validation-jumps": validation_jumps,
+    "perfect-from-start": perfect_from_start,
+    "overfitting": overfitting,
     "rate-too-high": rate_too_high,
     "rate-too-low": rate_too_low,
-    "overfitting": overfitting,
     "schedule-ended-early": schedule_ended_early,
     "never-decayed": never_decayed,
     "batch-size-changed": batch_size_changed,
     "plateau": plateau,
     "underfitting": underfitting,
+    "appended-runs": appended_runs,
 }
+
+# The rules on the validation loss, which judge every evaluation set.
+HELD_OUT = ("not-a-number", "validation-jumps", "perfect-from-start", "overfitting")
 
 # For each rule the findings that already explain its own, so that it does not run after them.
 # Rules that need a finite loss do not run after NaN.
 _SHAPES = frozenset({"not-a-number", "diverged"})
 SILENCED_BY: dict[str, frozenset[str]] = {
     "diverged": frozenset({"not-a-number"}),
-    "rate-too-high": _SHAPES,
-    "rate-too-low": _SHAPES,
-    "overfitting": _SHAPES,
+    "validation-jumps": _SHAPES,
+    "perfect-from-start": _SHAPES,
+    "overfitting": _SHAPES | {"validation-jumps", "perfect-from-start"},
+    "rate-too-high": _SHAPES | {"perfect-from-start"},
+    "rate-too-low": _SHAPES | {"overfitting", "validation-jumps"},
     "schedule-ended-early": _SHAPES,
     "never-decayed": _SHAPES | {"rate-too-high"},
     "plateau": _SHAPES
-    | {"spikes-after-restart", "rate-too-high", "rate-too-low", "never-decayed", "overfitting"},
+    | {"spikes-after-restart", "rate-too-high", "rate-too-low", "never-decayed", "overfitting"}
+    | {"validation-jumps", "perfect-from-start"},
     "underfitting": _SHAPES
     | {"spikes-after-restart", "rate-too-high", "rate-too-low", "never-decayed", "plateau"},
 }
@@ -54,13 +68,15 @@ SILENCED_BY: dict[str, frozenset[str]] = {
 
 def not_judged(case: Case) -> Iterator[str]:
     """Sentences on what the log does not contain."""
-    log = case.log
+    log = case.training
     if len(log) < FEWEST_ROWS:
         yield (
             f"Rate and shape of the curve: the log has {len(log)} "
             f"{log.unit}{'s' if len(log) > 1 else ''}; at least {FEWEST_ROWS} are needed."
         )
-    if log.val_loss is None:
+    if case.delayed:
+        yield "Divergence: the loss is 0 at first, as before a replay buffer has filled."
+    if case.evaluated is None:
         yield "Over- and underfitting: the log has no validation loss (val_loss)."
     if case.rate is None:
         yield "Schedule: the log has no learning rate; LRLogger and TensorBoard record it."

@@ -8,12 +8,13 @@ import functools
 import numpy as np
 
 from keras_lr.diagnosis.curves import level, noise, relative, slope
-from keras_lr.diagnosis.log import Log
+from keras_lr.diagnosis.log import Log, binned
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.thresholds import (
     CONSTANT,
     CONVERGED_LOSS,
     CONVERGED_METRIC,
+    FEWEST_ROWS,
     FLAT_FALL,
     FLAT_ROWS,
     FLAT_SHARE,
@@ -24,13 +25,18 @@ __all__ = [
     "FIND",
     "Case",
     "constant_from",
+    "counts_anew",
+    "earlier_runs",
+    "first_from",
     "flat_from",
     "flat_noise",
     "has_new_weights",
     "held_out_falls",
+    "new_runs",
     "usual_noise",
     "rate_restarts",
     "restarted_between",
+    "span",
 ]
 
 FIND = "Run keras-lr find to get a rate for this model."
@@ -41,19 +47,46 @@ class Case:
     """The run that the rules judge.
 
     Attributes:
-        whole: The whole log.
-        log: The last run: the rows since the last restart with new weights.
+        whole: The rows of `log`, with those of earlier runs.
+        log: The run in the form that the rules on the shape of a curve judge: at most `MOST_ROWS`
+            rows, and one per validation loss if there are enough of them.
+        training: The run with all rows of its training loss.
+        evaluated: The run with all rows of its validation loss; None if it has none.
         untrained_loss: Loss before training, if known.
     """
 
     whole: Log
     log: Log
+    training: Log
+    evaluated: Log | None
     untrained_loss: float | None = None
 
     @classmethod
     def of(cls, whole: Log, untrained_loss: float | None = None) -> Case:
-        begin = max((row for row in whole.restarts if has_new_weights(whole, row)), default=0)
-        return cls(whole, whole.rows(begin), untrained_loss)
+        """The last run of the log."""
+        begin = max(new_runs(whole), default=0)
+        training = dataclasses.replace(whole.rows(begin), evaluated=None)
+        evaluated = whole.evaluated
+        if evaluated is not None:
+            evaluated = evaluated.rows(first_from(evaluated, whole, begin))
+        shape, all_rows = training, whole
+        if evaluated is not None and whole.evaluated is not None and len(evaluated) >= FEWEST_ROWS:
+            shape, all_rows = evaluated, whole.evaluated
+        elif training.val_loss is not None:
+            evaluated = training
+        return cls(
+            binned(all_rows),
+            binned(shape),
+            training,
+            evaluated if evaluated is not None and len(evaluated) else None,
+            untrained_loss,
+        )
+
+    @property
+    def rows(self) -> Log:
+        """The run with all its rows, of the training and of the validation loss."""
+        apart = self.evaluated is not self.training
+        return dataclasses.replace(self.training, evaluated=self.evaluated if apart else None)
 
     @property
     def loss(self) -> np.ndarray:
@@ -62,8 +95,23 @@ class Case:
     @functools.cached_property
     def start(self) -> float:
         """Loss at the start: of the first row, or of the untrained model if that is higher."""
-        first = float(self.loss[0])
+        first = float(self.training.loss[0])
         return first if self.untrained_loss is None else max(first, self.untrained_loss)
+
+    @functools.cached_property
+    def delayed(self) -> bool:
+        """Whether the loss is 0 at first, as before a replay buffer has filled."""
+        loss = self.training.loss
+        return len(loss) > 2 and not loss[:2].any() and bool(loss.any())
+
+    @functools.cached_property
+    def metric_rises(self) -> bool:
+        """Whether a metric, such as accuracy, has risen and ends near its best."""
+        metric = self.log.metric
+        if metric is None or len(metric) < 3 or not np.isfinite(metric).all():
+            return False
+        end = level(metric, 3)
+        return bool(end >= 0.98 * metric.max() and end > 1.1 * metric[0])
 
     @functools.cached_property
     def best(self) -> int:
@@ -98,19 +146,71 @@ class Case:
 
     def span(self, rule: str, severity: str, evidence: str, advice: str, *rows: int) -> Finding:
         """A finding on the rows of `log` from the lowest to the highest of `rows`."""
-        first, last = min(rows), max(rows)
-        return Finding(
-            rule, severity, evidence, advice, self.log.epoch(first), self.log.epoch(last)
-        )
+        return span(self.log, rule, severity, evidence, advice, *rows)
+
+
+def span(log: Log, rule: str, severity: str, evidence: str, advice: str, *rows: int) -> Finding:
+    """A finding on the rows of the log from the lowest to the highest of `rows`."""
+    first, last = log.epoch(min(rows)), log.epoch(max(rows))
+    return Finding(rule, severity, evidence, advice, first, last)
+
+
+def first_from(evaluated: Log, training: Log, row: int) -> int:
+    """First row of the validation loss at or after the row of the training loss."""
+    if not row:
+        return 0
+    keys = zip(_runs(evaluated), evaluated.positions, strict=True)
+    start = (_runs(training)[row], training.positions[row])
+    return next((place for place, key in enumerate(keys) if key >= start), len(evaluated))
+
+
+def new_runs(log: Log) -> list[int]:
+    """Rows at which training began again with new weights."""
+    starts: list[int] = []
+    for row in log.restarts:
+        begin = starts[-1] if starts else 0
+        if has_new_weights(log.rows(begin), row - begin):
+            starts.append(row)
+    return starts
+
+
+def counts_anew(log: Log, row: int) -> bool:
+    """Whether the epochs of a restart are numbered from the first epoch of the log again."""
+    return bool(log.positions[row] <= log.positions[0])
+
+
+def earlier_runs(log: Log) -> list[Log]:
+    """The runs before the last one: those that ended where new weights began."""
+    starts = new_runs(log)
+    runs = []
+    for begin, end in zip([0, *starts], starts, strict=False):
+        evaluated = log.evaluated
+        if evaluated is not None:
+            evaluated = evaluated.rows(
+                first_from(evaluated, log, begin), first_from(evaluated, log, end)
+            )
+        runs.append(dataclasses.replace(log.rows(begin, end), evaluated=evaluated, sets={}))
+    return runs
+
+
+def _runs(log: Log) -> np.ndarray:
+    return np.zeros(len(log)) if log.runs is None else log.runs
 
 
 def has_new_weights(log: Log, row: int) -> bool:
-    """Whether a restart began with new weights: the loss is back at its initial value."""
+    """Whether a restart began with new weights: the loss is back near its initial value.
+
+    `fit` numbers its epochs from 0, unless the caller says that it resumes. So where the epochs
+    count anew, a smaller part of the way back is enough.
+    """
     first, before, after = log.loss[0], log.loss[:row], log.loss[row]
     if not np.isfinite(before[-1]) or not np.isfinite(first):
         return bool(np.isfinite(after))  # the run before it failed
     best = float(np.nanmin(before))
-    return bool(best < first and after > best + 0.8 * (first - best))
+    anew = counts_anew(log, row)
+    if best == first:  # the run before it has one row, or only rises
+        return anew and bool(after > best - 0.2 * abs(best))
+    return bool(after > best + (0.4 if anew else 0.8) * (first - best))
 
 
 def constant_from(loss: np.ndarray) -> int:

@@ -1,40 +1,40 @@
-"""Plateau, overfitting and underfitting."""
+"""Plateau and underfitting."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from keras_lr.diagnosis.curves import level, noise
+from keras_lr.diagnosis.curves import level
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.case import FIND, Case, flat_from, flat_noise, held_out_falls
 from keras_lr.diagnosis.rules.thresholds import (
-    FEWEST_ROWS,
     FLAT_NOISE,
     LONG_ROWS,
     LONG_SHARE,
+    NEVER_LEARNED,
     NO_GAP,
-    OVERFIT_FALL,
-    OVERFIT_NOISES,
-    OVERFIT_RISE,
     UNDERFIT_LOSS,
     UNDERFIT_METRIC,
     UNDERFIT_NOISE,
 )
 
-__all__ = ["overfitting", "plateau", "underfitting"]
+__all__ = ["plateau", "underfitting"]
 
 
 def plateau(case: Case) -> Finding | None:
     """A loss that does not fall for a large part of the run, at a rate that can be reduced."""
     log, loss, rate = case.log, case.loss, case.rate
     begin = flat_from(case)
-    if begin is None or case.converged or held_out_falls(case, begin):
+    if begin is None or case.converged or case.delayed or held_out_falls(case, begin):
         return None
     if rate is not None and rate[begin:].min() < 0.3 * rate.max():
         return None
+    if case.metric_rises and loss[-1] > loss[begin]:
+        return None  # the loss rises by overconfidence while the accuracy stays
     rows = len(loss) - begin
     severity = "warning"
-    if begin > 2 and flat_noise(case, begin) < FLAT_NOISE:
+    never = begin <= 2 and level(loss, len(loss)) > NEVER_LEARNED * case.start
+    if not never and flat_noise(case, begin) < FLAT_NOISE:
         long = rows >= max(LONG_ROWS, LONG_SHARE * len(loss))
         if not long or underfitting(case) is not None:
             return None
@@ -42,43 +42,13 @@ def plateau(case: Case) -> Finding | None:
     last = len(loss) - 1
     evidence = (
         f"The loss plateaus near {np.median(loss[begin:]):.4g} from {log.at(begin)} to "
-        f"{log.at(last)}, {rows} of {len(loss)} {log.unit}s"
+        f"{log.at(last)}, {rows / len(loss):.0%} of the run"
     )
     evidence += f", at a rate of {rate[-1]:.3g}." if rate is not None else "."
     advice = "Cut the rate when the loss plateaus: keras_lr.ReduceLROnPlateau(patience=5)."
-    if begin <= 2:
+    if never:
         advice = f"The model never started to learn. Try other rates. {FIND}"
     return case.span("plateau", severity, evidence, advice, begin, last)
-
-
-def overfitting(case: Case) -> Finding | None:
-    """A validation loss that rises while the training loss falls."""
-    log, loss, held_out = case.log, case.loss, case.held_out
-    if held_out is None or len(loss) < FEWEST_ROWS:
-        return None
-    best = int(np.argmin(held_out))
-    if len(loss) - 1 - best < 3:
-        return None
-    end = level(held_out, min(5, max(3, len(loss) // 10)))
-    least = float(held_out[best])
-    rise = end - least
-    if least > 0 and rise < OVERFIT_RISE * least:
-        return None
-    if rise < OVERFIT_NOISES * noise(held_out[len(loss) // 4 :]):
-        return None
-    before, after = float(loss[best]), case.end
-    if not after < before - OVERFIT_FALL * abs(before):
-        return None
-    evidence = (
-        f"The validation loss rose from {least:.4g} in {log.at(best)} to {held_out[-1]:.4g} in "
-        f"{log.at(len(loss) - 1)}, while the training loss fell from {before:.4g} to "
-        f"{loss[-1]:.4g}."
-    )
-    advice = (
-        f"Stop at the lowest validation loss, after {log.at(best)}: "
-        "EarlyStopping(patience=5, restore_best_weights=True)."
-    )
-    return case.span("overfitting", "warning", evidence, advice, best, len(loss) - 1)
 
 
 def underfitting(case: Case) -> Finding | None:

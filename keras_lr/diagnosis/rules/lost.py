@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
+from keras_lr.diagnosis.curves import noise, relative
+from keras_lr.diagnosis.log import binned
 from keras_lr.diagnosis.result import Finding
-from keras_lr.diagnosis.rules.case import FIND, Case, restarted_between, usual_noise
-from keras_lr.diagnosis.rules.thresholds import DIVERGED_AT_ONCE, DIVERGED_SHARE, DIVERGED_TIMES
+from keras_lr.diagnosis.rules.case import FIND, Case, restarted_between, span, usual_noise
+from keras_lr.diagnosis.rules.thresholds import (
+    BOUNCING,
+    DIVERGED_AT_ONCE,
+    DIVERGED_SHARE,
+    DIVERGED_TIMES,
+    EXPLODED,
+    FEWEST_ROWS,
+)
 
 __all__ = ["diverged", "not_a_number"]
 
 
 def not_a_number(case: Case) -> Finding | None:
     """A loss of NaN or infinity."""
-    log = case.log
-    for name, values in (("loss", log.loss), ("validation loss", log.val_loss)):
-        if values is None or np.isfinite(values).all():
+    for name, log in (("loss", case.training), ("validation loss", case.evaluated)):
+        values = None if log is None else log.loss if name == "loss" else log.val_loss
+        if log is None or values is None or np.isfinite(values).all():
             continue
         bad = np.flatnonzero(~np.isfinite(values))
         first, last = int(bad[0]), int(bad[-1])
@@ -24,10 +35,10 @@ def not_a_number(case: Case) -> Finding | None:
         if first < last:
             rows = f"from {log.at(first)} to {log.at(last)}"
         evidence = f"The {name} is {what} {rows}"
-        falling = 1 < first and case.loss[first - 1] <= 1.5 * np.nanmin(case.loss[:first])
+        falling = 1 < first and log.loss[first - 1] <= 1.5 * np.nanmin(log.loss[:first])
         if first:
             evidence += f"; it was {values[first - 1]:.4g} in {log.at(first - 1)}"
-        if name != "loss" and np.isfinite(log.loss).all():
+        if name != "loss":
             advice = "Look for NaN or infinity in the validation data."
         elif falling:
             advice = (
@@ -36,15 +47,18 @@ def not_a_number(case: Case) -> Finding | None:
             )
         else:
             advice = f"Lower the learning rate. {FIND}"
-        return case.span("not-a-number", "error", evidence + ".", advice, first, last)
+        return span(log, "not-a-number", "error", evidence + ".", advice, first, last)
     return None
 
 
 def diverged(case: Case) -> Finding | None:
-    """A loss that rises far above its minimum and stays there."""
+    """A training loss that rises far above its minimum and stays there."""
+    case = dataclasses.replace(case, log=binned(case.training))
     log, loss = case.log, case.loss
-    if len(loss) < 3:
+    if len(loss) < 3 or case.delayed or case.metric_rises:
         return None
+    if (exploded := _exploded(case)) is not None:
+        return exploded
     best, end = float(loss[case.best]), case.end
     fall = case.loss[0] - best
     above = end - best
@@ -76,3 +90,25 @@ def diverged(case: Case) -> Finding | None:
     else:
         advice = f"Train at a tenth of the rate. {FIND}"
     return case.span("diverged", "error", evidence, advice, case.best, len(loss) - 1)
+
+
+def _exploded(case: Case) -> Finding | None:
+    """A loss that explodes and then bounces without a fall."""
+    log, loss = case.log, case.loss
+    if len(loss) < FEWEST_ROWS or not (loss > 0).all():
+        return None
+    peak = int(np.argmax(loss))
+    usual = float(np.median(loss))
+    rest = loss[peak + 1 :]
+    if loss[peak] < EXPLODED * usual or len(rest) < FEWEST_ROWS - 1:
+        return None
+    half = len(rest) // 2
+    if noise(relative(rest)) < BOUNCING or np.median(rest[half:]) < 0.5 * np.median(rest[:half]):
+        return None
+    last = len(loss) - 1
+    evidence = (
+        f"The loss is {loss[peak]:.4g} in {log.at(peak)}, and then moves between {rest.min():.4g} "
+        f"and {rest.max():.4g} until {log.at(last)} without a fall."
+    )
+    advice = f"Train from new weights at a tenth of the rate. {FIND} Check that targets are scaled."
+    return case.span("diverged", "error", evidence, advice, peak, last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_lr.diagnosis.curves import noise, relative, slope, slope_kept
+from keras_lr.diagnosis.curves import level, noise, relative, slope, slope_kept
 from keras_lr.diagnosis.log import Log
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.case import FIND, Case, constant_from
@@ -20,6 +20,7 @@ from keras_lr.diagnosis.rules.thresholds import (
     OSCILLATION,
     OSCILLATION_ROWS,
     RECOVERED,
+    SLOW_FALL,
     SMALL_FALL,
     SPENT_RATE,
 )
@@ -30,7 +31,7 @@ __all__ = ["rate_too_high", "rate_too_low"]
 def rate_too_high(case: Case) -> Finding | None:
     """A loss that oscillates, that is constant, or that starts far too high."""
     log, loss = case.log, case.loss
-    if len(loss) < FEWEST_ROWS:
+    if len(loss) < FEWEST_ROWS or case.delayed:
         return None
     return _constant(case) or _oscillating(case, log, loss) or _first_updates_diverged(case)
 
@@ -71,6 +72,11 @@ def _oscillating(case: Case, log: Log, loss: np.ndarray) -> Finding | None:
     half = relative(part)[len(part) // 2 :]
     if -slope(half) * (len(half) - 1) > FALL_TO_NOISE * shaken:
         return None
+    held_out = case.held_out
+    if held_out is not None and (held_out > 0).all():
+        calm = noise(relative(held_out)[begin:]) < shaken / 3
+        if calm and level(held_out, 3) < 1.1 * held_out.min():
+            return None  # noise of the batches: the weights are good
     ups = np.flatnonzero(np.diff(part) > 0)
     if len(ups) < len(part) // 4:
         return None
@@ -113,6 +119,8 @@ def rate_too_low(case: Case) -> Finding | None:
     rate = case.rate
     if rate is not None and rate.min() < 0.3 * rate.max():  # a slope follows from the schedule
         return None
+    if case.held_out is not None and int(np.argmin(case.held_out)) < len(loss) - 3:
+        return None  # the validation loss is past its minimum: a higher rate makes it worse
     if loss[-1] >= loss[0] or _explained(loss) < LINEAR_FIT:
         return None
     if 0 < loss[-1] < SMALL_FALL * loss[0]:
@@ -121,6 +129,8 @@ def rate_too_low(case: Case) -> Finding | None:
     going_on = held_out is None or slope_kept(held_out) >= BENT_SLOPE
     if kept < BENT_SLOPE or (kept < LINEAR_SLOPE and not going_on):
         return None
+    if 0 < loss[-1] < loss[0] * (1 - SLOW_FALL) ** (len(loss) - 1):
+        return None  # it needs more epochs, not a higher rate
     last = len(loss) - 1
     evidence = (
         f"The loss falls almost linearly, from {loss[0]:.4g} in {log.at(0)} to {loss[-1]:.4g} in "

@@ -1,4 +1,4 @@
-"""A spike of the loss where training, or the cycle of a schedule, restarted."""
+"""Restarts: a spike of the loss, and runs that were appended to the log of another run."""
 
 from __future__ import annotations
 
@@ -6,19 +6,49 @@ import numpy as np
 
 from keras_lr.diagnosis.log import Log
 from keras_lr.diagnosis.result import Finding
-from keras_lr.diagnosis.rules.case import Case, has_new_weights, rate_restarts, usual_noise
+from keras_lr.diagnosis.rules.case import (
+    Case,
+    counts_anew,
+    has_new_weights,
+    new_runs,
+    rate_restarts,
+    usual_noise,
+)
 from keras_lr.diagnosis.rules.thresholds import SPIKE_SHARE, SPIKE_TIMES
 
-__all__ = ["spikes_after_restart"]
+__all__ = ["appended_runs", "spikes_after_restart"]
 
 
 def spikes_after_restart(case: Case) -> Finding | None:
     """A spike of the loss at a restart of the training or of the rate."""
     log = case.whole
-    found = _jump(log, [row for row in log.restarts if row > 0], by_rate=False)
-    shift = len(case.whole) - len(case.log)
-    rows = [row + shift for row in rate_restarts(case)]
-    return found or _jump(log, rows, by_rate=True)
+    rows = sorted({*log.restarts} - {0, *_appended(log)})
+    found = _jump(log, rows, by_rate=False)
+    return found or _jump(case.log, rate_restarts(case), by_rate=True)
+
+
+def appended_runs(case: Case) -> Finding | None:
+    """Runs with new weights, whose epochs count from the start again, in one log."""
+    log = case.whole
+    rows = _appended(log)
+    if not rows:
+        return None
+    row = rows[-1]
+    evidence = (
+        f"The log holds {len(rows) + 1} runs. The last one begins with {log.at(row)}, where the "
+        f"epochs count from the start again and the loss is {log.loss[row]:.4g}, after "
+        f"{log.loss[row - 1]:.4g}. Each run is judged alone."
+    )
+    advice = (
+        "Write each run to its own log. If a run was to be resumed, load its weights before fit "
+        "and pass initial_epoch."
+    )
+    first, last = log.epoch(row), log.epoch(len(log) - 1)
+    return Finding("appended-runs", "hint", evidence, advice, first, last)
+
+
+def _appended(log: Log) -> list[int]:
+    return [row for row in new_runs(log) if counts_anew(log, row)]
 
 
 def _jump(log: Log, rows: list[int], *, by_rate: bool) -> Finding | None:

@@ -62,7 +62,8 @@ def never_decayed(case: Case) -> Finding | None:
         return None
     fallen = rate[last] < 0.999 * rate[top]
     stopped = log.total_epochs is not None and log.total_epochs > log.positions[-1] + 2
-    if fallen and not stopped and not _in_steps(rate[top:]):
+    # Such a rate that has not fallen shows a run that was stopped, or goes on.
+    if fallen and not stopped and not log.schedule_fits and not _in_steps(rate[top:]):
         evidence = (
             f"The rate fell only to {rate[-1] / rate[top]:.0%}: from {rate[top]:.3g} in "
             f"{log.at(top)} to {rate[-1]:.3g} in {log.at(last)}, the end of the log."

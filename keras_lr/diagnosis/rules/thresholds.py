@@ -4,8 +4,9 @@ They were set with the runs on one half of the data sets in benchmarks/diagnosis
 gave the counts of correct findings and false alarms.
 """
 
-# Minimum number of rows to judge the shape of a curve.
-FEWEST_ROWS = 6
+from keras_lr.diagnosis.result import FEWEST_ROWS
+
+__all__ = ["FEWEST_ROWS"]
 
 # Divergence: the loss ends above its minimum by this share of its fall and by this factor, or above
 # its initial value. One high epoch may be chance; divergence lasts.
@@ -40,6 +41,9 @@ FIRST_LOSS_KNOWN = 3.0
 LINEAR_SLOPE = 0.55
 BENT_SLOPE = 0.3
 LINEAR_FIT = 0.95
+# Neither is reported if the loss falls by at least this share in each row: the log is too short to
+# show the end of such a curve.
+SLOW_FALL = 0.05
 SMALL_FALL = 0.4
 
 # A plateau: for this share of the run, and at least this many epochs, the loss falls by less than
@@ -58,6 +62,33 @@ LONG_ROWS = 20
 OVERFIT_RISE = 0.15
 OVERFIT_NOISES = 2.5
 OVERFIT_FALL = 0.1
+# Smaller rises count if the loss rises in each of at least four rows. A noisy rise counts if
+# Student's t of its slope is at least OVERFIT_TREND, or OVERFIT_TREND_GAP beside a standing gap. If
+# a validation metric stays within METRIC_STAYS of its best, the loss has to rise to OVERFIT_CLEAR
+# times its minimum.
+OVERFIT_MONOTONE = 0.05
+OVERFIT_TREND = 2.0
+OVERFIT_TREND_GAP = 1.5
+METRIC_STAYS = 0.005
+OVERFIT_CLEAR = 1.5
+# A standing gap: the training loss ends below this share of the validation loss, which has not
+# improved for this share of the run.
+GAP = 0.7
+GAP_SHARE = 0.35
+
+# A jump of the validation loss: to this many times its values before and its first value; or noise
+# of this size from one evaluation to the next.
+JUMP_TIMES = 5.0
+JUMP_NOISE = 0.3
+# A validation metric of this value at each evaluation is suspicious.
+PERFECT = 0.999
+
+# The model never started to learn if the loss stays above this share of its first value.
+NEVER_LEARNED = 0.9
+
+# An explosion: the highest loss is this many times the median; the rest has this noise.
+EXPLODED = 100.0
+BOUNCING = 0.5
 
 # Underfitting: no gap between training and validation loss, as a share of the validation loss.
 NO_GAP = 0.15

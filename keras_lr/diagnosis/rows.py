@@ -1,0 +1,167 @@
+"""Rows of a log, as mappings from column names to cells, made into a `Log`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_lr._util import checks
+from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_sets, renamed
+from keras_lr.diagnosis.columns import role_of
+from keras_lr.diagnosis.log import Log, Series, assemble
+
+__all__ = ["log_of_rows", "number", "short"]
+
+_MISSING = {"", "na", "n/a", "none", "null", "-"}
+# A number printed alone, in brackets, by NumPy, or as a tensor. No two adjacent repeats match the
+# same text, so matching takes time linear in the cell.
+_NUMBER = re.compile(
+    r"(?:[\w.]+\()?\[?\s*([-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?))"
+    r"\s*\]?(?:,[^()]*(?:\([^()]*\)[^()]*)?)?\)?",
+    re.IGNORECASE,
+)
+
+
+def number(value: Any) -> float | None:
+    """A value as a float, None if it is missing; a list gives its last value.
+
+    Raises:
+        ValueError: If it is not a number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if value.strip().lower() in _MISSING:
+            return None
+        found = _NUMBER.fullmatch(value.strip())
+        if not found:
+            raise ValueError(value)
+        return float(found.group(1))
+    if isinstance(value, (bool, Mapping)):
+        raise ValueError(value)
+    if isinstance(value, (list, tuple)) and not value:
+        return None
+    try:
+        numbers = np.asarray(value, dtype=float).reshape(-1)
+        return float(numbers[-1]) if numbers.size else None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(value) from error
+
+
+def short(value: Any) -> str:
+    return checks.shortened(repr(value), 40)
+
+
+def log_of_rows(
+    rows: Iterable[Mapping[Any, Any]],
+    source: str,
+    notes: list[str],
+    *,
+    restarts: Sequence[int] = (),
+    lines: Sequence[int] | None = None,
+    total_epochs: int | None = None,
+    asked: Asked = AUTO,
+) -> Log:
+    """A log from rows, in the order in which they were written, with its evaluation sets.
+
+    The arguments are those of `_table_of`.
+    """
+    rows = list(rows)
+    shared: Any = {"restarts": restarts, "lines": lines, "total_epochs": total_epochs}
+    log = _table_of(rows, source, notes, asked=asked, **shared)
+    others = evaluation_sets(dict.fromkeys(str(name) for row in rows for name in row), asked)[1:]
+    sets = {
+        name: _table_of(rows, source, [], asked=dataclasses.replace(asked, val_loss=name), **shared)
+        for name in others
+    }
+    return dataclasses.replace(log, sets=sets) if sets else log
+
+
+def _table_of(
+    rows: Sequence[Mapping[Any, Any]],
+    source: str,
+    notes: list[str],
+    *,
+    restarts: Sequence[int],
+    lines: Sequence[int] | None,
+    total_epochs: int | None,
+    asked: Asked,
+) -> Log:
+    """A log from rows.
+
+    Args:
+        rows: Cells by column name; columns without a known role are ignored.
+        source: Path or kind of the log, for messages.
+        notes: Sentences on what was skipped.
+        restarts: Rows at which the file shows the start of a run.
+        lines: Line number of each row in the file, for messages.
+        total_epochs: Planned number of epochs.
+        asked: Columns that the caller names.
+    """
+    head = list(dict.fromkeys(str(name) for row in rows for name in row))
+    columns = chosen_columns(head, asked, source, notes)
+    table: list[dict[str, float]] = []
+    names: dict[str, None] = {}
+    for place, row in enumerate(rows):
+        cells = {}
+        for name, value in renamed(row, columns, number).items():
+            name = str(name)
+            names[name] = None
+            if role_of(name) is None:
+                continue
+            try:
+                cell = number(value)
+            except ValueError as error:
+                line = f", line {lines[place]}" if lines else f", row {place}"
+                raise ValueError(
+                    f"{source}{line}: {name} must be a number; got {short(value)}."
+                ) from error
+            if cell is not None:
+                cells[name] = cell
+        table.append(cells)
+    key, unit = _key_of(table, names, len(restarts))
+    run, before, series = 0, -math.inf, {name: Series([], []) for name in names}
+    began = set(restarts)
+    losses = {name for name in names if (role_of(name) or ("",))[0] == "loss"}
+    seen = False  # whether this position already has a loss
+    for place, cells in enumerate(table):
+        at = cells.get(key, before if place else 0.0) if key else float(place)
+        if not math.isfinite(at):
+            at = before if place else 0.0
+        again = at < before or (at == before and seen and not losses.isdisjoint(cells))
+        if (place in began or again) and place:
+            run += 1
+        seen = (seen and at == before) or not losses.isdisjoint(cells)
+        before = at
+        for name, value in cells.items():
+            series[name].keys.append((run, at))
+            series[name].values.append(value)
+    return assemble(series, source=source, unit=unit, total_epochs=total_epochs, notes=notes)
+
+
+def _key_of(
+    table: list[dict[str, float]], names: Iterable[str], restarts: int
+) -> tuple[str | None, str]:
+    """The column that numbers the rows: the epochs if each loss has its own, else the steps.
+
+    Lightning writes one row every few batches, all with the same epoch.
+    """
+    roles = {name: role_of(name) for name in names}
+    by_role = {found[0]: name for name, found in reversed(list(roles.items())) if found}
+    losses = [name for name, found in roles.items() if found and found[0] == "loss"]
+    for role in ("epoch", "step"):
+        name = by_role.get(role)
+        if name is None:
+            continue
+        for loss in losses:
+            numbers = [cells.get(name) for cells in table if loss in cells]
+            repeats = sum(a == b for a, b in zip(numbers, numbers[1:], strict=False))
+            # A run that was killed in the middle of an epoch trains it again.
+            if None not in numbers and repeats <= 1 + restarts + len(numbers) // 10:
+                return name, role
+    return None, "epoch"
