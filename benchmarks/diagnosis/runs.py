@@ -561,9 +561,11 @@ WAYS = (
 )  # fmt: skip
 
 
-def runs(names: tuple[str, ...], report: Callable[[str], None] = print) -> Iterator[Run]:
+def runs(
+    names: tuple[str, ...], report: Callable[[str], None] = print, ways: tuple[Any, ...] = WAYS
+) -> Iterator[Run]:
     for name in names:
-        for make in WAYS:
+        for make in ways:
             found = list(make(name))
             report(f"{name}: {make.__name__}, {len(found)} runs")
             yield from found

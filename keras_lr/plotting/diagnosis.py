@@ -221,4 +221,4 @@ def _draw(diagnosis: Diagnosis, axes: tuple[Axes, ...]) -> Axes | tuple[Axes, ..
         f"{os.path.basename(diagnosis.source)}: {', '.join(diagnosis.names) or 'no problems found'}"
     )
     legend_above(top, no_formula(shortened(title, 80)))
-    return axes
+    return labelled_once(axes)
