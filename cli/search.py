@@ -181,6 +181,7 @@ def _search(
             found = _run(inputs, sweep, quiet)
     words = arguments(without=("workers", "quiet", "as_json"))
     shown = [found.storage if word == storage else word for word in words]  # without the password
+    found.provenance["file"] = os.path.basename(spec)
     found.settings["command"] = shlex.join(["keras-lr", *shown])
 
     def draw(path: str) -> None:

@@ -92,6 +92,7 @@ def test_files_hold_the_search(first, folder):
     content = saved()
     assert content["format"] == "keras-lr search"
     assert (folder / "picture.png").read_bytes()[:4] == b"\x89PNG"
+    assert "<h1>Learning-rate search: model.keras</h1>" in (folder / "report.html").read_text()
     assert "keras-lr search model.keras" in (folder / "report.html").read_text()
     assert content["settings"]["command"].startswith("keras-lr search model.keras --")
     assert content["low"] <= content["learning_rate"] <= content["high"]
@@ -281,7 +282,7 @@ def test_no_password_is_written_down(monkeypatch):
         ),
         (("--storage", "model.npz"), "model.npz is not a SQLite database, or it is damaged"),
         (("--no-resume",), "With resume=False the study 'model' must not exist"),
-        (("--seed", 1), "was begun with other settings: seed 0 and not 1"),
+        (("--seed", 1, "--also", "none"), "was begun with other settings: seed 0 and not 1"),
         (("--data", "no.npz"), "--data no.npz does not exist"),
         (("--workers", 0), "Invalid value for '--workers': 0 is not in the range x>=1"),
     ],

@@ -87,6 +87,19 @@ def test_rates_draw_the_mean_and_the_standard_deviation_of_the_last_round():
     np.testing.assert_allclose([each for each in spreads if each > 0], expected, rtol=1e-9)
 
 
+def test_whiskers_of_a_loss_end_at_0():
+    def uneven(job):
+        return 0.01 + math.log10(job.setting.learning_rate / BEST) ** 2 + 0.5 * (job.seed == 1)
+
+    search = searched(lambda job: Outcome(job, "finished", uneven(job), logs([uneven(job)])))
+    ax = plot_search_rates(search)
+    (drawn,) = [each for each in ax.containers if isinstance(each, ErrorbarContainer)]
+    _, _, (bars,) = drawn.lines
+    assert min(segment[:, 1].min() for segment in bars.get_segments()) == 0.0
+    (best,) = [s for s in search.rounds[-1].scores if s.setting == search.answer.tried]
+    assert best.spread > best.mean  # so the whisker would go below 0
+
+
 def test_rates_draw_a_point_for_each_seed():
     search = searched()
     points = named(plot_search_rates(search), "each seed")

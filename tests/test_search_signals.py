@@ -21,6 +21,7 @@ from keras_lr_cli import workers
 pytestmark = pytest.mark.once
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
 QUICK = ("--epochs", 2, "--fine-rounds", 0, "--final-seeds", 1, "--low", 0.01, "--high", 1)
+QUICK = (*QUICK, "--also", "none")
 
 
 class Signals:

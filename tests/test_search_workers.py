@@ -63,7 +63,7 @@ for package in {"tensorflow", "jax", "torch", "sklearn", "pandas", "matplotlib"}
 """
 COMMAND = (
     "search model.keras --data slow_data:data --validation slow_data:data --json --heartbeat 1 "
-    "--low 1e-3 --high 1 --fine-rounds 1 --points 3 --final-seeds 1 --epochs 2 --pruner none"
+    "--low 1e-3 --high 1 --fine-rounds 1 --points 3 --final-seeds 1 --epochs 2 --also none"
 ).split()
 # What starts fastest, for every process starts a backend of its own.
 BACKEND = "jax" if importlib.util.find_spec("jax") else os.environ["KERAS_BACKEND"]

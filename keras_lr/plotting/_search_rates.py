@@ -85,7 +85,8 @@ def _view_of_rates(search: Search, focus: Round | None, sign: float) -> View:
         wanted = [sign * o.value for o in focus.outcomes if o.ended == "finished"]
         for score in focus.scores:
             if score.ended == "finished" and math.isfinite(score.spread):
-                wanted += [sign * score.mean - score.spread, sign * score.mean + score.spread]
+                below, above = _whiskers(score)
+                wanted += sorted((sign * (score.mean - below), sign * (score.mean + above)))
     view = View.of(groups, wanted)
     return view if sign > 0 else View(view.low, view.high, False)
 
@@ -149,9 +150,15 @@ def _draw_means(
     if not (seeds and any(math.isfinite(score.spread) for score in scores)):
         ax.plot(rates, means, label=label, **look)
         return
-    spreads = [score.spread if math.isfinite(score.spread) else 0.0 for score in scores]
+    spreads = list(zip(*map(_whiskers, scores), strict=True))
     label += ", mean and spread"
     ax.errorbar(rates, means, yerr=spreads, capsize=4, elinewidth=1.4, label=label, **look)
+
+
+def _whiskers(score: Score) -> tuple[float, float]:
+    """Lengths of the whiskers below and above the mean; one of a positive mean ends at 0."""
+    spread = score.spread if math.isfinite(score.spread) else 0.0
+    return min(spread, score.mean) if score.mean > 0 else spread, spread
 
 
 def _mark_edge(

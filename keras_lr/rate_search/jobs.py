@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
 DIMENSIONS = ("momentum", "batch_size", "warmup", "policy")  # of a setting, besides the rate
 POLICIES = ("constant", "one-cycle", "cosine", "wsd")
@@ -51,15 +52,15 @@ class Job:
     fraction: float
     epochs: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The name of the run: equal in every process and in every round.
 
         >>> Job("coarse", Setting(0.1), 0, 1.0, 3).key == Job("fine 1", Setting(0.1), 0, 1.0, 3).key
         True
         """
-        parts = asdict(self.setting)
-        text = "/".join(f"{name}={value}" for name, value in parts.items())
+        parts = (f"{each.name}={getattr(self.setting, each.name)}" for each in fields(Setting))
+        text = "/".join(parts)
         return f"{text}/seed={self.seed}/rows={self.fraction}/epochs={self.epochs}"
 
 

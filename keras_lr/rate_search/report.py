@@ -59,7 +59,7 @@ def write_report(search: Search, path: str | os.PathLike[str]) -> Path:
         OSError: If it cannot be written.
     """
     check_writable(path)
-    name = _plain(search.provenance.get("model", ""))
+    name = _plain(search.provenance.get("file") or search.provenance.get("model", ""))
     page = _PAGE.substitute(
         title=_text("Learning-rate search" + (f": {name}" if name else "")),
         answer=_answer(search),

@@ -18,6 +18,7 @@ from keras_lr._util.terminal import is_interactive, visible
 from keras_lr._util.versions import environment
 from keras_lr.range_test import NoSuggestion, RangeTest
 from keras_lr.rate_search import fingerprint
+from keras_lr.rate_search.ahead import jobs_ahead
 from keras_lr.rate_search.jobs import Job
 from keras_lr.rate_search.options import Options
 from keras_lr.rate_search.plan import Design, Plan, Round, Start
@@ -277,11 +278,13 @@ class _JobLoop:
         check_interrupt()
         if time.monotonic() > self._deadline:
             return False
-        missing = plan.missing(self._record.found())
+        found = self._record.found()
+        missing = plan.missing(found)
         if not missing:
             self._record.tidy()
             return False
-        for job in self._record.free(missing):
+        free = self._record.free(missing) or self._record.free(jobs_ahead(plan, found))
+        for job in free:
             trial = self._record.begin(job)
             if trial is not None:
                 self._waiting = False
