@@ -54,6 +54,18 @@ def test_large_batch_example_judges_each_claim(tmp_path, monkeypatch):
 
 
 @pytest.mark.once
+def test_schedule_free_example_compares_every_length(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    said = example("schedule_free.py", "--networks", "2", "--rates", "0.1", cwd=tmp_path)
+    for name in ("one cycle", "cosine", "schedule-free"):
+        rows = re.findall(rf"^{name} +(\d) .*?(\d+\.\d) +\d+\.\d$", said, re.MULTILINE)
+        assert [int(epochs) for epochs, _ in rows] == [1, 2, 4]
+        assert float(rows[-1][1]) > 60
+    assert len(re.findall("^Schedule-Free better than .*points", said, re.MULTILINE)) == 6
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.once
 def test_networks_side_by_side_are_independent(monkeypatch):
     """Other images for one network change only the weights of this network."""
     monkeypatch.syspath_prepend(str(EXAMPLES))

@@ -186,7 +186,26 @@ def test_no_more_memory_than_the_given_optimizer():
         (lambda: ScheduleFree("adam"), TypeError, "needs a Keras optimizer; got 'adam'"),
         (lambda: ScheduleFree(keras.optimizers.SGD(0.1)), ValueError, r"in \(0, 1\); got 0.0"),
         (lambda: ScheduleFree(keras.optimizers.Lion()), ValueError, "got Lion"),
-        (lambda: ScheduleFree(LayerwiseLR(keras.optimizers.Adam())), ValueError, "got LayerwiseLR"),
+        (
+            lambda: ScheduleFree(AdaptiveGains(keras.optimizers.Adam())),
+            ValueError,
+            "got AdaptiveGains",
+        ),
+        (
+            lambda: ScheduleFree(LayerwiseLR(keras.optimizers.Lion())),
+            ValueError,
+            "got Lion",
+        ),
+        (
+            lambda: ScheduleFree(
+                LayerwiseLR(
+                    keras.optimizers.Adam(),
+                    {"a": keras.optimizers.schedules.CosineDecay(0.1, 9)},
+                )
+            ),
+            ValueError,
+            "multipliers that are numbers; got .* for 'a'",
+        ),
         (
             lambda: ScheduleFree(ScheduleFree(keras.optimizers.Adam())),
             ValueError,
@@ -258,3 +277,72 @@ def test_a_callback_that_steers_the_rate_is_refused():
     model = classifier(ScheduleFree(keras.optimizers.Adam()))
     with pytest.raises(ValueError, match="trains at a constant learning rate"):
         model.fit(x, y, callbacks=[keras_lr.OneCycle(0.1)], verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+def test_multipliers_multiply_the_rate_of_a_variable(kind):
+    """Each variable as in a run of its own at its own rate; 0 leaves the weights unchanged."""
+    rate, factors = 2**-6, [2.0, 0.25, 0.0]
+    options = {"momentum": 0.9} if kind == "SGD" else {"weight_decay": 0.1}
+
+    def inner(rate):
+        return getattr(keras.optimizers, kind)(rate, **options)
+
+    names = ["first", "second", "frozen"]
+    weights = [keras.Variable(np.ones((2, 3), "float32"), name=name) for name in names]
+    layered = LayerwiseLR(inner(rate), dict(zip(names, factors, strict=True)))
+    ours = ScheduleFree(layered, warmup_steps=5)
+    alone = [keras.Variable(np.ones((2, 3), "float32")) for _ in names[:2]]
+    others = [ScheduleFree(inner(rate * each), warmup_steps=5) for each in factors[:2]]
+    for update in range(20):
+        grads = [np.random.default_rng([update, i]).normal(size=(2, 3)) for i in range(3)]
+        grads[2] *= np.inf
+        tensors = [keras.ops.convert_to_tensor(each, "float32") for each in grads]
+        ours.apply(tensors, weights)
+        for gradient, weight, optimizer in zip(tensors, alone, others, strict=False):
+            optimizer.apply([gradient], [weight])
+    for point in ("train", "eval"):
+        for optimizer in (ours, *others):
+            getattr(optimizer, point)()
+        for weight, other in zip(weights, alone, strict=False):
+            np.testing.assert_allclose(weight.numpy(), other.numpy(), rtol=1e-5)
+        assert (weights[2].numpy() == 1.0).all()
+
+
+@pytest.mark.once
+def test_a_model_with_multipliers_inside_is_saved_with_them(tmp_path):
+    x, y = data()
+    layered = LayerwiseLR(keras.optimizers.Adam(0.01), {"dense.*": 0.5})
+    model = classifier(ScheduleFree(layered), dropout=0.0)
+    model.fit(x, y, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.fit(x, y, shuffle=False, verbose=0)
+    assert same(values(model.variables), values(loaded.variables))
+    assert loaded.optimizer.multipliers == {"dense.*": 0.5}
+
+
+@pytest.mark.once
+def test_multipliers_that_change_are_refused():
+    optimizer, weight = ScheduleFree(LayerwiseLR(keras.optimizers.Adam())), keras.Variable([1.0])
+    optimizer.build([weight])
+    with pytest.raises(ValueError, match="multipliers that stay the same"):
+        optimizer.gate({0: None})
+    with pytest.raises(ValueError, match="multipliers that are numbers"):
+        optimizer.multipliers = {".*": keras.optimizers.schedules.CosineDecay(1.0, 9)}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_variables_of_low_precision_are_refused_and_mixed_precision_trains(dtype):
+    with pytest.raises(ValueError, match=f"got {dtype} for 'weak'. Train with the policy 'mixed_"):
+        optimizer = ScheduleFree(keras.optimizers.Adam())
+        optimizer.build([keras.Variable([1.0], dtype=dtype, name="weak")])
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
+    try:
+        model = classifier(ScheduleFree(keras.optimizers.Adam(0.01)))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    losses = model.fit(*data(), epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]

@@ -27,7 +27,13 @@ import keras
 import numpy as np
 from figures import row, tell
 
-from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR, Prodigy
+from keras_lr.optimizers import (
+    AdaptiveGains,
+    Hypergradient,
+    LayerwiseLR,
+    Prodigy,
+    ScheduleFree,
+)
 
 LAYERS, WIDTH, BATCH = 11, 64, 32
 RATE = 1e-5  # too low to learn: the numbers stay in the same range for all
@@ -77,6 +83,8 @@ CONTENDERS = {  # the plain optimizer, how the other is made, the target
     "AdaptiveGains(Adam)": ("Adam", lambda: AdaptiveGains(adam()), 1.4),
     "AdaptiveGains(SGD)": ("SGD with momentum", lambda: AdaptiveGains(sgd()), 1.4),
     "Prodigy": ("Adam", lambda: Prodigy(), None),
+    "ScheduleFree(AdamW)": ("AdamW", lambda: ScheduleFree(adamw()), 1.10),
+    "ScheduleFree(SGD)": ("SGD with momentum", lambda: ScheduleFree(sgd()), 1.10),
 }
 
 

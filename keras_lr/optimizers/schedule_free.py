@@ -20,6 +20,7 @@ from keras_lr._keras.optimizers import (
 )
 from keras_lr._util import checks
 from keras_lr.optimizers.evaluation_point import wrap_methods
+from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.optimizers.wrapper import OptimizerWrapper, check_optimizer, registered
 from keras_lr.steering.binding import SteeredRate
 
@@ -58,16 +59,16 @@ class ScheduleFree(OptimizerWrapper):
     the training data: the cost is 50 forward passes, not compiled, after each epoch. `fit` warns if
     it cannot read the data twice (a generator); `train_on_batch` leaves the statistics of y.
 
-    Other wrappers (`LayerwiseLR`, so `GradualUnfreeze` and `fine_tune` too; `AdaptiveGains`,
-    `Hypergradient`) cannot be around or inside this one, and callbacks that steer the learning
-    rate are refused.
+    `LayerwiseLR` can be inside, with numbers as multipliers: `gamma` of a variable is then
+    multiplied, and `c` stays the same. Other wrappers inside, any wrapper around it (so
+    `GradualUnfreeze` and `fine_tune` too), and callbacks that steer the learning rate are refused.
 
     Memory: as with the given optimizer. z is in the slot of its momentum, which has no other use.
 
     Args:
-        optimizer: `SGD` with a momentum, `Adam` or `AdamW` of Keras, which has not trained yet;
-            its learning rate is a number. The best rate is larger than with a schedule: 10 to
-            50 times for SGD, 1 to 10 times for AdamW.
+        optimizer: `SGD` with a momentum, `Adam` or `AdamW` of Keras, or a `LayerwiseLR` of one,
+            which has not trained yet; its learning rate is a number. The best rate is larger than
+            with a schedule: 10 to 50 times for SGD, 1 to 10 times for AdamW.
         warmup_steps: Updates of a linear warm-up; an integer of at least 0.
         r: Power of the update's number in its weight; in [0, inf). 0 for equal weights.
         weight_lr_power: Power of the learning rate in the weight of an update; in [0, inf).
@@ -76,7 +77,8 @@ class ScheduleFree(OptimizerWrapper):
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range; if the optimizer is another one, or has a
             schedule, a moving average, Nesterov's momentum, `amsgrad` or a momentum outside (0, 1).
-            When the optimizer is built: if a trainable variable has a constraint.
+            When the optimizer is built: if a trainable variable has a constraint, or is float16
+            or bfloat16. The policies mixed_float16 and mixed_bfloat16 work.
 
     Source: Defazio et al., "The Road Less Scheduled" (2024, arXiv 2405.15682), equations 3 to 5 and
     algorithm 1. The updates equal those of the authors' package `schedulefree`.
@@ -116,6 +118,13 @@ class ScheduleFree(OptimizerWrapper):
         if self.built:
             return
         for variable in variables:
+            dtype = keras.backend.standardize_dtype(variable.dtype)
+            if dtype in ("float16", "bfloat16"):
+                raise ValueError(
+                    "ScheduleFree needs variables of float32 or float64, as its average moves in "
+                    f"steps that {dtype} rounds away; got {dtype} for {variable.path!r}. Train "
+                    f"with the policy 'mixed_{dtype}' instead."
+                )
             if variable.constraint is not None:
                 raise ValueError(
                     "ScheduleFree needs variables without a constraint, which its average would "
@@ -124,6 +133,20 @@ class ScheduleFree(OptimizerWrapper):
                 )
         super().build(variables)
         self._add_sums(variables)
+
+    def gate(self, gates: Any) -> None:
+        """Method of `LayerwiseLR`, by which `GradualUnfreeze` freezes layers for a while."""
+        if gates:
+            raise ValueError(
+                "ScheduleFree needs multipliers that stay the same, as its average weighs all "
+                "updates; got a callback that freezes layers for a while. Remove it, or freeze "
+                "them for the whole run with a multiplier of 0."
+            )
+        super().gate(gates)
+
+    def _resolve_multipliers(self, rules: Any, variables: Any) -> None:
+        _check_constant(rules)
+        super()._resolve_multipliers(rules, variables)
 
     def _add_sums(self, variables: Sequence[Any]) -> None:
         wide = any(keras.backend.standardize_dtype(each.dtype) == "float64" for each in variables)
@@ -241,18 +264,70 @@ class ScheduleFree(OptimizerWrapper):
         if not isinstance(self, keras.optimizers.SGD):
             # In float32, 1 - 0.999**k would lose half of its digits.
             correction = -ops.expm1((k + 1.0) * math.log(self.beta_2))
+        if self._steps_together(grads, variables, gamma, c, along_y, correction):
+            return
         self._start_base_points(ops.equal(k, 0.0))
         slots: Any = velocities(self)
         for gradient, variable in zip(grads, variables, strict=True):
             index = self._index_of(variable)
+            multiplier = self._factor_of(index)
+            if multiplier == 0.0:
+                continue  # 0 times a gradient that overflowed is not 0
             place, slot = self._trained[index], slots[index]
             y, z = ops.convert_to_tensor(place), ops.convert_to_tensor(slot)
             u = self._direction(ops.cast(gradient, y.dtype), index, correction)
             if self.weight_decay and self._decays(place):
                 u = u + self.weight_decay * y
+            u = multiplier * u  # both steps are proportional to gamma, and c does not depend on it
             new = y + ops.cast(c, y.dtype) * (z - y) + ops.cast(along_y, y.dtype) * u
             self.assign(slot, z - ops.cast(gamma, y.dtype) * u)
             self.assign(place, new)
+
+    def _factor_of(self, index: int) -> float:
+        """The multiplier of a variable, from a `LayerwiseLR` inside."""
+        return float(self._multipliers[index].number) if isinstance(self, LayerwiseLR) else 1.0
+
+    def _steps_together(
+        self, grads: Any, variables: Any, gamma: Any, c: Any, along_y: Any, correction: Any
+    ) -> bool:
+        """On torch, make the update of all variables by calls for lists; False elsewhere."""
+        if keras.backend.backend() != "torch":
+            return False
+        from keras_lr.optimizers.torch_fused import schedule_free_step, start_base_points
+
+        slots: Any = velocities(self)
+        updates = ops.convert_to_tensor(self.iterations)
+        start_base_points(self._trained, slots, updates)
+        pairs = [
+            (index, gradient)
+            for index, gradient in zip(map(self._index_of, variables), grads, strict=True)
+            if self._factor_of(index) != 0.0
+        ]
+        places = [index for index, _ in pairs]
+        y = [self._trained[index].value for index in places]
+        if len({each.dtype for each in y}) != 1:
+            return False
+        squares = None
+        if correction is not None:
+            squares = [mean_squares(self)[index].value for index in places]
+        schedule_free_step(
+            y,
+            [slots[index].value for index in places],
+            squares,
+            [gradient.to(y[0].dtype) for _, gradient in pairs],
+            gamma=gamma,
+            c=c,
+            along_y=along_y,
+            correction=correction,
+            beta_2=getattr(self, "beta_2", None),
+            epsilon=getattr(self, "epsilon", None),
+            decays=[
+                self.weight_decay if self.weight_decay and self._decays(self._trained[i]) else 0.0
+                for i in places
+            ],
+            multipliers=[self._factor_of(index) for index in places],
+        )
+        return True
 
     def _share_of_update(self, k: Any, gamma: Any) -> Any:
         """The share of an update's z in the average."""
@@ -296,7 +371,11 @@ class ScheduleFree(OptimizerWrapper):
 def _check_inner(optimizer: Any) -> None:
     """Raise unless `ScheduleFree` has the update rule of an optimizer."""
     check_optimizer("ScheduleFree", optimizer)
-    kind = type(optimizer)  # on torch, a class of Keras's backend with the same name
+    inner = optimizer
+    if isinstance(optimizer, LayerwiseLR):
+        _check_constant(optimizer._rules)
+        inner = optimizer._unwrapped()
+    kind = type(inner)  # on torch, a class of Keras's backend with the same name
     if kind.__name__ not in ("SGD", "Adam", "AdamW") or kind.__module__.split(".")[0] != "keras":
         raise ValueError(
             "ScheduleFree needs an SGD, Adam or AdamW of Keras, not a subclass; got "
@@ -327,6 +406,16 @@ def _check_inner(optimizer: Any) -> None:
             "ScheduleFree needs an optimizer that has not trained yet; got one after "
             f"{int(number(batch_counter(optimizer)))} batches. Pass a new optimizer."
         )
+
+
+def _check_constant(rules: Any) -> None:
+    """Raise if a multiplier of `LayerwiseLR` changes during a run."""
+    for rule in rules:
+        if not isinstance(rule.value, float):
+            raise ValueError(
+                "ScheduleFree needs multipliers that are numbers; got "
+                f"{type(rule.value).__name__} for {rule.key!r}. The average replaces a schedule."
+            )
 
 
 wrap_methods(ScheduleFree)

@@ -133,3 +133,76 @@ def update_traces(traces: list[Any], grads: list[Any], theta: float) -> None:
     """Replace each trace by `theta * trace + (1 - theta) * gradient`."""
     torch._foreach_mul_(traces, theta)
     torch._foreach_add_(traces, grads, alpha=1.0 - theta)
+
+
+def start_base_points(variables: list[Any], slots: list[Any], updates: Any) -> None:
+    """Before the first update, set the slots to the variables.
+
+    Args:
+        updates: Updates before this one, a tensor.
+    """
+    if _on_host(updates) and int(updates):
+        return
+    y, z = ([each.value for each in side] for side in (variables, slots))
+    start = torch._foreach_sub(y, z)
+    torch._foreach_mul_(start, (updates == 0).to(y[0].dtype))
+    torch._foreach_add_(z, start)
+
+
+def _on_host(scalar: Any) -> bool:
+    """Whether a scalar can be read as a number at no cost.
+
+    A GPU would wait for it, and the graph of `torch.compile` would be broken.
+    """
+    return bool(scalar.device.type == "cpu") and not torch.compiler.is_compiling()
+
+
+def schedule_free_step(
+    y: list[Any],
+    z: list[Any],
+    squares: list[Any] | None,
+    grads: list[Any],
+    *,
+    gamma: Any,
+    c: Any,
+    along_y: Any,
+    correction: Any,
+    beta_2: Any,
+    epsilon: Any,
+    decays: list[float],
+    multipliers: list[float],
+) -> None:
+    """Make the update of `ScheduleFree` for all variables: it changes y, z and the mean squares.
+
+    Args:
+        squares, correction, beta_2, epsilon: Of Adam; the first two are None for SGD.
+        gamma, c, along_y: Scalar tensors, as in `ScheduleFree`.
+        decays, multipliers: Of each variable.
+    """
+    if squares is None:
+        u = list(grads)
+    else:
+        torch._foreach_mul_(squares, beta_2)
+        torch._foreach_addcmul_(squares, grads, grads, 1.0 - beta_2)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_mul_(roots, (1.0 / correction.sqrt()).to(y[0].dtype))
+        torch._foreach_add_(roots, epsilon)
+        u = list(torch._foreach_div(grads, roots))
+    decayed = [place for place, decay in enumerate(decays) if decay]
+    if decayed:
+        alike = decays[decayed[0]]
+        parts = [[each[place] for place in decayed] for each in (u, y)]
+        for place, value in zip(decayed, torch._foreach_add(*parts, alpha=alike), strict=True):
+            u[place] = value
+    if any(each != 1.0 for each in multipliers):
+        u = scaled(u, multipliers)
+    if _on_host(c):
+        torch._foreach_lerp_(y, z, float(c))
+        torch._foreach_add_(y, u, alpha=float(along_y))
+        torch._foreach_sub_(z, u, alpha=float(gamma))
+        return
+    to_z = torch._foreach_sub(z, y)
+    torch._foreach_mul_(to_z, c.to(y[0].dtype))
+    torch._foreach_add_(y, to_z)
+    torch._foreach_add_(y, torch._foreach_mul(u, along_y.to(y[0].dtype)))
+    torch._foreach_sub_(z, torch._foreach_mul(u, gamma.to(y[0].dtype)))
