@@ -22,6 +22,7 @@ from keras_lr.callbacks import (
     ScheduleLR,
     WarmUp,
     WarmUpStableDecay,
+    cooldown,
 )
 from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
@@ -78,6 +79,7 @@ __all__ = [
     "WarmUpStableDecay",
     "WarmUpTrial",
     "boost_head",
+    "cooldown",
     "diagnose",
     "discriminative",
     "layer_decay",
