@@ -115,6 +115,7 @@ CONTENDERS = {
     "OneCycle, rate and momentum": lambda size: (RATE, [keras_lr.OneCycle(RATE)]),
     "CyclicLR": lambda size: (RATE, [keras_lr.CyclicLR(RATE / 10, RATE, step_size=100)]),
     "WarmUp": lambda size: (RATE, [keras_lr.WarmUp(steps=100)]),
+    "WarmUpStableDecay": lambda size: (RATE, [keras_lr.WarmUpStableDecay(RATE)]),
     "ScheduleLR(CosineDecay)": lambda size: (RATE, [keras_lr.ScheduleLR(decay())]),
     "ReduceLROnPlateau": lambda size: (RATE, [keras_lr.ReduceLROnPlateau(**PATIENT)]),
     "ReduceLROnPlateau, every 50 batches": lambda size: (
@@ -155,6 +156,7 @@ MARKS = {
     "OneCycle, rate and momentum": _BOTH,
     "CyclicLR": _RATE,
     "WarmUp": _RATE,
+    "WarmUpStableDecay": _RATE,
     "ScheduleLR(CosineDecay)": _RATE,
     "ReduceLROnPlateau": _RATE,
     "ReduceLROnPlateau, every 50 batches": _RATE,
