@@ -115,6 +115,11 @@ ramp_options = options(
         help="Deprecated: --confirm means --budget 500.",
     ),
     click.option(
+        "--warmup",
+        is_flag=True,
+        help="Then find the shortest warm-up that survives the rate.",
+    ),
+    click.option(
         "--seed", type=click.IntRange(min=0), metavar="N", help="Make the test repeatable."
     ),
     click.option(
@@ -212,6 +217,7 @@ def _find(spec: str, *, traceback: bool, **given: Any) -> int:  # `find` reads t
     _check(given)
     asked = InputOptions.take(spec, given)
     names = ("method", "plot", "save", "compare", "as_json", "quiet")
+    warm_up = given.pop("warmup")
     taken = {name: given.pop(name) for name in names}
     request = Request(given["policy"], optimizer_name=given["optimizer_name"], **taken)
     with stdout_to_stderr():
@@ -220,6 +226,10 @@ def _find(spec: str, *, traceback: bool, **given: Any) -> int:  # `find` reads t
         test = _run(inputs, request.quiet or request.as_json, given)
     warnings.simplefilter("ignore")  # the answer shows them; undone by `short_warnings`
     outcome = _judge(test, inputs, request)
+    if warm_up and outcome.suggestion:
+        with stdout_to_stderr():
+            silent = request.quiet or request.as_json
+            outcome.warm_up = _warm_up(outcome, inputs, silent, given)
     problem = _write(outcome, request)
     outcome.seconds = time.perf_counter() - started
     _print(outcome, request)
@@ -230,6 +240,8 @@ def _find(spec: str, *, traceback: bool, **given: Any) -> int:  # `find` reads t
 
 def _check(given: dict[str, Any]) -> None:
     """Refuse options that exclude each other, and name the successor of a deprecated one."""
+    if given["warmup"] and given["quiet"]:
+        raise BadInput("--quiet prints the rate only, and --warmup adds a line; pass one of them.")
     start, end = given["start_lr"], given["end_lr"]
     if None not in (start, end) and start >= end:
         raise BadInput(f"--start-lr must be below --end-lr; got {start:g} and {end:g}.")
@@ -254,6 +266,25 @@ def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
     ramp.update(inputs.arguments(), verbose=0 if silent else "auto")
     with inputs.command_errors():
         return keras_lr.lr_find(inputs.model, **ramp)
+
+
+def _warm_up(outcome: Outcome, inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
+    """The search for a warm-up at the suggested rate, for the planned run."""
+    import keras_lr
+
+    names = ("optimizer", "monitor", "seed", *inputs.arguments())
+    options = {name: ramp[name] for name in names if name in ramp}
+    options.pop("validation_data", None)
+    if ramp["stop_factor"] is not None:
+        options["stop_factor"] = ramp["stop_factor"]
+    with inputs.command_errors():
+        return keras_lr.find_warmup(
+            inputs.model,
+            max_lr=outcome.suggestion.learning_rate,
+            total_steps=outcome.total_steps,
+            verbose=0 if silent else "auto",
+            **options,
+        )
 
 
 def _judge(test: Any, inputs: Inputs, request: Request) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import click
@@ -56,6 +56,7 @@ class Outcome:
     multipliers: dict[str, float] | None = None  # of the file, if there is one
     multipliers_spec: str = ""
     classes: list[str] | None = None  # of a target that held text
+    warm_up: Any = None  # WarmUpSearch, if it was asked for
 
     @property
     def total_steps(self) -> int | None:
@@ -81,6 +82,7 @@ def to_json(outcome: Outcome) -> str:
         "reason": found.reason if found else outcome.refusal,
         "warnings": list(found.warnings) if found else [],
         "bounds": outcome.bounds and {"base_lr": outcome.bounds[0], "max_lr": outcome.bounds[1]},
+        "warm_up": outcome.warm_up and asdict(outcome.warm_up),
         "rules": {
             name: None if isinstance(answer, str) else answer.learning_rate
             for name, answer in outcome.rules.items()
@@ -138,6 +140,9 @@ def _details(outcome: Outcome) -> str:
     if outcome.policy is None and outcome.bounds:
         low, high = outcome.bounds
         lines.append(labelled("For CyclicLR", f"base_lr={low:.3g}, max_lr={high:.3g}"))
+    if outcome.warm_up:
+        updates = sum(trial.updates for trial in outcome.warm_up.trials)
+        lines.append(labelled("Warm-up", f"{outcome.warm_up} ({updates} training steps)"))
     if outcome.multipliers:
         used = summary(outcome.multipliers, outcome.multipliers_spec)
         lines.append(labelled("Multipliers", used))

@@ -23,6 +23,7 @@ from keras_lr.callbacks import (
     ScheduleLR,
     WarmUp,
     WarmUpStableDecay,
+    cooldown,
 )
 from keras_lr.diagnosis import Diagnosis, Finding, diagnose
 from keras_lr.fine_tuning import FineTuning, fine_tune
@@ -35,6 +36,9 @@ from keras_lr.range_test import (
     RangeTest,
     Suggestion,
     SuggestionWarning,
+    WarmUpSearch,
+    WarmUpTrial,
+    find_warmup,
     lr_find,
     transfer_lr,
 )
@@ -73,12 +77,16 @@ __all__ = [
     "Suggestion",
     "SuggestionWarning",
     "WarmUp",
+    "WarmUpSearch",
     "WarmUpStableDecay",
+    "WarmUpTrial",
     "boost_head",
+    "cooldown",
     "diagnose",
     "discriminative",
     "layer_decay",
     "layer_groups",
+    "find_warmup",
     "fine_tune",
     "lr_find",
     "no_weight_decay",

@@ -609,3 +609,42 @@ def test_a_seed_repeats_in_fresh_processes_with_a_model_that_has_dropout(tmp_pat
         )
         losses.append(json.loads(done.stdout)["losses"])
     assert len(losses[0]) > 5 and losses[0] == losses[1]
+
+
+def test_warm_up_is_searched_at_the_suggested_rate(files, recorded, monkeypatch):
+    calls = []
+
+    def find_warmup(model, **options):
+        calls.append(options)
+        trials = [keras_lr.WarmUpTrial(0, False, float("inf"), 12)]
+        trials.append(keras_lr.WarmUpTrial(10, True, 0.5, 110))
+        return keras_lr.WarmUpSearch(options["max_lr"], 10, tuple(trials), 2.0, None)
+
+    monkeypatch.setattr(keras_lr, "find_warmup", find_warmup)
+    options = ("--warmup", "--total-steps", 2000, "--policy", "one-cycle", "--seed", 4)
+    result = run("find", files / "model.keras", *options)
+    assert result.exit_code == 0, result.stderr
+    text = " ".join(result.stdout.split())
+    assert "Warm-up A warm-up of 10 updates survives the rate" in text
+    assert "(122 training steps)" in text
+    answer = json.loads(run("find", files / "model.keras", *options, "--json").stdout)
+    assert answer["warm_up"]["warmup_steps"] == 10
+    assert answer["warm_up"]["trials"][0]["loss"] is None  # JSON has no infinity
+    for call in calls:
+        assert call["max_lr"] == answer["learning_rate"]
+        assert call["total_steps"] == 2000
+        assert (call["seed"], call["monitor"], call["stop_factor"]) == (4, "loss", 4.0)
+        assert len(call["x"]) == len(call["y"])
+    assert json.loads(run("find", files / "model.keras", "--json").stdout)["warm_up"] is None
+
+
+def test_warm_up_of_a_real_run(files):
+    result = run("find", files / "model.keras", "--warmup", "--steps", 40, "--seed", 1)
+    assert result.exit_code == 0, result.stderr
+    assert "No warm-up is needed" in result.stdout
+
+
+def test_warm_up_has_no_place_in_quiet_output(files):
+    assert "--quiet prints the rate only" in refused(
+        "find", files / "model.keras", "--warmup", "--quiet"
+    )

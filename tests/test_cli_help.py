@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 # Options that belong to the command, not to `lr_find`.
 OF_THE_COMMAND = set(
     "model data target features drop validation optimizer loss metric multipliers imports "
-    "trust plot save compare as_json quiet backend cache traceback method distribute".split()
+    "trust plot save compare as_json quiet backend cache traceback method distribute "
+    "warmup".split()
 )
 
 

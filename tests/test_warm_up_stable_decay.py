@@ -212,3 +212,73 @@ def test_a_metric_that_is_not_in_the_logs_is_warned_of():
     policy = keras_lr.WarmUpStableDecay(0.1, monitor="val_los")
     with pytest.warns(UserWarning, match="monitors 'val_los', which is not in"):
         fit(sgd(), policy, epochs=1)
+
+
+# From a checkpoint
+
+
+def line(seed=1):
+    x = np.random.default_rng(seed).normal(size=(64, 4)).astype("float32")
+    return x, x.sum(axis=1) + 0.5
+
+
+@pytest.mark.parametrize("shape", ["1-sqrt", "linear", "cosine"])
+def test_cooldown_decays_from_the_rate_and_stops(shape):
+    logger, model = keras_lr.LRLogger(), network(inner.SGD(0.1, momentum=0.9))
+    keras_lr.cooldown(
+        model, *line(), steps=10, shape=shape, batch_size=16, verbose=0, callbacks=[logger]
+    )
+    close(logger.history, expected(10, 0, 0, 10, shape))
+    assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == np.float32(0.1)
+
+
+@pytest.mark.parametrize("how", ["by command", "at the end of the fit"])
+def test_checkpoint_has_the_run_before_the_decay(how, tmp_path):
+    """Loaded by plain Keras, it decays as the run itself did."""
+    path, options = tmp_path / "before.keras", {"batch_size": 16, "shuffle": False, "verbose": 0}
+    model = network(inner.SGD(0.1, momentum=0.9))
+    policy = keras_lr.WarmUpStableDecay(0.1, 2, 4, decay="linear", checkpoint=path)
+    callbacks, epochs = [policy], 3
+    if how == "by command":
+        callbacks, epochs = [At(2 * STEPS, lambda: policy.decay_now(4)), policy], 9
+    model.fit(*line(), epochs=epochs, callbacks=callbacks, **options)
+    again = keras.models.load_model(path)
+    assert float(keras.ops.convert_to_numpy(again.optimizer.iterations)) == 2 * STEPS
+    keras_lr.cooldown(again, *line(), steps=4, shape="linear", **options)
+    for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@several_steps
+def test_checkpoint_is_saved_before_the_execution_that_decays(tmp_path):
+    path = tmp_path / "before.keras"
+    policy = keras_lr.WarmUpStableDecay(0.1, decay_steps=2, checkpoint=path)
+    fit(sgd(steps_per_execution=4), policy)
+    again = keras.models.load_model(path)
+    assert int(keras.ops.convert_to_numpy(again.optimizer.iterations)) == 2 * STEPS
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("error", "options", "message"),
+    [
+        (ValueError, {"steps": 0}, "steps must be an integer of at least 1; got 0"),
+        (ValueError, {"shape": "sqrt"}, "shape must be '1-sqrt', 'linear' or 'cosine'"),
+        (ValueError, {"min_lr": 0.2}, "min_lr must not be above max_lr"),
+        (TypeError, {"epochs": 3}, "cooldown does not take epochs"),
+        (
+            ValueError,
+            {"callbacks": [keras_lr.OneCycle(0.1)]},
+            "Only one callback of a fit can set the schedule; got Cooldown and OneCycle",
+        ),
+    ],
+)
+def test_cooldown_refuses_bad_arguments(error, options, message):
+    with pytest.raises(error, match=message):
+        keras_lr.cooldown(sgd(), *line(), verbose=0, **options)
+
+
+@pytest.mark.once
+def test_checkpoint_must_be_a_file_of_keras():
+    with pytest.raises(ValueError, match="checkpoint must end in .keras; got 'before.h5'"):
+        keras_lr.WarmUpStableDecay(0.1, checkpoint="before.h5")

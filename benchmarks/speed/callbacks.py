@@ -50,6 +50,7 @@ warnings.filterwarnings("ignore", "The last group should be unfrozen|The warm-up
 BATCH = 32
 RATE = 1e-6  # too low to learn: the numbers stay in the same range for all
 DECAY = {"initial_learning_rate": RATE, "decay_steps": 10**6}
+FALLING = keras_lr.schedules.LinearRampSchedule(1e-4, 1e-5, 10**6)
 PATIENT = {"monitor": "loss", "patience": 10**6}  # checks, and changes nothing
 
 
@@ -81,6 +82,11 @@ class Size(NamedTuple):
     steps: int
 
 
+def decayed():
+    """SGD with a weight decay, which a callback can schedule."""
+    return keras.optimizers.SGD(RATE, momentum=0.9, weight_decay=1e-4)
+
+
 def layer_names(variables):
     return [f"dense_{index}" for index in range(variables // 2)]
 
@@ -109,6 +115,7 @@ CONTENDERS = {
     "OneCycle, rate and momentum": lambda size: (RATE, [keras_lr.OneCycle(RATE)]),
     "CyclicLR": lambda size: (RATE, [keras_lr.CyclicLR(RATE / 10, RATE, step_size=100)]),
     "WarmUp": lambda size: (RATE, [keras_lr.WarmUp(steps=100)]),
+    "WarmUpStableDecay": lambda size: (RATE, [keras_lr.WarmUpStableDecay(RATE)]),
     "ScheduleLR(CosineDecay)": lambda size: (RATE, [keras_lr.ScheduleLR(decay())]),
     "ReduceLROnPlateau": lambda size: (RATE, [keras_lr.ReduceLROnPlateau(**PATIENT)]),
     "ReduceLROnPlateau, every 50 batches": lambda size: (
@@ -120,6 +127,15 @@ CONTENDERS = {
         decay(),
         [keras_lr.ReduceLROnPlateau(**PATIENT)],
     ),
+    "fit, weight decay": lambda size: (decayed(), []),
+    "ScheduleHyperparameter(weight_decay)": lambda size: (
+        decayed(),
+        [keras_lr.ScheduleHyperparameter("weight_decay", FALLING)],
+    ),
+    "ScheduleLR, coupled weight decay": lambda size: (
+        decayed(),
+        [keras_lr.ScheduleLR(decay(), couple_weight_decay=True)],
+    ),
     "LRLogger": lambda size: (RATE, [keras_lr.LRLogger()]),
     "HalveOnDivergence": lambda size: (RATE, [keras_lr.HalveOnDivergence()]),
     "GradualUnfreeze": lambda size: (RATE, [unfreeze(size)]),
@@ -127,17 +143,25 @@ CONTENDERS = {
 }
 FLOORS = list(CONTENDERS)[:2]
 FLOOR = "floor"
+# What is compared with another row than the floor: a step with a weight decay is dearer itself.
+PLAIN = {
+    "ScheduleHyperparameter(weight_decay)": "fit, weight decay",
+    "ScheduleLR, coupled weight decay": "fit, weight decay",
+}
 _RATE = {"tensorflow": 1.10, "jax": 1.05, "torch": 1.05}
 _BOTH = {"tensorflow": 1.05, "jax": 1.05, "torch": 1.10}
+_ATTRIBUTE = {"tensorflow": 1.05, "jax": 1.05, "torch": 1.05}
 MARKS = {
     "OneCycle, rate": _RATE,
     "OneCycle, rate and momentum": _BOTH,
     "CyclicLR": _RATE,
     "WarmUp": _RATE,
+    "WarmUpStableDecay": _RATE,
     "ScheduleLR(CosineDecay)": _RATE,
     "ReduceLROnPlateau": _RATE,
     "ReduceLROnPlateau, every 50 batches": _RATE,
     "ReduceLROnPlateau over CosineDecay": _RATE,
+    "ScheduleHyperparameter(weight_decay)": _ATTRIBUTE,
 }
 
 
@@ -239,7 +263,8 @@ def measure(names, size, repeats):
             rows.append(row("callbacks", name, column, text=FLOOR))
             continue
         mark = MARKS.get(name, {}).get(keras.backend.backend())
-        ratios = (seconds[name] / seconds[floor]).T
+        against = PLAIN.get(name, floor)
+        ratios = (seconds[name] / seconds[against]).T
         rows.append(row("callbacks", name, column, *ratios, mark=mark))
     return rows
 
@@ -265,7 +290,8 @@ def main():
     parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    names = FLOORS + [name for name in options.only if name not in FLOORS]
+    needed = [PLAIN[name] for name in options.only if name in PLAIN]
+    names = list(dict.fromkeys([*FLOORS, *needed, *options.only]))
     rows = []
     most = 300 if keras.backend.backend() == "jax" else 150
     for variables in options.sizes:

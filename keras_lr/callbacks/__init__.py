@@ -1,6 +1,7 @@
 """Callbacks for `model.fit`."""
 
 from keras_lr.callbacks.cyclic_lr import CyclicLR
+from keras_lr.callbacks.final_decay import cooldown
 from keras_lr.callbacks.gradual_unfreeze import GradualUnfreeze
 from keras_lr.callbacks.halve_on_divergence import HalveOnDivergence, HalvingEvent
 from keras_lr.callbacks.live_diagnosis import Diagnose
@@ -30,4 +31,5 @@ __all__ = [
     "ScheduleLR",
     "WarmUp",
     "WarmUpStableDecay",
+    "cooldown",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_lr._util import checks
+from keras_lr._util.files import check_writable
 from keras_lr.callbacks.base import SteeringCallback, monitored
 from keras_lr.callbacks.plateau_rule import PlateauRule, Progress
 from keras_lr.schedules import WarmUpStableDecaySchedule
@@ -49,6 +50,9 @@ class WarmUpStableDecay(SteeringCallback):
         mode: `"min"` if lower values of the metric are better, `"max"` if higher ones are.
         file: Path of the file, which is looked for once a second; None for none. It must not exist
             when the `fit` begins.
+        checkpoint: Path of a `.keras` file to which the model is saved when the decay begins, with
+            its optimizer; None for none. Load it to extend the run (`fit` with this callback and
+            `warmup_steps=0`), or to decay it anew (`cooldown`).
         couple_weight_decay: Whether the product of rate and weight decay is constant, that of the
             compiled optimizer: a rate ten times as large decays a tenth as much. Otherwise the
             weight decay is constant, and the product follows the rate, as in Keras. See Wang and
@@ -100,6 +104,7 @@ class WarmUpStableDecay(SteeringCallback):
         min_delta: float = 0.0,
         mode: str = "min",
         file: Any = None,
+        checkpoint: Any = None,
         couple_weight_decay: bool = False,
         optimizer: Any = None,
     ) -> None:
@@ -128,6 +133,10 @@ class WarmUpStableDecay(SteeringCallback):
             mode=checks.choice("mode", mode, ["min", "max"]),
         )
         self.file = None if file is None else Path(file)
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        if self.checkpoint is not None and self.checkpoint.suffix != ".keras":
+            raise ValueError(f"checkpoint must end in .keras; got {str(checkpoint)!r}.")
+        self._saved = False
         self._couple(couple_weight_decay)
         self.decay_begun_at: int | None = None
         self._running = False
@@ -169,6 +178,9 @@ class WarmUpStableDecay(SteeringCallback):
     def begin(self, length: Length) -> None:
         self._running, self.decay_begun_at, self._due, self._asked = True, None, False, None
         self._rule.progress = Progress()
+        self._saved = False
+        if self.checkpoint is not None:
+            check_writable(self.checkpoint)
         self._automatic = self._end = _NEVER
         if length.total is not None:
             self._automatic = length.total - (self.decay_steps or max(1, length.total // 10))
@@ -183,7 +195,13 @@ class WarmUpStableDecay(SteeringCallback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         super().on_train_batch_begin(batch, logs)
-        if self.decay_begun_at is None and self._is_due():
+        if self.decay_begun_at is not None:
+            return
+        if self.checkpoint is not None and not self._saved:
+            together = self._unsynced_model.steps_per_execution
+            if self._updates() + together > self._automatic:
+                self._save()
+        if self._is_due():
             self._begin_decay()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -199,16 +217,23 @@ class WarmUpStableDecay(SteeringCallback):
 
     def remember(self) -> dict[str, Any]:
         decay = None if self.decay_begun_at is None else [self.decay_begun_at, self._end]
-        return {"decay": decay, "rule": asdict(self._rule.progress)}
+        return {"decay": decay, "rule": asdict(self._rule.progress), "saved": self._saved}
 
     def recall(self, memory: dict[str, Any]) -> None:
         self._rule.progress = Progress(**memory["rule"])
+        self._saved = bool(memory["saved"])
         if memory["decay"] is not None:
             self.decay_begun_at, self._end = memory["decay"]
             self._follow_decay()
 
     def leave(self) -> None:
         self._running = False
+
+    def _save(self) -> None:
+        """Save the model from before the decay, once."""
+        if self.checkpoint is not None and not self._saved:
+            self._saved = True
+            self.model.save(self.checkpoint)
 
     def _schedule(self, total: int, decay_steps: int) -> WarmUpStableDecaySchedule:
         return WarmUpStableDecaySchedule(
@@ -219,10 +244,7 @@ class WarmUpStableDecay(SteeringCallback):
         )
 
     def _updates(self) -> int:
-        """Updates of the run so far, without waiting for the device."""
-        if self._session.run.by_hand:
-            return self._steered.account.updates_done()
-        return int(self._steered.bindings[0].update_of(self._session.run.batches))
+        return self._session.updates_of(self._steered)
 
     def _is_due(self) -> bool:
         if self._due:
@@ -238,6 +260,7 @@ class WarmUpStableDecay(SteeringCallback):
         now = self._updates()
         if now >= self._automatic:
             return  # the decay that ends with the fit has begun
+        self._save()
         begin = max(now, self.warmup_steps)
         steps = self._asked or self.decay_steps or max(1, begin // 9)
         total = self._steered.length.total

@@ -5,6 +5,7 @@ from keras_lr.range_test.planned_run import PlannedRun, transfer_lr
 from keras_lr.range_test.probes import Probes
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.suggestion import NoSuggestion, Suggestion, SuggestionWarning
+from keras_lr.range_test.warm_up_search import WarmUpSearch, WarmUpTrial, find_warmup
 
 __all__ = [
     "NoSuggestion",
@@ -13,6 +14,9 @@ __all__ = [
     "RangeTest",
     "Suggestion",
     "SuggestionWarning",
+    "WarmUpSearch",
+    "WarmUpTrial",
+    "find_warmup",
     "lr_find",
     "transfer_lr",
 ]

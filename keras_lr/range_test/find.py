@@ -168,7 +168,7 @@ def run_range_test(
             steps, rest = min(rest, RAMP_ALONE), 0
         rates = ramp_rates(options, steps, usual)
         total = steps * options["repeats"] + rest
-        bench.report = stack.enter_context(_progress(options["verbose"], total))
+        bench.report = stack.enter_context(progress(options["verbose"], total))
         runs: list[Run] = []
         for _ in range(options["repeats"] if steps else 0):
             if runs and runs[-1].stop_reason == "data_ended":
@@ -283,13 +283,13 @@ def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) 
 
 
 @contextmanager
-def _progress(verbose: str | int, total: int) -> Iterator[Report | None]:
+def progress(verbose: str | int, total: int, title: str = "Range test") -> Iterator[Report | None]:
     """A progress bar on stderr with step, rate and loss, unless nobody would see it."""
     if not (is_interactive() if verbose == "auto" else verbose):
         yield None
         return
     if is_notebook():  # rich needs another package there
-        with _notebook_progress(total) as report:
+        with _notebook_progress(total, title) as report:
             yield report
         return
     from rich.console import Console
@@ -297,7 +297,7 @@ def _progress(verbose: str | int, total: int) -> Iterator[Report | None]:
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("Range test"),
+        TextColumn(title),
         BarColumn(max(4, min(40, console.width - 50))),
         MofNCompleteColumn(),
         TextColumn("{task.fields[now]}"),
@@ -312,16 +312,14 @@ def _now(rate: float, loss: float) -> str:
 
 
 @contextmanager
-def _notebook_progress(total: int) -> Iterator[Report]:
+def _notebook_progress(total: int, title: str) -> Iterator[Report]:
     """A progress bar that overwrites its own line."""
     width = 30
 
     def show(step: int, now: str) -> None:
         done = width * min(step, total) // max(1, total)
         bar = "━" * done + "─" * (width - done)
-        print(
-            f"\r{f'Range test {bar} {step}/{total} {now}':<78}", end="", file=sys.stderr, flush=True
-        )
+        print(f"\r{f'{title} {bar} {step}/{total} {now}':<78}", end="", file=sys.stderr, flush=True)
 
     show(0, "")
     try:

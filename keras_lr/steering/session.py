@@ -213,6 +213,12 @@ class SteeredFit:
         entries["learning_rate"] = max(part["learning_rate"] for part in parts.values())
         return entries
 
+    def updates_of(self, steered: SteeredOptimizer) -> int:
+        """Updates of an optimizer in the run so far, without waiting for the device."""
+        if self.run.by_hand:
+            return steered.account.updates_done()
+        return int(steered.bindings[0].update_of(self.run.batches))
+
     def retrace(self) -> None:
         """Trace the training step again, after a policy has changed what it computes."""
         if self.run.patch is not None:
