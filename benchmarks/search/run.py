@@ -195,7 +195,7 @@ NAMED = {
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The table of the README."""
+    """The table of benchmarks/README.md."""
     lines = [
         f"| {keras.backend.backend()} | median | mean | worst | cost in epochs |",
         "| --- | --- | --- | --- | --- |",
