@@ -8,11 +8,12 @@ run, and 1 for the untrained network. It comes from the held-out loss after 500 
 interpolated in ln lr, as the mean over seeds. Each rule answers for each seed, and its rate is
 scored under both policies; a rule without an answer scores 1. All rules read ramps from 1e-7 to 10
 of 30, 50, 100 and 300 steps with the same true batch losses; each finder smooths them and stops in
-its own way. Ours is `RangeTest.suggest` on what `lr_find` records, which has 100 steps by default;
-peers run their own code (`peers.py`). Short runs start from the usual rate of the
-optimizer's family, or from 1e-2 as if it were unknown, without a ramp; they are judged on the
-held-out sample, and each policy is scored at the rate for it. Intervals are 90% bootstrap intervals
-over tasks. Steps are the steps that the finder would have trained.
+its own way. "The curve of `lr_find`" is `suggest("curve")` on what `lr_find` records; peers run
+their own code (`peers.py`). "`lr_find`" is its answer by short runs: 200 steps by default when the
+length of the run is unknown. They start from the usual rate of the optimizer's family, or from 1e-2
+as if it were unknown, without a ramp; they are judged on the held-out sample, and each policy is
+scored at the rate for it. Intervals are 90% bootstrap intervals over tasks. Steps are the steps
+that the finder would have trained.
 
 Training results are kept in a folder beside this file, and computed again after a change of
 `tasks.py` or `runs.py`. Needs the packages in requirements/bench.txt, and the network once: fastai
@@ -61,10 +62,10 @@ from blocks import block
 QUICK = (0, 2, 6, 10, 13, 20, 27, 29)
 KERAS = {"sgd": "SGD", "momentum": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"}
 KERAS |= {"rmsprop": "RMSprop", "adagrad": "Adagrad", "lion": "Lion"}
-CURVE = "`lr_find`"
+CURVE = "the curve of `lr_find`"  # `suggest("curve")`
 BUDGETS = (100, 200, 300, 500)  # updates of the short runs, without a ramp
-PLANNED = "short runs"
-WITHOUT_FAMILY = "short runs, optimizer unknown"
+PLANNED = "`lr_find`"  # by short runs
+WITHOUT_FAMILY = "`lr_find`, optimizer unknown"
 PRIOR = "the usual rate of the optimizer's family"
 LIMIT = "limit: the best single rate for both policies"
 POLICIES = tuple(planned_run(name, UPDATES) for name in ("constant", "one-cycle"))
@@ -219,10 +220,10 @@ def short_table(found: dict[Key, Scores]) -> list[str]:
     keys[best(ktrain, 100)] = f"{best(ktrain, 100)[0]} (its best of three)"
     keys |= {(name, 0): name for name in (DEFAULT, "always 1e-2", "always 1e-3", PRIOR, LIMIT)}
     keys |= {(name, n): f"{name}, {n} steps" for name in (PLANNED, WITHOUT_FAMILY) for n in BUDGETS}
+    keys[PLANNED, 200] += ", the default"
     for steps in LENGTHS:
-        keys[CURVE, steps] = "`lr_find` (100 steps, the default)"
+        keys[CURVE, steps] = f"{CURVE}, {steps} steps"
         if steps != 100:
-            keys[CURVE, steps] = f"`lr_find(steps={steps})`"
             peer = best(list(PEERS), steps)
             keys[peer] = f"the best peer at {steps} steps: {peer[0]}"
     lines = ["| rule | median | mean (90%) | 90th percentile | above .5 | steps |"]
@@ -244,7 +245,7 @@ def intervals_table(
 ) -> list[str]:
     """How often the interval holds the best rate of the grid, and how wide it is."""
     lines = [
-        "| short runs | the best rate is inside | median width, decades |",
+        "| | the best rate is inside | median width, decades |",
         "| --- | --- | --- |",
     ]
     for name, steps in ((name, n) for name in (PLANNED, WITHOUT_FAMILY) for n in BUDGETS):
@@ -258,7 +259,7 @@ def intervals_table(
 
 def pairs_table(found: dict[Key, Scores]) -> list[str]:
     """Our rule against each other rule on the same curve, task by task."""
-    head = ["`lr_find` against", "steps of the ramp", "better on", "worse on"]
+    head = [f"{CURVE} against", "steps of the ramp", "better on", "worse on"]
     head += ["mean difference (90%)"]
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     rivals = [(steps, name) for steps in LENGTHS for name in (*PEERS, AVERAGE)]
