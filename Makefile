@@ -2,7 +2,7 @@
 # make test   run lint, type checks, and the tests on three backends and on the lowest versions
 # make nightly  check that keras-nightly still has the private parts of Keras used here; never fails
 # make bench  repeat the measurements and update their tables (hours); BENCH=suggestion for one
-# make docs   build the API reference from the docstrings: build/docs/index.html
+# make docs   build the documentation, strict: build/site/index.html
 # make examples   run the examples; BACKEND=torch selects the backend
 # make notebook   run examples/tour.ipynb again and save its outputs
 # All targets share $(VENV); stamp files in it record what is installed.
@@ -18,7 +18,7 @@ EXAMPLES ?= digits_find one_cycle cyclic large_batch fine_tune_digits search_dig
 BIN := $(VENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 TEST_ENV := OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 MPLBACKEND=agg
-SOURCES := keras_lr cli tests examples $(wildcard benchmarks)
+SOURCES := keras_lr cli tests examples docs $(wildcard benchmarks)
 
 .PHONY: help demo test lint format suite lowest nightly bench docs examples notebook clean
 
@@ -80,8 +80,8 @@ suite: $(VENV)/.test
 
 # The versions of requirements/lowest.txt precede the pinned ones on the path. Tests of texts,
 # examples and benchmarks are skipped, and slow tests that kill processes.
-NOT_LOWEST := test_benchmark_* test_examples.py test_packaging.py test_readme.py test_reference.py \
-	test_resume.py test_search_workers.py
+NOT_LOWEST := test_benchmark_* test_examples.py test_packaging.py test_pages.py test_readme.py \
+	test_reference.py test_resume.py test_search_workers.py
 
 lowest: $(VENV)/.lowest
 	@echo "== pytest on torch, with the lowest versions of setup.cfg"
@@ -107,10 +107,10 @@ nightly: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(RUN) $(BIN)/python benchmarks/tables.py $(BENCH)
 
+# A broken link, a page outside of the contents or a docstring that griffe cannot read fails.
 docs: $(VENV)/.test
-	PDOC_ALLOW_EXEC=1 $(RUN) $(TEST_ENV) KERAS_BACKEND=jax $(BIN)/python -m pdoc --docformat google \
-		--no-show-source --no-include-undocumented --template-directory docs/reference \
-		-o build/docs keras_lr
+	$(RUN) $(TEST_ENV) $(BIN)/python docs/cli_reference.py --check
+	$(RUN) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # The examples write to demo/.
 examples: $(VENV)/.test

@@ -1,4 +1,4 @@
-"""The blocks of README.md and benchmarks/README.md that scripts make, each between two marks:
+"""The blocks of the pages that scripts make, each between two marks:
 
 <!-- begin suggestion -->
 ...

@@ -1,10 +1,11 @@
-"""Remake the tables of README.md and benchmarks/README.md from measurements.
+"""Remake the tables of README.md, benchmarks/README.md and docs/ from measurements.
 
     python benchmarks/tables.py                     # all of them: hours
     python benchmarks/tables.py suggestion          # those of one script
 
 Each script of `SCRIPTS` reports its progress on stderr and prints its blocks (`blocks.py`) on
-stdout. A block replaces the one with the same name in either file. Never edit a block by hand.
+stdout. A block replaces the one with the same name in any of these pages.
+Never edit a block by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from pathlib import Path
 from blocks import blocks, replaced
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+)
 SCRIPTS = {
     "accelerator": "benchmarks/accelerator/run.py",
     "diagnosis": "benchmarks/diagnosis/run.py",

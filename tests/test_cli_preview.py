@@ -197,10 +197,11 @@ def test_text_shows_rate_momentum_key_points_and_python():
     assert lines[-1] == "  callbacks=[keras_lr.OneCycle(max_lr=0.1)]"
 
 
-def test_readme_shows_what_the_command_prints(tmp_path, monkeypatch):
+def test_the_guide_shows_what_the_command_prints(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    command, shown = re.search(r"^\$ keras-lr (preview .*)\n([^$]+?)^```", readme, re.M).groups()
+    guide = Path(__file__).parent.parent / "docs" / "guides" / "policies.md"
+    page = guide.read_text(encoding="utf-8")
+    command, shown = re.search(r"^\$ keras-lr (preview .*)\n([^$]+?)^```", page, re.M).groups()
     assert run(*command.split()).stdout == shown
 
 

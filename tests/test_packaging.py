@@ -1,6 +1,8 @@
 """The installed package: two import names, one command, and nothing called `cli`."""
 
+import configparser
 import importlib.metadata
+import importlib.util
 import os
 import re
 import subprocess
@@ -128,3 +130,33 @@ def test_the_version_is_that_of_the_module():
     import keras_lr
 
     assert importlib.metadata.version("keras-lr") == keras_lr.__version__
+
+
+def test_the_page_of_a_registry_has_absolute_links_and_the_addresses_of_the_project():
+    spec = importlib.util.spec_from_file_location("registry", ROOT / ".github/for_registry.py")
+    registry = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(registry)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    page = registry.with_absolute_links(readme, "owner/name", "v1.2.3")
+    targets = re.findall(r"\]\(([^)\s]+)\)", page)
+    assert len(targets) > 20
+    assert [each for each in targets if not each.startswith("https://")] == []
+    image = "https://raw.githubusercontent.com/owner/name/v1.2.3/docs/images/answer.png"
+    assert image in targets
+    assert "https://github.com/owner/name/blob/v1.2.3/docs/tutorial.md" in targets
+    assert "(https://github.com/owner/name/blob/v1.2.3/LICENSE)" in page  # a badge with a link
+    setup = (ROOT / "setup.cfg").read_text("utf-8")
+    config = configparser.ConfigParser(interpolation=None)
+    config.read_string(registry.with_addresses(setup, "owner/name"))
+    assert config["metadata"]["url"] == "https://github.com/owner/name"
+    urls = config["metadata"]["project_urls"].strip().splitlines()
+    assert "Issues = https://github.com/owner/name/issues" in urls and len(urls) == 4
+    assert config["metadata"]["license"] == "Apache-2.0"
+
+
+def test_the_citation_names_the_version_and_the_license():
+    import keras_lr
+
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {keras_lr.__version__}\n" in citation
+    assert "\nlicense: Apache-2.0\n" in citation

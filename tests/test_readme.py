@@ -1,94 +1,20 @@
-"""The Python code of the README runs on each backend; its commands run once, as written."""
+"""What README.md says of the package agrees with its files."""
 
-import csv
-import json
-import os
 import re
-import shlex
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
-import keras
 import pytest
+from pages import README, ROOT
 
-import keras_lr
+pytestmark = pytest.mark.once
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.removeprefix("$ ")
-    for block in re.findall(r"^```console\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    for line in block.splitlines()
-    if line.startswith("$ ")
-]
+TEXT = README.read_text("utf-8")
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """A folder with digits.keras and digits.npz, as from `make demo`, and a log."""
-    folder = tmp_path_factory.mktemp("demo")
-    script = ROOT / "examples" / "digits_model.py"
-    subprocess.run([sys.executable, str(script), "digits.keras"], cwd=folder, check=True)
-    runs = json.loads((ROOT / "tests" / "data" / "training_logs.json").read_text())
-    log = next(run["log"] for run in runs if run["way"] == "rate-too-high")
-    with open(folder / "training.csv", "w", newline="") as file:
-        csv.writer(file).writerows([log, *zip(*log.values(), strict=True)])
-    return folder
+def test_it_is_short():
+    assert 7_500 <= len(TEXT.encode()) <= 10_500
 
 
-@pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
-def test_readme_python_runs_as_it_stands(demo, tmp_path, monkeypatch):
-    for file in demo.glob("digits.*"):
-        shutil.copy(file, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) >= 3
-    names = {}
-    keras.utils.set_random_seed(0)  # the result on a trained model depends on chance
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    assert (tmp_path / "range_test.json").stat().st_size > 1000
-    assert 1e-5 < names["found"].learning_rate < 1.0
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("command", COMMANDS)
-def test_readme_command_runs_as_it_stands(command, demo):
-    program, *arguments = shlex.split(command)
-    assert program == "keras-lr"
-    before = (demo / "digits.keras").read_bytes()
-    beside = Path(sys.executable).with_name(program)
-    run = subprocess.run(
-        [str(beside), *arguments], cwd=demo, capture_output=True, text=True, env=os.environ
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.strip()
-    assert (demo / "digits.keras").read_bytes() == before
-    for option, file in zip(arguments, arguments[1:], strict=False):
-        if option in ("--plot", "--save", "--report"):
-            assert (demo / file).stat().st_size > 1000
-
-
-@pytest.mark.once
-def test_every_name_in_the_readme_is_there_after_importing_keras_lr():
-    names = set(re.findall(r"keras_lr\.([A-Za-z_]\w*)(?:\.(\w+))?", README))
-    assert ("plotting", "save_range_test_plot") in names
-    for name, inner in names:
-        assert name in keras_lr.__all__, name
-        assert not inner or hasattr(getattr(keras_lr, name), inner), f"{name}.{inner}"
-
-
-@pytest.mark.once
-def test_readme_points_only_to_files_that_exist():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
-@pytest.mark.once
-def test_readme_names_the_versions_that_the_suite_is_pinned_to():
+def test_it_names_the_versions_that_the_suite_is_pinned_to():
     pins = dict(
         line.split("==")
         for line in (ROOT / "requirements" / "test.txt").read_text().split()
@@ -100,4 +26,15 @@ def test_readme_names_the_versions_that_the_suite_is_pinned_to():
         ("jax", "JAX"),
         ("torch", "PyTorch"),
     ):
-        assert re.search(rf"{title}\s+{re.escape(pins[name])}", README), title
+        assert re.search(rf"{title}\s+{re.escape(pins[name])}", TEXT), title
+
+
+def test_the_badges_are_true():
+    setup = (ROOT / "setup.cfg").read_text("utf-8")
+    (python,) = re.findall(r"python_requires = >=([\d.]+)", setup)
+    (keras,) = re.findall(r"^    keras>=([\d.]+)$", setup, re.MULTILINE)
+    assert f"/badge/python-{python}%2B-" in TEXT
+    assert f"/badge/keras-{keras}%2B-" in TEXT
+    assert "license = Apache-2.0\n" in setup and "/badge/license-Apache%202.0-" in TEXT
+    for backend in ("TensorFlow", "JAX", "PyTorch"):
+        assert backend in re.findall(r"/badge/backends-(\S+)-", TEXT)[0]

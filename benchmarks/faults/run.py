@@ -53,7 +53,7 @@ def rows(text: str) -> dict[str, dict[str, str]]:
 
 
 def short(texts: dict[str, str]) -> str:
-    """The totals, for the project's README."""
+    """The totals of each table, in one table."""
     files, kills = rows(texts["fuzz"])["all"], rows(texts["soak"])["all"]
     disks = rows(texts["disks"])
     failed = [name for name, each in disks.items() if "WRONG" in "".join(each.values())]

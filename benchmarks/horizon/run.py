@@ -60,6 +60,22 @@ HALF_WIDTH = 0.5  # decades, of the interval around an answer
 JUDGED = (100, 400, 500)  # budgets whose constants are fitted
 HELD = 0.85  # share of best rates that an interval should hold
 SHIFTS = np.arange(-1.5, 1.51, 0.05)
+HEADLINE = {  # rows of the table in the project's README, and their names there
+    "limit: the best one rate of each task": "the best single rate of each task, in hindsight",
+    "`lr_find` by default": "`lr_find(policy=..., total_steps=...)`",
+    "curve of `lr_find`, 100 steps": "the curve of a range test alone",
+    "prior of the family": "the usual rate of the optimizer",
+    "always 1e-2": "always 1e-2",
+    "Keras's default rate": "Keras's default rate",
+    "always 1e-3": "always 1e-3",
+}
+HEADLINE_COLUMNS = {
+    "mean regret (90 %)": "mean regret (90 %)",
+    "above .5": "above .5",
+    "steps": "training steps",
+    "of the run": "of the run",
+    "its interval holds": "interval holds the best rate",
+}
 Fitted = dict[int, dict[str, Constants]]  # by budget, and by the data set that is left out
 
 
@@ -237,6 +253,14 @@ def score_table(truths: list[Truth], keys: list[Key], others: Fitted) -> list[st
     return table(head, lines)
 
 
+def headline(lines: list[str]) -> list[str]:
+    """The rows and columns of the score table that the project's README shows."""
+    head, _, *rows = [line.strip("| ").split(" | ") for line in lines]
+    places = [head.index(name) for name in HEADLINE_COLUMNS]
+    shown = [[HEADLINE[row[0]], *(row[i] for i in places)] for row in rows if row[0] in HEADLINE]
+    return table(["rate", *HEADLINE_COLUMNS.values()], shown)
+
+
 def data_set(truth: Truth) -> str:
     """The data of a task; glyphs in all their uses are one data set."""
     name: str = truth.task.data
@@ -366,7 +390,9 @@ def main() -> None:
     whole = len(TASKS) * len([key for key in keys if key[1] != LONG])
     print(f"{done} of {whole} planned runs are complete.", file=sys.stderr)
     others = constants_without(truths, there)
-    print(block("horizon", score_table(truths, there, others)))
+    scores = score_table(truths, there, others)
+    print(block("horizon-short", headline(scores)))
+    print(block("horizon", scores))
     print(block("horizon-moves", moves_table(truths, there)))
     print(block("horizon-constants", constants_table(truths, there, others)))
     print(block("horizon-tasks", tasks_table(truths, there)))

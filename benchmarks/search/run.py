@@ -366,7 +366,7 @@ def judge(task: Task, seed: int) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The tables of the README: against the best constant rate, and against the best of all."""
+    """Regret against the best constant rate, and against the best rate of all policies."""
     lines = []
     for kind, what in (
         ("regret of constant rates", "the best constant rate"),

@@ -5,8 +5,8 @@
     python benchmarks/speed/run.py --results speed                        # the rest, all tables
 
 Each script runs on each backend in its own process, where contenders and baseline alternate. The
-output are ratios: medians in the blocks for the project's README, in bold above the mark; medians
-and quartiles in the blocks for benchmarks/README.md. `--results` keeps the result of each process
+output are ratios: medians in the short tables, in bold above the mark; medians and quartiles in
+the full ones. `--results` keeps the result of each process
 as a JSON file, and skips processes whose file exists. `--quick` checks that everything runs; its
 figures are meaningless, so do not mix its folder with real results.
 """
@@ -39,7 +39,7 @@ PARTS = {
     "command": ("command.py", "--repeats 1"),
     "growth": ("growth.py", "--repeats 2 --sizes 20 --epochs 10 --tests 10 --steps 10"),
 }
-SHORT_SIZES = ("20 variables", "200 variables")  # of the callbacks in the project's README
+SHORT_SIZES = ("20 variables", "200 variables")  # of the callbacks in the short table
 PEERS = ("torch-lr-finder", "Lightning's Tuner", "ignite")
 
 
