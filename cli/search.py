@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
+BEST_RUN = "the best tried"  # in the table
 NAMES = {"momentum": "momentum", "batch-size": "batch_size", "warmup": "warmup", "policy": "policy"}
 
 
@@ -267,6 +268,12 @@ def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) ->
     runs = len(next(s.outcomes for s in _scores(found) if s.setting == answer.tried))
     spread = f" +- {answer.spread:.2g} over {runs} seeds" if runs > 1 else ""
     lines.append(labelled("Objective", f"{found.objective} {answer.mean:.4g}{spread}"))
+    if answer.setting.learning_rate != answer.tried.learning_rate:
+        tried = rate_text(answer.tried.learning_rate)
+        fitted = (
+            f"The rate is the minimum of a parabola through the runs; {tried} was the best tried."
+        )
+        lines.append(labelled("Fit", fitted))
     for name, said in {
         "Interval": describe_regret(answer),
         "Sensitivity": describe_sensitivity(answer),
@@ -321,7 +328,7 @@ def _table(found: Any, unicode: bool) -> str:
             *(value_of(name, row[name]) for name in fields),
             value,
             *((spread, str(row["runs"])) if spreads else ()),
-            "the answer" if row["best"] else note,
+            BEST_RUN if row["best"] else note,
         )
         before = row["round"]
     return table_text(table)

@@ -76,7 +76,7 @@ def test_answer_goes_to_stdout_and_the_runs_to_stderr(first):
     assert "Record         model.search.sqlite3, study model" in first.stdout
     assert "Saved          all.json, picture.png, report.html" in first.stdout
     assert "  model.optimizer.learning_rate = " in first.stdout
-    assert first.stdout.count("the answer") == 1
+    assert first.stdout.count("the best tried") == 1
     runs = [line for line in first.stderr.splitlines() if " lr " in line]
     assert len(runs) == len(saved()["runs"])
     assert max(map(len, first.output.splitlines())) <= 80
