@@ -270,9 +270,7 @@ def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) ->
     lines.append(labelled("Objective", f"{found.objective} {answer.mean:.4g}{spread}"))
     if answer.setting.learning_rate != answer.tried.learning_rate:
         tried = rate_text(answer.tried.learning_rate)
-        fitted = (
-            f"The rate is the minimum of a parabola through the runs; {tried} was the best tried."
-        )
+        fitted = f"The minimum of a parabola through the runs; of these, {tried} was the best."
         lines.append(labelled("Fit", fitted))
     for name, said in {
         "Interval": describe_regret(answer),
