@@ -137,6 +137,7 @@ CONTENDERS = {
         [keras_lr.ScheduleLR(decay(), couple_weight_decay=True)],
     ),
     "LRLogger": lambda size: (RATE, [keras_lr.LRLogger()]),
+    "Diagnose": lambda size: (RATE, [keras_lr.Diagnose()]),
     "HalveOnDivergence": lambda size: (RATE, [keras_lr.HalveOnDivergence()]),
     "GradualUnfreeze": lambda size: (RATE, [unfreeze(size)]),
     "LRFinder(every=1)": lambda size: (RATE, [finder(size)]),

@@ -37,8 +37,8 @@ def no_weight_decay(model: Any) -> list[Any]:
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="body")])
     >>> model.add(keras.layers.LayerNormalization(name="norm"))
     >>> excluded = no_weight_decay(model)
-    >>> [variable.path for variable in excluded]
-    ['body/bias', 'norm/gamma', 'norm/beta']
+    >>> [variable.path.split("/")[-2:] for variable in excluded]
+    [['body', 'bias'], ['norm', 'gamma'], ['norm', 'beta']]
     >>> optimizer = keras.optimizers.AdamW(1e-3, weight_decay=0.01)
     >>> optimizer.exclude_from_weight_decay(var_list=excluded)
     >>> model.compile(optimizer, "mse")
