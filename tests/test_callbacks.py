@@ -250,6 +250,13 @@ def test_logger_follows_a_schedule_that_the_model_was_compiled_with():
     assert logger.history["momentum"] == [0.0] * 12
 
 
+def test_two_loggers_of_one_fit_have_the_whole_history_each():
+    first, second, halve = keras_lr.LRLogger(), keras_lr.LRLogger(), keras_lr.HalveOnDivergence()
+    fit(network(sgd()), first, keras_lr.OneCycle(0.05), halve, second, epochs=3)
+    assert len(first.history["learning_rate"]) == 3 * STEPS
+    assert second.history == first.history
+
+
 def test_history_of_fit_has_a_list_of_rates_for_each_epoch():
     history = fit(network(sgd()), keras_lr.OneCycle(0.05), keras_lr.LRLogger()).history
     rates, momenta = one_cycle()

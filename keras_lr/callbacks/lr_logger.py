@@ -120,7 +120,7 @@ class LRLogger(SteeringCallback):
             self._writer = tf.summary.create_file_writer(str(Path(self.tensorboard) / "train"))
 
     def judge(self, epoch: int, logs: dict[str, Any]) -> None:
-        used = self._steered.account.used()
+        used = self._steered.account.used(self)
         columns: dict[str, list[float]] = {"epoch": [epoch] * len(used.updates)}
         columns.update(_columns(used))
         self._epochs.append(columns)

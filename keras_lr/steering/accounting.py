@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from keras_lr._keras.optimizers import number
 from keras_lr.steering.binding import Binding
 from keras_lr.steering.optimizers import momentum_names
+from keras_lr.steering.policy import Policy
 from keras_lr.steering.run import Run
 
 
@@ -48,7 +50,7 @@ class Account:
         every: Batches per update.
         begun_at: What the optimizer's counter of batches showed when the run began.
         place: Which bindings of the patched train function are those of this optimizer.
-        watched: Whether a callback reads the rate of every batch.
+        watchers: The policies that read the rate of every batch.
     """
 
     def __init__(self, run: Run, every: int) -> None:
@@ -57,16 +59,19 @@ class Account:
         self.bindings: list[Binding] = []
         self.begun_at = 0
         self.place = slice(0, 0)
-        self.watched = False
+        self.watchers: list[Policy] = []
         # An entry for each change of the scales: the first update that it applies to, and the
         # scales.
         self._scales: list[tuple[int, np.ndarray]] = []
-        self._counted = 0  # batches that `used` has returned
-        self._passed: UsedRates | None = None
+        self._counted = 0  # batches that `_used` has returned
+        self._unread: dict[int, list[UsedRates]] = {}  # by watcher
 
-    def begin(self, bindings: list[Binding], begun_at: int) -> None:
+    def begin(
+        self, bindings: list[Binding], begun_at: int, watchers: Sequence[Policy] = ()
+    ) -> None:
         """Start to count, at the number of batches that the run has trained already."""
-        self.bindings, self.begun_at = bindings, begun_at
+        self.bindings, self.begun_at, self.watchers = bindings, begun_at, list(watchers)
+        self._unread = {id(watcher): [] for watcher in watchers}
         self._counted = self._run.first_batches
 
     def batches_done(self) -> int:
@@ -173,10 +178,18 @@ class Account:
 
     # Batches that were trained
 
-    def used(self) -> UsedRates:
-        """What the batches since the last call were trained with; for policies that watch."""
-        passed, self._passed = self._passed, None
-        return self._used() if passed is None else passed.joined(self._used())
+    def used(self, watcher: Policy) -> UsedRates:
+        """What the batches since the watcher's last call were trained with."""
+        self._note()
+        first, *others = self._unread[id(watcher)]
+        self._unread[id(watcher)] = []
+        return functools.reduce(UsedRates.joined, others, first)
+
+    def _note(self) -> None:
+        """Keep what the batches since the last call were trained with, for every watcher."""
+        used = self._used()
+        for unread in self._unread.values():
+            unread.append(used)
 
     @contextmanager
     def rolled_back(self, batches: int) -> Iterator[None]:
@@ -188,8 +201,8 @@ class Account:
         Args:
             batches: Batches of the run that the earlier state has seen.
         """
-        if self.watched:
-            self._passed = self.used()
+        if self.watchers:
+            self._note()
         yield
         if not self._run.by_hand:
             self._run.installed.go_back(batches)

@@ -149,7 +149,7 @@ class SteeredFit:
             optimizers=list(self._all.values()),
             batches=run.first_batches,
             scaled=any(part.account.scaled for part in self.optimizers.values()),
-            watched=any(part.account.watched for part in self.optimizers.values()),
+            watched=any(part.account.watchers for part in self.optimizers.values()),
             by_hand=run.by_hand,
             keeps=not any(policy.retraces for policy in self.policies),
             after_batch=self._check.after_batch,

@@ -127,8 +127,8 @@ class SteeredOptimizer:
                 begun_at=start,
             )
             self.bindings.append(binding)
-        self.account.begin(self.bindings, begun_at)
-        self.account.watched = any(policy.watches for policy in self.policies)
+        watchers = [policy for policy in self.policies if policy.watches]
+        self.account.begin(self.bindings, begun_at, watchers)
         settable = all(binding.settable for binding in self.bindings)
         if any(policy.rescales for policy in self.policies) and not settable:
             self.account.scale_schedules()
