@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import keras
 import numpy as np
-from cost import resident, seconds
+from cost import cpu_seconds, resident
 from zoo import ENTRIES, Entry, Task
 
 import keras_lr
@@ -48,13 +48,13 @@ def warm_up() -> None:
 
 
 def first(entry: Entry, small: bool, contender: str) -> dict[str, Any]:
-    """The first call in this process: seconds, and the peak of memory above what was there."""
+    """The first call in this process: processor time, and the peak of memory above what was there."""
     warm_up()
     before = resident()
     keras.utils.set_random_seed(0)
     task = entry.make(small)
     steps = 3 if small else entry.steps
-    spent = seconds(contenders(task, entry, steps)[contender])
+    spent = cpu_seconds(contenders(task, entry, steps)[contender])
     model = task.model
     variables = {id(v): v for v in (*model.variables, *model.optimizer.variables)}
     state = sum(_bytes(variable) for variable in variables.values())
@@ -67,7 +67,7 @@ def _bytes(variable: Any) -> int:
 
 
 def steady(entry: Entry, small: bool, rounds: int) -> dict[str, Any]:
-    """Seconds of each contender, by turns, once everything is compiled."""
+    """Processor time of each contender, by turns, once everything is compiled."""
     keras.utils.set_random_seed(0)
     steps = 3 if small else entry.steps
     running: dict[str, Callable[[], Any]] = {}
@@ -81,7 +81,7 @@ def steady(entry: Entry, small: bool, rounds: int) -> dict[str, Any]:
     spent: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for index in chance.permutation(len(names)):
-            spent[names[index]].append(seconds(running[names[index]]))
+            spent[names[index]].append(cpu_seconds(running[names[index]]))
     return spent
 
 
