@@ -12,8 +12,8 @@ with 110 million weights, an audio and a forecasting network. Measured for each,
 - the peak of the process's memory, in copies of weights and optimizer slots above that of `fit`;
 - whether each thing that a user does with the model comes through.
 
-Times are processor time, which other work on the machine changes little. Prints one table of medians;
-bold above the target. `--results` keeps each measurement as JSON.
+Times are processor time, which other work on the machine changes little. Prints one table of
+medians; bold above the target. `--results` keeps each measurement as JSON.
 """
 
 from __future__ import annotations

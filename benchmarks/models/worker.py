@@ -48,7 +48,7 @@ def warm_up() -> None:
 
 
 def first(entry: Entry, small: bool, contender: str) -> dict[str, Any]:
-    """The first call in this process: processor time, and the peak of memory above what was there."""
+    """The first call in this process: processor time, and the peak of memory above the start."""
     warm_up()
     before = resident()
     keras.utils.set_random_seed(0)
