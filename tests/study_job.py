@@ -52,7 +52,7 @@ class Peer:
 
 
 def job(number: int):
-    from keras_lr.rate_search.plan import Job, Setting
+    from keras_lr.rate_search.jobs import Job, Setting
 
     return Job("coarse", Setting(number * 1e-3), 0, 0.5, 3)
 
@@ -66,7 +66,7 @@ def opened(storage, name="digits", identity=None, **options):
 
 
 def outcome(job, value=0.5, ended="finished", history=None):
-    from keras_lr.rate_search.plan import Outcome
+    from keras_lr.rate_search.jobs import Outcome
 
     return Outcome(job, ended, value, {"val_loss": [value]} if history is None else history, 1.5)
 

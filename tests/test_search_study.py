@@ -393,7 +393,7 @@ def test_a_study_of_another_version_is_refused(storage, join, monkeypatch):
 
 
 def test_a_study_of_format_2_goes_on_with_repeats_as_final_seeds(storage, join):
-    identity = {"settings": {"epochs": 3, "final_seeds": 2}}
+    identity = {"settings": {"epochs": 3, "final_seeds": 2, "max_runs": None}}
     record = join(storage, identity=identity)
     known = dict(record.study.user_attrs["keras_lr"])
     known.update(format=2, settings={"epochs": 3, "repeats": 2})
