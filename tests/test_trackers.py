@@ -138,6 +138,7 @@ import wandb
 with wandb.init(project="test", mode="offline", dir=sys.argv[1]) as run:
     run.log({"other": 1.0}, step=100)  # our steps are below
     fit("wandb")
+wandb.teardown()  # the process that writes the file ends
 
 from wandb.proto.wandb_internal_pb2 import Record
 
