@@ -21,7 +21,7 @@ __all__ = ["diagnose"]
     short_help="Diagnose training runs from their LOGs.",
     epilog="Example: keras-lr diagnose training.csv --batch-size 256",
 )
-@click.argument("logs", metavar="LOG...", nargs=-1, required=True)
+@click.argument("logs", metavar="LOG...", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option("--loss", metavar="COL[+COL]", help="Column of the training loss; + adds columns.")
 @click.option("--val-loss", metavar="COL[+COL]", help="Column of the validation loss.")
 @click.option("--lr", "learning_rate", metavar="COL", help="Column of the learning rate.")
