@@ -16,6 +16,7 @@ from keras import ops
 
 __all__ = [
     "RATE",
+    "JointUpdate",
     "OptimizerHooks",
     "batch_counter",
     "counters",
@@ -195,3 +196,41 @@ class OptimizerHooks(_Optimizer):
     def _rate_now(self) -> Any:
         """The rate that the next update uses."""
         return super()._get_current_learning_rate()
+
+
+class JointUpdate(OptimizerHooks):
+    """The hooks of an optimizer whose `_update` gets all gradients and variables at once.
+
+    A subclass defines `_update(grads, variables, learning_rate)`, which applies the weight decay
+    as well, and `_place`, a variable of its own that is on every device.
+    """
+
+    def _decay_weights(self, variables: Sequence[Any]) -> None:
+        """Do nothing: the decay is part of the update."""
+
+    def _update_all(
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        # TensorFlow's own method sums the gradients over the replicas and calls
+        # `_update_on_replicas` below with all of them.
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            super()._update_all(grads, variables, learning_rate)
+        elif backend == "torch":
+            import torch
+
+            with torch.no_grad():
+                self._update(grads, variables, learning_rate)
+        else:
+            self._update(grads, variables, learning_rate)
+
+    def _update_on_replicas(self, strategy: Any, pairs: Any, learning_rate: Any) -> None:
+        grads, variables = zip(*pairs, strict=True)
+
+        # `update` runs this on each device, where a mirrored variable is the device's copy.
+        def on_device(_: Any, learning_rate: Any, *grads: Any) -> None:
+            self._update(grads, variables, learning_rate)
+
+        strategy.extended.update(
+            self._place.value, on_device, args=(learning_rate, *grads), group=False
+        )

@@ -26,11 +26,6 @@ class ScheduleLR(SteeringCallback):
             weight decay is constant, and the product follows the rate, as in Keras. See Wang and
             Aitchison, 2024 (arXiv 2405.13698), whose averaging time of the weights, 1 / (rate x
             decay) updates, it keeps. The logs get `weight_decay`.
-        couple_weight_decay: Whether the product of rate and weight decay is constant, that of the
-            compiled optimizer: a rate ten times as large decays a tenth as much. Otherwise the
-            weight decay is constant, and the product follows the rate, as in Keras. See Wang and
-            Aitchison, 2024 (arXiv 2405.13698), whose averaging time of the weights, 1 / (rate x
-            decay) updates, it keeps. The logs get `weight_decay`.
         optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from keras_lr._util import checks
 from keras_lr._util.files import check_writable
 from keras_lr.callbacks.base import SteeringCallback, monitored
-from keras_lr.callbacks.plateau_rule import PlateauRule, Progress
+from keras_lr.callbacks.plateau_rule import PlateauRule
 from keras_lr.schedules import WarmUpStableDecaySchedule
 from keras_lr.steering import Length, Plan
 
@@ -142,9 +141,7 @@ class WarmUpStableDecay(SteeringCallback):
         self._running = False
         self._asked: int | None = None
         self._due = False
-        self._automatic = self._end = (
-            _NEVER  # updates at which a decay begins, and at which it ends
-        )
+        self._automatic = self._end = _NEVER  # updates at which a decay begins and ends
         self._deadline = self._look_at = float("inf")
 
     def decay_now(self, steps: int | None = None) -> None:
@@ -170,20 +167,20 @@ class WarmUpStableDecay(SteeringCallback):
     def plan(self, length: Length) -> Plan:
         if length.total is None:
             return Plan(self._schedule(_NEVER, 1))
-        return Plan(self._schedule(length.total, self.decay_steps or max(1, length.total // 10)))
+        return Plan(self._schedule(length.total, self._decay_within(length.total)))
 
     def follows(self, length: Length) -> dict[str, Any]:
         return {}  # a longer run holds the rate for longer
 
     def begin(self, length: Length) -> None:
         self._running, self.decay_begun_at, self._due, self._asked = True, None, False, None
-        self._rule.progress = Progress()
+        self._rule.reset()
         self._saved = False
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
         self._automatic = self._end = _NEVER
         if length.total is not None:
-            self._automatic = length.total - (self.decay_steps or max(1, length.total // 10))
+            self._automatic = length.total - self._decay_within(length.total)
         now = time.monotonic()
         self._deadline = float("inf") if self.minutes is None else now + 60 * self.minutes
         self._look_at = float("inf") if self.file is None else now
@@ -217,10 +214,10 @@ class WarmUpStableDecay(SteeringCallback):
 
     def remember(self) -> dict[str, Any]:
         decay = None if self.decay_begun_at is None else [self.decay_begun_at, self._end]
-        return {"decay": decay, "rule": asdict(self._rule.progress), "saved": self._saved}
+        return {"decay": decay, "rule": self._rule.state(), "saved": self._saved}
 
     def recall(self, memory: dict[str, Any]) -> None:
-        self._rule.progress = Progress(**memory["rule"])
+        self._rule.load(memory["rule"])
         self._saved = bool(memory["saved"])
         if memory["decay"] is not None:
             self.decay_begun_at, self._end = memory["decay"]
@@ -242,6 +239,10 @@ class WarmUpStableDecay(SteeringCallback):
             decay_steps=decay_steps,
             **self._shape,
         )
+
+    def _decay_within(self, total: int) -> int:
+        """Updates of the decay of a run of so many updates."""
+        return self.decay_steps or max(1, total // 10)
 
     def _updates(self) -> int:
         return self._session.updates_of(self._steered)

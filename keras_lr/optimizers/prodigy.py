@@ -9,12 +9,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lr._keras.optimizers import OptimizerHooks, number
+from keras_lr._keras.optimizers import JointUpdate, number
 from keras_lr._util import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lr")
-class Prodigy(OptimizerHooks, keras.optimizers.Optimizer):
+class Prodigy(JointUpdate, keras.optimizers.Optimizer):
     """Adam without a learning rate to tune: it estimates the distance to the solution.
 
     The estimate `d` starts at `d0` and never falls. The step size of an update is `d` times
@@ -176,34 +176,11 @@ class Prodigy(OptimizerHooks, keras.optimizers.Optimizer):
         self._momentums = slots("momentum") if self.beta_1 > 0 else []
         self._velocities = slots("velocity")
 
-    def _decay_weights(self, variables: Any) -> None:
-        """Do nothing: the decay is part of the update, as its step size depends on `d`."""
+    @property
+    def _place(self) -> Any:
+        return self._d
 
-    def _update_all(self, grads: Any, variables: Any, learning_rate: Any) -> None:
-        # `d` depends on all gradients, before any weight changes. TensorFlow's own method sums
-        # them over the replicas and calls `_update_on_replicas` below with all of them.
-        backend = keras.backend.backend()
-        if backend == "tensorflow":
-            super()._update_all(grads, variables, learning_rate)
-        elif backend == "torch":
-            import torch
-
-            with torch.no_grad():
-                self._update(grads, variables, learning_rate)
-        else:
-            self._update(grads, variables, learning_rate)
-
-    def _update_on_replicas(self, strategy: Any, pairs: Any, learning_rate: Any) -> None:
-        grads, variables = zip(*pairs, strict=True)
-
-        # `update` runs this on each device, where a mirrored variable is the device's copy.
-        def on_device(_: Any, learning_rate: Any, *grads: Any) -> None:
-            self._update(grads, variables, learning_rate)
-
-        strategy.extended.update(
-            self._d.value, on_device, args=(learning_rate, *grads), group=False
-        )
-
+    # `d` depends on all gradients, before any weight changes; the step of the decay, on `d`.
     def _update(self, gradients: Any, variables: Any, learning_rate: Any) -> None:
         # On torch, `read` returns the variable's own tensor, which an assignment changes. So
         # values that are needed later are computed before the assignments.

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_lr._keras.optimizers import (
+    JointUpdate,
     batch_counter,
     mean_squares,
     number,
@@ -29,7 +30,7 @@ _MARKED = 256  # elements of a variable, about, that its mark depends on
 
 
 @registered
-class ScheduleFree(OptimizerWrapper):
+class ScheduleFree(JointUpdate, OptimizerWrapper):
     """Train at a constant learning rate, and use an average of the weights.
 
     The average replaces the decay of a schedule, so the length of the run need not be known. There
@@ -215,8 +216,9 @@ class ScheduleFree(OptimizerWrapper):
 
     # The update
 
-    def _decay_weights(self, variables: Sequence[Any]) -> None:
-        """Do nothing: the decay is part of the update, as it also moves z."""
+    @property
+    def _place(self) -> Any:
+        return self._weight_sum
 
     def _update_all(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
@@ -226,29 +228,7 @@ class ScheduleFree(OptimizerWrapper):
                 "ScheduleFree trains at a constant learning rate, but a callback of this fit "
                 "steers it. Remove the callback; for a warm-up, pass warmup_steps to ScheduleFree."
             )
-        # TensorFlow's own method sums the gradients over the replicas and calls
-        # `_update_on_replicas` below.
-        backend = keras.backend.backend()
-        if backend == "tensorflow":
-            super()._update_all(grads, variables, learning_rate)
-        elif backend == "torch":
-            import torch
-
-            with torch.no_grad():
-                self._update(grads, variables, learning_rate)
-        else:
-            self._update(grads, variables, learning_rate)
-
-    def _update_on_replicas(self, strategy: Any, pairs: Any, learning_rate: Any) -> None:
-        grads, variables = zip(*pairs, strict=True)
-
-        # `update` runs this on each device, where a mirrored variable is the device's copy.
-        def on_device(_: Any, learning_rate: Any, *grads: Any) -> None:
-            self._update(grads, variables, learning_rate)
-
-        strategy.extended.update(
-            self._weight_sum.value, on_device, args=(learning_rate, *grads), group=False
-        )
+        super()._update_all(grads, variables, learning_rate)
 
     def _update(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
         k = ops.cast(self.iterations, self._dtype_of_sums)
