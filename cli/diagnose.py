@@ -149,6 +149,18 @@ def _diagnose_all(
     named: tuple[str, ...], ignore: tuple[str, ...], options: dict[str, Any]
 ) -> list[Any]:
     """A diagnosis of each log; a file in a folder that is not a log is named on stderr."""
+    from .startup import start
+
+    options = dict(options)
+    sizes = options.pop("batch_size")
+    options["batch_size"] = None if sizes is None else _sizes(sizes)
+    options["total_epochs"] = options.pop("epochs")
+    start(prefer="numpy", cache=False)
+    from keras_lr.diagnosis import NAMES
+
+    for name in ignore:
+        if name not in NAMES:
+            raise BadInput(f"--ignore must be one of {', '.join(NAMES)}; got {name!r}.")
     found: list[Any] = []
     skipped: list[str] = []
     for log, inside in _logs(named):
@@ -166,17 +178,8 @@ def _diagnose_all(
 
 
 def _diagnose(log: str, ignore: tuple[str, ...], options: dict[str, Any]) -> Any:
-    from .startup import start
+    from keras_lr.diagnosis import diagnose
 
-    options = dict(options)
-    sizes, epochs = options.pop("batch_size"), options.pop("epochs")
-    sizes = None if sizes is None else _sizes(sizes)
-    start(prefer="numpy", cache=False)
-    from keras_lr.diagnosis import NAMES, diagnose
-
-    for name in ignore:
-        if name not in NAMES:
-            raise BadInput(f"--ignore must be one of {', '.join(NAMES)}; got {name!r}.")
     try:
         content: Any = log
         if log == "-":
@@ -185,7 +188,7 @@ def _diagnose(log: str, ignore: tuple[str, ...], options: dict[str, Any]) -> Any
 
             names = (options["loss"], options["val_loss"], options["learning_rate"])
             content = read_text(sys.stdin.read(), "standard input", Asked(*names))
-        return diagnose(content, batch_size=sizes, total_epochs=epochs, **options).without(ignore)
+        return diagnose(content, **options).without(ignore)
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         raise BadInput(one_line(error)) from error
 

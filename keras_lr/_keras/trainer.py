@@ -10,6 +10,7 @@ __all__ = [
     "compile_arguments",
     "compiled_loss_and_metrics",
     "reduced_over_replicas",
+    "synchronise",
     "torch_compiles",
 ]
 
@@ -26,6 +27,13 @@ def compiled_loss_and_metrics(model: Any) -> tuple[Any, Any]:
 def compile_arguments(model: Any) -> dict[str, Any]:
     """The arguments of `compile`; Keras keeps none where a model has a `compile` of its own."""
     return dict(getattr(getattr(model, "_compile_config", None), "config", {}))
+
+
+def synchronise(model: Any) -> None:
+    """Write JAX's training state to the variables, which have no values during an epoch."""
+    write = getattr(model, "jax_state_sync", None)
+    if write is not None:
+        write()
 
 
 def torch_compiles(model: Any) -> bool:

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 import keras
 
 from keras_lr._keras.replicas import has_strategy
+from keras_lr._keras.trainer import synchronise
 from keras_lr.optimizers.moving_statistics import collecting_layers, recompute, sample_of
 from keras_lr.steering import innermost_optimizers
 
@@ -110,7 +111,7 @@ class _Switch(keras.callbacks.Callback):
 def put_to_training(kind: type, model: Any) -> None:
     """Put the weights of a model to the point where its optimizer trains."""
     for optimizer in _optimizers(kind, model):
-        _synchronise(model)
+        synchronise(model)
         optimizer.train()
 
 
@@ -121,7 +122,7 @@ def put_to_average(kind: type, model: Any) -> list[Any]:
     """
     found = _optimizers(kind, model)
     if found:
-        _synchronise(model)
+        synchronise(model)
     moved = [each for each in found if each.built and not each.evaluates]
     for optimizer in moved:
         optimizer.eval()
@@ -137,7 +138,7 @@ def _at_average(kind: type, model: Any) -> Iterator[None]:
         yield
     finally:
         if moved:
-            _synchronise(model)
+            synchronise(model)
         for optimizer in moved:
             optimizer.train()
 
@@ -147,13 +148,6 @@ def _optimizers(kind: type, model: Any) -> list[Any]:
     if optimizer is None:
         return []
     return [each for each in innermost_optimizers(optimizer) if isinstance(each, kind)]
-
-
-def _synchronise(model: Any) -> None:
-    """Write JAX's training state to the variables, which have no values during an epoch."""
-    synchronise = getattr(model, "jax_state_sync", None)
-    if synchronise is not None:
-        synchronise()
 
 
 @contextmanager

@@ -143,9 +143,7 @@ def find_warmup(
     if total_steps is not None:
         total_steps = checks.count("total_steps", total_steps)
     budget = checks.count("budget", budget)
-    stop_factor = float(stop_factor)
-    if not stop_factor > 1.0:
-        raise ValueError(f"stop_factor must be above 1; got {stop_factor!r}.")
+    stop_factor = checks.number("stop_factor", stop_factor, above=1)
     chosen = check_model(model, optimizer, "find_warmup")
     if max_lr is None:
         max_lr = own_rate(chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from keras_lr._keras.trainer import synchronise
 from keras_lr.steering.backends.base import TrainFunctionPatch
 from keras_lr.steering.composition import Length
 from keras_lr.steering.guard import fits_running
@@ -58,7 +59,5 @@ class Run:
         return Length((start_batch % every + epochs * steps) // every, epochs)
 
     def synchronise(self) -> None:
-        """Write JAX's training state to the variables, which have no values during an epoch."""
-        synchronise = getattr(self.model, "jax_state_sync", None)
-        if synchronise is not None:
-            synchronise()
+        """Make the variables of the model readable within an epoch."""
+        synchronise(self.model)
