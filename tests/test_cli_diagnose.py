@@ -234,6 +234,7 @@ def test_fail_on_and_ignore(csv):
     assert run("diagnose", warned, "--fail-on", "error").exit_code == 0
     assert run("diagnose", warned, "--fail-on", "warning").exit_code == 1
     assert "--ignore must be one of not-a-number" in refused("diagnose", bad, "--ignore", "x")
+    assert "no log" not in refused("diagnose", bad.parent, "--ignore", "x")
 
 
 def test_columns_by_name_and_standard_input(csv):
