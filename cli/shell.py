@@ -14,6 +14,7 @@ from .text import width
 
 __all__ = ["fit_to_terminal"]
 
+HELP_OPTIONS = ["-h", "--help"]
 FILES = ("FILE", "SRC", "MODEL", "LOG")  # metavars of arguments that may be files
 
 
@@ -73,6 +74,8 @@ def fit_to_terminal(command: click.Command) -> None:
     """Apply both to a command and its subcommands."""
     for each in _all(command):
         each.context_class = _Context
+        # Click keeps the help option of the first call, which may come without the group's context.
+        each.context_settings.setdefault("help_option_names", HELP_OPTIONS)
         for parameter in each.params:
             if parameter.metavar in FILES and parameter.type is click.STRING:
                 parameter.type = _File()

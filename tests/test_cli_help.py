@@ -78,6 +78,16 @@ def test_command_has_one_line_of_help_an_example_and_a_place_in_the_readme(name)
         assert isinstance(option, click.Argument) or option.help, option.name
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("path", [("find",), ("preview", "step")])
+def test_a_command_used_alone_has_the_help_options_of_the_group(path):
+    command = main
+    for name in path:
+        command = command.get_command(click.Context(command), name)
+    command.make_context(path[-1], [], resilient_parsing=True)  # Click keeps the help option of it
+    assert "-h, --help" in CliRunner().invoke(main, [*path, "--help"]).stdout
+
+
 def test_defaults_equal_those_of_lr_find():
     import keras_lr
 
