@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import itertools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,7 +219,7 @@ def test_line_that_has_left_the_picture_does_not_come_back(name):
 
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 @pytest.mark.parametrize("name", ["Adam, digits with batch normalization", "SGD, four clusters"])
-def test_landmarks_that_the_reason_names_are_circles_on_the_line(name):
+def test_landmarks_that_the_reason_names_are_circles_on_the_average_that_it_read(name):
     test = RangeTest(**REAL[name])
     reason = test.suggest().reason
     loss = plot_range_test(test, slope=False)
@@ -227,10 +228,30 @@ def test_landmarks_that_the_reason_names_are_circles_on_the_line(name):
         reason.split(words)[1].split()[0].rstrip(";,")
         for words in ("halfway at ", "lowest at ", "back up at ")
     ]
-    steps, line = drawn(loss, "smoothed")
-    np.testing.assert_allclose(
-        heights, np.interp(rates, steps, np.nan_to_num(line, nan=np.inf)), rtol=0.01
-    )
+    steps, average = drawn(loss, "average over 0.7 decades to each side")
+    at = [int(np.abs(np.log(steps / rate)).argmin()) for rate in rates]
+    top = max(loss.get_ylim())
+    np.testing.assert_allclose(heights, np.minimum(average[at], heights.max()), rtol=1e-5)
+    # The words hold for the drawn average: half of the fall is done at the first, nearly all of
+    # it at the second, where the loss is lowest, and half is lost again at the third.
+    lowest, start = np.nanmin(average), np.median(test.losses[: len(steps) // 8])
+    halfway = (lowest + start) / 2
+    assert average[at[0] - 1] > halfway >= average[at[0]]
+    assert average[at[1]] - lowest <= 0.05 * (start - lowest)
+    assert average[at[2] - 1] <= halfway < average[at[2]] and heights.max() < top
+
+
+def test_labels_of_a_narrow_axis_of_rates_leave_each_other_room():
+    for low, high in [(0.015, 0.47), (2e-3, 9e-3), (1e-3, 1e-2), (3e-4, 0.02), (0.11, 0.19)]:
+        test = RangeTest(np.geomspace(low, high, 40), 1 + np.linspace(0, 1, 40) ** 2)
+        figure = Figure(figsize=(7, 4))
+        loss = plot_range_test(test, figure.add_subplot(), suggestion=False)
+        figure.canvas.draw()
+        texts = [t for t in loss.get_xticklabels(which="both") if t.get_text() and t.get_visible()]
+        inside = [t for t in texts if low <= t.get_position()[0] <= high]
+        boxes = sorted((t.get_window_extent() for t in inside), key=lambda box: box.x0)
+        assert len(boxes) >= 2
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes)), (low, high)
 
 
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")

@@ -119,7 +119,7 @@ def test_landmarks_of_the_reason_are_numbered_on_the_line():
         left, right = math.log10(test.learning_rates[0]), math.log10(test.learning_rates[-1])
         share = (math.log10(rate) - left) / (right - left)
         assert column - 9 == pytest.approx(80 * share, abs=1)
-    assert "1 halfway down   2 near lowest   3 halfway up" in lines[-1]
+    assert "1 halfway down   2 near lowest   3 halfway up of the average" in lines[-1]
     assert not any("halfway" in line for line in draw_range_test(test))
 
 

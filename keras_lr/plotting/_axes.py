@@ -6,6 +6,7 @@ differs in colour also differs in line style, marker or hatching.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "axes_for",
     "labelled_once",
     "legend_above",
+    "log_rates",
     "no_formula",
     "save",
     "shade_interval",
@@ -112,6 +114,33 @@ def save(
         )
     draw(lay_out(figure, panels))
     return atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
+
+
+def log_rates(ax: Axes) -> None:
+    """Make the x axis logarithmic, with few labels between powers of 10.
+
+    On 0.6 to 2 decades 2 and 5 are labelled, on less up to five. Matplotlib labels more of them,
+    and the labels run into each other.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    ax.set_xscale("log")
+    usual = ax.xaxis.get_minor_formatter()
+
+    def label(value: float, place: int | None) -> str:
+        low, high = sorted(ax.get_xlim())
+        if high < 4.0 * low:
+            inside = [tick for tick in ax.xaxis.get_minorticklocs() if low <= tick <= high]
+            shown = inside[:: -(-len(inside) // 5)]
+            usual.set_locs(shown)
+            return str(usual(value, place)) if np.isclose(shown, value).any() else ""
+        exponent = math.floor(math.log10(value) + 1e-9)
+        digit = round(value / 10.0**exponent)
+        if high > 100.0 * low or digit not in (2, 5):
+            return ""
+        return rf"$\mathdefault{{{digit}\times10^{{{exponent}}}}}$"
+
+    ax.xaxis.set_minor_formatter(FuncFormatter(label))
 
 
 def shade_interval(ax: Axes, low: float, high: float) -> None:

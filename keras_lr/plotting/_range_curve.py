@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lr.range_test.smoothing import median_of_repeats
+from keras_lr.range_test.smoothing import median_of_repeats, smooth
 
 if TYPE_CHECKING:
     from keras_lr.range_test.result import RangeTest
@@ -29,8 +29,9 @@ class Probe:
 class DrawnCurve:
     """A range test as the pictures draw it: line, divergence, probes, and the losses to show.
 
-    The line is not the curve that the rule reads (`keras_lr.range_test.smoothing`): that one
+    The line is not the average that the rule reads (`keras_lr.range_test.smoothing`): that one
     reads slopes from 0.7 decades on both sides, so that a blow-up bends it before it happens.
+    Where the rule names landmarks, `average` shows what they were read from.
     """
 
     def __init__(self, test: RangeTest) -> None:
@@ -90,13 +91,17 @@ class DrawnCurve:
         pairs = zip(recorded["learning_rates"], np.ravel(recorded["loss"]), strict=False)
         return [(float(rate), float(loss)) for rate, loss in pairs if np.isfinite(loss)]
 
-    def on_line(self, rates: tuple[float, ...]) -> list[tuple[float, float]]:
-        """These rates with the height of the line there, or the top where it has left."""
-        seen = np.isfinite(self.line)
-        if not seen.any():
+    @property
+    def average(self) -> np.ndarray:
+        """The wide average that our rule reads of the first repeat; NaN after its divergence."""
+        return smooth(self.rates, self.losses[0])
+
+    def on_average(self, rates: tuple[float, ...]) -> list[tuple[float, float]]:
+        """These rates with the height of the average there, at most the top of the picture."""
+        if not rates:
             return []
-        line = np.where(seen, self.line, self.high).clip(max=self.high)
-        heights = np.interp(np.log(rates), np.log(self.rates), line)
+        average = np.nan_to_num(self.average, nan=self.high).clip(max=self.high)
+        heights = np.interp(np.log(rates), np.log(self.rates), average)
         return list(zip(rates, heights.tolist(), strict=True))
 
     def _inside(self, line: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from keras_lr.plotting._axes import (
     RATE_LABEL,
     VERMILION,
     legend_above,
+    log_rates,
     no_formula,
     shade_interval,
     short,
@@ -233,7 +234,7 @@ def _rate_axis(ax: Axes, rates: list[float], search: Search) -> None:
     everything = [*rates, *marked, *([] if suggestion is None else [suggestion])]
     low, high = min(everything), max(everything)
     margin = (high / low) ** 0.04 if high > low else 2.0
-    ax.set_xscale("log")
+    log_rates(ax)
     ax.set_xlim(low / margin, high * margin)
     ax.set_xlabel(RATE_LABEL)
     draw_grid(ax)

@@ -22,11 +22,13 @@ from keras_lr.plotting._axes import (
     axes_for,
     labelled_once,
     legend_above,
+    log_rates,
     save,
     shade_interval,
     short,
 )
 from keras_lr.plotting._range_curve import DrawnCurve
+from keras_lr.range_test.smoothing import BANDWIDTH
 from keras_lr.range_test.suggestion import NoSuggestion, Suggestion, SuggestionWarning
 
 if TYPE_CHECKING:
@@ -162,7 +164,16 @@ def _draw_loss(ax: Axes, curve: DrawnCurve, found: Suggestion | None, raw: bool)
         )
     ax.set_ylim(*curve.frame)
     _rate_axis(ax, curve, found)
-    if found is not None and (points := curve.on_line(found.landmarks)):
+    if found is not None and (points := curve.on_average(found.landmarks)):
+        ax.plot(
+            curve.rates,
+            curve.average,
+            color=BLUE,
+            lw=1.2,
+            ls="--",
+            label=f"average over {BANDWIDTH:g} decades to each side",
+            zorder=3,
+        )
         ax.plot(
             *zip(*points, strict=True),
             ls="",
@@ -280,7 +291,7 @@ def _draw_ramp(ax: Axes, curve: DrawnCurve, found: Suggestion | None) -> None:
 
 def _rate_axis(ax: Axes, curve: DrawnCurve, found: Suggestion | None) -> None:
     """The logarithmic axis that two panels share, with the diverging part shaded."""
-    ax.set_xscale("log")
+    log_rates(ax)
     if curve.rate_range is None:
         ax.set_xlim(1e-7, 10.0)
         ax.text(

@@ -105,10 +105,12 @@ def _draw(
     legend = []
     named = suggestion.landmarks if suggestion else ()
     for (rate, height), (mark, meaning) in zip(
-        curve.on_line(named), LANDMARKS.items(), strict=False
+        curve.on_average(named), LANDMARKS.items(), strict=False
     ):
         canvas.point(math.log10(rate), height, mark, on_top=True)
         legend.append(f"{mark} {meaning}")
+    if named:
+        legend[-1] += " of the average"
     if runs := curve.measured():
         for run in sorted(runs, key=lambda run: run.steps):
             canvas.point(math.log10(run.rate), run.loss, marks.probe, on_top=True)

@@ -103,7 +103,8 @@ def _from_landmarks(curve: Curve, uneven: bool = False) -> Suggestion:
     half, bottom, back_up = named = tuple(rate_at(curve, place) for place in places)
     climbed = curve.smoothed[int(places[2])] > curve.start - 0.5 * curve.fall
     reason = (
-        f"The loss had fallen halfway at {half:.2g}, was near its lowest at {bottom:.2g} and "
+        f"Averaged over {smoothing.BANDWIDTH:g} decades to each side, the loss had fallen halfway "
+        f"at {half:.2g}, was near its lowest at {bottom:.2g} and "
         f"{'was' if climbed else 'not yet'} halfway back up at {back_up:.2g}; the suggestion is "
         "about half the geometric mean of these rates, corrected for the lag of the loss."
     )
