@@ -1,5 +1,7 @@
 """Range tests of models whose class overrides `fit`: they train on what it makes of the data."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from keras import ops
 from models import same, values
 
 import keras_lr
+from keras_lr._keras.object_graph import reachable
 
 X = np.random.default_rng(0).normal(size=(96, 4)).astype("float32")
 Y = (X @ np.array([[1.0], [-2.0], [0.5], [0.0]])).astype("float32")
@@ -188,6 +191,24 @@ def test_a_task_of_keras_hub_is_tested_on_preprocessed_data():
         by_hand, images / 255.0, labels, **{**RAMP, "seed": 0, "batch_size": 8, "shuffle": False}
     )
     np.testing.assert_allclose(test.losses, expected.losses, rtol=1e-3)
+
+
+@pytest.mark.once
+@pytest.mark.filterwarnings("ignore:`build.*` was called on layer")  # KerasHub's own
+def test_a_task_of_keras_hub_is_walked_without_the_functions_of_its_package():
+    """Hundreds of functions, whose code would be read for the names that they use."""
+    models = pytest.importorskip("keras_hub").models
+    backbone = models.ViTBackbone(
+        image_shape=(8, 8, 3), patch_size=4, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8
+    )
+    task = models.ViTImageClassifier(backbone, num_classes=2)
+    task.own_rule = lambda: None
+    found = [part for _, part in reachable(task)]
+    assert any(part is backbone for part in found)
+    functions = [part for part in found if isinstance(part, types.FunctionType)]
+    assert task.own_rule in functions
+    of_hub = {each.__name__ for each in functions if each.__module__.startswith("keras_hub")}
+    assert of_hub <= {"build", "call"}  # which Keras wraps, and each layer holds
 
 
 def test_a_train_function_of_the_models_own_is_refused():

@@ -216,14 +216,14 @@ def forecaster(small: bool) -> Task:
 
 
 ENTRIES = {
-    "bert": Entry(bert, 8, 10),
-    "gpt2": Entry(gpt2, 8, 10),
-    "resnet": Entry(resnet, 8, 10),
-    "vit": Entry(vit, 8, 10),
-    "resnet50": Entry(_application(keras.applications.ResNet50, 64), 8, 10),
-    "efficientnet": Entry(_application(keras.applications.EfficientNetV2B0, 64), 8, 10),
-    "mobilenet": Entry(_application(keras.applications.MobileNetV3Small, 64), 8, 10),
-    "transformer": Entry(transformer, 2, 6),
-    "audio": Entry(audio, 16, 20),
-    "forecaster": Entry(forecaster, 32, 20),
+    "bert": Entry(bert, 8, 40),
+    "gpt2": Entry(gpt2, 8, 40),
+    "resnet": Entry(resnet, 8, 20),
+    "vit": Entry(vit, 8, 40),
+    "resnet50": Entry(_application(keras.applications.ResNet50, 64), 8, 20),
+    "efficientnet": Entry(_application(keras.applications.EfficientNetV2B0, 64), 8, 20),
+    "mobilenet": Entry(_application(keras.applications.MobileNetV3Small, 64), 8, 40),
+    "transformer": Entry(transformer, 2, 10),
+    "audio": Entry(audio, 16, 40),
+    "forecaster": Entry(forecaster, 32, 40),
 }

@@ -63,7 +63,7 @@ _OURS = (
 _TORCH_PARTS = ("torch.optim", "torch.amp", "torch.cuda.amp")
 _THREADS = frozenset({"_thread", "threading", "multiprocessing", "socket", "_queue", "queue"})
 # Functions of these packages are not searched for the global variables that they use.
-_LIBRARIES = _FOREIGN | {"keras", "keras_lr", "keras_lr_cli"}
+_LIBRARIES = _FOREIGN | {"keras", "keras_hub", "keras_lr", "keras_lr_cli"}
 
 
 def reachable(root: Any) -> Iterator[tuple[str, Any]]:
