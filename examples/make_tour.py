@@ -169,7 +169,7 @@ def notebook():
     return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
-def execute(book, timeout=120):
+def execute(book, timeout=600):
     """Run the cells in the folder of the examples, and remove what depends on the machine.
 
     Raises:

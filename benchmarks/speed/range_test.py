@@ -2,14 +2,16 @@
 
     KERAS_BACKEND=jax python benchmarks/speed/range_test.py
 
-100 steps each, interleaved A B C A B C, CPU time of the process, medians of the ratios to the
+CPU time of the process for 100 steps, interleaved A B C A B C, medians of the ratios to the
 baseline:
 
 * floor, the baseline: the same batches through `model.fit`, without callbacks, 25 steps per
   execution (torch: plain `fit`, which allows only one);
 * classic: the finder of older packages, a callback that reads `logs["loss"]` and sets the rate for
   each batch, in a plain `fit`;
-* ours: `keras_lr.lr_find`, including snapshot and restore;
+* ours: `keras_lr.lr_find` with a ramp of 100 steps, including snapshot and restore;
+* ours by default: a ramp and short runs that are evaluated on held-out data, for each 100 of its
+  steps, over 100 steps of `fit` with one step per execution;
 * on torch the range tests of other packages, against their own baseline: see torch_peers.py.
 
 The first call of each, including its compilation, is measured on models not compiled before.
@@ -72,6 +74,7 @@ MARKS = {
     "torch": {"mlp": 0.95, "transformer": 1.05, "cnn": 0.95},
 }
 FIRST_MARK = 1.05
+DEFAULT, DEFAULT_MARK = "lr_find, default", 1.1
 
 
 class ClassicFinder(keras.callbacks.Callback):
@@ -100,24 +103,28 @@ def compiled(make, steps_per_execution=1):
 
 
 def contenders(make, x, y):
-    """Functions that run 100 steps, each on its own new model."""
+    """Functions that train, each its own new model: 100 steps, or as many as their result says."""
     many = 1 if keras.backend.backend() == "torch" else 25
-    fast, slow, found = compiled(make, many), compiled(make), compiled(make)
+    fast = compiled(make, many)
+    plain, slow, found, tried = (compiled(make) for _ in range(4))
     options = {"batch_size": BATCH, "verbose": 0}
     # The ramp ends where nothing diverges, so that all of them train 100 steps.
     ramp = {"end_lr": 1e-2, "stop_factor": None, "steps": STEPS, "budget": STEPS}
     return {
         "floor": lambda: fast.fit(x, y, **options),
+        "fit": lambda: plain.fit(x, y, **options),
         "classic": lambda: slow.fit(x, y, callbacks=[ClassicFinder()], **options),
         "lr_find": lambda: keras_lr.lr_find(found, x, y, **ramp, **options),
-    }, found
+        DEFAULT: lambda: keras_lr.lr_find(tried, x, y, **options),
+    }, (found, tried)
 
 
 def spent(function):
-    """CPU and wall seconds."""
+    """CPU and wall seconds of 100 steps."""
     before = np.array([time.process_time(), time.perf_counter()])
-    function()
-    return np.array([time.process_time(), time.perf_counter()]) - before
+    result = function()
+    took = np.array([time.process_time(), time.perf_counter()]) - before
+    return took * STEPS / getattr(result, "training_steps", STEPS)
 
 
 def measure(name, repeats, firsts):
@@ -131,9 +138,10 @@ def measure(name, repeats, firsts):
     for _ in range(firsts):
         functions, found = contenders(make, x, y)
         first.append({contender: spent(function) for contender, function in functions.items()})
-    found.fit(x[:BATCH], y[:BATCH], verbose=0)  # built, as a model in use is
-    functions["lr_find"]()
-    floors = dict.fromkeys(("classic", "lr_find"), "floor")
+    for ours, model in zip(("lr_find", DEFAULT), found, strict=True):
+        model.fit(x[:BATCH], y[:BATCH], verbose=0)  # built, as a model in use is
+        functions[ours]()
+    floors = {"classic": "floor", "lr_find": "floor", DEFAULT: "fit"}
     if backend == "torch":
         import torch_peers
 
@@ -150,11 +158,11 @@ def measure(name, repeats, firsts):
 
     def told(table, contender, turns, mark):
         ratios = np.array([turn[contender] / turn[floors[contender]] for turn in turns])
-        ours = contender == "lr_find"
-        return row(table, contender, name, *ratios.T, mark=mark if ours else None)
+        marks = {"lr_find": mark, DEFAULT: DEFAULT_MARK}
+        return row(table, contender, name, *ratios.T, mark=marks.get(contender))
 
     rows = [told("range test", each, turns, MARKS[backend][name]) for each in floors]
-    for each in ("classic", "lr_find"):
+    for each in ("classic", "lr_find", DEFAULT):
         rows.append(told("range test, first call", each, first, FIRST_MARK))
     return rows
 

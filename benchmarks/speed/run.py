@@ -101,7 +101,7 @@ def range_test(figures: Figures) -> str:
         found = {(each["table"], each["row"], each["column"]): each for each in rows}
         for model in dict.fromkeys(each["column"] for each in rows):
             name = f"{model}, {BACKENDS[backend]}"
-            for contender in ("classic", "lr_find"):
+            for contender in ("classic", "lr_find", "lr_find, default"):
                 for title, suffix in (("range test", ""), ("range test, first call", ", first")):
                     each = found.get((title, contender, model))
                     cells[name, contender + suffix] = short(each) if each else EMPTY
