@@ -28,6 +28,7 @@ SCRIPTS = {
     "diagnosis": "benchmarks/diagnosis/run.py",
     "faults": "benchmarks/faults/run.py",
     "horizon": "benchmarks/horizon/run.py",
+    "horizon-long": "benchmarks/horizon/run.py --long",
     "models": "benchmarks/models/run.py",
     "search": "benchmarks/search/run.py",
     "speed": "benchmarks/speed/run.py",
@@ -48,7 +49,7 @@ def main() -> None:
     for name in names:
         print(f"{name}: {SCRIPTS[name]}", file=sys.stderr)
         run = subprocess.run(
-            [sys.executable, str(ROOT / SCRIPTS[name])],
+            [sys.executable, *SCRIPTS[name].split()],
             stdout=subprocess.PIPE,
             text=True,
             check=True,

@@ -34,7 +34,7 @@ def test_the_marks_of_the_pages_are_whole_and_their_names_used_once():
 
 @pytest.mark.parametrize("script", tables.SCRIPTS.values())
 def test_a_script_that_makes_tables_is_there(script):
-    assert (ROOT / script).is_file()
+    assert (ROOT / script.split()[0]).is_file()
 
 
 def test_scripts_write_the_marks_in_one_place():

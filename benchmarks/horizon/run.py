@@ -3,6 +3,7 @@
     python benchmarks/horizon/run.py                # hours on one core, in steps that are kept
     python benchmarks/horizon/run.py --hours 0.5    # as much of it as half an hour allows
     python benchmarks/horizon/run.py --no-training  # tables from what is kept
+    python benchmarks/horizon/run.py --long         # four of the tasks, up to 32,000 updates
 
 A planned run is a task, a policy and a number of updates. The regret of a rate is 0 at the best
 rate of the grid for that run and 1 for the untrained network: the mean over three seeds of the
@@ -38,7 +39,7 @@ from plan import PLANS, PRIORS, UNKNOWN, Plan, correction, near_mean, reference_
 from policies import POLICIES
 from shipped import BUDGETS, KERAS, Constants, default_budget, fitted, found_by, shipped
 from trainer import EVERY, PROBED, SEEDS, TASKS
-from truth import LONG, PROBES, RAMP, SHORT, Key, Truth, cache, export, order, train
+from truth import FOUR, LONG, PROBES, RAMP, SHORT, Key, Truth, cache, export, order, train
 
 from keras_lr.range_test.planned_run import (
     CONSTANT,
@@ -368,28 +369,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hours", type=float, default=np.inf, help="start no run after so long")
     parser.add_argument("--no-training", action="store_true", help="tables of what is kept")
-    parser.add_argument("--long", action="store_true", help=f"four tasks for {LONG} updates too")
+    parser.add_argument("--long", action="store_true", help=f"four tasks, up to {LONG} updates")
     parser.add_argument("--export", type=Path, help="a copy of all results, after each step")
     options = parser.parse_args()
     begin = time.time()
     keys = order(list(POLICIES), [*SHORT, LONG] if options.long else list(SHORT))
+    tasks = FOUR if options.long else TASKS
     folder = cache()
     if not options.no_training:
-        for task, key in train(folder, keys, until=begin + 3600 * options.hours):
+        for task, key in train(folder, keys, tasks, until=begin + 3600 * options.hours):
             print(
                 f"{time.time() - begin:6.0f} s  {task.name:<30} {key}", file=sys.stderr, flush=True
             )
             if options.export:
                 export(folder, options.export)
-    truths = [Truth(task, folder) for task in TASKS]
+    truths = [Truth(task, folder) for task in tasks]
     truths = [truth for truth in truths if any(complete(truth, key) for key in keys)]
     there = [key for key in keys if any(complete(truth, key) for truth in truths)]
     done = sum(complete(truth, key) for truth in truths for key in there)
     if not done:
         sys.exit("Nothing is kept yet.")
-    whole = len(TASKS) * len([key for key in keys if key[1] != LONG])
-    print(f"{done} of {whole} planned runs are complete.", file=sys.stderr)
+    print(f"{done} of {len(tasks) * len(keys)} planned runs are complete.", file=sys.stderr)
     others = constants_without(truths, there)
+    if options.long:
+        longest = [key for key in there if key[1] == LONG]
+        print(block("horizon-long", score_table(truths, longest, others)))
+        print(block("horizon-long-moves", moves_table(truths, there)))
+        return
     scores = score_table(truths, there, others)
     print(block("horizon-short", headline(scores)))
     print(block("horizon", scores))

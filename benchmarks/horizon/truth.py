@@ -22,8 +22,8 @@ from trainer import PROBED, SIDE_BY_SIDE, TASKS, Task, Trainer
 
 HERE = Path(__file__).parent
 SHORT = (500, 2000, 8000)
-LONG = 32000  # only with --long, for the tasks of `FOUR`
-FOUR = [TASKS[i] for i in (0, 1, 2, 6)]
+LONG = 32000  # only with --long, which trains the tasks of `FOUR`
+FOUR = tuple(TASKS[i] for i in (0, 1, 2, 6))
 LADDER = (0.0, -0.5, 0.5, -0.25, 0.25, -1.0)  # rates that every run has, in decades from its best
 LOWEST, HIGHEST = -6.0, 1.5
 RAMP = np.geomspace(1e-7, 10.0, 100)  # of lr_find
@@ -150,7 +150,7 @@ def train(
         return trainers.setdefault(task.name, Trainer(task, longest))
 
     keys = [SHORT_RUNS, *keys]
-    work = [(key, task) for key in keys for task in tasks if key[1] != LONG or task in FOUR]
+    work = [(key, task) for key in keys for task in tasks]
     for key, task in sorted(work, key=lambda one: one[0][1] * WEIGHT.get(one[1].net, 1)):
         if time.time() > until:
             return
