@@ -1,8 +1,8 @@
 # make demo   run a range test on a real model; needs only python3 >= 3.10
-# make test   run lint, type checks, and the tests on three backends and on the lowest versions,
-# make test-all  as well as those that are too long for each change, and keras-nightly (75 minutes)
-# make mutants   show that the tests of `make test` find the faults that those of `make test-all` find
-# make nightly   check that keras-nightly still has the private parts of Keras used here; never fails
+# make test   run lint, type checks, and the tests for each change, on three backends
+# make test-all  run all tests on three backends, on the lowest versions and on keras-nightly (hours)
+# make mutants  show that `make test` finds the faults in a list that `make test-all` finds
+# make nightly  check that keras-nightly still has the private parts of Keras used here; never fails
 # make bench  repeat the measurements and update their tables (hours); BENCH=suggestion for one
 # make docs   build the documentation, strict: build/site/index.html
 # make examples   run the examples; BACKEND=torch selects the backend
@@ -59,8 +59,8 @@ demo: $(VENV)/.package $(VENV)/.demo
 # A part that fails does not hide the others.
 test:
 	@$(MAKE) --no-print-directory --keep-going lint suite lowest; status=$$?; \
-		echo "make test-all runs the tests with the marks long and long_elsewhere, and all of the lowest"; \
-		echo "versions. They were left out here."; exit $$status
+		echo "Left out: the tests with the marks long and long_elsewhere. To run all: make test-all"; \
+		exit $$status
 
 test-all:
 	@$(MAKE) --no-print-directory --keep-going lint suite-all lowest-all nightly

@@ -69,7 +69,11 @@ MUTANTS = [
         "composition warm_up reduce_lr_on_plateau preview",
     ),
     Mutant(
-        *("steering", "a schedule reads the first batch of an update", f"{STEERING}/composition.py"),
+        *(
+            "steering",
+            "a schedule reads the first batch of an update",
+            f"{STEERING}/composition.py",
+        ),
         "return update * self.batches + (self.batches - 1)",
         "return update * self.batches",
         "steering composition callbacks",

@@ -19,7 +19,12 @@ from keras_lr_cli.find import POLICIES
 from keras_lr_cli.report import RULES
 from keras_lr_cli.text import can_draw
 
-pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning"),
+    pytest.mark.long_elsewhere(
+        "the command line calls the library, which other tests run on each backend"
+    ),
+]
 BACKEND = keras.backend.backend()
 
 

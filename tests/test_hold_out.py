@@ -10,6 +10,8 @@ from keras_lr.loops.data import DataEnded, stream
 from keras_lr.range_test import training_data
 from keras_lr.range_test.training_data import TrainingData
 
+pytestmark = pytest.mark.long_elsewhere("rows are taken from the data before a backend trains")
+
 BACKEND = keras.backend.backend()
 ROWS = 200
 # Each row is told by its first number.

@@ -19,6 +19,8 @@ from pages import PAGES, README, ROOT, SITE
 import keras_lr
 from keras_lr_cli import main
 
+pytestmark = pytest.mark.long_elsewhere("examples of what other tests check on each backend")
+
 # On these, the other backends run the code as well. `test_recipes.py` runs docs/recipes.md.
 ON_EACH_BACKEND = ("README.md", "docs/tutorial.md", "docs/guides/policies.md")
 NEEDS = {"docs/guides/several_optimizers.md": "torch"}  # its training step is for this backend

@@ -12,6 +12,10 @@ from test_steering import STEPS, fit, groups, network, one_cycle
 
 import keras_lr
 
+pytestmark = pytest.mark.long_elsewhere(
+    "whole runs, of parts that other tests check on each backend"
+)
+
 
 def sgd():
     return keras.optimizers.SGD(0.01, momentum=0.9)
