@@ -15,6 +15,22 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, (x[:, 0] > 0).astype("int32") + (x[:, 1] > 0)
 
 
+def sampled(cases, *everywhere: str, why: str) -> list:
+    """The cases as parameters: `make test` runs those named `everywhere` on each backend.
+
+    Args:
+        cases: Parameters by their names; or names that are parameters themselves.
+        why: The reason for the mark `long_elsewhere` of the others.
+    """
+    mark = pytest.mark.long_elsewhere(why)
+    named = cases if isinstance(cases, dict) else {name: name for name in cases}
+    assert set(everywhere) & set(named)
+    return [
+        pytest.param(case, id=name, marks=() if name in everywhere else mark)
+        for name, case in named.items()
+    ]
+
+
 def multi_optimizer(default, groups):
     """Keras's optimizer with several others, by patterns of paths; new in Keras 3.15."""
     if not hasattr(keras.optimizers, "MultiOptimizer"):

@@ -9,10 +9,16 @@ import keras
 import numpy as np
 import pytest
 from contract import CALLBACKS, KINDS, OPTIMIZERS, SCHEDULES, fitted_weight, public_classes
-from models import classifier, data, same, values
+from models import classifier, data, same, sampled, values
 
 import keras_lr
 from keras_lr.schedules.base import evaluate
+
+also_elsewhere = pytest.mark.long_elsewhere(
+    "the curves are keras.ops; other tests here compute them on each backend"
+)
+
+elsewhere = pytest.mark.long_elsewhere("a config is a dictionary on every backend")
 
 callbacks = pytest.mark.parametrize(
     "make", CALLBACKS.values(), ids=[cls.__name__ for cls in CALLBACKS]
@@ -86,12 +92,18 @@ def test_an_instance_serves_two_fits(make):
         model.fit(x, y, batch_size=16, callbacks=[callback], verbose=0)
 
 
+PYTHON = "what Python copies is the same on every backend"
+
+
 @callbacks
-@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+@pytest.mark.parametrize("used", sampled({"new": False, "used": True}, "used", why=PYTHON))
 @pytest.mark.parametrize(
     "duplicate",
-    [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))],
-    ids=["copy", "pickle"],
+    sampled(
+        {"copy": copy.deepcopy, "pickle": lambda each: pickle.loads(pickle.dumps(each))},
+        *("pickle",),
+        why=PYTHON,
+    ),
 )
 def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(make, used, duplicate):
     x, y = data()
@@ -156,6 +168,7 @@ def trained(model, epochs=1):
 
 
 @optimizers
+@elsewhere
 def test_config_makes_an_equal_optimizer(make):
     optimizer = make()
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
@@ -183,7 +196,14 @@ def test_a_second_fit_goes_on_where_the_first_one_ended(make):
 
 
 @optimizers
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 4}])
+@pytest.mark.parametrize(
+    "options",
+    sampled(
+        {"plain": {}, "jit": {"jit_compile": True}, "several steps": {"steps_per_execution": 4}},
+        *("plain", "several steps"),
+        why="Keras compiles by default where it can",
+    ),
+)
 def test_training_is_the_same_in_every_mode(make, options):
     if options and keras.backend.backend() == "torch":
         pytest.skip("Keras on torch runs one step at a time, and torch.compile needs a compiler")
@@ -243,6 +263,7 @@ def test_the_rate_of_a_callback_reaches_it_or_is_refused(make):
 
 
 @schedules
+@elsewhere
 def test_config_makes_an_equal_schedule(make):
     schedule = make(12)
     again = type(schedule).from_config(schedule.get_config())
@@ -252,6 +273,7 @@ def test_config_makes_an_equal_schedule(make):
 
 
 @schedules
+@elsewhere
 def test_a_saved_model_brings_its_schedule_along(make, tmp_path):
     schedule = make(12)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -279,6 +301,7 @@ def test_any_kind_of_step_gives_the_same_rate(make):
 
 @schedules
 @pytest.mark.parametrize("steps", [1, 2, 3])
+@also_elsewhere
 def test_a_run_of_few_steps_has_rates(make, steps):
     rates = evaluate(make(steps), np.arange(steps + 3))
     assert np.isfinite(rates).all()
@@ -287,6 +310,7 @@ def test_a_run_of_few_steps_has_rates(make, steps):
 
 
 @schedules
+@also_elsewhere
 def test_rates_are_finite_where_steps_can_no_longer_be_counted(make):
     rates = evaluate(make(12), np.array([2**24 + 1, 2**31, 2**40]))
     assert np.isfinite(rates).all()

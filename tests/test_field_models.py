@@ -11,7 +11,7 @@ import pytest
 from field_models import MODELS
 from field_models.reinforcement import play
 from keras import ops
-from models import same, values
+from models import same, sampled, values
 
 import keras_lr
 from keras_lr.optimizers import LayerwiseLR
@@ -29,7 +29,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*was called on layer.*unbuilt state:UserWarning"),
 ]
-each_model = pytest.mark.parametrize("name", HERE)
+WHY = "the models that train in a way of their own show what the backends do differently"
+each_model = pytest.mark.parametrize(
+    "name", sampled(HERE, "gan", "q_network", "stateful", "accumulating", "mixed_float16", why=WHY)
+)
 
 
 def made(name, wrap=lambda optimizer: optimizer):
@@ -317,6 +320,9 @@ def test_callbacks_steer_the_optimizer_that_they_name_and_give_it_back(name, tmp
 
 
 @each_model
+@pytest.mark.long_elsewhere(
+    "two trainings compiled for one factor; test_layerwise.py has it on each backend"
+)
 def test_half_the_rate_by_a_multiplier_is_half_the_rate(name):
     def wrap(optimizer):
         optimizer.learning_rate = float(optimizer.learning_rate) * 2

@@ -12,6 +12,12 @@ import keras_lr
 from keras_lr import lr_find
 from keras_lr.range_test.stopping import first_divergence
 
+also_elsewhere = pytest.mark.long_elsewhere(
+    "a whole test with short runs, which test_short_runs.py has on each backend"
+)
+
+elsewhere = pytest.mark.long_elsewhere("computed with NumPy from the record")
+
 BACKEND = keras.backend.backend()
 layers, ops = keras.layers, keras.ops
 
@@ -383,6 +389,7 @@ def linear():
     return model
 
 
+@elsewhere
 def test_validation_rows_are_evenly_spaced():
     x = np.arange(10, dtype="float32")[:, None]
     test = lr_find(
@@ -444,11 +451,13 @@ def curve(*pieces):
         (np.zeros(40), False),
     ],
 )
+@elsewhere
 def test_stop_rule_holds_for_losses_of_any_sign_and_scale(losses, stops):
     assert (first_divergence(losses, 4.0) is not None) == stops
     assert (first_divergence(1e-9 * losses, 4.0) is not None) == stops
 
 
+@elsewhere
 def test_stop_rule_is_stop_factor_times_best_for_a_loss_that_never_fell():
     # Average a_i of a constant 1 followed by a jump to 31: 1 + 30 * (1 - .9^k) / (1 - .9^(50 + k)).
     losses = np.append(np.ones(50), np.full(5, 31.0))
@@ -460,6 +469,7 @@ def test_stop_rule_is_stop_factor_times_best_for_a_loss_that_never_fell():
 # Results ------------------------------------------------------------------------------------
 
 
+@elsewhere
 def test_saved_test_loads_with_the_same_numbers(tmp_path):
     x, y = data()
     test = lr_find(plain(), x, y, repeats=2, steps=12, validation_data=(x, y), verbose=0)
@@ -481,6 +491,7 @@ def test_saved_test_loads_with_the_same_numbers(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "{}", "[]", "null", "{", '{"format": "keras-lr range test"}', "\x00\x01", "1" * 99]
 )
+@elsewhere
 def test_a_file_that_is_no_test_is_refused_by_name(tmp_path, text):
     path = tmp_path / "other.json"
     path.write_text(text)
@@ -488,6 +499,7 @@ def test_a_file_that_is_no_test_is_refused_by_name(tmp_path, text):
         keras_lr.RangeTest.load(path)
 
 
+@elsewhere
 def test_a_test_of_a_later_version_is_refused_with_both_versions(tmp_path):
     path = tmp_path / "later.json"
     keras_lr.RangeTest([1e-3, 1e-2], [1.0, 2.0]).save(path)
@@ -506,6 +518,7 @@ def test_a_test_of_a_later_version_is_refused_with_both_versions(tmp_path):
         ([np.nan, 1e-3], [1.0, 1.0], "finite"),
     ],
 )
+@elsewhere
 def test_a_curve_of_the_wrong_form_is_refused(rates, losses, message):
     with pytest.raises(ValueError, match=message):
         keras_lr.RangeTest(rates, losses)
@@ -545,6 +558,7 @@ def test_a_suggestion_that_is_less_sure_warns():
         ({"verbose": 3}, r"verbose must be 'auto', 0 or 1; got 3\."),
     ],
 )
+@elsewhere
 def test_bad_arguments_are_refused_before_anything_runs(options, message):
     refusal = pytest.raises((TypeError, ValueError), match=message)
     with refusal:
@@ -639,6 +653,7 @@ def test_a_fit_that_is_broken_off_while_the_callback_collects_hurts_no_later_fit
     [(lambda: keras.optimizers.SGD(0.01), -1.0), (lambda: keras.optimizers.Adam(), -2.25)],
     ids=["SGD", "Adam"],
 )
+@elsewhere
 def test_the_ramp_lies_around_the_usual_rate_of_the_family(optimizer, usual):
     test = lr_find(
         classifier(optimizer(), dropout=0.0), *data(), stop_factor=None, budget=200, verbose=0
@@ -661,6 +676,7 @@ def test_the_ramp_of_an_unknown_family_covers_eight_decades():
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 @pytest.mark.parametrize("held_out", [False, True], ids=["own hold-out", "validation data"])
 @pytest.mark.parametrize("budget", [100, 500])
+@also_elsewhere
 def test_the_test_stays_within_its_budget_and_answers(held_out, budget):
     x, y = data()
     options = {"validation_data": data(seed=1)} if held_out else {}
@@ -684,6 +700,7 @@ def test_a_generator_that_ends_keeps_the_curve_and_warns():
 
 
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+@also_elsewhere
 def test_short_runs_and_the_planned_run_survive_a_round_trip(tmp_path):
     test = lr_find(
         classifier("adam"), *data(), policy="one-cycle", total_steps=9000, seed=0, verbose=0
