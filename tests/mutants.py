@@ -76,13 +76,13 @@ MUTANTS = [
         ),
         "return update * self.batches + (self.batches - 1)",
         "return update * self.batches",
-        "steering composition callbacks",
+        "callbacks steering composition",
     ),
     Mutant(
         *("steering", "a scale begins one update late", f"{STEERING}/accounting.py"),
         "result[updates >= since] = scales[index]",
         "result[updates > since] = scales[index]",
-        "reduce_lr_on_plateau composition callbacks halve_on_divergence",
+        "reduce_lr_on_plateau halve_on_divergence",
     ),
     Mutant(
         *("steering", "the scale is lost when a run goes back", f"{STEERING}/accounting.py"),
@@ -100,7 +100,7 @@ MUTANTS = [
         *("steering", "what others assign in a fit is lost", f"{STEERING}/binding.py"),
         "if getattr(self.optimizer, name) is self._put[name]:",
         "if name in self._put:",
-        "fit_lifecycle schedule_hyperparameter callbacks steering",
+        "fit_lifecycle schedule_hyperparameter callbacks",
     ),
     Mutant(
         *("steering", "torch's table forgets skipped updates", f"{STEERING}/backends/torch.py"),

@@ -1,6 +1,7 @@
 """The contract that every callback, optimizer and schedule keeps, on the backend that runs."""
 
 import copy
+import functools
 import inspect
 import pickle
 import re
@@ -95,7 +96,26 @@ def test_an_instance_serves_two_fits(make):
 PYTHON = "what Python copies is the same on every backend"
 
 
-@callbacks
+def weights_by(callback):
+    x, y = data()
+    model = classifier(adam())
+    model.fit(x, y, batch_size=16, callbacks=[callback], verbose=0)
+    return values(model.variables)
+
+
+@functools.cache
+def weights_by_a_new_one(cls):
+    return weights_by(CALLBACKS[cls]())
+
+
+@pytest.mark.parametrize(
+    "cls",
+    sampled(
+        {cls.__name__: cls for cls in CALLBACKS},
+        *("LRFinder", "OneCycle", "ReduceLROnPlateau"),
+        why=PYTHON,
+    ),
+)
 @pytest.mark.parametrize("used", sampled({"new": False, "used": True}, "used", why=PYTHON))
 @pytest.mark.parametrize(
     "duplicate",
@@ -105,21 +125,15 @@ PYTHON = "what Python copies is the same on every backend"
         why=PYTHON,
     ),
 )
-def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(make, used, duplicate):
-    x, y = data()
-
-    def weights(callback):
-        model = classifier(adam())
-        model.fit(x, y, batch_size=16, callbacks=[callback], verbose=0)
-        return values(model.variables)
-
-    expected, original = weights(make()), make()
+def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(cls, used, duplicate):
+    make, expected = CALLBACKS[cls], weights_by_a_new_one(cls)
+    original = make()
     if used:
-        weights(original)
+        weights_by(original)
     callback = duplicate(original)
     assert callback.model is None and vars(callback).keys() == vars(make()).keys()
-    assert same(weights(callback), expected)
-    assert same(weights(original), expected)  # is not disturbed by the copy
+    assert same(weights_by(callback), expected)
+    assert same(weights_by(original), expected)  # is not disturbed by the copy
 
 
 @callbacks
