@@ -15,18 +15,19 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, (x[:, 0] > 0).astype("int32") + (x[:, 1] > 0)
 
 
-def sampled(cases, *everywhere: str, why: str) -> list:
-    """The cases as parameters: `make test` runs those named `everywhere` on each backend.
+def sampled(cases, *kept: str, why: str, mark: str = "long_elsewhere") -> list:
+    """The cases as parameters: those that are not `kept` have a mark that leaves them to test-all.
 
     Args:
         cases: Parameters by their names; or names that are parameters themselves.
-        why: The reason for the mark `long_elsewhere` of the others.
+        why: The reason for the mark of the others.
+        mark: `long_elsewhere`, or `long`, which leaves them out on the first backend too.
     """
-    mark = pytest.mark.long_elsewhere(why)
+    marked = getattr(pytest.mark, mark)(why)
     named = cases if isinstance(cases, dict) else {name: name for name in cases}
-    assert set(everywhere) & set(named)
+    assert set(kept) & set(named)
     return [
-        pytest.param(case, id=name, marks=() if name in everywhere else mark)
+        pytest.param(case, id=name, marks=() if name in kept else marked)
         for name, case in named.items()
     ]
 

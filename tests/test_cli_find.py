@@ -593,6 +593,7 @@ def test_whole_process_keeps_stderr_clean(files, encoding):
 
 
 @pytest.mark.once
+@pytest.mark.long("processes that start a backend and train")
 def test_a_seed_repeats_in_fresh_processes_with_a_model_that_has_dropout(tmp_path):
     model = keras.Sequential(
         [

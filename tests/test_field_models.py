@@ -335,8 +335,16 @@ def test_half_the_rate_by_a_multiplier_is_half_the_rate(name):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.once  # a search takes seconds; what it does with a model is Keras's own fit
-@each_model
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name",
+    sampled(
+        HERE,
+        *("gan", "distillation", "seq2seq", "tabular"),
+        why="a search takes seconds; what it does with a model is Keras's own fit",
+        mark="long",
+    ),
+)
 def test_a_search_answers_or_refuses_in_a_sentence(name):
     entry = MODELS[name]
     model = made(name)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from models import classifier
+from models import classifier, sampled
 
 import keras_lr
 from keras_lr.loops.data import DataEnded, stream
@@ -94,7 +94,15 @@ def test_held_out_rows_are_not_trained_on(kind, monkeypatch):
     assert held_rows | trained | before == set(range(ROWS))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    sampled(
+        list(KINDS),
+        *("arrays", "tf.data of unknown length"),
+        why="short runs on data that the test above takes apart",
+        mark="long",
+    ),
+)
 def test_short_runs_work_on_every_kind_of_data(kind, monkeypatch):
     if "lazily" in kind:
         monkeypatch.setattr(training_data, "_MAX_COPIED_BYTES", 0)

@@ -22,7 +22,7 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning"),
     pytest.mark.filterwarnings("ignore:.*shuffle=True.* was passed:UserWarning"),
-    pytest.mark.long_elsewhere("examples of what other tests check on each backend"),
+    pytest.mark.long("searches of other packages, which train for seconds"),
 ]
 
 
