@@ -27,6 +27,14 @@ callbacks = pytest.mark.parametrize(
 optimizers = pytest.mark.parametrize(
     "make", OPTIMIZERS.values(), ids=[cls.__name__ for cls in OPTIMIZERS]
 )
+some_optimizers = pytest.mark.parametrize(
+    "make",
+    sampled(
+        {cls.__name__: make for cls, make in OPTIMIZERS.items()},
+        *("LayerwiseLR", "ScheduleFree"),
+        why="the state is saved and restored alike; all train in every mode on each backend",
+    ),
+)
 schedules = pytest.mark.parametrize(
     "make", SCHEDULES.values(), ids=[cls.__name__ for cls in SCHEDULES]
 )
@@ -86,6 +94,7 @@ def adam():
 
 
 @callbacks
+@pytest.mark.long_elsewhere("test_kept_step.py has second fits, and below a plain fit follows")
 def test_an_instance_serves_two_fits(make):
     x, y = data()
     callback, model = make(), classifier(adam())
@@ -190,7 +199,7 @@ def test_config_makes_an_equal_optimizer(make):
     assert again.get_config() == optimizer.get_config()
 
 
-@optimizers
+@some_optimizers
 @pytest.mark.parametrize("before", [0, 1], ids=["never fitted", "fitted before"])
 def test_a_loaded_model_goes_on_training_as_the_saved_one(make, before, tmp_path):
     model = classifier(make(), dropout=0.0)
@@ -202,7 +211,7 @@ def test_a_loaded_model_goes_on_training_as_the_saved_one(make, before, tmp_path
     assert same(trained(loaded), trained(model))
 
 
-@optimizers
+@some_optimizers
 def test_a_second_fit_goes_on_where_the_first_one_ended(make):
     once, twice = (classifier(make(), dropout=0.0) for _ in range(2))
     trained(twice)
@@ -230,7 +239,7 @@ def test_training_is_the_same_in_every_mode(make, options):
             np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
 
 
-@optimizers
+@some_optimizers
 def test_a_loss_scale_goes_around_it(make):
     scaled = classifier(keras.optimizers.LossScaleOptimizer(make(), 8.0), dropout=0.0)
     plain = classifier(make(), dropout=0.0)
@@ -239,7 +248,7 @@ def test_a_loss_scale_goes_around_it(make):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
 
 
-@optimizers
+@some_optimizers
 def test_a_range_test_leaves_no_trace_in_the_optimizer(make):
     x, y = data()
     for before in (0, 1):

@@ -34,6 +34,10 @@ each_model = pytest.mark.parametrize(
     "name", sampled(HERE, "gan", "q_network", "stateful", "accumulating", "mixed_float16", why=WHY)
 )
 
+refusal = pytest.mark.long_elsewhere(
+    "refusals follow from the object graph, before a backend trains"
+)
+
 
 def made(name, wrap=lambda optimizer: optimizer):
     keras.utils.set_random_seed(0)
@@ -234,6 +238,7 @@ def monitor(name):
 
 
 @pytest.mark.parametrize("name", SEVERAL)
+@refusal
 def test_what_does_not_say_which_optimizer_is_refused_and_leaves_nothing_behind(name):
     entry = MODELS[name]
     model = spied(name, made(name))
@@ -253,6 +258,7 @@ def test_what_does_not_say_which_optimizer_is_refused_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("name", SEVERAL)
+@refusal
 def test_an_optimizer_that_trains_nothing_is_refused_and_leaves_nothing_behind(name):
     model = spied(name, made(name))
     named = {"optimizer": "optimizer", **monitor(name)}
@@ -264,6 +270,7 @@ def test_an_optimizer_that_trains_nothing_is_refused_and_leaves_nothing_behind(n
 
 
 @pytest.mark.parametrize("name", [name for name in HERE if MODELS[name].monitor != "loss"])
+@refusal
 def test_a_log_that_does_not_exist_is_refused_with_those_that_do(name):
     model = spied(name, made(name))
     text = refused(lambda: find(name, model, monitor="los", **choice(name)))
