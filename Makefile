@@ -105,7 +105,7 @@ suite-all: $(VENV)/.test
 NOT_LOWEST := test_benchmark_* test_examples.py test_packaging.py test_pages.py test_readme.py \
 	test_reference.py test_resume.py test_search_workers.py
 # Where the versions differ: private parts of Keras, steering, snapshot, options of click, Optuna.
-SMOKE := keras_private contract steering fit_lifecycle restore range_test cli_help cli_models search \
+SMOKE := keras_private contract steering fit_lifecycle restore cli_help cli_models search \
 	search_study
 
 on_lowest = PYTHONPATH="$(CURDIR)/$(VENV)/lowest" $(RUN) $(TEST_ENV) KERAS_BACKEND=torch \

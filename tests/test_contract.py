@@ -15,11 +15,11 @@ from models import classifier, data, same, sampled, values
 import keras_lr
 from keras_lr.schedules.base import evaluate
 
-also_elsewhere = pytest.mark.long_elsewhere(
+of_curves = pytest.mark.long_elsewhere(
     "the curves are keras.ops; other tests here compute them on each backend"
 )
 
-elsewhere = pytest.mark.long_elsewhere("a config is a dictionary on every backend")
+of_config = pytest.mark.long_elsewhere("a config is a dictionary on every backend")
 
 callbacks = pytest.mark.parametrize(
     "make", CALLBACKS.values(), ids=[cls.__name__ for cls in CALLBACKS]
@@ -145,7 +145,14 @@ def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(cls, used, dupl
     assert same(weights_by(original), expected)  # is not disturbed by the copy
 
 
-@callbacks
+@pytest.mark.parametrize(
+    "make",
+    sampled(
+        {cls.__name__: make for cls, make in CALLBACKS.items()},
+        *("GradualUnfreeze", "LRFinder", "OneCycle", "ScheduleHyperparameter"),
+        why="Keras saves; the next test fits with each callback",
+    ),
+)
 def test_after_fit_the_optimizer_is_an_ordinary_one_that_saves_and_loads(make, tmp_path):
     x, y = data()
     model, twin = classifier(adam()), classifier(adam())
@@ -191,7 +198,7 @@ def trained(model, epochs=1):
 
 
 @optimizers
-@elsewhere
+@of_config
 def test_config_makes_an_equal_optimizer(make):
     optimizer = make()
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
@@ -286,7 +293,7 @@ def test_the_rate_of_a_callback_reaches_it_or_is_refused(make):
 
 
 @schedules
-@elsewhere
+@of_config
 def test_config_makes_an_equal_schedule(make):
     schedule = make(12)
     again = type(schedule).from_config(schedule.get_config())
@@ -296,7 +303,7 @@ def test_config_makes_an_equal_schedule(make):
 
 
 @schedules
-@elsewhere
+@of_config
 def test_a_saved_model_brings_its_schedule_along(make, tmp_path):
     schedule = make(12)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -307,7 +314,14 @@ def test_a_saved_model_brings_its_schedule_along(make, tmp_path):
     assert loaded.get_config() == schedule.get_config()
 
 
-@schedules
+@pytest.mark.parametrize(
+    "make",
+    sampled(
+        {cls.__name__: make for cls, make in SCHEDULES.items()},
+        *("CyclicSchedule", "OneCycleSchedule", "SequentialSchedule", "WarmUpSchedule"),
+        why="the other curves have no operations of their own",
+    ),
+)
 def test_any_kind_of_step_gives_the_same_rate(make):
     schedule, steps = make(12), np.arange(40)
     rates = evaluate(schedule, steps)
@@ -324,7 +338,7 @@ def test_any_kind_of_step_gives_the_same_rate(make):
 
 @schedules
 @pytest.mark.parametrize("steps", [1, 2, 3])
-@also_elsewhere
+@of_curves
 def test_a_run_of_few_steps_has_rates(make, steps):
     rates = evaluate(make(steps), np.arange(steps + 3))
     assert np.isfinite(rates).all()
@@ -333,7 +347,7 @@ def test_a_run_of_few_steps_has_rates(make, steps):
 
 
 @schedules
-@also_elsewhere
+@of_curves
 def test_rates_are_finite_where_steps_can_no_longer_be_counted(make):
     rates = evaluate(make(12), np.array([2**24 + 1, 2**31, 2**40]))
     assert np.isfinite(rates).all()
