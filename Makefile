@@ -113,11 +113,11 @@ on_lowest = PYTHONPATH="$(CURDIR)/$(VENV)/lowest" $(RUN) $(TEST_ENV) KERAS_BACKE
 
 lowest: $(VENV)/.lowest
 	@echo "== pytest on torch, with the lowest versions of setup.cfg: a part of the tests"
-	$(on_lowest) -m "$(FIRST)" $(SMOKE:%=tests/test_%.py)
+	@$(on_lowest) -m "$(FIRST)" $(SMOKE:%=tests/test_%.py)
 
 lowest-all: $(VENV)/.lowest
 	@echo "== pytest on torch, with the lowest versions of setup.cfg"
-	$(on_lowest) $(NOT_LOWEST:%=--ignore-glob='tests/%')
+	@$(on_lowest) $(NOT_LOWEST:%=--ignore-glob='tests/%')
 
 mutants: $(VENV)/.test
 	$(RUN) $(BIN)/python tests/mutants.py $(MUTANTS)
