@@ -94,13 +94,13 @@ MUTANTS = [
         *("steering", "a resumed run begins at the counter's 0", f"{STEERING}/backup.py"),
         "return int(starts.get(name, next(iter(starts.values()))))",
         "return 0",
-        "resume fit_lifecycle",
+        "resume evaluation_point",
     ),
     Mutant(
         *("steering", "what others assign in a fit is lost", f"{STEERING}/binding.py"),
         "if getattr(self.optimizer, name) is self._put[name]:",
         "if name in self._put:",
-        "fit_lifecycle schedule_hyperparameter callbacks",
+        "fit_lifecycle",
     ),
     Mutant(
         *("steering", "torch's table forgets skipped updates", f"{STEERING}/backends/torch.py"),
