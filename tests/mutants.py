@@ -103,10 +103,14 @@ MUTANTS = [
         "fit_lifecycle",
     ),
     Mutant(
-        *("steering", "torch's table forgets skipped updates", f"{STEERING}/backends/torch.py"),
+        *(
+            "steering",
+            "torch's table ignores the optimizer's own count",
+            f"{STEERING}/backends/torch.py",
+        ),
         "if not 0 <= index < len(self._values) or ahead != self._ahead:",
         "if not 0 <= index < len(self._values):",
-        "steering callbacks composition fit_lifecycle",
+        "own_optimizers composition",
     ),
     Mutant(
         *("steering", "JAX compiles the scales as constants", f"{STEERING}/backends/jax.py"),
