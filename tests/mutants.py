@@ -94,7 +94,7 @@ MUTANTS = [
         *("steering", "a resumed run begins at the counter's 0", f"{STEERING}/backup.py"),
         "return int(starts.get(name, next(iter(starts.values()))))",
         "return 0",
-        "resume evaluation_point",
+        "composition resume",
     ),
     Mutant(
         *("steering", "what others assign in a fit is lost", f"{STEERING}/binding.py"),
@@ -161,7 +161,7 @@ MUTANTS = [
         *("snapshot", "a layer that training froze stays frozen", f"{SNAPSHOT}/python_state.py"),
         "if variable.trainable != trainable:",
         "if variable.trainable is None:",
-        "restore_stateful restore gradual_unfreeze",
+        "restore restore_stateful",
     ),
     Mutant(
         *("snapshot", "JAX trains in the memory of the copy", f"{SNAPSHOT}/values.py"),

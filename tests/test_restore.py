@@ -10,6 +10,7 @@ from models import classifier, data, same, sampled, values
 
 import keras_lr
 from keras_lr._keras import device_memory
+from keras_lr._keras.snapshot import Snapshot
 
 BACKEND = keras.backend.backend()
 
@@ -244,6 +245,16 @@ def test_a_layer_can_be_unfrozen_and_compiled_again_after_find():
     model.layers[0].trainable = True
     model.compile(optimizer, "sparse_categorical_crossentropy")
     model.fit(x, y, verbose=0)
+
+
+def test_layers_that_are_frozen_meanwhile_train_again():
+    model = classifier()
+    before = [variable.trainable for variable in model.variables]
+    with Snapshot(model).guarding():
+        model.layers[0].trainable = False
+        assert [variable.trainable for variable in model.variables] != before
+    assert [variable.trainable for variable in model.variables] == before
+    assert model.layers[0].trainable and model.layers[0].trainable_variables
 
 
 def test_the_model_saves_and_loads_with_its_optimizer_after_find(tmp_path):
