@@ -97,6 +97,7 @@ def test_a_fit_is_the_same_with_and_without_it(company, first):
     ],
     ids=["schedule", "accumulation", "loss scale"],
 )
+@elsewhere
 def test_no_optimizer_notices_it(make):
     ends = []
     for extra in ([], [finder(every=1, seed=5)]):
@@ -154,6 +155,7 @@ def test_begins_with_the_first_epoch_of_a_continued_run_that_is_its_turn():
 
 @noisy
 @pytest.mark.parametrize("position", [0, 1])
+@elsewhere
 def test_applies_the_suggestion_to_the_optimizer(position):
     looking, logger = finder(**SUGGESTS, every=1), keras_lr.LRLogger()
     model = network(keras.optimizers.SGD(1e-5))

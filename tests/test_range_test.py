@@ -302,6 +302,7 @@ def torch_loader():
 
 
 @pytest.mark.parametrize("source", [batch_generator, Batches, tf_dataset, torch_loader])
+@by_python
 def test_every_kind_of_data_gives_the_losses_that_arrays_give(source):
     options = {"steps": 14, "start_lr": 1e-3, "end_lr": 1.0, "verbose": 0, "shuffle": False}
     x, y = data()
@@ -333,6 +334,7 @@ def test_a_generator_goes_on_from_repeat_to_repeat():
     assert test.stop_reason == "data_ended"
 
 
+@by_python
 def test_shuffled_data_has_its_order_from_the_seed():
     x, y = data()
     options = {"batch_size": 16, "steps": 20, "verbose": 0}
@@ -343,6 +345,7 @@ def test_shuffled_data_has_its_order_from_the_seed():
     assert not np.allclose(first.losses, other.losses)
 
 
+@by_python
 def test_repeats_start_from_the_same_weights_on_other_batches():
     x, y = data()
     test = lr_find(plain(), x, y, batch_size=96, steps=10, repeats=3, verbose=0)
