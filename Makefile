@@ -1,5 +1,7 @@
 # make demo   run a range test on a real model; needs only python3 >= 3.10
-# make test   run lint, type checks, and the tests on three backends and on the lowest versions
+# make test   run lint, type checks, and the tests for each change, on three backends
+# make test-all  run all tests on three backends, on the lowest versions and on keras-nightly (hours)
+# make mutants  show that `make test` finds the faults in a list that `make test-all` finds
 # make nightly  check that keras-nightly still has the private parts of Keras used here; never fails
 # make bench  repeat the measurements and update their tables (hours); BENCH=suggestion for one
 # make docs   build the documentation, strict: build/site/index.html
@@ -13,6 +15,7 @@ JOBS ?= 2
 BACKENDS ?= torch jax tensorflow
 BENCH ?=
 BACKEND ?= tensorflow
+MUTANTS ?=
 EXAMPLES ?= digits_find one_cycle cyclic large_batch fine_tune_digits search_digits
 
 BIN := $(VENV)/bin
@@ -20,7 +23,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 TEST_ENV := OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 MPLBACKEND=agg
 SOURCES := keras_lr cli tests examples docs $(wildcard benchmarks)
 
-.PHONY: help demo test lint format suite lowest nightly bench docs examples notebook clean
+.PHONY: help demo test test-all lint format suite suite-all lowest lowest-all nightly mutants bench docs examples notebook clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -53,7 +56,14 @@ demo: $(VENV)/.package $(VENV)/.demo
 		--plot demo/digits.png --save demo/digits.json
 	@echo "The plot is demo/digits.png, the curve demo/digits.json."
 
-test: lint suite lowest nightly
+# A part that fails does not hide the others.
+test:
+	@$(MAKE) --no-print-directory --keep-going lint suite lowest; status=$$?; \
+		echo "Left out: the tests with the marks long and long_elsewhere. To run all: make test-all"; \
+		exit $$status
+
+test-all:
+	@$(MAKE) --no-print-directory --keep-going lint suite-all lowest-all nightly
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)
@@ -69,24 +79,48 @@ $(VENV)/.lowest: requirements/lowest.txt | $(VENV)/.test
 		--upgrade --target $(VENV)/lowest -r $<
 	touch $@
 
-# The first backend, which starts fastest, runs all tests; the others skip the tests marked `once`.
-suite: $(VENV)/.test
-	@set -e; marks=""; for backend in $(BACKENDS); do \
+# The marks of `make test` on the first backend, which starts fastest, and on the others.
+FIRST := not long
+OTHERS := not (long or long_elsewhere or once)
+
+# Run pytest on all backends, also after a failure: with the marks $(1) on the first, $(2) on the others.
+define on_backends
+	@marks="$(1)"; failed=""; for backend in $(BACKENDS); do \
 		echo "== pytest on $$backend"; \
 		$(RUN) $(TEST_ENV) KERAS_BACKEND=$$backend \
-			$(BIN)/python -m pytest -q -n $(JOBS) $${marks:+-m "$$marks"}; \
-		marks="not once"; \
-	done
+			$(BIN)/python -m pytest -q -n $(JOBS) -m "$$marks" || failed="$$failed $$backend"; \
+		marks="$(2)"; \
+	done; \
+	test -z "$$failed" || { echo "pytest failed on:$$failed"; exit 1; }
+endef
+
+suite: $(VENV)/.test
+	$(call on_backends,$(FIRST),$(OTHERS))
+
+suite-all: $(VENV)/.test
+	$(call on_backends,,not once)
 
 # The versions of requirements/lowest.txt precede the pinned ones on the path. Tests of texts,
 # examples and benchmarks are skipped, and slow tests that kill processes.
 NOT_LOWEST := test_benchmark_* test_examples.py test_packaging.py test_pages.py test_readme.py \
 	test_reference.py test_resume.py test_search_workers.py
+# Where the versions differ: private parts of Keras, steering, snapshot, options of click, Optuna.
+SMOKE := keras_private contract steering fit_lifecycle restore cli_help cli_models search \
+	search_study
+
+on_lowest = PYTHONPATH="$(CURDIR)/$(VENV)/lowest" $(RUN) $(TEST_ENV) KERAS_BACKEND=torch \
+	$(BIN)/python -m pytest -q -n $(JOBS)
 
 lowest: $(VENV)/.lowest
+	@echo "== pytest on torch, with the lowest versions of setup.cfg: a part of the tests"
+	@$(on_lowest) -m "$(FIRST)" $(SMOKE:%=tests/test_%.py)
+
+lowest-all: $(VENV)/.lowest
 	@echo "== pytest on torch, with the lowest versions of setup.cfg"
-	PYTHONPATH="$(CURDIR)/$(VENV)/lowest" $(RUN) $(TEST_ENV) KERAS_BACKEND=torch \
-		$(BIN)/python -m pytest -q -n $(JOBS) $(NOT_LOWEST:%=--ignore-glob='tests/%')
+	@$(on_lowest) $(NOT_LOWEST:%=--ignore-glob='tests/%')
+
+mutants: $(VENV)/.test
+	$(RUN) $(BIN)/python tests/mutants.py $(MUTANTS)
 
 # A look ahead, which the result of `make test` does not depend on: the newest keras-nightly may
 # have lost a private part that keras_lr/_keras uses. It is installed anew each time.

@@ -30,6 +30,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Require a reason for a test that `make test` leaves out."""
+    for item in items:
+        for name in ("long", "long_elsewhere"):
+            for mark in item.iter_markers(name):
+                if not (len(mark.args) == 1 and isinstance(mark.args[0], str) and mark.args[0]):
+                    raise pytest.UsageError(
+                        f"The mark {name} must have a reason; got {mark.args} for {item.nodeid}. "
+                        f'Write it as @pytest.mark.{name}("why").'
+                    )
+
+
 @pytest.fixture
 def installed(monkeypatch, tmp_path):
     """Pretend that only these backends are installed, and that Keras has no settings file."""

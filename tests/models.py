@@ -15,6 +15,23 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, (x[:, 0] > 0).astype("int32") + (x[:, 1] > 0)
 
 
+def sampled(cases, *kept: str, why: str, mark: str = "long_elsewhere") -> list:
+    """The cases as parameters: those that are not `kept` have a mark that leaves them to test-all.
+
+    Args:
+        cases: Parameters by their names; or names that are parameters themselves.
+        why: The reason for the mark of the others.
+        mark: `long_elsewhere`, or `long`, which leaves them out on the first backend too.
+    """
+    marked = getattr(pytest.mark, mark)(why)
+    named = cases if isinstance(cases, dict) else {name: name for name in cases}
+    assert set(kept) & set(named)
+    return [
+        pytest.param(case, id=name, marks=() if name in kept else marked)
+        for name, case in named.items()
+    ]
+
+
 def multi_optimizer(default, groups):
     """Keras's optimizer with several others, by patterns of paths; new in Keras 3.15."""
     if not hasattr(keras.optimizers, "MultiOptimizer"):

@@ -9,6 +9,10 @@ from models import classifier, data, values
 import keras_lr
 from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR, hypergradient
 
+pytestmark = pytest.mark.long_elsewhere(
+    "the update is keras.ops, and test_contract.py trains with it on each backend"
+)
+
 STEPS = 12
 SHAPES = {"a": (3, 4), "b": (5,)}
 

@@ -40,6 +40,7 @@ def test_without_a_gpu_nothing_is_measured(tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.long("processes that train on every path of the benchmark")
 def test_a_dry_run_runs_every_part(tmp_path):
     out, backend = tmp_path / "result.json", keras.backend.backend()
     if backend not in ("jax", "torch"):

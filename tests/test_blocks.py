@@ -3,6 +3,7 @@
 import keras
 import pytest
 from keras import applications, layers
+from models import sampled
 
 import keras_lr
 from keras_lr import boost_head, layer_decay, layer_groups
@@ -38,7 +39,15 @@ def names(groups):
     return [[part.layer.name for part in group] for group in groups]
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize(
+    "name",
+    sampled(
+        list(COUNTS),
+        *(name for name in COUNTS if name not in ("EfficientNetB7", "VGG16")),
+        why="hundreds of layers like those of the others, or hundreds of MB",
+        mark="long",
+    ),
+)
 def test_the_groups_of_a_network_are_its_stem_its_blocks_and_its_head(name):
     model = application(name)
     found = blocks.groups_of(model)

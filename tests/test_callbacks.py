@@ -12,6 +12,10 @@ from test_steering import STEPS, fit, groups, network, one_cycle, rows
 import keras_lr
 from keras_lr.schedules import CyclicSchedule, OneCycleSchedule
 
+elsewhere = pytest.mark.long_elsewhere(
+    "the curve is tested on each backend by test_contract.py and test_steering.py"
+)
+
 BACKEND = keras.backend.backend()
 sgd = lambda rate=0.01: keras.optimizers.SGD(rate, momentum=0.9)  # noqa: E731
 
@@ -58,6 +62,7 @@ def test_schedule_lr_takes_schedules_of_keras_and_a_function_for_the_momentum():
     ("arguments", "updates"),
     [({"steps": 5}, 5), ({"epochs": 1.5}, 6), ({"fraction": 0.25}, 3), ({"fraction": 0.26}, 4)],
 )
+@elsewhere
 def test_warm_up_lasts_as_long_as_it_is_told(arguments, updates):
     history = recorded(network(sgd(0.1)), keras_lr.WarmUp(start_factor=0.2, **arguments))
     factor = 0.2 + 0.8 * np.minimum(np.arange(3 * STEPS) / updates, 1)
@@ -81,6 +86,7 @@ def generator():
             yield x[start : start + 16], y[start : start + 16]
 
 
+@elsewhere
 def test_length_comes_from_fit_or_from_the_argument():
     rates, _ = one_cycle(6)
     history = keras_lr.LRLogger()
@@ -99,6 +105,7 @@ def finite():
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@elsewhere
 def test_unknown_length_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match="length of the run is unknown.*pass|Pass total_steps"):
         network(sgd()).fit(finite(), shuffle=False, verbose=0, callbacks=[keras_lr.OneCycle(0.05)])
@@ -167,6 +174,7 @@ def test_runs_of_one_two_and_three_updates(batches):
         ),
     ],
 )
+@elsewhere
 def test_callbacks_that_make_no_sense_together_are_refused(make, message):
     model = network(sgd())
     before = model.get_weights()
@@ -186,6 +194,7 @@ def test_callbacks_that_make_no_sense_together_are_refused(make, message):
         (lambda: groups(second=keras.optimizers.Adagrad(0.1)), "got Adagrad"),
     ],
 )
+@elsewhere
 def test_momentum_that_cannot_cycle_is_refused(optimizer, message):
     with pytest.raises(ValueError, match=message):
         fit(network(optimizer()), keras_lr.OneCycle(0.1))
@@ -267,6 +276,7 @@ def test_history_of_fit_has_a_list_of_rates_for_each_epoch():
     np.testing.assert_allclose(history["momentum"], momenta[STEPS - 1 :: STEPS], rtol=1e-5)
 
 
+@elsewhere
 def test_epoch_logs_reach_the_loggers_of_keras(tmp_path):
     path = tmp_path / "log.csv"
     fit(network(sgd()), keras_lr.OneCycle(0.05), keras.callbacks.CSVLogger(str(path)))
@@ -296,6 +306,7 @@ def test_csv_file_has_a_row_for_each_batch(tmp_path):
     assert [int(row["epoch"]) for row in table] == list(np.repeat(range(3), 4)) * 2
 
 
+@elsewhere
 def test_csv_file_that_cannot_be_written_is_refused_before_the_training(tmp_path):
     model = network(sgd())
     before = model.get_weights()
@@ -319,6 +330,7 @@ def test_tensorboard_gets_a_point_for_each_batch(tmp_path):
     assert list(found["batch_momentum"]) == list(range(8))
 
 
+@elsewhere
 def test_history_is_json(tmp_path):
     logger = keras_lr.LRLogger()
     history = fit(network(groups()), keras_lr.OneCycle(0.05), logger)

@@ -15,6 +15,10 @@ from keras_lr_cli import data_checks
 from keras_lr_cli.data import load_data
 from keras_lr_cli.errors import BadInput
 
+pytestmark = pytest.mark.long_elsewhere(
+    "the command line calls the library, which other tests run on each backend"
+)
+
 pd = pytest.importorskip("pandas")
 
 

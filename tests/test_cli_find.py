@@ -19,7 +19,12 @@ from keras_lr_cli.find import POLICIES
 from keras_lr_cli.report import RULES
 from keras_lr_cli.text import can_draw
 
-pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning"),
+    pytest.mark.long_elsewhere(
+        "the command line calls the library, which other tests run on each backend"
+    ),
+]
 BACKEND = keras.backend.backend()
 
 
@@ -588,6 +593,7 @@ def test_whole_process_keeps_stderr_clean(files, encoding):
 
 
 @pytest.mark.once
+@pytest.mark.long("processes that start a backend and train")
 def test_a_seed_repeats_in_fresh_processes_with_a_model_that_has_dropout(tmp_path):
     model = keras.Sequential(
         [

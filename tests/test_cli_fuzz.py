@@ -9,6 +9,10 @@ from mutations import damaged
 
 import keras_lr
 
+pytestmark = pytest.mark.long_elsewhere(
+    "the command line calls the library, which other tests run on each backend"
+)
+
 # Files of each, and the kind of damage from benchmarks/faults/mutations.py.
 TRIALS = {
     "model.keras": (80, "zip"),

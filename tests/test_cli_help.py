@@ -12,6 +12,10 @@ from click.testing import CliRunner
 from keras_lr_cli import main
 from keras_lr_cli.find import METHODS
 
+pytestmark = pytest.mark.long_elsewhere(
+    "the command line calls the library, which other tests run on each backend"
+)
+
 ROOT = Path(__file__).parent.parent
 # Options that belong to the command, not to `lr_find`.
 OF_THE_COMMAND = set(

@@ -11,6 +11,10 @@ from click.testing import CliRunner
 import keras_lr
 from keras_lr_cli import main, startup
 
+pytestmark = pytest.mark.long_elsewhere(
+    "the command line calls the library, which other tests run on each backend"
+)
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):

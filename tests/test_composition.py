@@ -225,6 +225,29 @@ def test_a_resumed_run_of_another_length_is_warned_of(tmp_path):
     np.testing.assert_allclose(rates[0], 0.004 + 0.096 * 8 / peak, rtol=1e-5)
 
 
+def test_a_resumed_run_knows_the_half_update_that_it_began_with(tmp_path):
+    """One batch is in the accumulator when the run begins, so each update ends a batch earlier."""
+
+    def model():
+        result = network(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+        x, y = rows()
+        result.train_on_batch(x[:BATCH], y[:BATCH])
+        return result
+
+    backup = tmp_path / "backup"
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, decay_steps=1, decay_rate=0.9)
+    with pytest.raises(KeyboardInterrupt):
+        callbacks = keras.callbacks.BackupAndRestore(backup), Killed()
+        fit(model(), keras_lr.ScheduleLR(schedule), *callbacks)
+    logger = keras_lr.LRLogger()
+    callbacks = logger, keras.callbacks.BackupAndRestore(backup)
+    fit(model(), keras_lr.ScheduleLR(schedule), *callbacks)
+    batches = np.arange(2 * STEPS, 4 * STEPS)
+    rates = 0.1 * 0.9 ** ((1 + batches) // 2)
+    found = logger.history["learning_rate"][-len(batches) :]
+    np.testing.assert_allclose(found, rates, rtol=1e-5, atol=0)
+
+
 def test_the_old_plan_can_be_kept(tmp_path):
     cycle = {"max_lr": 0.1, "cycle_momentum": False, "anneal": "linear"}
     kept = keras_lr.OneCycle(total_steps=24, **cycle)

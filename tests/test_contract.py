@@ -1,6 +1,7 @@
 """The contract that every callback, optimizer and schedule keeps, on the backend that runs."""
 
 import copy
+import functools
 import inspect
 import pickle
 import re
@@ -9,16 +10,30 @@ import keras
 import numpy as np
 import pytest
 from contract import CALLBACKS, KINDS, OPTIMIZERS, SCHEDULES, fitted_weight, public_classes
-from models import classifier, data, same, values
+from models import classifier, data, same, sampled, values
 
 import keras_lr
 from keras_lr.schedules.base import evaluate
+
+of_curves = pytest.mark.long_elsewhere(
+    "the curves are keras.ops; other tests here compute them on each backend"
+)
+
+of_config = pytest.mark.long_elsewhere("a config is a dictionary on every backend")
 
 callbacks = pytest.mark.parametrize(
     "make", CALLBACKS.values(), ids=[cls.__name__ for cls in CALLBACKS]
 )
 optimizers = pytest.mark.parametrize(
     "make", OPTIMIZERS.values(), ids=[cls.__name__ for cls in OPTIMIZERS]
+)
+some_optimizers = pytest.mark.parametrize(
+    "make",
+    sampled(
+        {cls.__name__: make for cls, make in OPTIMIZERS.items()},
+        *("LayerwiseLR", "ScheduleFree"),
+        why="the state is saved and restored alike; all train in every mode on each backend",
+    ),
 )
 schedules = pytest.mark.parametrize(
     "make", SCHEDULES.values(), ids=[cls.__name__ for cls in SCHEDULES]
@@ -79,6 +94,7 @@ def adam():
 
 
 @callbacks
+@pytest.mark.long_elsewhere("test_kept_step.py has second fits, and below a plain fit follows")
 def test_an_instance_serves_two_fits(make):
     x, y = data()
     callback, model = make(), classifier(adam())
@@ -86,31 +102,57 @@ def test_an_instance_serves_two_fits(make):
         model.fit(x, y, batch_size=16, callbacks=[callback], verbose=0)
 
 
-@callbacks
-@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+PYTHON = "what Python copies is the same on every backend"
+
+
+def weights_by(callback):
+    x, y = data()
+    model = classifier(adam())
+    model.fit(x, y, batch_size=16, callbacks=[callback], verbose=0)
+    return values(model.variables)
+
+
+@functools.cache
+def weights_by_a_new_one(cls):
+    return weights_by(CALLBACKS[cls]())
+
+
+@pytest.mark.parametrize(
+    "cls",
+    sampled(
+        {cls.__name__: cls for cls in CALLBACKS},
+        *("OneCycle",),
+        why=PYTHON,
+    ),
+)
+@pytest.mark.parametrize("used", sampled({"new": False, "used": True}, "used", why=PYTHON))
 @pytest.mark.parametrize(
     "duplicate",
-    [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))],
-    ids=["copy", "pickle"],
+    sampled(
+        {"copy": copy.deepcopy, "pickle": lambda each: pickle.loads(pickle.dumps(each))},
+        *("pickle",),
+        why=PYTHON,
+    ),
 )
-def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(make, used, duplicate):
-    x, y = data()
-
-    def weights(callback):
-        model = classifier(adam())
-        model.fit(x, y, batch_size=16, callbacks=[callback], verbose=0)
-        return values(model.variables)
-
-    expected, original = weights(make()), make()
+def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(cls, used, duplicate):
+    make, expected = CALLBACKS[cls], weights_by_a_new_one(cls)
+    original = make()
     if used:
-        weights(original)
+        weights_by(original)
     callback = duplicate(original)
     assert callback.model is None and vars(callback).keys() == vars(make()).keys()
-    assert same(weights(callback), expected)
-    assert same(weights(original), expected)  # is not disturbed by the copy
+    assert same(weights_by(callback), expected)
+    assert same(weights_by(original), expected)  # is not disturbed by the copy
 
 
-@callbacks
+@pytest.mark.parametrize(
+    "make",
+    sampled(
+        {cls.__name__: make for cls, make in CALLBACKS.items()},
+        *("GradualUnfreeze", "LRFinder", "OneCycle", "ScheduleHyperparameter"),
+        why="Keras saves; the next test fits with each callback",
+    ),
+)
 def test_after_fit_the_optimizer_is_an_ordinary_one_that_saves_and_loads(make, tmp_path):
     x, y = data()
     model, twin = classifier(adam()), classifier(adam())
@@ -156,6 +198,7 @@ def trained(model, epochs=1):
 
 
 @optimizers
+@of_config
 def test_config_makes_an_equal_optimizer(make):
     optimizer = make()
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
@@ -163,7 +206,7 @@ def test_config_makes_an_equal_optimizer(make):
     assert again.get_config() == optimizer.get_config()
 
 
-@optimizers
+@some_optimizers
 @pytest.mark.parametrize("before", [0, 1], ids=["never fitted", "fitted before"])
 def test_a_loaded_model_goes_on_training_as_the_saved_one(make, before, tmp_path):
     model = classifier(make(), dropout=0.0)
@@ -175,7 +218,7 @@ def test_a_loaded_model_goes_on_training_as_the_saved_one(make, before, tmp_path
     assert same(trained(loaded), trained(model))
 
 
-@optimizers
+@some_optimizers
 def test_a_second_fit_goes_on_where_the_first_one_ended(make):
     once, twice = (classifier(make(), dropout=0.0) for _ in range(2))
     trained(twice)
@@ -183,7 +226,14 @@ def test_a_second_fit_goes_on_where_the_first_one_ended(make):
 
 
 @optimizers
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 4}])
+@pytest.mark.parametrize(
+    "options",
+    sampled(
+        {"plain": {}, "jit": {"jit_compile": True}, "several steps": {"steps_per_execution": 4}},
+        *("plain", "several steps"),
+        why="Keras compiles by default where it can",
+    ),
+)
 def test_training_is_the_same_in_every_mode(make, options):
     if options and keras.backend.backend() == "torch":
         pytest.skip("Keras on torch runs one step at a time, and torch.compile needs a compiler")
@@ -196,7 +246,7 @@ def test_training_is_the_same_in_every_mode(make, options):
             np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
 
 
-@optimizers
+@some_optimizers
 def test_a_loss_scale_goes_around_it(make):
     scaled = classifier(keras.optimizers.LossScaleOptimizer(make(), 8.0), dropout=0.0)
     plain = classifier(make(), dropout=0.0)
@@ -205,7 +255,7 @@ def test_a_loss_scale_goes_around_it(make):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
 
 
-@optimizers
+@some_optimizers
 def test_a_range_test_leaves_no_trace_in_the_optimizer(make):
     x, y = data()
     for before in (0, 1):
@@ -243,6 +293,7 @@ def test_the_rate_of_a_callback_reaches_it_or_is_refused(make):
 
 
 @schedules
+@of_config
 def test_config_makes_an_equal_schedule(make):
     schedule = make(12)
     again = type(schedule).from_config(schedule.get_config())
@@ -252,6 +303,7 @@ def test_config_makes_an_equal_schedule(make):
 
 
 @schedules
+@of_config
 def test_a_saved_model_brings_its_schedule_along(make, tmp_path):
     schedule = make(12)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -262,7 +314,14 @@ def test_a_saved_model_brings_its_schedule_along(make, tmp_path):
     assert loaded.get_config() == schedule.get_config()
 
 
-@schedules
+@pytest.mark.parametrize(
+    "make",
+    sampled(
+        {cls.__name__: make for cls, make in SCHEDULES.items()},
+        *("CyclicSchedule", "OneCycleSchedule", "SequentialSchedule", "WarmUpSchedule"),
+        why="the other curves have no operations of their own",
+    ),
+)
 def test_any_kind_of_step_gives_the_same_rate(make):
     schedule, steps = make(12), np.arange(40)
     rates = evaluate(schedule, steps)
@@ -279,6 +338,7 @@ def test_any_kind_of_step_gives_the_same_rate(make):
 
 @schedules
 @pytest.mark.parametrize("steps", [1, 2, 3])
+@of_curves
 def test_a_run_of_few_steps_has_rates(make, steps):
     rates = evaluate(make(steps), np.arange(steps + 3))
     assert np.isfinite(rates).all()
@@ -287,6 +347,7 @@ def test_a_run_of_few_steps_has_rates(make, steps):
 
 
 @schedules
+@of_curves
 def test_rates_are_finite_where_steps_can_no_longer_be_counted(make):
     rates = evaluate(make(12), np.array([2**24 + 1, 2**31, 2**40]))
     assert np.isfinite(rates).all()

@@ -14,6 +14,10 @@ import keras_lr
 from keras_lr.diagnosis import NAMES, Diagnosis, Finding, diagnose
 from keras_lr.diagnosis.result import SEVERITIES
 
+pytestmark = pytest.mark.long_elsewhere(
+    "whole runs, of parts that other tests check on each backend"
+)
+
 LOGS = Path(__file__).parent / "data" / "training_logs.json"
 # Real runs of benchmarks/diagnosis, each with its problem.
 REAL = json.loads(LOGS.read_text()) if LOGS.exists() else []

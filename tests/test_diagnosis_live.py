@@ -7,6 +7,10 @@ import pytest
 import keras_lr
 from keras_lr.diagnosis import diagnose
 
+pytestmark = pytest.mark.long_elsewhere(
+    "whole runs, of parts that other tests check on each backend"
+)
+
 X = np.ones((32, 1), "float32")
 
 

@@ -17,6 +17,10 @@ from keras_lr.diagnosis.columns import role_of
 from keras_lr.diagnosis.log import MOST_ROWS, binned
 from keras_lr.diagnosis.readers import read
 
+pytestmark = pytest.mark.long_elsewhere(
+    "whole runs, of parts that other tests check on each backend"
+)
+
 ROWS = {
     "epoch": [0, 1, 2],
     "loss": [2.0, 1.0, 0.5],

@@ -9,6 +9,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from models import sampled
+
+elsewhere = pytest.mark.long_elsewhere("processes that compile everything again")
 
 HERE = Path(__file__).parent
 
@@ -16,7 +19,14 @@ HERE = Path(__file__).parent
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="Keras distributes no training on torch"
 )
-@pytest.mark.parametrize("part", ["distribution", "distribution_finder", "distribution_cli"])
+@pytest.mark.parametrize(
+    "part",
+    sampled(
+        ["distribution", "distribution_finder", "distribution_cli"],
+        *("distribution",),
+        why="a process that compiles everything again",
+    ),
+)
 def test_two_devices_give_what_one_gives(part):
     job = HERE / f"{part}_job.py"
     result = subprocess.run([sys.executable, job], capture_output=True, text=True, timeout=600)
@@ -24,6 +34,7 @@ def test_two_devices_give_what_one_gives(part):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's distributed runtime")
+@elsewhere
 def test_two_jax_processes_give_what_one_gives():
     first, second = run_processes("jax_processes_job.py", 2)
     (alone,) = run_processes("jax_processes_job.py", 1)
@@ -35,6 +46,7 @@ def test_two_jax_processes_give_what_one_gives():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's strategies")
+@elsewhere
 def test_multi_worker_strategy_is_refused_as_long_as_fit_fails_under_it():
     first, second = run_processes("multi_worker_job.py", 2)
     assert first == second

@@ -10,6 +10,8 @@ import pytest
 import keras_lr
 from keras_lr import callbacks, optimizers, range_test
 
+pytestmark = pytest.mark.long_elsewhere("examples of what other tests check on each backend")
+
 MODULES = [
     "keras_lr.fine_tuning",
     *(

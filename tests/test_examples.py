@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 @pytest.mark.once
+@pytest.mark.long("an example trains for seconds; its parts have tests")
 def test_fine_tuning_example_compares_every_method_with_one_rate(tmp_path):
     short = ["--networks", "2", "--rates", "0.01"]
     run = subprocess.run(
@@ -40,6 +41,7 @@ def example(script, *arguments, cwd):
 
 
 @pytest.mark.once
+@pytest.mark.long("an example trains for seconds; its parts have tests")
 def test_large_batch_example_judges_each_claim(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")  # the fastest to start
     said = example("large_batch.py", "--networks", "2", "--rates", "0.1", cwd=tmp_path)
@@ -54,6 +56,7 @@ def test_large_batch_example_judges_each_claim(tmp_path, monkeypatch):
 
 
 @pytest.mark.once
+@pytest.mark.long("an example trains for seconds; its parts have tests")
 def test_schedule_free_example_compares_every_length(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     said = example("schedule_free.py", "--networks", "2", "--rates", "0.1", cwd=tmp_path)
@@ -107,6 +110,7 @@ def test_a_claim_is_judged_by_the_interval_over_networks(monkeypatch, shift, at_
 
 @pytest.mark.once
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.long("an example trains for seconds; its parts have tests")
 def test_notebook_runs_and_its_stored_outputs_are_those_of_its_cells(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.setenv("KERAS_BACKEND", "jax")

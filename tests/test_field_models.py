@@ -11,7 +11,7 @@ import pytest
 from field_models import MODELS
 from field_models.reinforcement import play
 from keras import ops
-from models import same, values
+from models import same, sampled, values
 
 import keras_lr
 from keras_lr.optimizers import LayerwiseLR
@@ -29,7 +29,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*was called on layer.*unbuilt state:UserWarning"),
 ]
-each_model = pytest.mark.parametrize("name", HERE)
+WHY = "the models that train in a way of their own show what the backends do differently"
+each_model = pytest.mark.parametrize(
+    "name", sampled(HERE, "gan", "q_network", "stateful", "accumulating", "mixed_float16", why=WHY)
+)
+
+refusal = pytest.mark.long_elsewhere(
+    "refusals follow from the object graph, before a backend trains"
+)
 
 
 def made(name, wrap=lambda optimizer: optimizer):
@@ -231,6 +238,7 @@ def monitor(name):
 
 
 @pytest.mark.parametrize("name", SEVERAL)
+@refusal
 def test_what_does_not_say_which_optimizer_is_refused_and_leaves_nothing_behind(name):
     entry = MODELS[name]
     model = spied(name, made(name))
@@ -250,6 +258,7 @@ def test_what_does_not_say_which_optimizer_is_refused_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("name", SEVERAL)
+@refusal
 def test_an_optimizer_that_trains_nothing_is_refused_and_leaves_nothing_behind(name):
     model = spied(name, made(name))
     named = {"optimizer": "optimizer", **monitor(name)}
@@ -261,6 +270,7 @@ def test_an_optimizer_that_trains_nothing_is_refused_and_leaves_nothing_behind(n
 
 
 @pytest.mark.parametrize("name", [name for name in HERE if MODELS[name].monitor != "loss"])
+@refusal
 def test_a_log_that_does_not_exist_is_refused_with_those_that_do(name):
     model = spied(name, made(name))
     text = refused(lambda: find(name, model, monitor="los", **choice(name)))
@@ -317,6 +327,9 @@ def test_callbacks_steer_the_optimizer_that_they_name_and_give_it_back(name, tmp
 
 
 @each_model
+@pytest.mark.long_elsewhere(
+    "two trainings compiled for one factor; test_layerwise.py has it on each backend"
+)
 def test_half_the_rate_by_a_multiplier_is_half_the_rate(name):
     def wrap(optimizer):
         optimizer.learning_rate = float(optimizer.learning_rate) * 2
@@ -329,8 +342,16 @@ def test_half_the_rate_by_a_multiplier_is_half_the_rate(name):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.once  # a search takes seconds; what it does with a model is Keras's own fit
-@each_model
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name",
+    sampled(
+        HERE,
+        *("gan", "distillation", "seq2seq", "tabular"),
+        why="a search takes seconds; what it does with a model is Keras's own fit",
+        mark="long",
+    ),
+)
 def test_a_search_answers_or_refuses_in_a_sentence(name):
     entry = MODELS[name]
     model = made(name)

@@ -8,6 +8,10 @@ from models import classifier, data, same, values
 import keras_lr
 from keras_lr.range_test.warm_up_search import candidate_lengths, survives, trial_rates
 
+pytestmark = pytest.mark.long_elsewhere(
+    "whole runs, of parts that other tests check on each backend"
+)
+
 
 def quartic(rate=0.1):
     """One weight from 2 on, with the loss w^4 / 4: its curvature falls on the way to 0."""

@@ -162,6 +162,7 @@ def test_search_trains_on_what_fit_passes_on(kind):
 
 
 @pytest.mark.filterwarnings("ignore:`build.*` was called on layer")  # KerasHub's own
+@pytest.mark.long("a task of KerasHub takes long to trace; the field models have one")
 def test_a_task_of_keras_hub_is_tested_on_preprocessed_data():
     hub = pytest.importorskip("keras_hub")
     pytest.importorskip("tensorflow")

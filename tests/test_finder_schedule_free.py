@@ -11,7 +11,10 @@ import keras_lr
 from keras_lr import lr_find
 from keras_lr.optimizers import ScheduleFree
 
-pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning"),
+    pytest.mark.long_elsewhere("whole runs, of parts that other tests check on each backend"),
+]
 BETA, WARM_UP = 0.75, 20
 START = np.array([[0.1], [0.2], [0.3]], "float32")
 

@@ -10,6 +10,10 @@ import keras_lr
 from keras_lr import fine_tune
 from keras_lr.optimizers import LayerwiseLR
 
+pytestmark = pytest.mark.long_elsewhere(
+    "whole runs, of parts that other tests check on each backend"
+)
+
 OPTIONS = {"batch_size": 16, "shuffle": False, "verbose": 0}
 
 

@@ -120,6 +120,17 @@ def test_optimizer_is_ordinary_as_soon_as_a_fit_has_raised(hook, error):
         np.testing.assert_allclose(moved, before[0] - 1e-3 * slope, rtol=1e-4, atol=1e-6)
 
 
+def test_a_momentum_that_another_callback_assigns_in_a_steered_fit_stays():
+    class Assigns(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                self.model.optimizer.momentum = 0.5
+
+    model = network(sgd())
+    fit(model, keras_lr.OneCycle(0.05), Assigns())
+    is_ordinary(model, momentum=0.5)
+
+
 def test_rate_assigned_after_an_interrupted_warm_up_is_the_rate():
     model = network(sgd())
     with pytest.raises(KeyboardInterrupt):

@@ -3,10 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from models import data, same, values
+from models import data, same, sampled, values
 
 import keras_lr
 from keras_lr.optimizers import LayerwiseLR
+
+elsewhere = pytest.mark.long_elsewhere("each thaw compiles the step again: seconds")
 
 GROUPS = ["head", ["block2", "norm2"], "block1"]
 
@@ -75,7 +77,9 @@ STACKS = {
 }
 
 
-@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(
+    "make", sampled(OPTIMIZERS, "Adam", why="every optimizer is compiled again at a thaw")
+)
 def test_a_group_thaws_at_its_epoch_with_its_statistics(make):
     model, record = network(make()), Record()
     optimizer = model.optimizer
@@ -87,13 +91,14 @@ def test_a_group_thaws_at_its_epoch_with_its_statistics(make):
     assert record.changes == [ALL]
 
 
-@pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
+@pytest.mark.parametrize("stack", sampled(STACKS, "one cycle", why="the rates are composed alike"))
 def test_it_goes_with_callbacks_that_steer_the_rate(stack):
     model, record = network(), Record()
     fit(model, callbacks=[*stack(), keras_lr.GradualUnfreeze(GROUPS), record])
     assert record.changes == [FIRST, SECOND, ALL, ALL]
 
 
+@elsewhere
 def test_several_epochs_for_each_group():
     model, record = network(), Record()
     thaw = keras_lr.GradualUnfreeze(GROUPS, epochs_per_group=2)
@@ -101,6 +106,7 @@ def test_several_epochs_for_each_group():
     assert record.changes == [FIRST, FIRST, SECOND, SECOND, ALL]
 
 
+@elsewhere
 def test_an_epoch_of_fewer_updates_than_batches():
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
     model, record = network(optimizer), Record()
@@ -108,6 +114,7 @@ def test_an_epoch_of_fewer_updates_than_batches():
     assert record.changes == [FIRST, SECOND, ALL]
 
 
+@elsewhere
 def test_statistics_move_on_where_that_is_asked_for():
     model, record = network(), Record()
     fit(model, 3, callbacks=[keras_lr.GradualUnfreeze(GROUPS, statistics=False), record])
@@ -129,6 +136,7 @@ def test_the_frozen_phase_is_that_of_layers_that_are_not_trainable():
         np.testing.assert_allclose(got, theirs, rtol=1e-4, atol=1e-6)
 
 
+@elsewhere
 def test_adams_averages_are_ready_when_weights_thaw():
     model = network()
     fit(model, 4, callbacks=[keras_lr.GradualUnfreeze(["head", "body/block.*|block.*|norm2"], 2)])
@@ -141,6 +149,7 @@ def test_adams_averages_are_ready_when_weights_thaw():
 
 
 @pytest.mark.parametrize("done", [2, 3])
+@elsewhere
 def test_a_run_that_goes_on_has_thawed_what_it_had(done):
     whole, first = network(), network()
     fit(whole, 5, callbacks=[keras_lr.GradualUnfreeze(GROUPS)])
@@ -174,6 +183,7 @@ def test_an_interrupted_fit_leaves_the_model_as_it_was_compiled(make):
     assert record.changes == [ALL]
 
 
+@elsewhere
 def test_a_model_saved_on_the_way_loads_and_trains_whole(tmp_path):
     model = network()
     save = keras.callbacks.ModelCheckpoint(str(tmp_path / "model-{epoch}.keras"))

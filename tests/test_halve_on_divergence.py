@@ -12,6 +12,8 @@ from models import classifier, data, multi_optimizer, same, values
 
 import keras_lr
 
+elsewhere = pytest.mark.long_elsewhere("when to go back is decided in Python, from the losses")
+
 BACKEND = keras.backend.backend()
 STEPS = 8  # batches of an epoch
 
@@ -59,6 +61,7 @@ def test_ends_at_the_first_rate_below_the_bound(start, a):
     assert history.history["loss"][-1] < 0.01
 
 
+@elsewhere
 def test_a_run_that_does_not_diverge_is_left_alone():
     x, y = data()
     ends = []
@@ -118,6 +121,7 @@ def test_nan_in_the_first_batches_goes_back_to_the_weights_of_the_beginning():
 
 
 @pytest.mark.parametrize("check_every", [1, 3, 100])
+@elsewhere
 def test_a_training_that_ends_with_a_divergence_has_good_weights(check_every):
     """The last update is the one that breaks the weights; no loss has seen it."""
     model, xy = parabola(keras.optimizers.SGD(0.05))
@@ -260,6 +264,7 @@ def test_a_killed_run_goes_on_with_its_good_weights_and_counters(tmp_path):
     assert halve._halvings == len(before.events) > len(late)
 
 
+@elsewhere
 def test_noise_of_small_batches_is_no_divergence():
     """The first batch is an easy one: the mean of the next ones is five times its loss."""
     rng = np.random.default_rng(0)
@@ -272,6 +277,7 @@ def test_noise_of_small_batches_is_no_divergence():
     assert halve.events == []
 
 
+@elsewhere
 def test_a_spike_is_no_divergence_unless_it_is_the_last_thing_that_is_seen():
     for spike, epochs, events in ((3, 2, 0), (STEPS - 1, 2, 0), (STEPS - 1, 1, 1)):
         model, xy = parabola(keras.optimizers.SGD(1e-6))
@@ -284,6 +290,7 @@ def test_a_spike_is_no_divergence_unless_it_is_the_last_thing_that_is_seen():
             assert len(halve.events) == events
 
 
+@elsewhere
 def test_says_what_it_did(capsys):
     model, xy = parabola(keras.optimizers.SGD(1.8))
     halve = halver(verbose=1)
@@ -294,6 +301,7 @@ def test_says_what_it_did(capsys):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="others build the model before callbacks begin")
+@elsewhere
 def test_a_model_without_weights_is_refused():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile("sgd", "mse")
@@ -318,6 +326,7 @@ def test_bad_arguments_are_refused_at_once(error, arguments, message):
         keras_lr.HalveOnDivergence(**arguments)
 
 
+@elsewhere
 def test_a_loss_of_another_name_is_watched_and_one_that_is_missing_refused():
     class Named(keras.Sequential):
         def train_step(self, *arguments):

@@ -3,12 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from models import classifier
+from models import classifier, sampled
 
 import keras_lr
 from keras_lr.loops.data import DataEnded, stream
 from keras_lr.range_test import training_data
 from keras_lr.range_test.training_data import TrainingData
+
+pytestmark = pytest.mark.long_elsewhere("rows are taken from the data before a backend trains")
 
 BACKEND = keras.backend.backend()
 ROWS = 200
@@ -92,7 +94,15 @@ def test_held_out_rows_are_not_trained_on(kind, monkeypatch):
     assert held_rows | trained | before == set(range(ROWS))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    sampled(
+        list(KINDS),
+        *("arrays", "tf.data of unknown length"),
+        why="short runs on data that the test above takes apart",
+        mark="long",
+    ),
+)
 def test_short_runs_work_on_every_kind_of_data(kind, monkeypatch):
     if "lazily" in kind:
         monkeypatch.setattr(training_data, "_MAX_COPIED_BYTES", 0)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import optimizers
-from models import classifier, data, same, values
+from models import classifier, data, same, sampled, values
 
 import keras_lr
 from keras_lr.optimizers import LayerwiseLR
@@ -79,7 +79,10 @@ def after(optimizer, weights, steps, which=slice(None)):
     return values(weights[which])
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(
+    "kind",
+    sampled(OPTIMIZERS, "SGD", "Adam", "Muon", why="a multiplier acts alike on every update"),
+)
 def test_a_variable_steps_as_under_an_optimizer_of_its_own(kind):
     ours = after(LayerwiseLR(kind(RATE), MULTIPLIERS), variables(), 5)
     for index, multiplier in enumerate(EXPECTED):
@@ -427,7 +430,10 @@ def linear(multipliers, rate=0.01, **options):
     return model
 
 
-@pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
+@pytest.mark.parametrize(
+    "stack",
+    sampled(STACKS, "one cycle", "warm-up and plateau", why="Keras's callbacks assign a variable"),
+)
 @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}], ids=["", "groups"])
 def test_ratios_hold_under_callbacks(stack, options):
     x = np.random.default_rng(0).uniform(1, 2, (24, 1)).astype("float32")

@@ -12,6 +12,8 @@ from test_steering import fit as fit_line
 import keras_lr
 from keras_lr._keras.object_graph import optimizers_of
 
+elsewhere = pytest.mark.long_elsewhere("what the callback decides is Python, from the curve")
+
 BACKEND = keras.backend.backend()
 SUGGESTS = {"apply": True, "steps": 150, "start_lr": 1e-5, "end_lr": 10.0, "seed": 3}
 # A small ramp on a small model is noisy; what counts here is where its answer goes.
@@ -95,6 +97,7 @@ def test_a_fit_is_the_same_with_and_without_it(company, first):
     ],
     ids=["schedule", "accumulation", "loss scale"],
 )
+@elsewhere
 def test_no_optimizer_notices_it(make):
     ends = []
     for extra in ([], [finder(every=1, seed=5)]):
@@ -143,6 +146,7 @@ def test_the_compiled_step_of_the_fit_stays_in_use(make):
         assert seen[1] == seen[2] == seen[3]
 
 
+@elsewhere
 def test_begins_with_the_first_epoch_of_a_continued_run_that_is_its_turn():
     looking = finder(every=3)
     fit_line(network("sgd"), looking, epochs=8, initial_epoch=2)
@@ -151,6 +155,7 @@ def test_begins_with_the_first_epoch_of_a_continued_run_that_is_its_turn():
 
 @noisy
 @pytest.mark.parametrize("position", [0, 1])
+@elsewhere
 def test_applies_the_suggestion_to_the_optimizer(position):
     looking, logger = finder(**SUGGESTS, every=1), keras_lr.LRLogger()
     model = network(keras.optimizers.SGD(1e-5))
@@ -173,6 +178,7 @@ def own_rates(model):
 
 
 @noisy
+@elsewhere
 def test_a_suggestion_keeps_the_ratios_of_groups_and_is_scaled_by_a_warm_up():
     sgd = keras.optimizers.SGD
     model = network(groups(sgd(0.01), sgd(0.001)))
@@ -184,6 +190,7 @@ def test_a_suggestion_keeps_the_ratios_of_groups_and_is_scaled_by_a_warm_up():
     np.testing.assert_allclose(logger.history["learning_rate"], rate * ramp, rtol=1e-5)
 
 
+@elsewhere
 def test_without_a_suggestion_the_rate_stays_and_a_warning_says_why():
     looking = finder(apply=True, start_lr=1e-12, end_lr=1e-11, budget=12)
     model = network(keras.optimizers.SGD(0.05))
@@ -194,6 +201,7 @@ def test_without_a_suggestion_the_rate_stays_and_a_warning_says_why():
 
 
 @noisy
+@elsewhere
 def test_only_the_rate_differs_where_a_suggestion_is_applied():
     looking, model = finder(**SUGGESTS), network(keras.optimizers.SGD(1e-5, momentum=0.5))
     fit_line(model, looking, epochs=2)
@@ -219,6 +227,7 @@ class Rows(keras.utils.PyDataset):
 
 
 @pytest.mark.parametrize("given", [data, Rows], ids=["arrays", "data set"])
+@elsewhere
 def test_data_of_its_own_serve_a_fit_whose_data_cannot_be_read_twice(given):
     ends = []
     for extra in ([], [finder(data=given())]):
@@ -228,6 +237,7 @@ def test_data_of_its_own_serve_a_fit_whose_data_cannot_be_read_twice(given):
     assert_twins(*ends)
 
 
+@elsewhere
 def test_data_of_the_fit_that_cannot_be_read_twice_are_refused():
     rows = Rows()
     for looking in (finder(), finder(data=rows)):
@@ -252,6 +262,7 @@ def test_a_test_that_breaks_off_is_as_any_other_callback_that_does():
 
 @noisy
 @pytest.mark.parametrize("options", [{}, SUGGESTS], ids=["looking on", "applying"])
+@elsewhere
 def test_an_instance_serves_two_fits(options):
     looking = finder(**options)
     for _ in range(2):
@@ -302,6 +313,7 @@ def plateaus_of_keras(losses, **options):
 
 
 @pytest.mark.parametrize("options", [{"patience": 2}, {"patience": 1, "cooldown": 3}])
+@elsewhere
 def test_tests_where_the_plateau_callback_of_keras_would_reduce(options):
     rule = keras_lr.PlateauRule(**options)
     looking, model = finder(every=rule), network("sgd")
@@ -361,6 +373,7 @@ def test_a_metric_that_is_not_there_is_warned_of():
 
 @pytest.mark.once
 @pytest.mark.parametrize("stop", [2, 3])
+@elsewhere
 def test_a_resumed_run_goes_on_with_the_counters_of_the_rule(stop, tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

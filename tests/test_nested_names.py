@@ -12,6 +12,10 @@ import keras_lr
 from keras_lr.optimizers import LayerwiseLR
 from keras_lr_cli.multipliers import put_multipliers
 
+pytestmark = pytest.mark.long_elsewhere(
+    "groups come from the names of layers, which are those of each backend"
+)
+
 X, Y = np.ones((8, 4), "float32"), np.ones((8, 1), "float32")
 
 

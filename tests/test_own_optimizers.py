@@ -92,15 +92,15 @@ def fit(model, *callbacks, epochs=3):
 
 
 def descended(rates, times=1):
-    """Weights of a linear model after gradient descent at these rates, one a batch."""
+    """Weights of a linear model after gradient descent at these rates, one a batch or update."""
     x, y = (part.astype("float64") for part in rows())
     kernel, bias = np.zeros((3, 1)), np.zeros(1)
     for update, rate in enumerate(rates):
         part = slice(update % STEPS * BATCH, (update % STEPS + 1) * BATCH)
-        for _ in range(times):
+        for step in np.broadcast_to(rate, times):
             residual = x[part] @ kernel + bias - y[part]
-            kernel = kernel - rate * 2 * (x[part] * residual).mean(axis=0)[:, None]
-            bias = bias - rate * 2 * residual.mean(axis=0)
+            kernel = kernel - step * 2 * (x[part] * residual).mean(axis=0)[:, None]
+            bias = bias - step * 2 * residual.mean(axis=0)
     return [kernel, bias]
 
 
@@ -213,6 +213,18 @@ def test_the_chosen_optimizer_follows_the_curve_and_the_other_its_own_rate(times
     np.testing.assert_allclose(history["learning_rate"], rates[STEPS - 1 :: STEPS], rtol=1e-5)
     for optimizer, rate in ((model.a_optimizer, 0.01), (model.parts["b"][0], 0.02)):
         assert float(ops.convert_to_numpy(optimizer.learning_rate)) == pytest.approx(rate)
+
+
+@eager_or_graph
+def test_a_schedule_of_its_own_counts_every_update_of_a_batch():
+    model, batches = Pair(times=2), np.arange(3 * STEPS)
+    decay = keras.optimizers.schedules.ExponentialDecay(0.05, decay_steps=4, decay_rate=0.5)
+    model.compile(keras.optimizers.SGD(decay), keras.optimizers.SGD(0.02))
+    keras.utils.set_random_seed(0)
+    fit(model, keras_lr.WarmUp(steps=6, optimizer="a_optimizer"))
+    updates = 2 * batches[:, None] + np.arange(2)
+    rates = 0.05 * 0.5 ** (updates / 4) * np.minimum(batches / 6, 1.0)[:, None]
+    assert_weights(model.a, descended(rates, times=2))
 
 
 @eager_or_graph

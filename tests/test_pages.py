@@ -19,11 +19,14 @@ from pages import PAGES, README, ROOT, SITE
 import keras_lr
 from keras_lr_cli import main
 
+pytestmark = pytest.mark.long_elsewhere("examples of what other tests check on each backend")
+
 # On these, the other backends run the code as well. `test_recipes.py` runs docs/recipes.md.
 ON_EACH_BACKEND = ("README.md", "docs/tutorial.md", "docs/guides/policies.md")
 NEEDS = {"docs/guides/several_optimizers.md": "torch"}  # its training step is for this backend
+ONCE = (pytest.mark.once, pytest.mark.long("a page trains for seconds; its code is short"))
 WITH_CODE = [
-    pytest.param(page, marks=() if pages.name(page) in ON_EACH_BACKEND else pytest.mark.once)
+    pytest.param(page, marks=() if pages.name(page) in ON_EACH_BACKEND else ONCE)
     for page in (README, *SITE)
     if pages.blocks(page, "python") and page.name != "recipes.md"
 ]
@@ -71,6 +74,7 @@ def test_the_quick_start_is_twenty_lines_or_so():
 
 
 @pytest.mark.once
+@pytest.mark.long("a process that loads a backend for each command; make demo runs one")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_a_page_runs_as_it_stands(command, demo):
     program, *arguments = shlex.split(command)
@@ -88,10 +92,10 @@ def test_a_command_of_a_page_runs_as_it_stands(command, demo):
 
 
 @pytest.mark.once
-def test_a_command_that_does_not_run_here_has_options_that_exist():
+def test_a_command_has_options_that_exist():
     shown = [line for page in PAGES for line in pages.commands(page, "")]
-    assert len(shown) >= 5
-    for line in shown:
+    assert len(shown) >= 5 and len(COMMANDS) > 5
+    for line in shown + COMMANDS:
         name, *arguments = shlex.split(line)[1:]
         options = {each for parameter in main.commands[name].params for each in parameter.opts}
         used = {each for each in arguments if each.startswith("--")}

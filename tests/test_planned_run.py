@@ -16,6 +16,8 @@ from keras_lr.range_test.planned_run import (
     transfer_lr,
 )
 
+pytestmark = pytest.mark.long_elsewhere("computed with NumPy, from a record or a plan")
+
 schedules = keras.optimizers.schedules
 
 

@@ -12,6 +12,10 @@ import keras_lr
 from keras_lr import boost_head, discriminative, layer_decay
 from keras_lr.optimizers import LayerwiseLR, model_parts, presets
 
+pytestmark = pytest.mark.long_elsewhere(
+    "groups come from the names of layers, which are those of each backend"
+)
+
 
 def dense(name, units=3, **options):
     return layers.Dense(units, name=name, **options)

@@ -18,6 +18,8 @@ from keras_lr.schedule_preview.shape import turns
 from keras_lr.schedule_preview.simulate import rates_at
 from keras_lr.schedule_preview.sparkline import sparkline
 
+pytestmark = pytest.mark.long_elsewhere("computed with NumPy, from a record or a plan")
+
 once = pytest.mark.once
 decays = keras.optimizers.schedules
 

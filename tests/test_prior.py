@@ -14,6 +14,8 @@ from keras_lr.optimizers import (
 from keras_lr.range_test.planned_run import ONE_CYCLE
 from keras_lr.range_test.prior import usual_rate
 
+pytestmark = pytest.mark.long_elsewhere("computed with NumPy, from a record or a plan")
+
 optimizers = keras.optimizers
 
 # The rates that issue 16 measured as best in 500 updates; for Adadelta and Prodigy, the factor of

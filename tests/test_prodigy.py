@@ -20,6 +20,10 @@ from keras_lr.optimizers import prodigy
 from keras_lr.optimizers.prodigy import Prodigy
 from keras_lr.schedules import FlatCosineSchedule, WarmUpSchedule
 
+pytestmark = pytest.mark.long_elsewhere(
+    "the update is keras.ops, and test_contract.py trains with it on each backend"
+)
+
 BACKEND = keras.backend.backend()
 STEPS = 32
 PEER_NAMES = {"learning_rate": "lr", "beta_3": "beta3", "epsilon": "eps"}

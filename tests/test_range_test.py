@@ -12,6 +12,13 @@ import keras_lr
 from keras_lr import lr_find
 from keras_lr.range_test.stopping import first_divergence
 
+by_python = pytest.mark.long_elsewhere("how data end and repeat is decided in Python")
+with_short_runs = pytest.mark.long_elsewhere(
+    "a whole test with short runs, which test_short_runs.py has on each backend"
+)
+
+by_numpy = pytest.mark.long_elsewhere("computed with NumPy from the record")
+
 BACKEND = keras.backend.backend()
 layers, ops = keras.layers, keras.ops
 
@@ -71,6 +78,7 @@ def test_losses_are_true_with_and_without_jit(options):
     assert_records_what_train_on_batch_reports(lambda: plain(**options))
 
 
+@pytest.mark.long_elsewhere("every operation alone, without the compiled step that is steered")
 def test_losses_are_true_when_the_model_runs_eagerly():
     assert_records_what_train_on_batch_reports(lambda: plain(run_eagerly=True))
 
@@ -294,6 +302,7 @@ def torch_loader():
 
 
 @pytest.mark.parametrize("source", [batch_generator, Batches, tf_dataset, torch_loader])
+@by_python
 def test_every_kind_of_data_gives_the_losses_that_arrays_give(source):
     options = {"steps": 14, "start_lr": 1e-3, "end_lr": 1.0, "verbose": 0, "shuffle": False}
     x, y = data()
@@ -305,6 +314,7 @@ def test_every_kind_of_data_gives_the_losses_that_arrays_give(source):
 
 
 @pytest.mark.parametrize("count", [1, 9, 30])
+@by_python
 def test_a_generator_that_ends_early_ends_the_test(count):
     ramp = {"start_lr": 1e-7, "end_lr": 10.0, "steps": 100}
     test = lr_find(plain(), batch_generator(count), **ramp, stop_factor=None, verbose=0)
@@ -313,6 +323,7 @@ def test_a_generator_that_ends_early_ends_the_test(count):
     np.testing.assert_allclose(test.learning_rates, np.geomspace(1e-7, 10, 100)[:count])
 
 
+@by_python
 def test_a_generator_goes_on_from_repeat_to_repeat():
     test = lr_find(plain(), batch_generator(25), steps=10, repeats=4, verbose=0)
     assert test.losses.shape == (3, 10)
@@ -323,6 +334,7 @@ def test_a_generator_goes_on_from_repeat_to_repeat():
     assert test.stop_reason == "data_ended"
 
 
+@by_python
 def test_shuffled_data_has_its_order_from_the_seed():
     x, y = data()
     options = {"batch_size": 16, "steps": 20, "verbose": 0}
@@ -333,6 +345,7 @@ def test_shuffled_data_has_its_order_from_the_seed():
     assert not np.allclose(first.losses, other.losses)
 
 
+@by_python
 def test_repeats_start_from_the_same_weights_on_other_batches():
     x, y = data()
     test = lr_find(plain(), x, y, batch_size=96, steps=10, repeats=3, verbose=0)
@@ -362,6 +375,7 @@ def test_validation_loss_is_that_of_evaluate_on_the_sample():
     np.testing.assert_allclose(test.validation["loss"], expected["loss"], rtol=0.2)
 
 
+@by_python
 def test_validation_sample_is_spread_over_the_rows_and_does_not_train():
     x, y = data()
     held = (x[:40], np.sort(y[:40]))
@@ -383,6 +397,7 @@ def linear():
     return model
 
 
+@by_numpy
 def test_validation_rows_are_evenly_spaced():
     x = np.arange(10, dtype="float32")[:, None]
     test = lr_find(
@@ -395,6 +410,7 @@ def test_validation_rows_are_evenly_spaced():
 # Stopping -----------------------------------------------------------------------------------
 
 
+@by_python
 def test_losses_below_zero_run_on_while_they_fall_and_stop_when_they_climb():
     # SGD on the loss w * 1 takes w to 1 - sum of the rates: below zero, ever faster.
     ones = np.ones((32, 1), "float32")
@@ -415,6 +431,7 @@ def test_a_diverging_run_is_stopped_and_says_so():
     assert np.all(np.isfinite(test.losses))
 
 
+@by_python
 def test_without_a_stop_factor_only_a_loss_that_is_not_finite_stops():
     x, y = data()
     model = keras.Sequential([keras.Input((6,)), layers.Dense(1)])
@@ -444,11 +461,13 @@ def curve(*pieces):
         (np.zeros(40), False),
     ],
 )
+@by_numpy
 def test_stop_rule_holds_for_losses_of_any_sign_and_scale(losses, stops):
     assert (first_divergence(losses, 4.0) is not None) == stops
     assert (first_divergence(1e-9 * losses, 4.0) is not None) == stops
 
 
+@by_numpy
 def test_stop_rule_is_stop_factor_times_best_for_a_loss_that_never_fell():
     # Average a_i of a constant 1 followed by a jump to 31: 1 + 30 * (1 - .9^k) / (1 - .9^(50 + k)).
     losses = np.append(np.ones(50), np.full(5, 31.0))
@@ -460,6 +479,7 @@ def test_stop_rule_is_stop_factor_times_best_for_a_loss_that_never_fell():
 # Results ------------------------------------------------------------------------------------
 
 
+@by_numpy
 def test_saved_test_loads_with_the_same_numbers(tmp_path):
     x, y = data()
     test = lr_find(plain(), x, y, repeats=2, steps=12, validation_data=(x, y), verbose=0)
@@ -481,6 +501,7 @@ def test_saved_test_loads_with_the_same_numbers(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "{}", "[]", "null", "{", '{"format": "keras-lr range test"}', "\x00\x01", "1" * 99]
 )
+@by_numpy
 def test_a_file_that_is_no_test_is_refused_by_name(tmp_path, text):
     path = tmp_path / "other.json"
     path.write_text(text)
@@ -488,6 +509,7 @@ def test_a_file_that_is_no_test_is_refused_by_name(tmp_path, text):
         keras_lr.RangeTest.load(path)
 
 
+@by_numpy
 def test_a_test_of_a_later_version_is_refused_with_both_versions(tmp_path):
     path = tmp_path / "later.json"
     keras_lr.RangeTest([1e-3, 1e-2], [1.0, 2.0]).save(path)
@@ -506,6 +528,7 @@ def test_a_test_of_a_later_version_is_refused_with_both_versions(tmp_path):
         ([np.nan, 1e-3], [1.0, 1.0], "finite"),
     ],
 )
+@by_numpy
 def test_a_curve_of_the_wrong_form_is_refused(rates, losses, message):
     with pytest.raises(ValueError, match=message):
         keras_lr.RangeTest(rates, losses)
@@ -545,6 +568,7 @@ def test_a_suggestion_that_is_less_sure_warns():
         ({"verbose": 3}, r"verbose must be 'auto', 0 or 1; got 3\."),
     ],
 )
+@by_numpy
 def test_bad_arguments_are_refused_before_anything_runs(options, message):
     refusal = pytest.raises((TypeError, ValueError), match=message)
     with refusal:
@@ -563,6 +587,7 @@ def test_what_is_no_compiled_model_is_refused():
         lr_find(plain())
 
 
+@by_python
 def test_linear_ramp_is_evenly_spaced():
     test = lr_find(
         plain(), *data(), start_lr=0.001, end_lr=0.009, steps=5, ramp="linear", verbose=0
@@ -570,6 +595,7 @@ def test_linear_ramp_is_evenly_spaced():
     np.testing.assert_allclose(test.learning_rates, [0.001, 0.003, 0.005, 0.007, 0.009])
 
 
+@by_python
 def test_progress_goes_to_stderr_and_only_when_asked_for(capfd):
     lr_find(plain(), *data(), steps=5, verbose=0)
     lr_find(plain(), *data(), steps=5)  # not a terminal
@@ -639,6 +665,7 @@ def test_a_fit_that_is_broken_off_while_the_callback_collects_hurts_no_later_fit
     [(lambda: keras.optimizers.SGD(0.01), -1.0), (lambda: keras.optimizers.Adam(), -2.25)],
     ids=["SGD", "Adam"],
 )
+@by_numpy
 def test_the_ramp_lies_around_the_usual_rate_of_the_family(optimizer, usual):
     test = lr_find(
         classifier(optimizer(), dropout=0.0), *data(), stop_factor=None, budget=200, verbose=0
@@ -661,6 +688,7 @@ def test_the_ramp_of_an_unknown_family_covers_eight_decades():
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 @pytest.mark.parametrize("held_out", [False, True], ids=["own hold-out", "validation data"])
 @pytest.mark.parametrize("budget", [100, 500])
+@with_short_runs
 def test_the_test_stays_within_its_budget_and_answers(held_out, budget):
     x, y = data()
     options = {"validation_data": data(seed=1)} if held_out else {}
@@ -672,6 +700,7 @@ def test_the_test_stays_within_its_budget_and_answers(held_out, budget):
     assert suggestion.low <= suggestion.learning_rate <= suggestion.high
 
 
+@by_python
 def test_a_generator_that_ends_keeps_the_curve_and_warns():
     test = lr_find(classifier("adam"), batch_generator(110), steps=100, verbose=0)
     with warnings.catch_warnings(record=True) as caught:
@@ -684,6 +713,7 @@ def test_a_generator_that_ends_keeps_the_curve_and_warns():
 
 
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
+@with_short_runs
 def test_short_runs_and_the_planned_run_survive_a_round_trip(tmp_path):
     test = lr_find(
         classifier("adam"), *data(), policy="one-cycle", total_steps=9000, seed=0, verbose=0

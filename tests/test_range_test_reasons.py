@@ -11,6 +11,8 @@ from keras_lr import NoSuggestion, RangeTest, lr_find
 from keras_lr.range_test.checks import first_not_finite
 from keras_lr.range_test.stopping import first_divergence
 
+pytestmark = pytest.mark.long_elsewhere("computed with NumPy, from a record or a plan")
+
 
 def data(rows=256):
     x = np.random.default_rng(0).normal(size=(rows, 4)).astype("float32")

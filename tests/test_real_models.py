@@ -26,6 +26,9 @@ pytestmark = [
     # Keras's own, about models of KerasHub and about the data sets that they make.
     pytest.mark.filterwarnings("ignore:.*shuffle=True.* was passed:UserWarning"),
     pytest.mark.filterwarnings(r"ignore:`build\(\)` was called on layer:UserWarning"),
+    pytest.mark.long(
+        "toy versions of real models take seconds; the field models have their shapes"
+    ),
 ]
 
 

@@ -22,6 +22,7 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning"),
     pytest.mark.filterwarnings("ignore:.*shuffle=True.* was passed:UserWarning"),
+    pytest.mark.long("searches of other packages, which train for seconds"),
 ]
 
 

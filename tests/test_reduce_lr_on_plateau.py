@@ -9,6 +9,8 @@ from test_steering import STEPS, assert_close, fit, groups, leaves, network, row
 
 import keras_lr
 
+elsewhere = pytest.mark.long_elsewhere("what the callback decides is Python, from the logs")
+
 BACKEND = keras.backend.backend()
 
 
@@ -35,6 +37,7 @@ def own_rate(model):
         {"factor": 0.5, "patience": 1, "mode": "max", "min_delta": 0.2},
     ],
 )
+@elsewhere
 def test_is_a_drop_in_for_the_callback_of_keras(options):
     played = np.random.default_rng(3).normal(size=12).round(2).tolist()
     trained = []
@@ -109,12 +112,14 @@ def test_groups_are_scaled_alike_within_bounds_of_their_own():
         np.testing.assert_allclose(history[f"learning_rate_{part.name}"], expected, rtol=1e-6)
 
 
+@elsewhere
 def test_bounds_must_be_one_for_each_group():
     plateau = keras_lr.ReduceLROnPlateau("loss", min_lr=[0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match="one for each optimizer; got 3 numbers for 2 optimizers"):
         fit(network(groups()), plateau)
 
 
+@elsewhere
 def test_rate_grows_after_improvements_up_to_its_bound():
     model = network(keras.optimizers.SGD(0.01))
     plateau = keras_lr.ReduceLROnPlateau(
@@ -129,6 +134,7 @@ def test_rate_grows_after_improvements_up_to_its_bound():
     assert plateau.events[1].old == pytest.approx(0.02) and plateau.events[1].new == 0.03
 
 
+@elsewhere
 def test_stops_where_another_reduction_would_be_one_too_many():
     model = network(keras.optimizers.SGD(0.1))
     plateau = keras_lr.ReduceLROnPlateau("played", 0.5, 2, mode="min", max_reductions=1)
@@ -208,6 +214,7 @@ def test_a_window_changes_the_rate_in_the_middle_of_an_epoch(scaled):
     ("metric", "direction"),
     [("loss", "min"), ("mean_absolute_error", "min"), ("r2_score", "max")],
 )
+@elsewhere
 def test_auto_mode_asks_the_metric(metric, direction):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
@@ -219,12 +226,14 @@ def test_auto_mode_asks_the_metric(metric, direction):
     assert plateau._rule.mode == direction
 
 
+@elsewhere
 def test_auto_mode_is_refused_for_a_metric_that_does_not_say():
     plateau = keras_lr.ReduceLROnPlateau("played")
     with pytest.raises(ValueError, match="Pass mode='min' or mode='max'"):
         fit(network("sgd"), Play([1.0]), plateau, epochs=1)
 
 
+@elsewhere
 def test_missing_metric_is_warned_of_once():
     plateau = keras_lr.ReduceLROnPlateau("val_loss")
     with pytest.warns(UserWarning, match="monitors 'val_loss', which is not in the logs") as caught:
@@ -232,6 +241,7 @@ def test_missing_metric_is_warned_of_once():
     assert sum("monitors 'val_loss'" in str(warning.message) for warning in caught) == 1
 
 
+@elsewhere
 def test_verbose_prints_the_rates_and_the_reason(capsys):
     plateau = keras_lr.ReduceLROnPlateau("played", 0.5, 1, verbose=1, mode="min")
     fit(network(keras.optimizers.SGD(0.1)), Play([1.0, 2.0]), plateau, epochs=2)

@@ -6,10 +6,11 @@ import signal
 import keras
 import numpy as np
 import pytest
-from models import classifier, data, same, values
+from models import classifier, data, same, sampled, values
 
 import keras_lr
 from keras_lr._keras import device_memory
+from keras_lr._keras.snapshot import Snapshot
 
 BACKEND = keras.backend.backend()
 
@@ -78,7 +79,14 @@ def fitted(make, find):
     return state
 
 
-@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize(
+    "make",
+    sampled(
+        OPTIMIZERS,
+        *("SGD with momentum", "Adam", "loss scale", "several optimizers"),
+        why="the slots of every optimizer are restored alike",
+    ),
+)
 def test_fit_after_find_equals_fit_without_it(make):
     assert same(fitted(make, find=True), fitted(make, find=False))
 
@@ -237,6 +245,16 @@ def test_a_layer_can_be_unfrozen_and_compiled_again_after_find():
     model.layers[0].trainable = True
     model.compile(optimizer, "sparse_categorical_crossentropy")
     model.fit(x, y, verbose=0)
+
+
+def test_layers_that_are_frozen_meanwhile_train_again():
+    model = classifier()
+    before = [variable.trainable for variable in model.variables]
+    with Snapshot(model).guarding():
+        model.layers[0].trainable = False
+        assert [variable.trainable for variable in model.variables] != before
+    assert [variable.trainable for variable in model.variables] == before
+    assert model.layers[0].trainable and model.layers[0].trainable_variables
 
 
 def test_the_model_saves_and_loads_with_its_optimizer_after_find(tmp_path):

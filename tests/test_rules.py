@@ -468,6 +468,15 @@ def test_spikes_of_a_rare_class_give_no_rate_far_below_the_fall(seed):
         assert 1e-3 < found.learning_rate < 1.0 or (found.high / found.low > 99 and found.warnings)
 
 
+@pytest.mark.parametrize("seed", [5, 7, 9, 10])
+def test_spikes_whose_standard_error_is_most_of_the_fall_support_no_answer(seed):
+    # A standard error of .9 as below, at a fall of .9 x .7 = .63 and what the spikes add to it; the
+    # curve ends above its minimum, and its noise without the spikes is only .02.
+    rates, losses = rare_batches(seed, 0.064, 10.8)
+    with pytest.raises(NoSuggestion, match="too uneven"):
+        suggest(rates, losses)
+
+
 def test_uneven_losses_name_a_batch_size_that_would_do():
     # Mean of 1.4 and deviation of 2.7 (a Poisson count of .064 spikes of 10.8): the mean of the
     # roughly nine losses that one point of the curve averages has a standard error of .9. For a
@@ -530,3 +539,11 @@ def test_data_that_ended_late_give_an_answer_that_says_so():
     found = suggest(rates[:85], losses[:85], stop_reason="data_ended")
     assert any("data ended after 85 steps" in note for note in found.warnings)
     assert not any("raise end_lr" in note for note in found.warnings)
+
+
+@pytest.mark.parametrize("steps", [50, 60, 70])
+def test_data_that_ended_while_the_loss_was_falling_give_no_answer(steps):
+    rates, losses = golden()
+    assert losses.argmin() > steps
+    with pytest.raises(NoSuggestion, match=f"data ended after {steps} steps"):
+        suggest(rates[:steps], losses[:steps], stop_reason="data_ended")

@@ -26,6 +26,10 @@ from keras_lr.schedules import (
 )
 from keras_lr.schedules.base import evaluate
 
+pytestmark = pytest.mark.long_elsewhere(
+    "test_schedules.py computes the same curves on each backend"
+)
+
 
 def assert_same(schedule, expected, steps=None):
     steps = np.arange(len(expected)) if steps is None else steps

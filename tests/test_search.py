@@ -17,6 +17,10 @@ from keras_lr.rate_search.plan import Job, Setting
 from keras_lr.rate_search.runner import Data, Runner
 from keras_lr.rate_search.split import held_out, part
 
+pytestmark = pytest.mark.long_elsewhere(
+    "a search trains by `fit`, which other tests steer on each backend"
+)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 6)).astype("float32")
 Y = (X[:, 0] + 0.5 * X[:, 1] > 0).astype("int32")

@@ -253,6 +253,7 @@ def test_of_two_processes_one_is_killed_and_the_other_does_its_run(
     assert any(line.startswith("Waiting for 1 run") for line in lines)
 
 
+@pytest.mark.long("processes that start a backend and train")
 def test_workers_of_one_command_share_its_work_and_a_killed_one_is_missed_by_none(
     start, gate, database, undisturbed
 ):
@@ -267,6 +268,7 @@ def test_workers_of_one_command_share_its_work_and_a_killed_one_is_missed_by_non
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.long("processes that start a backend and train")
 def test_an_interrupted_search_goes_on_at_once(start, gate, database, undisturbed, how):
     """Ctrl-C reaches all processes of a command, SIGTERM the first alone."""
     command = start(database, "--workers", "2", together=2)
@@ -292,6 +294,7 @@ def test_an_interrupted_search_goes_on_at_once(start, gate, database, undisturbe
     assert lines[0] == (f"Continuing the study 'model' in {database}; {done} runs are done.")
 
 
+@pytest.mark.long("processes that start a backend and train")
 def test_a_search_that_was_killed_goes_on_after_the_grace_period(
     start, gate, tmp_path, undisturbed
 ):

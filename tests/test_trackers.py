@@ -12,6 +12,10 @@ from test_steering import STEPS, fit, groups, network, one_cycle
 
 import keras_lr
 
+pytestmark = pytest.mark.long_elsewhere(
+    "whole runs, of parts that other tests check on each backend"
+)
+
 
 def sgd():
     return keras.optimizers.SGD(0.01, momentum=0.9)
@@ -186,6 +190,7 @@ print(json.dumps([[*rate, momentum] for rate, (_, momentum) in zip(rates, moment
 
 @pytest.mark.once
 @pytest.mark.parametrize(("package", "code"), [("wandb", WANDB), ("mlflow", MLFLOW)])
+@pytest.mark.long("a start of another package's process")
 def test_real_package_records_each_update(package, code, tmp_path, monkeypatch):
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")

@@ -12,6 +12,8 @@ from test_steering import STEPS, fit, network, several_steps
 
 import keras_lr
 
+elsewhere = pytest.mark.long_elsewhere("when the decay begins is decided in Python")
+
 inner = keras.optimizers
 
 
@@ -70,6 +72,7 @@ def test_without_a_command_the_decay_ends_with_the_fit():
     close(recorded(sgd(), keras_lr.WarmUpStableDecay(0.1), epochs=10), expected(40, 0, 36, 4))
 
 
+@elsewhere
 def test_a_run_decays_after_a_tenth_of_it_by_default():
     policy = keras_lr.WarmUpStableDecay(0.1)
     history = recorded(sgd(), At(18, policy.decay_now), policy, epochs=9)
@@ -77,6 +80,7 @@ def test_a_run_decays_after_a_tenth_of_it_by_default():
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@elsewhere
 def test_the_length_of_the_run_may_be_unknown():
     policy, logger = keras_lr.WarmUpStableDecay(0.1, 1), keras_lr.LRLogger()
     sgd().fit(
@@ -94,6 +98,7 @@ def test_the_decay_begins_when_the_metric_stalls():
     close(recorded(sgd(), policy, epochs=20), expected(15, 0, 3 * STEPS, 3))
 
 
+@elsewhere
 def test_the_decay_begins_when_the_file_appears(tmp_path):
     file = tmp_path / "decay"
     policy = keras_lr.WarmUpStableDecay(0.1, decay_steps=3, file=str(file))
@@ -109,6 +114,7 @@ def test_the_decay_begins_when_the_file_appears(tmp_path):
     fit(sgd(), policy, epochs=1)
 
 
+@elsewhere
 def test_the_decay_begins_at_the_deadline():
     policy = keras_lr.WarmUpStableDecay(0.1, decay_steps=3, minutes=1.0)
     later = At(5, lambda: setattr(policy, "_deadline", time.monotonic()))
@@ -118,12 +124,14 @@ def test_the_decay_begins_at_the_deadline():
     close(recorded(sgd(), short, epochs=20), expected(2, 0, 0, 2))
 
 
+@elsewhere
 def test_a_decay_in_the_warm_up_begins_after_it():
     policy = keras_lr.WarmUpStableDecay(0.1, 4)
     history = recorded(sgd(), At(1, lambda: policy.decay_now(3)), policy, epochs=9)
     close(history, expected(7, 4, 0, 3))
 
 
+@elsewhere
 def test_an_instance_serves_two_fits_and_a_later_command_is_refused():
     policy, errors = keras_lr.WarmUpStableDecay(0.1), []
 
@@ -145,6 +153,7 @@ def test_an_instance_serves_two_fits_and_a_later_command_is_refused():
         policy.decay_now(4)
 
 
+@elsewhere
 def test_a_decay_that_the_fit_cuts_is_warned_of():
     policy = keras_lr.WarmUpStableDecay(0.1)
     with pytest.warns(UserWarning, match="got 9 updates from update 6 on, and this fit makes 12"):
@@ -208,6 +217,7 @@ def test_bad_arguments_are_refused_at_once():
 
 
 @pytest.mark.once
+@elsewhere
 def test_a_metric_that_is_not_in_the_logs_is_warned_of():
     policy = keras_lr.WarmUpStableDecay(0.1, monitor="val_los")
     with pytest.warns(UserWarning, match="monitors 'val_los', which is not in"):
@@ -223,6 +233,7 @@ def line(seed=1):
 
 
 @pytest.mark.parametrize("shape", ["1-sqrt", "linear", "cosine"])
+@elsewhere
 def test_cooldown_decays_from_the_rate_and_stops(shape):
     logger, model = keras_lr.LRLogger(), network(inner.SGD(0.1, momentum=0.9))
     keras_lr.cooldown(
@@ -233,6 +244,7 @@ def test_cooldown_decays_from_the_rate_and_stops(shape):
 
 
 @pytest.mark.parametrize("how", ["by command", "at the end of the fit"])
+@elsewhere
 def test_checkpoint_has_the_run_before_the_decay(how, tmp_path):
     """Loaded by plain Keras, it decays as the run itself did."""
     path, options = tmp_path / "before.keras", {"batch_size": 16, "shuffle": False, "verbose": 0}
