@@ -25,16 +25,18 @@ from keras_lr.plotting._axes import (
     save,
     shade_interval,
     short,
+    stacked,
 )
 from keras_lr.plotting._range_curve import DrawnCurve
 from keras_lr.range_test.suggestion import NoSuggestion, Suggestion, SuggestionWarning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from keras_lr.range_test.result import RangeTest
 
-__all__ = ["plot_range_test", "save_range_test_plot"]
+__all__ = ["plot_range_test", "range_test_figure", "save_range_test_plot"]
 
 _LANDMARKS = ("halfway down", "lowest", "halfway up")  # as in `Suggestion.landmarks`
 
@@ -105,6 +107,31 @@ def plot_range_test(
                 found = test.suggest(method, policy=policy, total_steps=total_steps)
             except NoSuggestion:
                 refused = True
+    _draw_panels(curve, panels, axes, found, refused, raw)
+    return labelled_once(axes)
+
+
+def range_test_figure(test: RangeTest, found: Suggestion | None, *, slope: bool = True) -> Figure:
+    """The figure of a test and a suggestion that is known, or known to be missing."""
+    from matplotlib.figure import Figure
+
+    curve = DrawnCurve(test)
+    panels = _panels(curve, slope, False)
+    figure = Figure(layout="constrained")
+    axes = stacked(figure, panels)
+    _draw_panels(curve, panels, axes, found, found is None, True)
+    labelled_once(axes)
+    return figure
+
+
+def _draw_panels(
+    curve: DrawnCurve,
+    panels: Sequence[str],
+    axes: Sequence[Axes],
+    found: Suggestion | None,
+    refused: bool,
+    raw: bool,
+) -> None:
     for panel, target in zip(panels, axes, strict=False):
         if panel == "loss":
             _draw_loss(target, curve, found, raw)
@@ -113,7 +140,6 @@ def plot_range_test(
             _draw_slope(target, curve, found)
         else:
             _draw_ramp(target, curve, found)
-    return labelled_once(axes)
 
 
 def save_range_test_plot(
