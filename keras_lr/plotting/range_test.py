@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from keras_lr.range_test.planned_run import PlannedRun
     from keras_lr.range_test.result import RangeTest
 
-__all__ = ["plot_range_test", "range_test_figure", "save_range_test_plot"]
+__all__ = ["planned_run_figure", "plot_range_test", "range_test_figure", "save_range_test_plot"]
 
 _LANDMARKS = ("halfway down", "lowest", "halfway up")  # as in `Suggestion.landmarks`
 
@@ -121,6 +122,26 @@ def range_test_figure(test: RangeTest, found: Suggestion | None, *, slope: bool 
     axes = stacked(figure, panels)
     _draw_panels(curve, panels, axes, found, found is None, True)
     labelled_once(axes)
+    return figure
+
+
+def planned_run_figure(planned: PlannedRun, learning_rate: float) -> Figure:
+    """The rate of each update of a planned run, whose policy is known, at its highest rate."""
+    from matplotlib.figure import Figure
+
+    assert planned.shape is not None  # noqa: S101
+    figure = Figure(figsize=(7.0, 2.6), layout="constrained")
+    axes = figure.subplots()
+    steps, label = planned.total_steps, STEP_LABEL
+    if steps is None:
+        steps, label = 100, "Percent of the run"
+    axes.plot(
+        np.linspace(0, steps, len(planned.shape)), planned.shape * learning_rate, color=VERMILION
+    )
+    axes.set(xlabel=label, ylabel="Learning rate", ylim=(0, 1.05 * learning_rate))
+    axes.margins(x=0.01)
+    axes.grid(True, color="#DDDDDD", lw=0.6)
+    axes.set_axisbelow(True)
     return figure
 
 
