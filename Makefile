@@ -31,7 +31,7 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.package: setup.cfg pyproject.toml | $(VENV)/.made
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e .
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e ".[tensorflow]"
 	touch $@
 
 $(VENV)/.demo: examples/requirements.txt | $(VENV)/.package
