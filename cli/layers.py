@@ -13,6 +13,7 @@ import click
 
 from .errors import BadInput, RunFailed, one_line, show_traceback_of, visible
 from .options import import_option
+from .outputs import schema_of
 from .text import can_draw, is_narrow, table_box, table_text, width
 
 __all__ = ["layers", "rows_of"]
@@ -162,7 +163,13 @@ def _layers(
         as_text = {
             key if isinstance(key, str) else names[id(key)]: value for key, value in chosen.items()
         }
-        answer = {"model": spec, "preset": preset, "backend": backend, "learning_rate": rate}
+        answer = {
+            "schema": schema_of("layers"),
+            "model": spec,
+            "preset": preset,
+            "backend": backend,
+            "learning_rate": rate,
+        }
         answer["groups"] = groups
         click.echo(_json(answer, rows, as_text, python))
         return

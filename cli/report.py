@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from .multipliers import summary
+from .outputs import schema_of
 from .text import LABEL, is_narrow, labelled, table_box, table_text, width
 
 __all__ = ["RULES", "Outcome", "cost_of", "evidence_of", "to_json", "to_text"]
@@ -70,6 +71,7 @@ def to_json(outcome: Outcome) -> str:
 
     found = outcome.suggestion
     content = {
+        "schema": schema_of("find"),
         "learning_rate": found and found.learning_rate,
         "low": found and found.low,
         "high": found and found.high,

@@ -109,6 +109,8 @@ def test_the_wheel_contains_every_module_and_the_marker_for_type_checkers(wheel)
     }
     assert {name for name in files if name.endswith(".py")} == modules
     assert "keras_lr/py.typed" in files
+    schemas = {f"keras_lr_cli/schemas/{each.name}" for each in (ROOT / "cli/schemas").iterdir()}
+    assert len(schemas) == 5 and schemas <= files
     assert any(name.endswith("LICENSE") for name in files)
 
 
