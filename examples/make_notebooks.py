@@ -345,7 +345,7 @@ NOTEBOOKS = {"find_and_train": FIND_AND_TRAIN, "fine_tune": FINE_TUNE, "gan": GA
 def main():
     os.environ.setdefault("KERAS_BACKEND", "jax")
     for name in sys.argv[1:] or NOTEBOOKS:
-        save(execute(notebook(NOTEBOOKS[name])), HERE / f"{name}.ipynb")
+        save(execute(notebook(NOTEBOOKS[name]), timeout=1200), HERE / f"{name}.ipynb")
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ def save(book, path):
 def main():
     os.environ.setdefault("KERAS_BACKEND", "jax")
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "tour.ipynb"
-    save(execute(notebook()), path)
+    save(execute(notebook(), timeout=1200), path)
 
 
 if __name__ == "__main__":
