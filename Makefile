@@ -4,7 +4,7 @@
 # make bench  repeat the measurements and update their tables (hours); BENCH=suggestion for one
 # make docs   build the documentation, strict: build/site/index.html
 # make examples   run the examples; BACKEND=torch selects the backend
-# make notebook   run examples/tour.ipynb again and save its outputs
+# make notebook   run the notebooks of examples/ again and save their outputs
 # All targets share $(VENV); stamp files in it record what is installed.
 
 PYTHON ?= python3
@@ -122,6 +122,7 @@ examples: $(VENV)/.test
 
 notebook: $(VENV)/.test
 	$(RUN) $(TEST_ENV) KERAS_BACKEND=jax $(BIN)/python examples/make_tour.py
+	$(RUN) $(TEST_ENV) KERAS_BACKEND=jax $(BIN)/python examples/make_notebooks.py
 
 clean:
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -47,7 +47,7 @@ compare with Keras's default rate, and check the run. It takes a minute on a CPU
 of Keras.
 """,
     INSTALL,
-    START,
+    START.replace("import numpy as np\n", ""),
     """
 >>>
 def new_model(rate=1e-3):
@@ -85,6 +85,7 @@ test
     """
 ## Train
 
+On a task as small as this one, the default rate of Adam is near the best, so that both runs end alike.
 The schedule that the rate is for, before it is used:
 """,
     """
@@ -95,7 +96,7 @@ keras_lr.preview(one_cycle, steps=found.test.planned.total_steps)
 """,
     """
 >>>
-fit = dict(epochs=10, validation_data=held_out, verbose=0)
+fit = {"epochs": 10, "validation_data": held_out, "verbose": 0}
 history = model.fit(*train, callbacks=[one_cycle, keras_lr.LRLogger()], **fit)
 usual = new_model().fit(*train, **fit)  # Adam at 1e-3, as Keras compiles it
 for name, run in {"one-cycle at the found rate": history, "Adam at 1e-3": usual}.items():
