@@ -85,8 +85,8 @@ test
     """
 ## Train
 
-On a task as small as this one, the default rate of Adam is near the best, so that both runs end alike.
-The schedule that the rate is for, before it is used:
+On a task as small as this one, the default rate of Adam is near the best, so that both runs end
+alike. The schedule that the rate is for, before it is used:
 """,
     """
 >>>
