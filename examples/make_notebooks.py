@@ -216,7 +216,9 @@ for name, accuracy in accuracies.items():
     """
 ## In one call
 
-`fine_tune` is the recipe of fastai: the head alone, then all layers, in one cycle each.
+`fine_tune` is the recipe of fastai: the head alone, then all layers, in one cycle each. Its
+default, `base_lr=2e-3`, is meant for large pretrained networks; on this small one it stays behind.
+Pass the rate that you found as `base_lr`.
 """,
     """
 >>>
