@@ -6,7 +6,7 @@
 # make bench  repeat the measurements and update their tables (hours); BENCH=suggestion for one
 # make docs   build the documentation, strict: build/site/index.html
 # make examples   run the examples; BACKEND=torch selects the backend
-# make notebook   run examples/tour.ipynb again and save its outputs
+# make notebook   run the notebooks of examples/ again and save their outputs
 # All targets share $(VENV); stamp files in it record what is installed.
 
 PYTHON ?= python3
@@ -34,7 +34,7 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.package: setup.cfg pyproject.toml | $(VENV)/.made
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e .
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e ".[tensorflow]"
 	touch $@
 
 $(VENV)/.demo: examples/requirements.txt | $(VENV)/.package
@@ -156,6 +156,7 @@ examples: $(VENV)/.test
 
 notebook: $(VENV)/.test
 	$(RUN) $(TEST_ENV) KERAS_BACKEND=jax $(BIN)/python examples/make_tour.py
+	$(RUN) $(TEST_ENV) KERAS_BACKEND=jax $(BIN)/python examples/make_notebooks.py
 
 clean:
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import BadInput, one_line
 from .functions import call, is_function
-from .tables import TABLES, Columns, columns_of, load_table
+from .tables import TABLES, Columns, columns_in, columns_of, load_table
 
 __all__ = ["Data", "check_source", "load_data", "source_beside"]
 
@@ -74,7 +74,9 @@ def check_source(
         raise BadInput(f"{source} is one array; name two files with a comma, as in x.npy,y.npy.")
     if source.endswith(TABLES):
         if target is None:
-            raise BadInput(f"{source} is a table; name the column to predict with --target.")
+            columns = columns_in(source)
+            names = f"; its columns are: {columns}" if columns else ""
+            raise BadInput(f"{source} is a table; name the column to predict with --target{names}.")
     elif not source.endswith(".npz"):
         raise BadInput(f"{option} {source} is of an unknown kind; it takes {KINDS}.")
 

@@ -11,7 +11,7 @@ import click
 
 from .diagnose_runs import compared, logs_in, runs_of
 from .errors import BadInput, ending, one_line, visible
-from .outputs import check_outputs, try_outputs, writing
+from .outputs import check_outputs, schema_of, try_outputs, writing
 from .text import can_draw, width
 
 __all__ = ["diagnose"]
@@ -94,7 +94,9 @@ def diagnose(
         from keras_lr.diagnosis.result import VERDICTS
     if as_json:
         for each in sorted(found, key=lambda each: VERDICTS.index(each.verdict)):
-            click.echo(json.dumps(each.to_dict(), allow_nan=False))
+            click.echo(
+                json.dumps({"schema": schema_of("diagnose"), **each.to_dict()}, allow_nan=False)
+            )
     elif quiet:
         for name, run in runs:
             for finding in run.names:

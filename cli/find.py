@@ -143,6 +143,7 @@ device_options = options(
 output_options = options(
     click.option("--plot", metavar="FILE", help="Save the picture: .png, .svg, .pdf."),
     click.option("--save", metavar="FILE", help="Save the curve as JSON."),
+    click.option("--report", metavar="FILE", help="Save all of it as one HTML file."),
     click.option("--compare", is_flag=True, help="Show the rules of other libraries too."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object only."),
     click.option("--quiet", is_flag=True, help="Print the rate only."),
@@ -198,6 +199,7 @@ class Request:
     optimizer_name: str | None
     plot: str | None
     save: str | None
+    report: str | None
     compare: bool
     as_json: bool
     quiet: bool
@@ -205,7 +207,11 @@ class Request:
     @property
     def rules(self) -> list[str]:
         """The rules that answer."""
-        every = ["auto", self.method, *RULES] if self.compare or self.as_json else [self.method]
+        every = (
+            ["auto", self.method, *RULES]
+            if self.compare or self.as_json or self.report
+            else [self.method]
+        )
         return list(dict.fromkeys(every))
 
 
@@ -216,12 +222,12 @@ def _find(spec: str, *, traceback: bool, **given: Any) -> int:  # `find` reads t
     started = time.perf_counter()
     _check(given)
     asked = InputOptions.take(spec, given)
-    names = ("method", "plot", "save", "compare", "as_json", "quiet")
+    names = ("method", "plot", "save", "report", "compare", "as_json", "quiet")
     warm_up = given.pop("warmup")
     taken = {name: given.pop(name) for name in names}
     request = Request(given["policy"], optimizer_name=given["optimizer_name"], **taken)
     with stdout_to_stderr():
-        files = {"--plot": request.plot, "--save": request.save}
+        files = {"--plot": request.plot, "--save": request.save, "--report": request.report}
         inputs = read_inputs(asked, files, given["seed"])
         test = _run(inputs, request.quiet or request.as_json, given)
     warnings.simplefilter("ignore")  # the answer shows them; undone by `short_warnings`
@@ -230,7 +236,8 @@ def _find(spec: str, *, traceback: bool, **given: Any) -> int:  # `find` reads t
         with stdout_to_stderr():
             silent = request.quiet or request.as_json
             outcome.warm_up = _warm_up(outcome, inputs, silent, given)
-    problem = _write(outcome, request)
+    outcome.seconds = time.perf_counter() - started
+    problem = _write(outcome, request, inputs)
     outcome.seconds = time.perf_counter() - started
     _print(outcome, request)
     if problem:
@@ -366,17 +373,39 @@ def _paste(outcome: Outcome, inputs: Inputs, optimizer: str | None) -> str:
     return f"{wrapped}\n{run}"
 
 
-def _write(outcome: Outcome, request: Request) -> RunFailed | None:
-    """Write curve and picture; returns the first error, to raise after the answer."""
+def _write(outcome: Outcome, request: Request, inputs: Inputs) -> RunFailed | None:
+    """Write curve, picture and report; returns the first error, to raise after the answer."""
 
     def draw(path: str) -> None:
         from keras_lr.plotting import save_range_test_plot
 
         save_range_test_plot(outcome.test, path, method=request.method)
 
-    files = {"save": (request.save, outcome.test.save), "plot": (request.plot, draw)}
+    def report(path: str) -> None:
+        from .find_page import write_page
+        from .workers import arguments
+
+        command = arguments(without=("quiet", "as_json"))
+        write_page(outcome, path, inputs.model, command, _search_command())
+
+    files = {
+        "save": (request.save, outcome.test.save),
+        "plot": (request.plot, draw),
+        "report": (request.report, report),
+    }
     outcome.written, problem = write_all(files)
     return problem
+
+
+def _search_command() -> list[str]:
+    """The arguments of a search on the same model and data."""
+    from .search import search
+    from .workers import arguments
+
+    context = click.get_current_context()
+    theirs = {each.name for each in search.params} - {"plot", "save", "report", "as_json", "quiet"}
+    other = tuple(str(each.name) for each in context.command.params if each.name not in theirs)
+    return ["search", *arguments(without=other)[1:], "--report", "search.html"]
 
 
 def _print(outcome: Outcome, request: Request) -> None:

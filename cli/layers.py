@@ -13,9 +13,10 @@ import click
 
 from .errors import BadInput, RunFailed, one_line, show_traceback_of, visible
 from .options import import_option
+from .outputs import schema_of
 from .text import can_draw, is_narrow, table_box, table_text, width
 
-__all__ = ["layers"]
+__all__ = ["layers", "rows_of"]
 
 PRESETS = {  # the numbers after the name, separated by colons; those of decay may lack the last
     "decay": ("FACTOR", "MIN_SCALE"),
@@ -84,6 +85,36 @@ class Row:
     trained: int
     multiplier: float | None
 
+    @property
+    def shown_multiplier(self) -> str:
+        return "varies" if self.multiplier is None else f"{self.multiplier:.3g}"
+
+
+def rows_of(model: Any) -> list[Row]:
+    """The layers of a model, each with its multiplier in the model's optimizer, or 1."""
+    from keras_lr.optimizers.layer_keys import keys_of
+    from keras_lr.optimizers.model_parts import parts_of
+
+    parts = parts_of(model)
+    trained = [part for part in parts if part.trained]
+    keys = keys_of(trained, model)
+    present = _present(model, trained, keys)
+    of = {id(part): present.get(key) for part, key in zip(trained, keys, strict=True)}
+    return _rows(parts, of)
+
+
+def _rows(parts: list[Any], of: dict[int, float | None]) -> list[Row]:
+    return [
+        Row(
+            part.label,
+            type(part.layer).__name__,
+            _size(part.weights),
+            _size(part.trained),
+            of.get(id(part)),
+        )
+        for part in parts
+    ]
+
 
 def _layers(
     spec: str,
@@ -127,21 +158,18 @@ def _layers(
             chosen = {}  # one number for each layer cannot describe these multipliers
         python = in_python(model, chosen, rate) if chosen else ""
         groups = len(groups_of(model)) if preset and not preset.startswith("head") else None
-    rows = [
-        Row(
-            part.label,
-            type(part.layer).__name__,
-            _size(part.weights),
-            _size(part.trained),
-            of.get(id(part)),
-        )
-        for part in parts
-    ]
+    rows = _rows(parts, of)
     if as_json:
         as_text = {
             key if isinstance(key, str) else names[id(key)]: value for key, value in chosen.items()
         }
-        answer = {"model": spec, "preset": preset, "backend": backend, "learning_rate": rate}
+        answer = {
+            "schema": schema_of("layers"),
+            "model": spec,
+            "preset": preset,
+            "backend": backend,
+            "learning_rate": rate,
+        }
         answer["groups"] = groups
         click.echo(_json(answer, rows, as_text, python))
         return
@@ -265,11 +293,7 @@ def _table(rows: list[Row], total: int) -> str:
             "Parameters": f"{row.parameters:,}",
             "Share": f"{row.parameters / total:.1%}",
             "Trains": "yes" if row.trained else "no",
-            "Multiplier": "-" if not row.trained else _multiplier(row.multiplier),
+            "Multiplier": "-" if not row.trained else row.shown_multiplier,
         }
         table.add_row(visible(row.label), *(cells[name] for name in names))
     return table_text(table)
-
-
-def _multiplier(value: float | None) -> str:
-    return "varies" if value is None else f"{value:.3g}"

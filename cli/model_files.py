@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from .errors import BadInput, one_line
+from .errors import BadInput, one_line, visible
 from .functions import is_function
 
 __all__ = [
@@ -39,6 +39,20 @@ _HEADER = struct.Struct("<4sB3sQ")  # signature, version, three zeros, bytes of 
 _OBJECT = struct.Struct("<HHIQ")  # index, references, zeros, bytes that follow
 
 
+def _near(spec: str) -> str:
+    """The model files beside a path that does not exist, those with a similar name first."""
+    import difflib
+
+    folder, name = os.path.split(spec)
+    try:
+        files = sorted(each for each in os.listdir(folder or ".") if each.endswith((".keras", *H5)))
+    except OSError:
+        return f" There is no folder {visible(folder)}."
+    near = difflib.get_close_matches(name, files, n=3, cutoff=0.5) or files[:3]
+    listed = ", ".join(visible(os.path.join(folder, each)) for each in near)
+    return f" Its folder has {listed}." if near else " Its folder has no .keras or .h5 file."
+
+
 def check_model_file(spec: str) -> None:
     """Check, without Keras, that the file exists and is of a kind that `load_model` reads.
 
@@ -50,7 +64,7 @@ def check_model_file(spec: str) -> None:
     if spec.endswith(".weights.h5"):
         raise BadInput(f"{spec} holds weights only; save the whole model with model.save(...).")
     if not os.path.exists(spec):
-        raise BadInput(f"The model {spec} does not exist.")
+        raise BadInput(f"The model {spec} does not exist.{_near(spec)}")
     if os.path.isfile(os.path.join(spec, "saved_model.pb")):
         raise BadInput(
             f"{spec} is a SavedModel, which has no layers to train (keras.layers.TFSMLayer only "

@@ -12,9 +12,14 @@ import click
 
 from .errors import BadInput, RunFailed, one_line
 
-__all__ = ["check_outputs", "print_answer", "try_outputs", "write_all", "writing"]
+__all__ = ["check_outputs", "print_answer", "schema_of", "try_outputs", "write_all", "writing"]
 
 PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "eps", "ps", "svgz")
+
+
+def schema_of(command: str) -> str:
+    """The name and version of the schema of `--json`: the `$id` of `schemas/COMMAND.json`."""
+    return f"urn:keras-lr:{command}:1"
 
 
 def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ()) -> None:

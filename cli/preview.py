@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from .class_options import flag_of
 from .errors import BadInput, RunFailed, one_line, visible
-from .outputs import check_outputs, try_outputs, writing
+from .outputs import check_outputs, schema_of, try_outputs, writing
 from .policies import OF_KERAS, OURS, POLICIES, Policy, warm_up_options
 from .shell import fit_to_terminal
 
@@ -125,7 +125,13 @@ def _preview(
             raise RunFailed(f"The preview failed. {text}") from error
     python = _in_python(policy, {each: given[each] for each in given if each in typed}, warm_up)
     if as_json:
-        answer = {"policy": name, "python": python, "backend": backend, "written": written}
+        answer = {
+            "schema": schema_of("preview"),
+            "policy": name,
+            "python": python,
+            "backend": backend,
+            "written": written,
+        }
         click.echo(json.dumps({**answer, **shown.to_dict()}, allow_nan=False))
         return
     from .text import can_draw, width

@@ -11,9 +11,10 @@ from typing import Any
 import click
 
 from .multipliers import summary
+from .outputs import schema_of
 from .text import LABEL, is_narrow, labelled, table_box, table_text, width
 
-__all__ = ["RULES", "Outcome", "to_json", "to_text"]
+__all__ = ["RULES", "Outcome", "cost_of", "evidence_of", "to_json", "to_text"]
 
 # The rules of other libraries, as `suggest` names them.
 RULES = (
@@ -52,7 +53,7 @@ class Outcome:
     paste: str = ""
     policy_factors: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    written: dict[str, str] = field(default_factory=dict)  # "plot", "save": path
+    written: dict[str, str] = field(default_factory=dict)  # "plot", "save", "report": path
     multipliers: dict[str, float] | None = None  # of the file, if there is one
     multipliers_spec: str = ""
     classes: list[str] | None = None  # of a target that held text
@@ -70,6 +71,7 @@ def to_json(outcome: Outcome) -> str:
 
     found = outcome.suggestion
     content = {
+        "schema": schema_of("find"),
         "learning_rate": found and found.learning_rate,
         "low": found and found.low,
         "high": found and found.high,
@@ -110,8 +112,8 @@ def to_text(outcome: Outcome, *, compare: bool, unicode: bool) -> str:
     blocks.append(_picture(outcome, unicode))
     if compare:
         blocks.append(_table(outcome, unicode))
-    lines = [labelled("Evidence", _evidence(outcome)), _tried(outcome)]
-    lines.append(labelled("Cost", _cost(outcome)))
+    lines = [labelled("Evidence", evidence_of(outcome)), _tried(outcome)]
+    lines.append(labelled("Cost", cost_of(outcome)))
     if outcome.written:
         lines.append(labelled("Saved", ", ".join(outcome.written.values())))
     blocks.append("\n".join(line for line in lines if line))
@@ -180,7 +182,7 @@ def _table(outcome: Outcome, unicode: bool) -> str:
     return table_text(table)
 
 
-def _evidence(outcome: Outcome) -> str:
+def evidence_of(outcome: Outcome) -> str:
     """What was measured: the ramp, the short runs, and the data that judge them."""
     test, parts = outcome.test, []
     if count := len(test.learning_rates):
@@ -208,7 +210,7 @@ def _tried(outcome: Outcome) -> str:
     return labelled("Held-out loss", f"{text}; {probes.start:.4g} before training.")
 
 
-def _cost(outcome: Outcome) -> str:
+def cost_of(outcome: Outcome) -> str:
     test = outcome.test
     planned, stopped = outcome.total_steps, STOPPED.get(test.stop_reason)
     share = f" ({100 * test.training_steps / planned:.2g}% of the run)" if planned else ""

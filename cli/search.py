@@ -20,7 +20,7 @@ import click
 from .errors import BadInput, ending, one_line
 from .functions import is_function
 from .options import data_options, model_options, options, process_options
-from .outputs import print_answer, write_all
+from .outputs import print_answer, schema_of, write_all
 from .signals import stop_signals
 from .startup import hidden
 from .text import LABEL, can_draw, is_narrow, labelled, rate_text, table_box, table_text
@@ -195,7 +195,8 @@ def _search(
     gist = f"The learning rate is {found.learning_rate:.3g}."
     seconds = time.perf_counter() - started
     if as_json:
-        print_answer(json.dumps({**found.to_dict(), "written": written}, allow_nan=False), gist)
+        content = {"schema": schema_of("search"), **found.to_dict(), "written": written}
+        print_answer(json.dumps(content, allow_nan=False), gist)
     elif quiet:
         print_answer(f"{found.learning_rate:.3g}", gist)
         for warning in found.warnings:

@@ -23,7 +23,7 @@ __all__ = ["BACKENDS", "hidden", "start"]
 
 BACKENDS = ("tensorflow", "jax", "torch")
 INSTALL = {
-    "tensorflow": "pip install tensorflow",
+    "tensorflow": "pip install 'keras-lr[tensorflow]'",
     "jax": "pip install 'keras-lr[jax]'",
     "torch": "pip install 'keras-lr[torch]'",
 }

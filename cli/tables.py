@@ -14,7 +14,7 @@ import click
 from .errors import BadInput, visible
 from .folders import labels_for
 
-__all__ = ["TABLES", "Columns", "columns_of", "load_table"]
+__all__ = ["TABLES", "Columns", "columns_in", "columns_of", "load_table"]
 
 TABLES = (".csv", ".tsv", ".parquet")
 LISTED = 12
@@ -119,6 +119,23 @@ def _text(pd: Any, path: str) -> Any:
         table = pd.read_csv(path, decimal=",", **options)
     table.columns = names
     return table
+
+
+def columns_in(path: str) -> str:
+    """The columns of a text table for a message; "" if they cannot be read."""
+    if path.endswith(".parquet"):
+        return ""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            line = file.readline(2**16)
+    except (OSError, ValueError):
+        return ""
+    separator = "\t" if path.endswith(".tsv") else _separator(line)
+    names = next(csv.reader([line], delimiter=separator), [])
+    shown = [visible(name.strip()) for name in names]
+    if len(shown) > LISTED:  # the column to predict is often the last
+        shown = [*shown[: LISTED - 3], "...", *shown[-2:]]
+    return ", ".join(shown)
 
 
 def _separator(header: str) -> str:

@@ -156,12 +156,12 @@ keras_lr.plotting.plot_search_rates(best, axes);
 ]
 
 
-def notebook():
-    """The notebook without outputs."""
+def notebook(texts=CELLS):
+    """A notebook without outputs; a text that begins with ">>>" is a cell of code."""
     from nbformat import v4
 
     cells = []
-    for number, text in enumerate(cell.strip() for cell in CELLS):
+    for number, text in enumerate(cell.strip() for cell in texts):
         code = text.startswith(">>>\n")
         make = v4.new_code_cell if code else v4.new_markdown_cell
         cells.append(make(text.removeprefix(">>>\n"), id=f"cell-{number}"))
@@ -199,17 +199,21 @@ def shape(book):
     ]
 
 
-def main():
+def save(book, path):
+    """Write a notebook, unless it has the path of a folder of this machine."""
     import nbformat
 
-    os.environ.setdefault("KERAS_BACKEND", "jax")
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "tour.ipynb"
-    book = execute(notebook())
     nbformat.write(book, path)
     text = path.read_text(encoding="utf-8")
     if any(str(folder) in text for folder in (HERE.parent, Path.home(), tempfile.gettempdir())):
         sys.exit(f"{path} contains the path of a folder of this machine.")
     print(f"Saved {path}, {path.stat().st_size / 1000:.0f} kB.")
+
+
+def main():
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "tour.ipynb"
+    save(execute(notebook(), timeout=1200), path)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from keras_lr.rate_search import Answer, Search, SearchError, Setting, search
 from keras_lr.schedule_preview import Preview, preview
 from keras_lr.schedules import scale_lr
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Answer",

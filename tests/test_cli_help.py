@@ -1,6 +1,7 @@
 """The help of the command, and the modules that it may load for it."""
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 # Options that belong to the command, not to `lr_find`.
 OF_THE_COMMAND = set(
     "model data target features drop validation optimizer loss metric multipliers imports "
-    "trust plot save compare as_json quiet backend cache traceback method distribute "
+    "trust plot save report compare as_json quiet backend cache traceback method distribute "
     "warmup".split()
 )
 
@@ -54,6 +55,20 @@ assert not loaded, loaded
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not hasattr(os, "times"), reason="needs the times of child processes")
+def test_help_takes_less_than_three_tenths_of_a_second():
+    """Of the processor, so that other programs do not count."""
+    spent = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "keras_lr_cli", "--help"], capture_output=True)
+        after = os.times()
+        spent.append(after.children_user + after.children_system)
+        spent[-1] -= before.children_user + before.children_system
+    assert min(spent) < 0.3, spent
 
 
 @pytest.mark.once

@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+from pathlib import Path
 
 import command_line
 import pytest
@@ -33,7 +34,7 @@ COMMANDS = [[], *([name] for name in main.commands), ["preview", "one-cycle"]]
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+@pytest.mark.parametrize("columns", [40, 50, 60, 80, 100, 200])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_the_terminal(monkeypatch, command, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -42,7 +43,7 @@ def test_help_fits_the_terminal(monkeypatch, command, columns):
     assert "…" not in text and " ".join(text.split()).count("Show this message and exit.") == 1
 
 
-@pytest.mark.parametrize("columns", [40, 60])
+@pytest.mark.parametrize("columns", [40, 50, 200])
 def test_answers_fit_the_terminal(files, tmp_path, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     (tmp_path / "log.csv").write_text("epoch,loss\n0,1\n1,0.5\n2,nan\n")
@@ -69,13 +70,34 @@ def test_answers_fit_the_terminal(files, tmp_path, monkeypatch, columns):
     + ["search m.keras --report mod", "preview one-cycle --csv mod"],
 )
 def test_shell_completes_files(words):
+    answers = {"bash": "file,mod\n", "zsh": "file\nmod\n_\n", "fish": "file,mod\n"}
+    for shell, answer in answers.items():
+        cursor = words.split()[-1] if shell == "fish" else str(len(words.split()))
+        result = completed(shell, f"keras-lr {words}", cursor)
+        assert result.stdout.rstrip("\n") == answer.rstrip("\n"), shell
+
+
+def completed(shell, words, cursor):
     environment = {
-        "_KERAS_LR_COMPLETE": "bash_complete",
-        "COMP_WORDS": f"keras-lr {words}",
-        "COMP_CWORD": str(len(words.split())),
+        "_KERAS_LR_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": cursor,
     }
-    result = CliRunner().invoke(main, [], prog_name="keras-lr", env=environment)
-    assert result.stdout == "file,mod\n"
+    return CliRunner().invoke(main, [], prog_name="keras-lr", env=environment)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completes_commands_options_and_policies(shell):
+    for words, found in (("fi", "find"), ("find m.keras --re", "--report")):
+        cursor = words.split()[-1] if shell == "fish" else str(len(words.split()))
+        assert found in completed(shell, f"keras-lr {words}", cursor).stdout
+    script = CliRunner().invoke(
+        main, [], prog_name="keras-lr", env={"_KERAS_LR_COMPLETE": f"{shell}_source"}
+    )
+    assert f"_KERAS_LR_COMPLETE={shell}_complete" in script.stdout
+    page = (Path(__file__).parents[1] / "docs/reference/command_line.md").read_text("utf-8")
+    assert f"_KERAS_LR_COMPLETE={shell}_source keras-lr" in page
 
 
 class Terminal(io.StringIO):

@@ -122,3 +122,27 @@ def test_notebook_runs_and_its_stored_outputs_are_those_of_its_cells(monkeypatch
     assert make_tour.shape(make_tour.execute(make_tour.notebook())) == make_tour.shape(stored)
     pictures = [out for _, outs in make_tour.shape(stored) for out in outs if "image/png" in out]
     assert len(pictures) == 4
+
+
+@pytest.mark.once
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["find_and_train", "fine_tune", "gan"])
+def test_a_notebook_for_colab_runs_alone_and_its_outputs_are_those_of_its_cells(
+    monkeypatch, tmp_path, name
+):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    import make_notebooks
+    import make_tour
+    import nbformat
+
+    assert set(make_notebooks.NOTEBOOKS) == {"find_and_train", "fine_tune", "gan"}
+    stored = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
+    assert (EXAMPLES / f"{name}.ipynb").stat().st_size < 400_000
+    monkeypatch.setattr(make_tour, "HERE", tmp_path)  # no file of the folder is needed
+    made = make_tour.execute(make_tour.notebook(make_notebooks.NOTEBOOKS[name]), timeout=600)
+    assert make_tour.shape(made) == make_tour.shape(stored)
+    code = "\n".join(cell.source for cell in stored.cells if cell.cell_type == "code")
+    assert "%pip install -q keras-lr" in code
+    kinds = [kind for _, outs in make_tour.shape(stored) for kind in outs]
+    assert any("text/html" in each for each in kinds)  # a result shows its picture

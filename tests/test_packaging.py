@@ -37,12 +37,18 @@ def folders_with_code():
     return sorted(names)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel of the checkout, built from a copy, which leaves no build folder."""
-    from setuptools import build_meta  # noqa: F401  a clear failure if it is missing
+def registry():
+    """The script that prepares texts for a package registry."""
+    spec = importlib.util.spec_from_file_location("registry", ROOT / ".github/for_registry.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of the checkout, prepared as for a release."""
+    source = tmp_path_factory.mktemp("source")
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         (source / name).write_bytes((ROOT / name).read_bytes())
     for folder in ("keras_lr", "cli"):
@@ -51,6 +57,18 @@ def wheel(tmp_path_factory):
                 target = source / file.relative_to(ROOT)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.read_bytes())
+    prepare = registry()
+    prepare.ROOT = source
+    prepare.main("owner/name", "v0.0.0")
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    """A wheel, built from the copy, which leaves no build folder in the checkout."""
+    from setuptools import build_meta  # noqa: F401  a clear failure if it is missing
+
+    out = tmp_path_factory.mktemp("wheel")
     built = python(
         *("-m", "pip", "wheel", str(source), "--no-deps", "--no-build-isolation", "-w", str(out)),
         cwd=out,
@@ -91,6 +109,8 @@ def test_the_wheel_contains_every_module_and_the_marker_for_type_checkers(wheel)
     }
     assert {name for name in files if name.endswith(".py")} == modules
     assert "keras_lr/py.typed" in files
+    schemas = {f"keras_lr_cli/schemas/{each.name}" for each in (ROOT / "cli/schemas").iterdir()}
+    assert len(schemas) == 5 and schemas <= files
     assert any(name.endswith("LICENSE") for name in files)
 
 
@@ -109,8 +129,10 @@ def test_the_wheel_requires_what_the_command_needs_without_pins(wheel):
         metadata = files.read(name).decode()
     needs = re.findall(r"^Requires-Dist: ([^;\n]+?)\s*$", metadata, flags=re.MULTILINE)
     assert sorted(re.split(">=", need)[0] for need in needs) == [
-        *("click", "keras", "matplotlib", "numpy", "rich", "tensorflow")
+        *("click", "keras", "matplotlib", "numpy", "rich")
     ]
+    for backend in ("tensorflow", "jax", "torch"):  # the user's choice, as for Keras itself
+        assert f'\nRequires-Dist: {backend}; extra == "{backend}"\n' in metadata
     assert "==" not in metadata.split("\n\n")[0].replace("extra ==", "")
     assert "Requires-Python: >=3.10" in metadata
 
@@ -126,6 +148,34 @@ def test_the_lowest_versions_of_the_package_are_those_of_the_suite(wheel):
     assert {name: f"{version}.0"[: len(run_on[name])] for name, version in named.items()} == run_on
 
 
+@pytest.mark.parametrize(
+    "check",
+    [
+        ("twine", "check", "--strict", "WHEEL"),
+        ("check_wheel_contents", "WHEEL", "--toplevel", "keras_lr,keras_lr_cli"),
+        ("pyroma", "--min=10", "--skip-tests=AuthorEmail", "SOURCE"),
+    ],
+    ids=lambda check: check[0],
+)
+def test_a_registry_would_take_and_show_the_wheel(wheel, source, tmp_path, check):
+    places = {"WHEEL": str(wheel), "SOURCE": str(source)}
+    done = python("-m", *(places.get(each, each) for each in check), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_extra_is_named_on_the_page_of_the_installation():
+    config = configparser.ConfigParser(interpolation=None)
+    config.read_string((ROOT / "setup.cfg").read_text("utf-8"))
+    page = (ROOT / "docs" / "install.md").read_text("utf-8")
+    for extra in config["options.extras_require"]:
+        assert extra == "test" or f"`{extra}`" in page, extra
+
+
+def test_the_demo_installs_tensorflow_and_pip_alone_no_backend():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert '-e ".[tensorflow]"' in makefile
+
+
 def test_the_version_is_that_of_the_module():
     import keras_lr
 
@@ -133,11 +183,8 @@ def test_the_version_is_that_of_the_module():
 
 
 def test_the_page_of_a_registry_has_absolute_links_and_the_addresses_of_the_project():
-    spec = importlib.util.spec_from_file_location("registry", ROOT / ".github/for_registry.py")
-    registry = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(registry)
     readme = (ROOT / "README.md").read_text("utf-8")
-    page = registry.with_absolute_links(readme, "owner/name", "v1.2.3")
+    page = registry().with_absolute_links(readme, "owner/name", "v1.2.3")
     targets = re.findall(r"\]\(([^)\s]+)\)", page)
     assert len(targets) > 20
     assert [each for each in targets if not each.startswith("https://")] == []
@@ -147,7 +194,7 @@ def test_the_page_of_a_registry_has_absolute_links_and_the_addresses_of_the_proj
     assert "(https://github.com/owner/name/blob/v1.2.3/LICENSE)" in page  # a badge with a link
     setup = (ROOT / "setup.cfg").read_text("utf-8")
     config = configparser.ConfigParser(interpolation=None)
-    config.read_string(registry.with_addresses(setup, "owner/name"))
+    config.read_string(registry().with_addresses(setup, "owner/name"))
     assert config["metadata"]["url"] == "https://github.com/owner/name"
     urls = config["metadata"]["project_urls"].strip().splitlines()
     assert "Issues = https://github.com/owner/name/issues" in urls and len(urls) == 4
@@ -160,3 +207,6 @@ def test_the_citation_names_the_version_and_the_license():
     citation = (ROOT / "CITATION.cff").read_text("utf-8")
     assert f"\nversion: {keras_lr.__version__}\n" in citation
     assert "\nlicense: Apache-2.0\n" in citation
+    dated = re.search(r"^date-released: (\S+)$", citation, re.MULTILINE)[1]
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"\n## [{keras_lr.__version__}] - {dated}\n" in changes

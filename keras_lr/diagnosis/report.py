@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import html
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from keras_lr._util import html
 
 if TYPE_CHECKING:
     from keras_lr.diagnosis.result import Diagnosis
 
 __all__ = ["fragment", "page"]
 
-_HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>Diagnosis of training runs</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; }
-pre { white-space: pre-wrap; } img { max-width: 100%; }
-</style>
-</head>
-<body>
-"""
-
 
 def fragment(diagnosis: Diagnosis) -> str:
     """The picture, if matplotlib is installed, and the text of a diagnosis."""
-    from keras_lr.plotting.diagnosis import diagnosis_png
+    runs = (*diagnosis.earlier, diagnosis.alone())
+    images = [html.picture(functools.partial(_image, run)) for run in runs if run.log is not None]
+    text = f"<pre>{html.escape(diagnosis.to_text())}</pre>"
+    return "\n".join([*filter(None, images), text])
 
-    parts = []
-    for run in (*diagnosis.earlier, diagnosis.alone()):
-        try:
-            image = "" if run.log is None else base64.b64encode(diagnosis_png(run)).decode()
-        except ModuleNotFoundError:
-            image = ""
-        if image:
-            named = html.escape(", ".join(run.names) or "no problems found")
-            parts.append(f'<img alt="Losses: {named}" src="data:image/png;base64,{image}">')
-    parts.append(f"<pre>{html.escape(diagnosis.to_text())}</pre>")
-    return "\n".join(parts)
+
+def _image(run: Diagnosis) -> str:
+    from keras_lr.plotting.diagnosis import diagnosis_figure
+
+    return html.png(diagnosis_figure(run), f"Losses: {', '.join(run.names) or 'no problems found'}")
 
 
 def page(diagnoses: Sequence[Diagnosis]) -> str:
     """An HTML file with each diagnosis under the name of its log; it needs no other file."""
-    parts = [f"<h2>{html.escape(each.source)}</h2>\n{fragment(each)}\n" for each in diagnoses]
-    return _HEAD + "".join(parts) + "</body>\n</html>\n"
+    parts = [html.section(each.source, fragment(each)) for each in diagnoses]
+    return html.page("Diagnosis of training runs", "\n".join(parts))

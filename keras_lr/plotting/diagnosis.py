@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +26,11 @@ from keras_lr.plotting._axes import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from keras_lr.diagnosis import Diagnosis
 
-__all__ = ["diagnosis_png", "draw_diagnosis", "plot_diagnosis", "save_diagnosis_plot"]
+__all__ = ["diagnosis_figure", "draw_diagnosis", "plot_diagnosis", "save_diagnosis_plot"]
 
 _SHADES = (VERMILION, PURPLE, GREEN, GREY)
 _HATCHES = ("", "//", "..", "xx")
@@ -87,15 +87,13 @@ def save_diagnosis_plot(
     return save(path, dpi, _panels(diagnosis), lambda axes: _draw(diagnosis, axes))
 
 
-def diagnosis_png(diagnosis: Diagnosis, dpi: int = 90) -> bytes:
-    """The figure of `plot_diagnosis` as the bytes of a PNG file."""
+def diagnosis_figure(diagnosis: Diagnosis) -> Figure:
+    """The figure of `plot_diagnosis`, without pyplot."""
     from matplotlib.figure import Figure
 
     figure = Figure(layout="constrained")
     _draw(diagnosis, stacked(figure, _panels(diagnosis)))
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi)
-    return file.getvalue()
+    return figure
 
 
 def draw_diagnosis(diagnosis: Diagnosis, *, width: int = 78, unicode: bool = True) -> list[str]:

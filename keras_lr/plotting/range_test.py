@@ -26,6 +26,7 @@ from keras_lr.plotting._axes import (
     save,
     shade_interval,
     short,
+    stacked,
 )
 from keras_lr.plotting._range_curve import DrawnCurve
 from keras_lr.range_test.smoothing import BANDWIDTH
@@ -33,10 +34,12 @@ from keras_lr.range_test.suggestion import NoSuggestion, Suggestion, SuggestionW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+    from keras_lr.range_test.planned_run import PlannedRun
     from keras_lr.range_test.result import RangeTest
 
-__all__ = ["plot_range_test", "save_range_test_plot"]
+__all__ = ["planned_run_figure", "plot_range_test", "range_test_figure", "save_range_test_plot"]
 
 _LANDMARKS = ("halfway down", "lowest", "halfway up")  # as in `Suggestion.landmarks`
 
@@ -107,6 +110,51 @@ def plot_range_test(
                 found = test.suggest(method, policy=policy, total_steps=total_steps)
             except NoSuggestion:
                 refused = True
+    _draw_panels(curve, panels, axes, found, refused, raw)
+    return labelled_once(axes)
+
+
+def range_test_figure(test: RangeTest, found: Suggestion | None, *, slope: bool = True) -> Figure:
+    """The figure of a test and a suggestion that is known, or known to be missing."""
+    from matplotlib.figure import Figure
+
+    curve = DrawnCurve(test)
+    panels = _panels(curve, slope, False)
+    figure = Figure(layout="constrained")
+    axes = stacked(figure, panels)
+    _draw_panels(curve, panels, axes, found, found is None, True)
+    labelled_once(axes)
+    return figure
+
+
+def planned_run_figure(planned: PlannedRun, learning_rate: float) -> Figure:
+    """The rate of each update of a planned run, whose policy is known, at its highest rate."""
+    from matplotlib.figure import Figure
+
+    assert planned.shape is not None  # noqa: S101
+    figure = Figure(figsize=(7.0, 2.6), layout="constrained")
+    axes = figure.subplots()
+    steps, label = planned.total_steps, STEP_LABEL
+    if steps is None:
+        steps, label = 100, "Percent of the run"
+    axes.plot(
+        np.linspace(0, steps, len(planned.shape)), planned.shape * learning_rate, color=VERMILION
+    )
+    axes.set(xlabel=label, ylabel="Learning rate", ylim=(0, 1.05 * learning_rate))
+    axes.margins(x=0.01)
+    axes.grid(True, color="#DDDDDD", lw=0.6)
+    axes.set_axisbelow(True)
+    return figure
+
+
+def _draw_panels(
+    curve: DrawnCurve,
+    panels: Sequence[str],
+    axes: Sequence[Axes],
+    found: Suggestion | None,
+    refused: bool,
+    raw: bool,
+) -> None:
     for panel, target in zip(panels, axes, strict=False):
         if panel == "loss":
             _draw_loss(target, curve, found, raw)
@@ -115,7 +163,6 @@ def plot_range_test(
             _draw_slope(target, curve, found)
         else:
             _draw_ramp(target, curve, found)
-    return labelled_once(axes)
 
 
 def save_range_test_plot(

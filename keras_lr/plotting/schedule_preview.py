@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lr.plotting._axes import BLUE, STEP_LABEL, VERMILION, axes_for, labelled_once, save
+from keras_lr.plotting._axes import (
+    BLUE,
+    STEP_LABEL,
+    VERMILION,
+    axes_for,
+    labelled_once,
+    save,
+    stacked,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from keras_lr.schedule_preview import Preview
 
-__all__ = ["plot_preview", "save_preview_plot"]
+__all__ = ["plot_preview", "preview_figure", "save_preview_plot"]
 
 _POINTS = 2000  # stretches of a long run; of each, the lowest and the highest value is drawn
 _MARKS = 24
@@ -100,6 +109,15 @@ def save_preview_plot(
     """
     panels = _preview_panels(preview)
     return save(path, dpi, panels, lambda axes: plot_preview(preview, axes, log=log))
+
+
+def preview_figure(preview: Preview) -> Figure:
+    """The figure of `plot_preview`, without pyplot."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    plot_preview(preview, stacked(figure, _preview_panels(preview)))
+    return figure
 
 
 def _preview_panels(preview: Preview) -> list[str]:

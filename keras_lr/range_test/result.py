@@ -147,10 +147,28 @@ class RangeTest:
                 found = for_run(found, run) if method == "curve" else found
         except NoSuggestion as error:
             raise NoSuggestion(" ".join([str(error), *hints])) from None
-        found = dataclasses.replace(found, method=method, warnings=(*found.warnings, *hints))
+        found = dataclasses.replace(
+            found, method=method, warnings=(*found.warnings, *hints), test=self._for_pictures()
+        )
         for note in found.warnings:
             warnings.warn(note, SuggestionWarning, stacklevel=2)
         return found
+
+    def _repr_html_(self) -> str:
+        """The picture and the suggestion, or the reason for none, which notebooks show."""
+        from keras_lr.range_test.report import fragment
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SuggestionWarning)  # the text repeats them
+                found = self.suggest()
+        except NoSuggestion as error:
+            return fragment(self, None, str(error))
+        return fragment(self, found)
+
+    def _for_pictures(self) -> RangeTest:
+        """This test without the states of its short runs, which take memory."""
+        return self if self._continue is None else dataclasses.replace(self, _continue=None)
 
     def _run(self, policy: Any, total_steps: int | None) -> PlannedRun | None:
         """The planned run, with what the caller says instead."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_lr.range_test.result import RangeTest
 
 
 @dataclass(frozen=True)
 class Suggestion:
     """A learning rate to train with, and the reason for it.
+
+    `print` shows it as a sentence; notebooks show the picture of the range test too.
 
     Attributes:
         learning_rate: The rate, above 0.
@@ -21,6 +26,7 @@ class Suggestion:
         run: The planned run in words, "one-cycle, 10,000 updates"; "" if none is planned.
         landmarks: The rates where the reason finds the loss halfway down, near its lowest, and
             halfway back up if it came back; empty if the reason names none.
+        test: The `RangeTest` that it was read from, for pictures; None if it was made by hand.
     """
 
     learning_rate: float
@@ -31,6 +37,32 @@ class Suggestion:
     warnings: tuple[str, ...] = ()
     run: str = ""
     landmarks: tuple[float, ...] = ()
+    test: RangeTest | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [f"{self.answer()} {self.reason}", *map("Warning: {}".format, self.warnings)]
+        )
+
+    def _repr_html_(self) -> str:
+        """The picture and the sentence, which notebooks show."""
+        from keras_lr.range_test.report import fragment
+
+        return fragment(self.test, self)
+
+    def answer(self) -> str:
+        """The rate, the run that it is for, and its interval, in a sentence.
+
+        >>> print(Suggestion(0.01, 0.003, 0.03, "auto", "", run="cosine").answer())
+        Learning rate 0.01 for cosine; best between 0.003 and 0.03 in about 85% of cases.
+        >>> Suggestion(0.01, 0.01, 0.01, "valley", "").answer()
+        'Learning rate 0.01.'
+        """
+        text = f"Learning rate {self.learning_rate:.3g}" + (f" for {self.run}" if self.run else "")
+        if self.low < self.high:
+            text += f"; best between {self.low:.3g} and {self.high:.3g}"
+            text += " in about 85% of cases" if self.method == "auto" else ""
+        return f"{text}."
 
     def python(self, model: Any, optimizer: str | None = None, *, compiled: bool = True) -> str:
         """A line of Python that sets this rate.

@@ -72,6 +72,12 @@ class Search:
     def __eq__(self, other: object) -> bool:
         return self.to_dict() == other.to_dict() if isinstance(other, Search) else NotImplemented
 
+    def _repr_html_(self) -> str:
+        """The picture and the answer, which notebooks show."""
+        from keras_lr.rate_search.report import fragment
+
+        return fragment(self)
+
     @property
     def learning_rate(self) -> float:
         """The best rate, fitted through all finished runs (see `Answer`).

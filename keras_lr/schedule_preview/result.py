@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_lr._util import checks
+from keras_lr._util import checks, html
 from keras_lr._util.files import atomic_write
 from keras_lr.schedule_preview.shape import close, turns
 from keras_lr.schedule_preview.sparkline import sparkline
@@ -90,6 +90,14 @@ class Preview:
 
     def __str__(self) -> str:
         return self.to_text()
+
+    def _repr_html_(self) -> str:
+        """The picture and the steps at which the shape changes, which notebooks show."""
+        from keras_lr.plotting.schedule_preview import preview_figure
+
+        about = f"Learning rate of {self.steps} updates"
+        image = html.picture(lambda: html.png(preview_figure(self), about))
+        return f"{image}<pre>{html.escape(chr(10).join(self._table(80)))}</pre>"
 
     def key_points(self) -> list[KeyPoint]:
         """Return the first and last step, the extremes, and the steps at which phases change."""
