@@ -24,6 +24,7 @@ class Policy(Callback):
         couples_decay: Whether the weight decay follows the rate so that their product is constant.
         retraces: Whether it changes what the training step computes during the fit, other than by
             scaling the rate.
+        ends_after: The time budget with which the training stops; or None.
     """
 
     optimizer: Any = None
@@ -32,6 +33,7 @@ class Policy(Callback):
     watches = False
     couples_decay = False
     retraces = False
+    ends_after: Any = None
 
     # Comments instead of docstrings, which the API reference would show for every callback.
 
