@@ -191,7 +191,7 @@ def _measure(model: Any, optimizer: Any, stream: Any, batches: int) -> NoiseScal
     size, done, odd = None, 0, 0
     for count in sizes:
         of_block: list[Any] = []
-        squares = []
+        squares: list[float] = []
         while len(squares) < count:
             check_interrupt()
             batch = _drawn(stream, done, batches)
