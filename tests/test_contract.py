@@ -8,7 +8,15 @@ import re
 import keras
 import numpy as np
 import pytest
-from contract import CALLBACKS, KINDS, OPTIMIZERS, SCHEDULES, fitted_weight, public_classes
+from contract import (
+    CALLBACKS,
+    KINDS,
+    MORE_OPTIMIZERS,
+    OPTIMIZERS,
+    SCHEDULES,
+    fitted_weight,
+    public_classes,
+)
 from models import classifier, data, same, values
 
 import keras_lr
@@ -18,7 +26,9 @@ callbacks = pytest.mark.parametrize(
     "make", CALLBACKS.values(), ids=[cls.__name__ for cls in CALLBACKS]
 )
 optimizers = pytest.mark.parametrize(
-    "make", OPTIMIZERS.values(), ids=[cls.__name__ for cls in OPTIMIZERS]
+    "make",
+    [*OPTIMIZERS.values(), *MORE_OPTIMIZERS.values()],
+    ids=[*(cls.__name__ for cls in OPTIMIZERS), *MORE_OPTIMIZERS],
 )
 schedules = pytest.mark.parametrize(
     "make", SCHEDULES.values(), ids=[cls.__name__ for cls in SCHEDULES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from keras_lr._keras.callbacks import Callback
@@ -68,6 +69,10 @@ class Policy(Callback):
     # Restore the state that `remember` returned in the interrupted process.
     def recall(self, memory: dict[str, Any]) -> None:
         pass
+
+    # Within the block another training runs, which this callback does not steer.
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     # Undo the changes to the model; also called when a `fit` was interrupted.
     def leave(self) -> None:

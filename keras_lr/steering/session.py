@@ -257,6 +257,8 @@ class SteeredFit:
             for part in self.optimizers.values():
                 for binding in part.bindings:
                     stack.enter_context(binding.attributes.paused())
+            for policy in self.policies:
+                stack.enter_context(policy.aside())
             if patch is not None:
                 self.model.train_function = patch.plain_function()
             try:

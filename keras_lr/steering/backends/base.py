@@ -301,6 +301,10 @@ class TrainFunctionPatch:
         base = float(getattr(binding.optimizer, name))
         binding.attributes.put(name, SteeredAttribute(base, read))
 
+    def update_in_graph(self, binding: Binding) -> Any:
+        """Updates of the run, for the step that is traced or that runs now."""
+        return binding.update_of(self._batches_in_graph(binding))
+
     def _batches_in_graph(self, binding: Binding) -> Any:
         """Batches of the run, for the step that is traced or that runs now."""
         return binding.counted_batches() if self._by_hand else self._clock()
