@@ -227,7 +227,7 @@ class WarmUpStableDecay(SteeringCallback):
     def recall(self, memory: dict[str, Any]) -> None:
         self._rule.load(memory["rule"])
         self._saved = bool(memory["saved"])
-        self._passed = memory["passed"]
+        self._passed = memory.get("passed", 0.0)
         self._deadline -= self._passed
         if memory["decay"] is not None:
             self.decay_begun_at, self._end = memory["decay"]

@@ -9,24 +9,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lr.steering import all_optimizers
-
 # The gradient of a batch, a list of tensors.
 Gradient = Callable[[Any], list[Any]]
 
 
-def gradient_of(model: Any, optimizer: Any) -> Gradient:
+def gradient_of(model: Any) -> Gradient:
     """A function from a batch to the gradient of the loss that Keras's `train_step` minimizes.
 
-    The model is in training mode. Its state (moving statistics, seeds) changes as in training.
-
-    Args:
-        optimizer: The optimizer, whose loss scale keeps small gradients of float16.
+    The model is in training mode. Its state (moving statistics, seeds) changes as in training. The
+    loss scale of the optimizer keeps small gradients of float16; the result is without it.
     """
-    scale = 1.0
-    for each in all_optimizers(optimizer):
-        if hasattr(each, "dynamic_scale"):
-            scale *= float(ops.convert_to_numpy(each.scale_loss(ops.ones(()))))
+    scale = float(ops.convert_to_numpy(model.optimizer.scale_loss(ops.ones(()))))
     made = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
     return made[keras.backend.backend()](model, scale)
 
@@ -66,13 +59,14 @@ def _jax(model: Any, scale: float) -> Gradient:
     def loss_of(trainable: Any, others: Any, metrics: Any, batch: Any) -> Any:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
         loss, (_, _, others, _) = model.compute_loss_and_updates(
-            trainable, others, metrics, x, y, weight, training=True
+            trainable, others, metrics, x, y, weight, training=True, optimizer_variables=optimizer
         )
-        return scale * loss, others
+        return loss, others  # scaled
 
     compute = jax.jit(jax.grad(loss_of, has_aux=True))
     trainable = [each.value for each in model.trainable_variables]
     metrics = [each.value for each in model.metrics_variables]
+    optimizer = [each.value for each in model.optimizer.variables]
     others = [each.value for each in model.non_trainable_variables]
 
     def gradient(batch: Any) -> list[Any]:

@@ -134,7 +134,7 @@ def noise_scale(
             for each in innermost_optimizers(optimizer):
                 if isinstance(each, ScheduleFree):
                     each.train()
-            return _measure(model, optimizer, bench.stream, batches)
+            return _measure(model, bench.stream, batches)
 
 
 def estimates(
@@ -183,8 +183,8 @@ def result_of(
     )
 
 
-def _measure(model: Any, optimizer: Any, stream: Any, batches: int) -> NoiseScale:
-    gradient = gradient_of(model, optimizer)
+def _measure(model: Any, stream: Any, batches: int) -> NoiseScale:
+    gradient = gradient_of(model)
     sizes = [len(part) for part in np.array_split(np.arange(batches), BLOCKS)]
     total: list[Any] = []
     blocks: list[tuple[int, float, float]] = []

@@ -15,6 +15,12 @@ from keras_lr.steering.binding import SteeredAttribute
 _BLOCK = 256
 
 
+class _Rate(SteeredAttribute):
+    def get_shape(self) -> Any:
+        """Part of what TensorFlow's dropout asks of a tensor; Keras's variables lack it."""
+        return self.value.shape
+
+
 class LayerRates:
     """Replaces the `rate` of layers; `release` restores it.
 
@@ -38,7 +44,7 @@ class LayerRates:
         """Replace the rates, and the method that would save them."""
         for layer, own in self._layers:
             if keras.backend.backend() != "torch":
-                rate = SteeredAttribute(own, lambda: self._curve(self._update()))
+                rate = _Rate(own, lambda: self._curve(self._update()))
                 object.__setattr__(layer, "rate", rate)
             object.__setattr__(layer, "get_config", lambda layer=layer: self._config(layer))
 
