@@ -110,7 +110,9 @@ def stacks():
                 keras_lr.ScheduleHyperparameter(
                     "weight_decay", keras_lr.schedules.LinearRampSchedule(0.5, 0.01, 30)
                 ),
-                keras_lr.ScheduleHyperparameter("beta_2", lambda step: 0.9 + 0.003 * step),
+                keras_lr.ScheduleHyperparameter(
+                    "beta_2", lambda step: 0.9 + 0.003 * keras.ops.cast(step, "float32")
+                ),
             ],
         ),
         "schedule-free": lambda: (

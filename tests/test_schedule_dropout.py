@@ -71,7 +71,7 @@ def test_each_step_drops_at_its_rate(options):
     assert layer.rate == 0.5 and "get_config" not in vars(layer)
     plain, _ = shares(model)  # the step of the callback does not stay
     np.testing.assert_allclose(plain, 0.5, atol=0.016)
-    again, _ = shares(model, schedule(lambda step: 0.2 + 0.0 * step))
+    again, _ = shares(model, schedule(lambda step: 0.2 + 0.0 * keras.ops.cast(step, "float32")))
     np.testing.assert_allclose(again, 0.8, atol=0.016)
 
 
@@ -79,7 +79,7 @@ def test_rates_of_one_step_and_of_spatial_dropout():
     model = network(spatial=True)
     seen, _ = shares(model, schedule(0.25), spatial=True, epochs=20)
     np.testing.assert_allclose(np.mean(seen), 0.75, atol=0.06)  # 2560 channels
-    seen, _ = shares(network(), schedule(lambda step: 0.0 * step))
+    seen, _ = shares(network(), schedule(lambda step: 0.0))
     np.testing.assert_array_equal(seen, 1.0)
 
 
@@ -119,6 +119,15 @@ def test_what_cannot_be_scheduled_is_refused():
         fit(network(), schedule(layers=keras.layers.Dropout(0.5, name="other")))
     with pytest.raises(ValueError, match="must be above 0 to be scheduled; got 0"):
         fit(network(rate=0), schedule())
+    half = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dropout(0.5, dtype="float16")])
+    half.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="computes in float32; got float16 for 'dropout"):
+        half.fit(
+            np.ones((8, WIDTH)),
+            np.ones((8, WIDTH)),
+            verbose=0,
+            callbacks=[schedule(0.1, ".*out.*")],
+        )
     with pytest.raises(ValueError, match="rate at update .* must be in"):
         fit(network(), schedule(lambda step: 0.5 + step))
     with pytest.raises(ValueError, match="Only one callback of a fit can set the rate of drop"):

@@ -61,7 +61,7 @@ class ScheduleHyperparameter(SteeringCallback):
             has no such attribute, if it was made with None or 0 there (the optimizer then leaves
             out what the attribute controls), if a value of the schedule is out of its range, or
             if another callback sets the same attribute; if no layer matches, a layer is another one
-            or computes in half precision, or torch compiles the step (it would compile each step
+            or does not compute in float32, or torch compiles the step (it would compile each step
             anew); on JAX for `"clipvalue"`, which Keras reads
             as a number there.
 
@@ -225,7 +225,7 @@ def _found_layers(model: Any, layers: Any) -> list[Any]:
                 "with which Keras leaves dropout out of the step. Create the layer with a number "
                 "above 0, which the schedule replaces."
             )
-        if each.compute_dtype not in ("float32", "float64"):
+        if each.compute_dtype != "float32":
             raise ValueError(
                 f"A scheduled rate needs a layer that computes in float32; got "
                 f"{each.compute_dtype} for {each.name!r}. Create it with dtype='float32'."

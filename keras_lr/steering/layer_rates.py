@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_lr.schedules.base import evaluate
 from keras_lr.steering.binding import SteeredAttribute
@@ -44,7 +45,7 @@ class LayerRates:
         """Replace the rates, and the method that would save them."""
         for layer, own in self._layers:
             if keras.backend.backend() != "torch":
-                rate = _Rate(own, lambda: self._curve(self._update()))
+                rate = _Rate(own, lambda: ops.cast(self._curve(self._update()), "float32"))
                 object.__setattr__(layer, "rate", rate)
             object.__setattr__(layer, "get_config", lambda layer=layer: self._config(layer))
 
