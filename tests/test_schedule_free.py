@@ -300,7 +300,8 @@ def test_the_rectification_keeps_its_digits_in_float32():
     for beta_2 in (0.999, 0.9999, 0.97, 0.9):
         ours = rectification(keras.ops.convert_to_tensor(updates, "float32"), beta_2)
         theirs = [rectified(int(t), beta_2) for t in updates]
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), theirs, rtol=1e-6)
+        # rho_t - 4 is small at the fifth update of 0.9.
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), theirs, rtol=2e-6)
 
 
 def test_a_constraint_and_a_trained_optimizer_are_refused():
