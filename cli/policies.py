@@ -16,7 +16,8 @@ from .class_options import REQUIRED, Argument, arguments_of, option_of
 __all__ = ["OF_KERAS", "OURS", "POLICIES", "Policy", "warm_up_options"]
 
 OURS, CURVES, OF_KERAS = "keras_lr", "keras_lr.schedules", "keras.optimizers.schedules"
-UNSEEN = ("total_steps", "couple_weight_decay")  # the first has `--steps`, the other no curve
+# `--steps` is the first, and the others have no curve over updates.
+UNSEEN = ("total_steps", "couple_weight_decay", "minutes")
 TYPED = ("bool", "float", "int", "str")  # kinds of arguments that a command line can give
 
 

@@ -30,6 +30,7 @@ from keras_lr.fine_tuning import FineTuning, fine_tune
 from keras_lr.optimizers.decay_mask import no_weight_decay
 from keras_lr.optimizers.presets import boost_head, discriminative, layer_decay, layer_groups
 from keras_lr.range_test import (
+    NoiseScale,
     NoSuggestion,
     PlannedRun,
     Probes,
@@ -40,6 +41,7 @@ from keras_lr.range_test import (
     WarmUpTrial,
     find_warmup,
     lr_find,
+    noise_scale,
     transfer_lr,
 )
 from keras_lr.rate_search import Answer, Search, SearchError, Setting, search
@@ -61,6 +63,7 @@ __all__ = [
     "LRFinder",
     "LRLogger",
     "NoSuggestion",
+    "NoiseScale",
     "OneCycle",
     "PlannedRun",
     "PlateauEvent",
@@ -90,6 +93,7 @@ __all__ = [
     "fine_tune",
     "lr_find",
     "no_weight_decay",
+    "noise_scale",
     "optimizers",
     "plotting",
     "preview",

@@ -50,6 +50,18 @@ OPTIMIZERS: dict[type, Callable[[], Any]] = {
     ),
 }
 
+# More of these, which take other ways through a class.
+MORE_OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "ScheduleFree of LayerwiseLR": lambda: optimizers.ScheduleFree(
+        optimizers.LayerwiseLR(
+            keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.01), {"dense.*/kernel": 0.5}
+        )
+    ),
+    "ScheduleFree, rectified": lambda: optimizers.ScheduleFree(
+        keras.optimizers.Adam(0.01, beta_2=0.9), rectify=True
+    ),
+}
+
 # Schedules for a run of so many steps.
 SCHEDULES: dict[type, Callable[[int], Any]] = {
     schedules.ConstantSchedule: lambda steps: schedules.ConstantSchedule(0.1),

@@ -4,6 +4,8 @@ Run by test_distribution.py in a process of its own, because the number of devic
 when the backend starts.
 """
 
+import tempfile
+
 import keras
 import numpy as np
 import two_devices
@@ -60,6 +62,25 @@ class Batches(keras.utils.PyDataset):
         return tuple(array[index * 16 : index * 16 + 16] for array in data())
 
 
+def averaged(file):
+    """A run of `ScheduleFree` with multipliers: its validations, and its saved and last weights."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(1)])
+    inner = keras_lr.optimizers.LayerwiseLR(keras.optimizers.AdamW(0.1), {"dense.*/bias": 0.5})
+    model.compile(keras_lr.optimizers.ScheduleFree(inner, warmup_steps=3), "mse")
+    saved = keras.callbacks.ModelCheckpoint(file, save_weights_only=True)
+    options = {"epochs": 3, "verbose": 0, "callbacks": [saved]}
+    history = model.fit(dataset(), validation_data=dataset(), **options).history
+    np.testing.assert_allclose(model.evaluate(dataset(), verbose=0), history["val_loss"][-1])
+    last, predicted = model.get_weights(), model.predict(data()[0], verbose=0)
+    model.fit(dataset(), verbose=0)  # goes back to the point of the training
+    again = model.get_weights()
+    model.load_weights(file)
+    for ours, theirs in zip(model.get_weights(), last, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    return [np.array(history["val_loss"]), predicted, *last, *again]
+
+
 def dataset():
     if two_devices.BACKEND == "jax":
         return Batches()
@@ -82,6 +103,11 @@ def main():
         for key, values in expected_history.items():
             np.testing.assert_allclose(history[key], values, rtol=1e-5, err_msg=f"{name} {key}")
         assert len(set(history["learning_rate"])) > 1 or name in steady, name
+    with tempfile.TemporaryDirectory() as folder:
+        with two_devices.distributed():
+            shared = averaged(f"{folder}/two.weights.h5")
+        for ours, theirs in zip(shared, averaged(f"{folder}/one.weights.h5"), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     print("passed")
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import types
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -34,6 +35,23 @@ def data():
     y[::6] = random.integers(0, 3, len(y[::6]))
     split = BATCHES * BATCH_SIZE
     return (x[:split], y[:split]), (x[split:], y[split:])
+
+
+def batch_clock():
+    """A callback that is the clock of time budgets: 32 batches are a minute."""
+    import keras
+
+    from keras_lr.steering import clock
+
+    class BatchClock(keras.callbacks.Callback):
+        seconds = 0.0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.seconds += 60 / 32
+
+    made = BatchClock()
+    clock.time = types.SimpleNamespace(monotonic=lambda: made.seconds)
+    return made
 
 
 def stacks():
@@ -80,6 +98,30 @@ def stacks():
         "plateau over windows": lambda: (
             optimizers.Adam(0.05),
             [plateau("loss", 0.5, patience=1, window=7, min_delta=0.25, restore_best_weights=True)],
+        ),
+        "warm-up, stable, decay": lambda: (
+            optimizers.SGD(1.0, momentum=0.9),
+            # It stalls after two epochs, and decays until the end of the run.
+            [keras_lr.WarmUpStableDecay(0.2, 3, 20, monitor="loss", patience=1, min_delta=9.0)],
+        ),
+        "weight decay and beta_2": lambda: (
+            optimizers.AdamW(0.05, weight_decay=0.1),
+            [
+                keras_lr.ScheduleHyperparameter(
+                    "weight_decay", keras_lr.schedules.LinearRampSchedule(0.5, 0.01, 30)
+                ),
+                keras_lr.ScheduleHyperparameter(
+                    "beta_2", lambda step: 0.9 + 0.003 * keras.ops.cast(step, "float32")
+                ),
+            ],
+        ),
+        "schedule-free": lambda: (
+            keras_lr.optimizers.ScheduleFree(optimizers.AdamW(0.1), warmup_steps=7, r=0.5),
+            [],
+        ),
+        "one cycle by the clock": lambda: (
+            optimizers.Adam(1.0),
+            [batch_clock(), keras_lr.OneCycle(0.05, minutes=1)],
         ),
         "warm-up, accumulating": lambda: (
             optimizers.Adam(0.02, gradient_accumulation_steps=2),

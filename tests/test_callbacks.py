@@ -212,7 +212,7 @@ def test_momentum_that_cannot_cycle_is_refused(optimizer, message):
         (lambda: keras_lr.OneCycle(0.1, max_momentum=1.0), "max_momentum must be"),
         (lambda: keras_lr.CyclicLR(0.2, 0.1, 5), "base_lr must not be above max_lr"),
         (lambda: keras_lr.CyclicLR(0.1, 0.2, 0), "step_size must be an integer of at least 1"),
-        (lambda: keras_lr.WarmUp(), "Exactly one of steps, epochs and fraction.*got none"),
+        (lambda: keras_lr.WarmUp(), "Exactly one of steps, epochs, fraction and minutes.*got none"),
         (lambda: keras_lr.WarmUp(5, fraction=0.1), "got steps and fraction"),
         (lambda: keras_lr.WarmUp(0), "steps must be an integer of at least 1; got 0"),
         (lambda: keras_lr.WarmUp(fraction=1.1), "fraction must be"),

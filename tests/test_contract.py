@@ -9,7 +9,15 @@ import re
 import keras
 import numpy as np
 import pytest
-from contract import CALLBACKS, KINDS, OPTIMIZERS, SCHEDULES, fitted_weight, public_classes
+from contract import (
+    CALLBACKS,
+    KINDS,
+    MORE_OPTIMIZERS,
+    OPTIMIZERS,
+    SCHEDULES,
+    fitted_weight,
+    public_classes,
+)
 from models import classifier, data, same, sampled, values
 
 import keras_lr
@@ -25,12 +33,14 @@ callbacks = pytest.mark.parametrize(
     "make", CALLBACKS.values(), ids=[cls.__name__ for cls in CALLBACKS]
 )
 optimizers = pytest.mark.parametrize(
-    "make", OPTIMIZERS.values(), ids=[cls.__name__ for cls in OPTIMIZERS]
+    "make",
+    [*OPTIMIZERS.values(), *MORE_OPTIMIZERS.values()],
+    ids=[*(cls.__name__ for cls in OPTIMIZERS), *MORE_OPTIMIZERS],
 )
 some_optimizers = pytest.mark.parametrize(
     "make",
     sampled(
-        {cls.__name__: make for cls, make in OPTIMIZERS.items()},
+        {cls.__name__: make for cls, make in OPTIMIZERS.items()} | MORE_OPTIMIZERS,
         *("LayerwiseLR", "ScheduleFree"),
         why="the state is saved and restored alike; all train in every mode on each backend",
     ),

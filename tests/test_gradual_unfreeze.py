@@ -98,6 +98,13 @@ def test_it_goes_with_callbacks_that_steer_the_rate(stack):
     assert record.changes == [FIRST, SECOND, ALL, ALL]
 
 
+def test_it_prints_what_it_unfreezes(capsys):
+    fit(network(), 3, callbacks=[keras_lr.GradualUnfreeze(GROUPS, verbose=1)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "unfreezes" in line]
+    assert [line.partition(":")[0] for line in lines] == ["Epoch 2", "Epoch 3"]
+    assert "GradualUnfreeze unfreezes block2" in lines[0]
+
+
 @elsewhere
 def test_several_epochs_for_each_group():
     model, record = network(), Record()

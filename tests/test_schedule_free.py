@@ -7,6 +7,7 @@ from models import classifier, data, same, values
 
 import keras_lr
 from keras_lr.optimizers import AdaptiveGains, Hypergradient, LayerwiseLR, ScheduleFree
+from keras_lr.optimizers.rectification import rectification
 
 UPDATES = 200
 SHAPES = [(3, 4), (5,)]
@@ -21,6 +22,13 @@ CASES = [
         {"learning_rate": 2**-7, "weight_decay": 0.1},
         {"warmup_steps": 50, "r": 0.5, "weight_lr_power": 1.0},
     ),
+    ("Adam", {"learning_rate": 2**-6}, {"rectify": True}),
+    (
+        "AdamW",
+        {"learning_rate": 2**-6, "weight_decay": 0.1, "beta_1": 0.95, "beta_2": 0.97},
+        {"rectify": True, "r": 0.5, "weight_lr_power": 1.0},
+    ),
+    ("Adam", {"learning_rate": 2**-6, "beta_2": 0.99}, {"rectify": True, "weight_lr_power": 0.0}),
 ]
 cases = pytest.mark.parametrize(("kind", "inner", "ours"), CASES)
 dtypes = pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
@@ -53,6 +61,15 @@ def trained(optimizer, dtype, updates=UPDATES):
     return y, values(weights)
 
 
+def rectified(t, beta_2):
+    """Algorithm 2 of Liu et al., without its steps of SGD."""
+    rho = 2 / (1 - beta_2) - 1
+    rho_t = rho - 2 * t * beta_2**t / (1 - beta_2**t)
+    if rho_t <= 4:
+        return 0.0
+    return np.sqrt((rho_t - 4) * (rho_t - 2) * rho / ((rho - 4) * (rho - 2) * rho_t))
+
+
 def by_the_paper(kind, inner, ours, updates=UPDATES):
     """Equations 3 to 5 with x, y and z apart, in float64; the points y and x."""
     beta = inner.get("momentum", inner.get("beta_1", 0.9))
@@ -63,10 +80,12 @@ def by_the_paper(kind, inner, ours, updates=UPDATES):
     largest = total = 0.0
     for k in range(updates):
         gamma = inner["learning_rate"] * (min(1.0, (k + 1) / warmup) if warmup else 1.0)
+        if ours.get("rectify"):
+            gamma *= rectified(k + 1, beta_2)
         largest = max(largest, gamma)
         weight = (k + 1) ** ours.get("r", 0.0) * largest**power
         total += weight
-        c = weight / total
+        c = weight / total if total else 0.0
         for i, g in enumerate(gradients(k)):
             u = g
             if kind != "SGD":
@@ -90,9 +109,10 @@ def by_the_package(kind, inner, ours):
         optimizer = package.SGDScheduleFreeReference(weights, momentum=inner["momentum"], **options)
     else:
         betas = inner.get("beta_1", 0.9), inner.get("beta_2", 0.999)
-        optimizer = package.AdamWScheduleFreeReference(
-            weights, betas=betas, eps=inner.get("epsilon", 1e-7), **options
-        )
+        reference = package.AdamWScheduleFreeReference
+        if options.pop("rectify", False):
+            reference = package.RAdamScheduleFree  # which has no `*Reference`
+        optimizer = reference(weights, betas=betas, eps=inner.get("epsilon", 1e-7), **options)
     optimizer.train()
     for update in range(UPDATES):
         for weight, gradient in zip(weights, gradients(update), strict=True):
@@ -261,6 +281,29 @@ def test_a_logger_of_rates_reads_the_rate():
 
 
 @pytest.mark.once
+@pytest.mark.once
+def test_a_rectification_without_a_meaning_is_refused():
+    inner = keras.optimizers
+    with pytest.raises(ValueError, match="got rectify=True and warmup_steps=4. Use one"):
+        ScheduleFree(inner.Adam(0.1), warmup_steps=4, rectify=True)
+    with pytest.raises(ValueError, match="rectify needs Adam or AdamW"):
+        ScheduleFree(inner.SGD(0.1, momentum=0.9), rectify=True)
+    with pytest.raises(ValueError, match=r"beta_2 with rectify must be in \(0.6, 1\); got 0.6"):
+        ScheduleFree(inner.Adam(0.1, beta_2=0.6), rectify=True)
+    with pytest.raises(TypeError, match="rectify must be True or False; got 1"):
+        ScheduleFree(inner.Adam(0.1), rectify=1)
+
+
+@pytest.mark.once
+def test_the_rectification_keeps_its_digits_in_float32():
+    updates = np.arange(1, 20001)
+    for beta_2 in (0.999, 0.9999, 0.97, 0.9):
+        ours = rectification(keras.ops.convert_to_tensor(updates, "float32"), beta_2)
+        theirs = [rectified(int(t), beta_2) for t in updates]
+        # rho_t - 4 is small at the fifth update of 0.9.
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), theirs, rtol=2e-6)
+
+
 def test_a_constraint_and_a_trained_optimizer_are_refused():
     inner, weight = keras.optimizers.Adam(), keras.Variable([1.0])
     inner.apply([keras.ops.ones(1)], [weight])

@@ -2,6 +2,7 @@
 
 import os
 import time
+import types
 
 import keras
 import numpy as np
@@ -294,3 +295,30 @@ def test_cooldown_refuses_bad_arguments(error, options, message):
 def test_checkpoint_must_be_a_file_of_keras():
     with pytest.raises(ValueError, match="checkpoint must end in .keras; got 'before.h5'"):
         keras_lr.WarmUpStableDecay(0.1, checkpoint="before.h5")
+
+
+def test_a_resumed_run_goes_on_with_the_minutes_that_were_left(tmp_path, monkeypatch):
+    clock = types.SimpleNamespace(seconds=100.0)
+    fake = types.SimpleNamespace(monotonic=lambda: clock.seconds)
+    monkeypatch.setattr("keras_lr.callbacks.warm_up_stable_decay.time", fake)
+
+    class Seconds(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            clock.seconds += 6.0
+
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise RuntimeError("killed")
+
+    def callbacks(*more):
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        return backup, policy, Seconds(), *more
+
+    policy = keras_lr.WarmUpStableDecay(0.1, decay_steps=4, minutes=1)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(sgd(), *callbacks(Kill()), epochs=9)
+    clock.seconds += 1e6  # between the processes
+    policy = keras_lr.WarmUpStableDecay(0.1, decay_steps=4, minutes=1)
+    fit(sgd(), *callbacks(), epochs=9)
+    assert policy.decay_begun_at == 10  # of 6 seconds each

@@ -45,7 +45,9 @@ from turns import Contender
 import keras_lr
 
 # Neither may reach its end: a step in the middle is measured.
-warnings.filterwarnings("ignore", "The last group should be unfrozen|The warm-up should end")
+warnings.filterwarnings(
+    "ignore", "The last group should be unfrozen|The warm-up should end|The training should"
+)
 
 BATCH = 32
 RATE = 1e-6  # too low to learn: the numbers stay in the same range for all
@@ -114,6 +116,7 @@ CONTENDERS = {
     "OneCycle, rate": lambda size: (RATE, [keras_lr.OneCycle(RATE, cycle_momentum=False)]),
     "OneCycle, rate and momentum": lambda size: (RATE, [keras_lr.OneCycle(RATE)]),
     "CyclicLR": lambda size: (RATE, [keras_lr.CyclicLR(RATE / 10, RATE, step_size=100)]),
+    "OneCycle(minutes)": lambda size: (RATE, [keras_lr.OneCycle(RATE, minutes=60)]),
     "WarmUp": lambda size: (RATE, [keras_lr.WarmUp(steps=100)]),
     "WarmUpStableDecay": lambda size: (RATE, [keras_lr.WarmUpStableDecay(RATE)]),
     "ScheduleLR(CosineDecay)": lambda size: (RATE, [keras_lr.ScheduleLR(decay())]),
@@ -155,6 +158,7 @@ _ATTRIBUTE = {"tensorflow": 1.05, "jax": 1.05, "torch": 1.05}
 MARKS = {
     "OneCycle, rate": _RATE,
     "OneCycle, rate and momentum": _BOTH,
+    "OneCycle(minutes)": _BOTH,
     "CyclicLR": _RATE,
     "WarmUp": _RATE,
     "WarmUpStableDecay": _RATE,

@@ -91,11 +91,11 @@ CONTENDERS = {  # the plain optimizer, how the other is made, the target
 class Contender:
     """A compiled model that runs bursts of steps."""
 
-    def __init__(self, make, batches):
+    def __init__(self, make, batches, names=NAMES):
         keras.utils.set_random_seed(0)
         # Orthogonal and linear, so that nothing explodes or vanishes into slow denormal numbers.
         dense = [
-            keras.layers.Dense(WIDTH, kernel_initializer="orthogonal", name=name) for name in NAMES
+            keras.layers.Dense(WIDTH, kernel_initializer="orthogonal", name=name) for name in names
         ]
         self.model = keras.Sequential([keras.Input((WIDTH,)), *dense])
         self.model.compile(make(), "mse")
@@ -164,13 +164,19 @@ class Contender:
         return size(kept.values()) / size(self.model.trainable_variables)
 
 
-def measure(makers, steps, rounds):
-    """Seconds per step, shape (rounds, 2), and copies of state, for each contender."""
+def measure(makers, steps, rounds, names=NAMES, twice=True):
+    """Seconds per step, shape (rounds, 2), and copies of state, for each contender.
+
+    Args:
+        names: Of the layers.
+        twice: Whether there are two models of each.
+    """
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, steps, BATCH, WIDTH)).astype("float32")
     batches = list(zip(x, y, strict=True))
     # Two of each, made in mirrored order: earlier ones have better places in memory.
-    running = [(name, Contender(makers[name], batches)) for name in [*makers, *reversed(makers)]]
+    order = [*makers, *reversed(makers)] if twice else list(makers)
+    running = [(name, Contender(makers[name], batches, names)) for name in order]
     for _, contender in running * 2:  # to warm up
         contender.burst()
     gc.collect()
@@ -179,7 +185,7 @@ def measure(makers, steps, rounds):
     for turn in range(rounds):
         for index in rng.permutation(len(running)):
             name, contender = running[index]
-            seconds[name][turn] += contender.burst() / 2
+            seconds[name][turn] += contender.burst() / (len(running) / len(makers))
     gc.unfreeze()
     return seconds, {name: contender.copies() for name, contender in running}
 

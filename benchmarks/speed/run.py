@@ -36,6 +36,7 @@ PARTS = {
     "range-test": ("range_test.py", "--repeats 2 --firsts 1 --models mlp"),
     "callbacks": ("callbacks.py", "--repeats 2 --sizes 20 --steps 10"),
     "optimizers": ("optimizers.py", "--rounds 2 --steps 3"),
+    "schedule-free": ("schedule_free.py", "--rounds 2 --steps 3 --sizes 4"),
     "command": ("command.py", "--repeats 1"),
     "growth": ("growth.py", "--repeats 2 --sizes 20 --epochs 10 --tests 10 --steps 10"),
 }
@@ -157,6 +158,9 @@ SHORT = {
     "range-test": range_test,
     "callbacks": lambda figures: by_backend(figures, "callbacks", "callbacks", SHORT_SIZES),
     "optimizers": optimizers,
+    "schedule-free": lambda figures: by_backend(
+        figures, "schedule-free", "schedule-free", SHORT_SIZES
+    ),
     "command": command,
     "growth": growth,
 }

@@ -8,7 +8,14 @@ import keras
 
 from keras_lr._keras.trainer import reduced_over_replicas
 
-__all__ = ["check_alone", "check_distribution", "check_shares", "evenly_shared", "sharing_devices"]
+__all__ = [
+    "check_alone",
+    "check_distribution",
+    "check_one_clock",
+    "check_shares",
+    "evenly_shared",
+    "sharing_devices",
+]
 
 
 def sharing_devices() -> int:
@@ -88,6 +95,39 @@ def check_alone() -> None:
             f"{_processes()} JAX processes that train together. Leave "
             "keras.distribution.initialize out, and give each of them the same storage."
         )
+
+
+def check_one_clock(model: Any) -> None:
+    """Refuse a time budget in a process that trains together with others: clocks differ.
+
+    Raises:
+        ValueError: If it is one of several processes.
+    """
+    count = max(_processes(), _torch_processes(), _workers(model))
+    if count > 1:
+        raise ValueError(
+            "minutes must be None if several processes train together, since their clocks differ; "
+            f"got {count} processes. Count updates instead."
+        )
+
+
+def _torch_processes() -> int:
+    """Processes of torch.distributed that train together."""
+    if keras.backend.backend() != "torch":
+        return 1
+    from torch import distributed
+
+    ready = distributed.is_available() and distributed.is_initialized()
+    return int(distributed.get_world_size()) if ready else 1
+
+
+def _workers(model: Any) -> int:
+    """Workers of TensorFlow that train together."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    resolver = model.distribute_strategy.cluster_resolver
+    specification = None if resolver is None else resolver.cluster_spec()
+    return 1 if specification is None else len(specification.as_dict().get("worker", [0]))
 
 
 def _processes() -> int:

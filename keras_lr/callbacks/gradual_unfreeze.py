@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_lr._util import checks
@@ -137,9 +136,7 @@ class GradualUnfreeze(SteeringCallback):
         if epoch and unfrozen > self._unfrozen(epoch - 1):
             if self.verbose:
                 names = ", ".join(map(key_name, self._groups[unfrozen - 1]))
-                keras.utils.io_utils.print_msg(
-                    f"Epoch {epoch + 1}: GradualUnfreeze unfreezes {names}."
-                )
+                print(f"\nEpoch {epoch + 1}: GradualUnfreeze unfreezes {names}.")
             self._unfreeze_statistics(unfrozen)
 
     def _unfreeze_statistics(self, unfrozen: int) -> None:

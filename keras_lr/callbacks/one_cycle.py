@@ -6,12 +6,13 @@ import warnings
 from typing import Any
 
 from keras_lr._util import checks
-from keras_lr.callbacks.base import SteeringCallback
+from keras_lr.callbacks.timed import TimedCallback
 from keras_lr.schedules import OneCycleSchedule
 from keras_lr.steering import Length, Plan
+from keras_lr.steering.clock import TICKS
 
 
-class OneCycle(SteeringCallback):
+class OneCycle(TimedCallback):
     """Train with the 1cycle policy: the rate rises to `max_lr` and falls, the momentum mirrors it.
 
     The length of the run comes from `fit`: epochs x steps, in updates of the weights. Rate and
@@ -23,6 +24,12 @@ class OneCycle(SteeringCallback):
         max_lr: Largest learning rate, above 0.
         total_steps: Updates of the cycle; at least 1. Needed only if the length of the data is
             unknown (a generator without a length).
+        minutes: Time budget of the `fit`, above 0, instead of a number of updates: rate and
+            momentum follow the clock, and the training stops when the budget is over; pass more
+            epochs than it allows. Everything from the first epoch on counts: the first step, which
+            compiles, validation, other callbacks. The cycle begins after the first step, so that
+            no part of it passes meanwhile. The steps of one execution (`steps_per_execution`)
+            share a reading. A resumed run goes on with what was left of the budget at its backup.
         pct_start: Fraction of the cycle in which the rate rises, in [0, 1].
         anneal: Shape of the phases, `"cos"` or `"linear"`.
         div_factor: The cycle starts at `max_lr / div_factor`.
@@ -41,8 +48,12 @@ class OneCycle(SteeringCallback):
         optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
+    Attributes:
+        updates: With `minutes`, how many updates the last budget was; otherwise None.
+
     Raises:
-        ValueError: If an argument is out of its range; when `fit` begins, if the length of the
+        ValueError: If an argument is out of its range, or both `total_steps` and `minutes` are
+            given; when `fit` begins, if the length of the
             run is unknown, another callback sets the rate or warms it up, or the optimizer has no
             momentum.
         TypeError: If an argument is of the wrong kind.
@@ -67,6 +78,7 @@ class OneCycle(SteeringCallback):
         max_lr: float,
         total_steps: int | None = None,
         *,
+        minutes: float | None = None,
         pct_start: float = 0.3,
         anneal: str = "cos",
         div_factor: float = 25.0,
@@ -97,21 +109,26 @@ class OneCycle(SteeringCallback):
         schedule.momentum(base_momentum, max_momentum)
         self.roles = ("schedule", "momentum") if self.cycle_momentum else ("schedule",)
         self._couple(couple_weight_decay)
+        self._follow_clock(minutes, total_steps=total_steps)
 
     def plan(self, length: Length) -> Plan:
-        total = self.total_steps or length.total
+        total = TICKS if self.minutes is not None else self.total_steps or length.total
         if total is None:
             raise ValueError(
                 "The length of the run is unknown for this data set; got total_steps=None. Pass "
                 "total_steps to OneCycle, or steps_per_epoch to fit."
             )
         schedule = OneCycleSchedule(total_steps=total, **self._shape)
-        if not self.cycle_momentum:
-            return Plan(schedule)
-        return Plan(schedule, momentum=schedule.momentum(self.base_momentum, self.max_momentum))
+        curves: list[Any] = [schedule]
+        if self.cycle_momentum:
+            curves.append(schedule.momentum(self.base_momentum, self.max_momentum))
+        if self.minutes is not None:
+            curves = [self._timed(each) for each in curves]
+        return Plan(curves[0], momentum=curves[1] if self.cycle_momentum else None)
 
     def follows(self, length: Length) -> dict[str, Any]:
-        return {"total_steps": length.total} if self.total_steps is None else {}
+        known = self.total_steps is not None or self.minutes is not None
+        return {} if known else {"total_steps": length.total}
 
     def check(self, length: Length) -> None:
         if None not in (self.total_steps, length.total) and self.total_steps != length.total:

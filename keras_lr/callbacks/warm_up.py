@@ -7,19 +7,20 @@ import warnings
 from typing import Any, Literal
 
 from keras_lr._util.checks import choice, count, number
-from keras_lr.callbacks.base import SteeringCallback
+from keras_lr.callbacks.timed import TimedCallback
 from keras_lr.schedules.warm_up import UntunedWarmUpFactor, WarmUpFactor
 from keras_lr.steering import Length, Plan, innermost_optimizers, square_decay
+from keras_lr.steering.clock import TICKS
 
 _AUTO_SHARE = 20  # of the run, for optimizers without a mean of squares
 
 
-class WarmUp(SteeringCallback):
+class WarmUp(TimedCallback):
     """Multiply the rate by a factor that grows to 1 at the start of a run.
 
     The rate is that of the optimizer, a number or a schedule, or of `ScheduleLR` or `CyclicLR` in
-    the same list. Pass exactly one of `steps`, `epochs` and `fraction`. A second `fit` warms up
-    again.
+    the same list. Pass exactly one of `steps`, `epochs`, `fraction` and `minutes`. A second `fit`
+    warms up again.
 
     Args:
         steps: Updates of the warm-up, at least 1. Or `"auto"`: the untuned linear warm-up of Ma and
@@ -30,12 +31,19 @@ class WarmUp(SteeringCallback):
             of 90 epochs of Goyal et al. In a `MultiOptimizer` the longest period counts.
         epochs: Epochs of the warm-up, above 0; need not be whole.
         fraction: Fraction of the whole run, in (0, 1].
+        minutes: Minutes of the warm-up, above 0: the factor follows the clock, and the training
+            goes on after it. They begin after the first step, which compiles; validation and other
+            callbacks count. The steps of one execution (`steps_per_execution`) share a reading. A
+            resumed run goes on with the minutes that were left at its backup.
         start_factor: The factor at the first update, in [0, 1]; above 0 for the modes
             `"exponential"` and `"constant"`.
         mode: `"linear"`, `"exponential"`, or `"constant"` (`start_factor` until the end of the
             warm-up, then 1).
         optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
+
+    Attributes:
+        updates: With `minutes`, how many updates the last warm-up was; otherwise None.
 
     Raises:
         ValueError: If an argument is out of its range, or `start_factor` or `mode` is given with
@@ -58,6 +66,7 @@ class WarmUp(SteeringCallback):
     """
 
     roles = ("warm-up",)
+    _ends_fit = False
 
     def __init__(
         self,
@@ -65,17 +74,18 @@ class WarmUp(SteeringCallback):
         *,
         epochs: float | None = None,
         fraction: float | None = None,
+        minutes: float | None = None,
         start_factor: float = 0.0,
         mode: str = "linear",
         optimizer: Any = None,
     ) -> None:
         super().__init__()
         self.optimizer = optimizer
-        lengths = {"steps": steps, "epochs": epochs, "fraction": fraction}
+        lengths = {"steps": steps, "epochs": epochs, "fraction": fraction, "minutes": minutes}
         given = [name for name, length in lengths.items() if length is not None]
         if len(given) != 1:
             raise ValueError(
-                "Exactly one of steps, epochs and fraction must be given; got "
+                "Exactly one of steps, epochs, fraction and minutes must be given; got "
                 f"{' and '.join(given) or 'none'}."
             )
         if isinstance(steps, str):
@@ -99,6 +109,7 @@ class WarmUp(SteeringCallback):
         # The decays of the mean squares of the inner optimizers; None before the first `fit`.
         self._decays: list[float | None] | None = None
         WarmUpFactor(1, start_factor, mode)  # refuses bad values now
+        self._follow_clock(minutes)
 
     def read_optimizer(self, optimizer: Any) -> None:
         if self.steps == "auto":
@@ -116,6 +127,8 @@ class WarmUp(SteeringCallback):
     def plan(self, length: Length) -> Plan:
         if self.steps == "auto":
             return Plan(warm_up=UntunedWarmUpFactor(self._period(length)))
+        if self.minutes is not None:
+            return Plan(warm_up=self._timed(WarmUpFactor(TICKS, self.start_factor, self.mode)))
         return Plan(warm_up=WarmUpFactor(self._updates(length), self.start_factor, self.mode))
 
     def follows(self, length: Length) -> dict[str, Any]:
@@ -124,9 +137,12 @@ class WarmUp(SteeringCallback):
                 return {}
             period = self._updates(length)
             return {"steps": max(1, period - 1), "start_factor": 1 / period}
-        return {"steps": self._updates(length)} if self.steps is None else {}
+        known = self.steps is not None or self.minutes is not None
+        return {} if known else {"steps": self._updates(length)}
 
     def check(self, length: Length) -> None:
+        if self.minutes is not None:
+            return
         if length.total is not None and self._updates(length) > length.total:
             warnings.warn(
                 f"The warm-up should end within the run; got a warm-up of {self._updates(length)} "

@@ -41,8 +41,8 @@ class WarmUpStableDecay(SteeringCallback):
         decay: Shape of the decay, `"1-sqrt"`, `"linear"` or `"cosine"`.
         start_lr: Learning rate of the first update if there is a warm-up; in [0, `max_lr`].
         min_lr: Learning rate to which the decay leads; in [0, `max_lr`].
-        minutes: Minutes of this `fit` before the decay begins, above 0; None for no limit. A
-            resumed run counts them anew.
+        minutes: Minutes of the `fit` before the decay begins, above 0; None for no limit. A resumed
+            run goes on with what was left of them at its backup.
         monitor: Name of a metric in the logs of an epoch, such as `"val_loss"`; None for none.
         patience: Epochs without an improvement of the metric; at least 1.
         min_delta: An improvement is better than the best value by more than this; at least 0.
@@ -143,6 +143,7 @@ class WarmUpStableDecay(SteeringCallback):
         self._due = False
         self._automatic = self._end = _NEVER  # updates at which a decay begins and ends
         self._deadline = self._look_at = float("inf")
+        self._begun = self._passed = 0.0  # seconds: when this process began, and of earlier ones
 
     def decay_now(self, steps: int | None = None) -> None:
         """Begin the decay with the next batch.
@@ -182,6 +183,7 @@ class WarmUpStableDecay(SteeringCallback):
         if length.total is not None:
             self._automatic = length.total - self._decay_within(length.total)
         now = time.monotonic()
+        self._begun, self._passed = now, 0.0
         self._deadline = float("inf") if self.minutes is None else now + 60 * self.minutes
         self._look_at = float("inf") if self.file is None else now
         if self.file is not None and self.file.exists():
@@ -214,11 +216,19 @@ class WarmUpStableDecay(SteeringCallback):
 
     def remember(self) -> dict[str, Any]:
         decay = None if self.decay_begun_at is None else [self.decay_begun_at, self._end]
-        return {"decay": decay, "rule": self._rule.state(), "saved": self._saved}
+        passed = self._passed + time.monotonic() - self._begun
+        return {
+            "decay": decay,
+            "rule": self._rule.state(),
+            "saved": self._saved,
+            "passed": passed,
+        }
 
     def recall(self, memory: dict[str, Any]) -> None:
         self._rule.load(memory["rule"])
         self._saved = bool(memory["saved"])
+        self._passed = memory.get("passed", 0.0)
+        self._deadline -= self._passed
         if memory["decay"] is not None:
             self.decay_begun_at, self._end = memory["decay"]
             self._follow_decay()

@@ -22,10 +22,11 @@ from keras_lr._keras.optimizers import (
 from keras_lr._util import checks
 from keras_lr.optimizers.evaluation_point import wrap_methods
 from keras_lr.optimizers.layerwise import LayerwiseLR
+from keras_lr.optimizers.rectification import LEAST, rectification
 from keras_lr.optimizers.wrapper import OptimizerWrapper, check_optimizer, registered
 from keras_lr.steering.binding import SteeredRate
 
-_SETTINGS = ("warmup_steps", "r", "weight_lr_power")
+_SETTINGS = ("warmup_steps", "r", "weight_lr_power", "rectify")
 _MARKED = 256  # elements of a variable, about, that its mark depends on
 
 
@@ -37,7 +38,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     are three points: the gradient is computed at y, the base steps move z, and x is the average.
     For update k = 0, 1, ... with learning rate `lr` and `beta` (SGD's `momentum`, Adam's `beta_1`):
 
-        gamma = lr * min(1, (k + 1) / warmup_steps)
+        gamma = lr * min(1, (k + 1) / warmup_steps), or lr * rectification with `rectify`
         w = (k + 1)^r * (largest gamma so far)^weight_lr_power;  c = w / (sum of all w)
         z -= gamma * (direction + weight_decay * y)
         x = (1 - c) * x + c * z
@@ -73,16 +74,22 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         warmup_steps: Updates of a linear warm-up; an integer of at least 0.
         r: Power of the update's number in its weight; in [0, inf). 0 for equal weights.
         weight_lr_power: Power of the learning rate in the weight of an update; in [0, inf).
+        rectify: Whether the rate of Adam has the rectification of RAdam (Liu et al. 2020, arXiv
+            1908.03265) in the place of a warm-up, whose length it takes from `beta_2`: the first 4
+            updates (for a `beta_2` of 0.999) change no weight, and the factor on the rate then
+            grows to 1 in some thousand updates.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range; if the optimizer is another one, or has a
-            schedule, a moving average, Nesterov's momentum, `amsgrad` or a momentum outside (0, 1).
+            schedule, a moving average, Nesterov's momentum, `amsgrad` or a momentum outside (0, 1);
+            if `rectify` is given with `warmup_steps`, for SGD, or for a `beta_2` of at most 0.6.
             When the optimizer is built: if a trainable variable has a constraint, or is float16
             or bfloat16. The policies mixed_float16 and mixed_bfloat16 work.
 
     Source: Defazio et al., "The Road Less Scheduled" (2024, arXiv 2405.15682), equations 3 to 5 and
-    algorithm 1. The updates equal those of the authors' package `schedulefree`.
+    algorithm 1. The updates equal those of the authors' package `schedulefree`; with `rectify`,
+    those of its `RAdamScheduleFree`.
 
     >>> weight = keras.Variable([4.0])
     >>> optimizer = ScheduleFree(keras.optimizers.SGD(1.0, momentum=0.5))
@@ -103,13 +110,18 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         warmup_steps: int = 0,
         r: float = 0.0,
         weight_lr_power: float = 2.0,
+        rectify: bool = False,
     ) -> None:
         _check_inner(optimizer)
         warmup_steps = checks.count("warmup_steps", warmup_steps, least=0)
         r = checks.number("r", r, least=0)
         weight_lr_power = checks.number("weight_lr_power", weight_lr_power, least=0)
+        rectify = checks.flag("rectify", rectify)
+        if rectify:
+            _check_rectified(optimizer, warmup_steps)
         self._take_over(optimizer)
-        for name, value in zip(_SETTINGS, (warmup_steps, r, weight_lr_power), strict=True):
+        values = (warmup_steps, r, weight_lr_power, rectify)
+        for name, value in zip(_SETTINGS, values, strict=True):
             self._set_untracked(name, value)
         if self.built:
             self._add_sums(self._trained)
@@ -237,6 +249,8 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
             share = (k + 1.0) / self.warmup_steps
             # On torch, `ops.minimum` with a number would return float32.
             gamma = gamma * ops.where(share < 1.0, share, ops.ones_like(share))
+        if self.rectify:
+            gamma = gamma * rectification(k + 1.0, self.beta_2)
         c = self._share_of_update(k, gamma)
         beta = self._beta()
         along_y = gamma * (beta * (1.0 - c) - 1.0)
@@ -386,6 +400,23 @@ def _check_inner(optimizer: Any) -> None:
             "ScheduleFree needs an optimizer that has not trained yet; got one after "
             f"{int(number(batch_counter(optimizer)))} batches. Pass a new optimizer."
         )
+
+
+def _check_rectified(optimizer: Any, warmup_steps: int) -> None:
+    """Raise unless the rectification has a meaning."""
+    if warmup_steps:
+        raise ValueError(
+            "rectify takes the place of a warm-up; got rectify=True and "
+            f"warmup_steps={warmup_steps}. Use one of the two."
+        )
+    if isinstance(optimizer, keras.optimizers.SGD):
+        raise ValueError(
+            "rectify needs Adam or AdamW, whose mean square it corrects; got SGD. Pass "
+            "warmup_steps instead."
+        )
+    checks.number(
+        "beta_2 with rectify", optimizer.beta_2, above=LEAST, below=1, way_out="0.999 is usual."
+    )
 
 
 def _check_constant(rules: Any) -> None:

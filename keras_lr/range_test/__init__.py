@@ -1,6 +1,7 @@
 """The learning-rate range test: run it, save it, read a suggestion from it."""
 
 from keras_lr.range_test.find import lr_find
+from keras_lr.range_test.gradient_noise import NoiseScale, noise_scale
 from keras_lr.range_test.planned_run import PlannedRun, transfer_lr
 from keras_lr.range_test.probes import Probes
 from keras_lr.range_test.result import RangeTest
@@ -9,6 +10,7 @@ from keras_lr.range_test.warm_up_search import WarmUpSearch, WarmUpTrial, find_w
 
 __all__ = [
     "NoSuggestion",
+    "NoiseScale",
     "PlannedRun",
     "Probes",
     "RangeTest",
@@ -18,5 +20,6 @@ __all__ = [
     "WarmUpTrial",
     "find_warmup",
     "lr_find",
+    "noise_scale",
     "transfer_lr",
 ]

@@ -266,6 +266,12 @@ def _joined(callbacks: list[Any], length: Length) -> tuple[Plan, Roles]:
     for policy in policies:
         roles.add(type(policy).__name__, policy.roles)
         plan = plan.joined(policy.plan(length))
+        if plan.timed:
+            raise ValueError(
+                f"preview knows no time per update; got {type(policy).__name__} with minutes="
+                f"{policy.minutes!r}. Leave minutes out: the curve has the same shape over the "
+                "updates that the budget allows."
+            )
     if finder := roles.owner("find"):
         raise ValueError(
             f"{finder} stops fit before the model is trained, so there is nothing to preview."

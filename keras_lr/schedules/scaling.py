@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
@@ -31,6 +32,7 @@ def scale_lr(
     rule: str | None = None,
     *,
     optimizer: Any = None,
+    noise_scale: Any = None,
 ) -> float:
     """Scale a learning rate that was chosen for one batch size to another batch size.
 
@@ -47,6 +49,10 @@ def scale_lr(
         optimizer: An optimizer of Keras, also within wrappers, or its name as in `compile`:
             "linear" for SGD, "sqrt" for Adam, AdamW, Adamax, Nadam, RMSprop and Lamb (You et al.
             2019, arXiv 1904.00962, section 4). Others have no common rule.
+
+        noise_scale: The result of `keras_lr.noise_scale`, or examples, above 0; None if unknown.
+            Both rules hold for batches below it (McCandlish et al. 2018, arXiv 1812.06162). If
+            `batch_size` is larger, there is a warning; the rate is the same.
 
     Returns:
         The learning rate for `batch_size`.
@@ -69,9 +75,26 @@ def scale_lr(
         raise ValueError(
             f"Only one of rule and optimizer can be given; got rule={rule!r} and an optimizer."
         )
+    if noise_scale is not None:
+        _check_noise(noise_scale, batch_size)
     if rule is None:
         rule = "linear" if optimizer is None else _rule_of(optimizer)
     return lr * ratio ** _RULES[checks.choice("rule", rule, _RULES)]
+
+
+def _check_noise(noise_scale: Any, batch_size: int) -> None:
+    """Warn if a batch is larger than the noise scale."""
+    scale = getattr(noise_scale, "examples", noise_scale)
+    if scale != float("inf"):  # the gradient cannot be told from its noise
+        scale = checks.number("noise_scale", scale, above=0)
+    if batch_size > scale:
+        warnings.warn(
+            f"The batch should be at most as large as the noise scale; got batch_size={batch_size} "
+            f"and a noise scale of {scale:.3g} examples. A larger rate hardly pays beyond it, and "
+            "may diverge.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _rule_of(optimizer: Any) -> str:

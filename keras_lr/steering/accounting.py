@@ -119,6 +119,10 @@ class Account:
 
     # Rates and momenta
 
+    def _ticks(self, updates: np.ndarray) -> Any:
+        """The ticks of a time budget at each update; see `Factor.values`."""
+        return self._run.clocks.ticks(self.bindings[0].last_batches(updates))
+
     def rates(
         self,
         updates: np.ndarray,
@@ -138,7 +142,7 @@ class Account:
             warmed_up: Whether to apply the warm-up.
         """
         result = []
-        now = self.updates_done()
+        now, ticks = self.updates_done(), self._ticks(updates)
         for index, binding in enumerate(self.bindings):
             if counts is None:
                 own_updates = binding.counter() // self.every + updates - now
@@ -149,7 +153,7 @@ class Account:
                 variable = number(binding.own_rate()) if own is None else own[:, index]
             rule, scales = binding.rule, self._scales_at(updates, index)
             values = rule.values(
-                updates, np.maximum(own_updates, 0), variable, scales, warmed_up=warmed_up
+                updates, np.maximum(own_updates, 0), variable, scales, ticks, warmed_up=warmed_up
             )
             result.append(values)
         return result
@@ -157,7 +161,9 @@ class Account:
     def momenta(self, updates: np.ndarray) -> np.ndarray | None:
         """The momentum at each update of the run; None if no callback sets it."""
         momentum = self.bindings[0].momentum
-        return None if momentum is None else momentum.values(updates).astype(np.float64)
+        if momentum is None:
+            return None
+        return momentum.values(updates, self._ticks(updates)).astype(np.float64)
 
     def describe(self) -> dict[str, float]:
         """Log entries for the last update: the rates, and the attributes that callbacks set."""
@@ -171,7 +177,7 @@ class Account:
         if momenta is not None:
             entries["momentum"] = float(momenta[0])
         for name, curve in self.bindings[0].hyperparameters.items():
-            entries[name] = float(curve.values(last)[0])
+            entries[name] = float(curve.values(last, self._ticks(last))[0])
         if self.bindings[0].decay_product is not None:
             entries["weight_decay"] = float(self.bindings[0].coupled_decay(rates[0]))
         return entries
@@ -234,7 +240,7 @@ class Account:
         if momenta is None and (attributes := momentum_names(self.bindings[0].optimizer)):
             curve = self.bindings[0].hyperparameters.get(attributes[0])
             if curve is not None:
-                momenta = curve.values(updates)
+                momenta = curve.values(updates, self._ticks(updates))
             else:
                 value = float(getattr(self.bindings[0].optimizer, attributes[0]))
                 momenta = np.full(len(updates), value)

@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_lr._keras.optimizers import batch_counter, has_schedule, number, stored_rate
+from keras_lr.steering.clock import Budget
 from keras_lr.steering.composition import Factor, RateRule
 from keras_lr.steering.optimizers import momentum_names
 
@@ -78,6 +79,12 @@ class Binding:
         names = () if momentum is None else momentum_names(self.optimizer)
         return {**{name: momentum for name in names if momentum}, **self.hyperparameters}
 
+    @property
+    def budgets(self) -> list[Budget]:
+        """The time budgets that the curves follow."""
+        found = [each.budget for each in self.attribute_curves.values()]
+        return self.rule.budgets + [each for each in found if each is not None]
+
     def coupled_decay(self, rate: Any) -> Any:
         """The weight decay at a rate, by `decay_product`; 0 at a rate of 0, which decays nothing.
 
@@ -112,6 +119,10 @@ class Binding:
         """Updates of the run after so many batches; numbers, arrays or tensors."""
         total = batches if self.phase == 0 else self.phase + batches
         return total if self.every == 1 else total // self.every
+
+    def last_batches(self, updates: np.ndarray) -> np.ndarray:
+        """The last batch of the run that belongs to each update."""
+        return (updates + 1) * self.every - self.phase - 1
 
     def counted_batches(self) -> Any:
         """Batches of the run as the optimizer counts them, in the graph that is traced."""

@@ -26,6 +26,7 @@ import numpy as np
 from keras import ops
 
 from keras_lr.schedules.base import Schedule, evaluate
+from keras_lr.steering.clock import Budget, Ticks, Timed
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,39 @@ class Factor:
         own: Whether the curve counts the optimizer's own updates instead of those of the run.
         batches: Counts per update. Above 1 only for a Keras schedule with gradient
             accumulation: it counts batches, and the update happens at the last one.
+        budget: The time budget whose ticks the curve counts instead of updates; or None.
     """
 
     curve: Any
     own: bool = False
     batches: int = 1
+    budget: Budget | None = None
 
-    def _count(self, update: Any) -> Any:
+    @staticmethod
+    def of(curve: Any) -> Factor:
+        """The factor of a curve that a callback contributes."""
+        if isinstance(curve, Timed):
+            return Factor(curve.curve, budget=curve.budget)
+        return Factor(curve)
+
+    def _count(self, update: Any, ticks: Ticks | None) -> Any:
+        if self.budget is not None:
+            assert ticks is not None  # noqa: S101
+            return ticks(self.budget)
         return update * self.batches + (self.batches - 1)
 
-    def at(self, update: Any) -> Any:
-        """The value at one update: a number, or a tensor of the graph that is traced."""
-        return self.curve(self._count(update))
+    def at(self, update: Any, ticks: Ticks | None = None) -> Any:
+        """The value at one update: a number, or a tensor of the graph that is traced.
 
-    def values(self, updates: np.ndarray) -> np.ndarray:
+        Args:
+            update: The count of the update.
+            ticks: The ticks of a budget at this update.
+        """
+        return self.curve(self._count(update, ticks))
+
+    def values(self, updates: np.ndarray, ticks: Ticks | None = None) -> np.ndarray:
         """The value at each update of an array."""
-        return evaluate(self.curve, self._count(np.asarray(updates)))
+        return evaluate(self.curve, self._count(np.asarray(updates), ticks))
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,20 @@ class RateRule:
     low: float = 0.0
     high: float = np.inf
 
-    def at(self, update: Any, own_update: Any, own_rate: Any, scale: Any = None) -> Any:
+    @property
+    def budgets(self) -> list[Budget]:
+        """The time budgets that the rate follows."""
+        factors = (self.schedule, self.warm_up)
+        return [each.budget for each in factors if each and each.budget is not None]
+
+    def at(
+        self,
+        update: Any,
+        own_update: Any,
+        own_rate: Any,
+        scale: Any = None,
+        ticks: Ticks | None = None,
+    ) -> Any:
         """The rate of one update, in the graph that is traced.
 
         Args:
@@ -94,13 +125,14 @@ class RateRule:
             own_update: Function that returns the optimizer's own count of updates.
             own_rate: Function that returns the value of the optimizer's variable.
             scale: The plateau callbacks' factor on the schedule; or None.
+            ticks: The ticks of a time budget at this update.
         """
         if self.schedule is None:
             rate = own_rate()
         else:
-            rate = self.schedule.at(own_update() if self.schedule.own else update)
+            rate = self.schedule.at(own_update() if self.schedule.own else update, ticks)
             rate = rate if self.ratio == 1.0 else rate * self.ratio
-        warm_up = None if self.warm_up is None else self.warm_up.at(update)
+        warm_up = None if self.warm_up is None else self.warm_up.at(update, ticks)
         return self._composed(rate, scale, warm_up, ops)
 
     def values(
@@ -109,6 +141,7 @@ class RateRule:
         own_updates: np.ndarray,
         own_rates: Any,
         scales: Any = None,
+        ticks: Ticks | None = None,
         *,
         warmed_up: bool = True,
     ) -> np.ndarray:
@@ -121,10 +154,10 @@ class RateRule:
             rates = np.broadcast_to(np.asarray(own_rates, np.float64), np.shape(updates))
         else:
             counts = own_updates if self.schedule.own else updates
-            rates = self.ratio * self.schedule.values(counts).astype(np.float64)
+            rates = self.ratio * self.schedule.values(counts, ticks).astype(np.float64)
         warm_up = None
         if self.warm_up is not None and warmed_up:
-            warm_up = self.warm_up.values(updates).astype(np.float64)
+            warm_up = self.warm_up.values(updates, ticks).astype(np.float64)
         return self._composed(rates, scales, warm_up, np)
 
     def _composed(self, rate: Any, scale: Any, warm_up: Any, array: Any) -> Any:
@@ -137,6 +170,8 @@ class RateRule:
 @dataclass
 class Plan:
     """The curves that callbacks contribute to one run; each counts the run's updates from 0.
+
+    A `Timed` curve counts the ticks of its time budget instead.
 
     Args:
         schedule: The rate, instead of the optimizer's own; or None.
@@ -152,6 +187,12 @@ class Plan:
     low: Any = 0.0
     high: Any = np.inf
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def timed(self) -> bool:
+        """Whether a curve follows the clock."""
+        curves = (self.schedule, self.warm_up, self.momentum, *self.hyperparameters.values())
+        return any(isinstance(each, Timed) for each in curves)
 
     def joined(self, other: Plan) -> Plan:
         """Both plans combined: curves of `other` first, and the narrower bounds."""
@@ -177,21 +218,21 @@ class Plan:
         """
         schedule = None
         if self.schedule is not None:
-            schedule = Factor(self.schedule)
+            schedule = Factor.of(self.schedule)
         elif isinstance(own, keras.optimizers.schedules.LearningRateSchedule):
             batches = 1 if isinstance(own, Schedule) else batches
             schedule, ratio = Factor(own, own=True, batches=batches), 1.0
-        warm_up = None if self.warm_up is None else Factor(self.warm_up)
+        warm_up = None if self.warm_up is None else Factor.of(self.warm_up)
         if schedule is None and hasattr(own, "assign"):
             return RateRule(warm_up=warm_up)  # the bounds apply to the variable itself
         low, high = (_at_place(bound, place) for bound in (self.low, self.high))
         return RateRule(schedule, warm_up, ratio, low, high)
 
     def momentum_factor(self) -> Factor | None:
-        return None if self.momentum is None else Factor(self.momentum)
+        return None if self.momentum is None else Factor.of(self.momentum)
 
     def hyperparameter_factors(self) -> dict[str, Factor]:
-        return {name: Factor(curve) for name, curve in self.hyperparameters.items()}
+        return {name: Factor.of(curve) for name, curve in self.hyperparameters.items()}
 
 
 def _at_place(bound: Any, place: int) -> float:

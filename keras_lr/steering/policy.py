@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from keras_lr._keras.callbacks import Callback
@@ -24,6 +25,7 @@ class Policy(Callback):
         couples_decay: Whether the weight decay follows the rate so that their product is constant.
         retraces: Whether it changes what the training step computes during the fit, other than by
             scaling the rate.
+        ends_after: The time budget with which the training stops; or None.
     """
 
     optimizer: Any = None
@@ -32,6 +34,7 @@ class Policy(Callback):
     watches = False
     couples_decay = False
     retraces = False
+    ends_after: Any = None
 
     # Comments instead of docstrings, which the API reference would show for every callback.
 
@@ -66,6 +69,10 @@ class Policy(Callback):
     # Restore the state that `remember` returned in the interrupted process.
     def recall(self, memory: dict[str, Any]) -> None:
         pass
+
+    # Within the block another training runs, which this callback does not steer.
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     # Undo the changes to the model; also called when a `fit` was interrupted.
     def leave(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_lr._keras.trainer import synchronise
 from keras_lr.steering.backends.base import TrainFunctionPatch
+from keras_lr.steering.clock import Clocks
 from keras_lr.steering.composition import Length
 from keras_lr.steering.guard import fits_running
 
@@ -20,6 +21,7 @@ class Run:
         first_epoch: The epoch that this process begins with.
         first_batches: Batches that an earlier process has trained.
         patch: The patched train function; None before the first epoch.
+        clocks: The clocks of the time budgets, which start with the first epoch.
     """
 
     def __init__(self, model: Any) -> None:
@@ -29,6 +31,7 @@ class Run:
         self.first_epoch = 0
         self.first_batches = 0
         self.patch: TrainFunctionPatch | None = None
+        self.clocks = Clocks()
 
     def start(self, params: dict[str, Any]) -> None:
         """Set `params`, when the training begins."""

@@ -14,9 +14,11 @@ from typing import Any
 
 import keras
 
+from keras_lr._keras.distribution import check_one_clock
 from keras_lr._keras.frames import caller_locals
 from keras_lr.steering.backends import make_patch
 from keras_lr.steering.backup import Backup
+from keras_lr.steering.clock import Clocks, now
 from keras_lr.steering.epoch_logs import ExtendedList
 from keras_lr.steering.guard import guard_fit
 from keras_lr.steering.optimizers import model_optimizers, named_optimizer
@@ -56,6 +58,7 @@ class SteeredFit:
         self._described_epoch: int | None = None
         self._described: dict[str, float] = {}
         self._list: ExtendedList | None = None
+        self._ending: list[Policy] = []  # whose time budgets end the fit
 
     # Finding it
 
@@ -138,6 +141,11 @@ class SteeredFit:
         for name, steered in self.optimizers.items():
             steered.begin(self.backup.start_of(name))
         self.backup.check_lengths()
+        bindings = [each for part in self.optimizers.values() for each in part.bindings]
+        run.clocks = Clocks(budget for each in bindings for budget in each.budgets)
+        if run.clocks:
+            check_one_clock(self.model)
+        self._ending = [each for each in self.policies if each.ends_after is not None]
         for policy in self.policies:
             length = self._of[id(policy)].length
             policy.check(length)
@@ -145,14 +153,15 @@ class SteeredFit:
         self.backup.recall()
         run.patch = make_patch(
             self.model,
-            [each for part in self.optimizers.values() for each in part.bindings],
+            bindings,
             optimizers=list(self._all.values()),
             batches=run.first_batches,
             scaled=any(part.account.scaled for part in self.optimizers.values()),
             watched=any(part.account.watchers for part in self.optimizers.values()),
+            clocks=run.clocks,
             by_hand=run.by_hand,
             keeps=not any(policy.retraces for policy in self.policies),
-            after_batch=self._check.after_batch,
+            after_batch=self._after_batch,
         )
         run.patch.install()
         place = 0
@@ -162,6 +171,11 @@ class SteeredFit:
             place = end
         self._check.begin()
         self._list = ExtendedList.of_running_fit(self.model, self.note_epoch, self.amend)
+
+    def _after_batch(self, done: int, state: Any) -> None:
+        self._check.after_batch(done, state)
+        if any(self.run.clocks[policy.ends_after].is_over(now()) for policy in self._ending):
+            self.model.stop_training = True
 
     def finish(self) -> None:
         """Restore the optimizers and the train function; once."""
@@ -243,6 +257,8 @@ class SteeredFit:
             for part in self.optimizers.values():
                 for binding in part.bindings:
                     stack.enter_context(binding.attributes.paused())
+            for policy in self.policies:
+                stack.enter_context(policy.aside())
             if patch is not None:
                 self.model.train_function = patch.plain_function()
             try:

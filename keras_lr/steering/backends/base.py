@@ -21,6 +21,8 @@ from keras_lr.steering.backends.kept_step import (
     kept_step,
 )
 from keras_lr.steering.binding import Binding, SteeredAttribute, SteeredRate
+from keras_lr.steering.clock import Budget, Clocks
+from keras_lr.steering.composition import Factor
 from keras_lr.steering.dependencies import includes_objects
 
 DECAY = "weight_decay"
@@ -40,6 +42,7 @@ class TrainFunctionPatch:
         batches: Batches of the run that an earlier process has trained.
         scaled: Whether plateau callbacks scale a schedule.
         watched: Whether a callback reads the rates of single batches.
+        clocks: The clocks of the time budgets that the curves follow.
         by_hand: Whether a loop of the user calls the callbacks, around `train_on_batch` or around
             its own steps. Then the optimizers' counters count the batches.
         keeps: Whether the compiled step may serve another fit: a callback may change what it
@@ -56,6 +59,7 @@ class TrainFunctionPatch:
         batches: int,
         scaled: bool,
         watched: bool,
+        clocks: Clocks,
         by_hand: bool,
         keeps: bool,
         after_batch: Callable[[int, Any], None],
@@ -68,6 +72,8 @@ class TrainFunctionPatch:
         self._first = batches
         self._done = 0  # in this process
         self._watched = watched
+        self._clocks = clocks
+        self._ticks = np.zeros(len(clocks.budgets), np.int32)
         self._by_hand = by_hand
         self._keeps = keeps and self.compiles and not by_hand
         self._after_batch = after_batch
@@ -200,8 +206,10 @@ class TrainFunctionPatch:
 
     def _call(self, data: Any) -> Any:
         """The train function while the patch is in place."""
+        self._read_clocks()
         noted = self._note() if self._watched else None
         logs = self._train(data)
+        self._clocks.start()
         self._keep(noted)
         self._after_batch(self._done, None)
         return logs
@@ -210,6 +218,22 @@ class TrainFunctionPatch:
         logs = self._inner(data)
         self._done += self.model.steps_per_execution
         return logs
+
+    def _read_clocks(self) -> None:
+        if self._clocks:
+            ticks = self._clocks.read(self.batches)
+            if (ticks != self._ticks).any():
+                self._set_ticks(ticks)
+
+    def _set_ticks(self, ticks: np.ndarray) -> None:
+        self._ticks = ticks
+
+    def _ticks_in_graph(self, budget: Budget) -> Any:
+        """The ticks of a time budget, for the step that is traced or that runs now."""
+        return self._all_ticks()[self._clocks.budgets.index(budget)]
+
+    def _all_ticks(self) -> Any:
+        return self._ticks
 
     @contextmanager
     def _in_step(self) -> Iterator[None]:
@@ -238,7 +262,7 @@ class TrainFunctionPatch:
             )
             binding.attributes.put(RATE, rate)
         for name, curve in binding.attribute_curves.items():
-            self._put_attribute(binding, name, curve.at)
+            self._put_attribute(binding, name, self._curve_at(curve))
         if binding.decay_product is not None:
             read = self._reader(index, binding)
             self._put_attribute(binding, DECAY, lambda update: binding.coupled_decay(read()))
@@ -246,9 +270,18 @@ class TrainFunctionPatch:
     def _reader(self, index: int, binding: Binding) -> Callable[[], Any]:
         def read() -> Any:
             update = binding.update_of(self._batches_in_graph(binding))
-            return binding.rule.at(update, binding.own_update, binding.own_rate, self._scale(index))
+            return binding.rule.at(
+                update,
+                binding.own_update,
+                binding.own_rate,
+                self._scale(index),
+                self._ticks_in_graph,
+            )
 
         return read
+
+    def _curve_at(self, curve: Factor) -> Callable[[Any], Any]:
+        return lambda update: curve.at(update, self._ticks_in_graph)
 
     def _put_attribute(self, binding: Binding, name: str, at: Callable[[Any], Any]) -> None:
         """Replace an attribute by its value at each update, a function of the count of updates."""
@@ -267,6 +300,10 @@ class TrainFunctionPatch:
 
         base = float(getattr(binding.optimizer, name))
         binding.attributes.put(name, SteeredAttribute(base, read))
+
+    def update_in_graph(self, binding: Binding) -> Any:
+        """Updates of the run, for the step that is traced or that runs now."""
+        return binding.update_of(self._batches_in_graph(binding))
 
     def _batches_in_graph(self, binding: Binding) -> Any:
         """Batches of the run, for the step that is traced or that runs now."""

@@ -1,7 +1,7 @@
 """JAX: the compiled training step computes the curves, from a count that enters beside the batch.
 
 So each step inside `steps_per_execution` gets its own rate. The scales of plateau callbacks, which
-change while the compiled step is in use, enter beside the batch too.
+change while the compiled step is in use, and the ticks of time budgets enter beside the batch too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from keras_lr.steering.binding import Binding
 class JaxPatch(TrainFunctionPatch):
     _traced: Any = None
     _on_device: Any = None
+    _ticks_on_device: Any = None
 
     def install(self) -> None:
         if getattr(keras.config, "is_nnx_enabled", bool)():
@@ -37,10 +38,16 @@ class JaxPatch(TrainFunctionPatch):
         self._carried: list[Any] = [None] * len(self.bindings)
         self._last: list[Any] = []
         super().install()
+        if self._clocks:
+            self._set_ticks(self._ticks)
 
     def set_scales(self, scales: np.ndarray) -> None:
         super().set_scales(scales)
         self._on_device = ops.convert_to_tensor(self.scales)  # once, not with every batch
+
+    def _set_ticks(self, ticks: np.ndarray) -> None:
+        super()._set_ticks(ticks)
+        self._ticks_on_device = ops.convert_to_tensor(ticks)
 
     def _make(self) -> None:
         # A new function each time: JAX caches traces by function, and would reuse the trace of the
@@ -60,8 +67,10 @@ class JaxPatch(TrainFunctionPatch):
             make_anew(self.model)
 
     def _call(self, state: Any, data: Any) -> Any:  # type: ignore[override]
+        self._read_clocks()
         noted = self._note_state(state) if self._watched else None
         logs, state = self._inner(state, self._counted(data))
+        self._clocks.start()
         if noted is not None:
             self._keep(noted)
             self._carried = [None if at is None else state[at[0]][at[1]] for at in self._places]
@@ -72,7 +81,7 @@ class JaxPatch(TrainFunctionPatch):
         for batch in batches:
             clock = np.int32(self.batches)
             self._done += 1
-            yield ((clock, self._on_device), batch) if self.steers else batch
+            yield ((clock, self._on_device, self._ticks_on_device), batch) if self.steers else batch
 
     def _note_state(self, state: Any) -> tuple[list[Any], list[int]]:
         """The variables are in the state; one that the last step returned is unchanged."""
@@ -106,6 +115,9 @@ class JaxPatch(TrainFunctionPatch):
 
         updates = batch_counter(binding.optimizer).value  # counts all batches
         return updates if isinstance(updates, jax.core.Tracer) else None
+
+    def _all_ticks(self) -> Any:
+        return self._ticks if self._traced is None else self._traced[2]
 
     def _scale(self, index: int) -> Any:
         if self.scales is None:

@@ -119,7 +119,16 @@ def _of_binding(binding: Binding) -> Any:
 
 
 def _of_factor(factor: Factor | None) -> Any:
-    return None if factor is None else (_of_value(factor.curve), factor.own, factor.batches)
+    return (
+        None
+        if factor is None
+        else (
+            _of_value(factor.curve),
+            factor.own,
+            factor.batches,
+            factor.budget,
+        )
+    )
 
 
 def _of_value(value: Any) -> Any:

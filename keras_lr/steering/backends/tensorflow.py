@@ -1,7 +1,7 @@
 """TensorFlow: the graph of the training step computes the curves, from its own count of batches.
 
 So each step inside `steps_per_execution` gets its own rate. The scales of plateau callbacks, which
-change while the compiled graph is in use, are a variable of the graph.
+change while the compiled graph is in use, and the ticks of time budgets are variables of the graph.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from keras_lr.steering.binding import Binding
 class TensorFlowPatch(TrainFunctionPatch):
     _variable: Any = None
     _count: Any = None
+    _tick_variable: Any = None
 
     @property
     def batches(self) -> int:
@@ -34,14 +35,22 @@ class TensorFlowPatch(TrainFunctionPatch):
         self.steers = self.steers or self.model.steps_per_execution > 1
         with self.model.distribute_strategy.scope():
             if self.steers:
-                self._count = _counter(self._first)
+                self._count = _shared(self._first, "batches")
             if self.scales is not None:
                 self._variable = keras.Variable(self.scales, trainable=False, name="scales")
+            if self._clocks:
+                self._tick_variable = _shared(self._ticks, "ticks")
             super().install()
+            if self._clocks:
+                self._tick_variable.assign(self._ticks)  # that of a kept step has older ones
 
     def set_scales(self, scales: np.ndarray) -> None:
         super().set_scales(scales)
         self._variable.assign(self.scales)
+
+    def _set_ticks(self, ticks: np.ndarray) -> None:
+        super()._set_ticks(ticks)
+        self._tick_variable.assign(ticks)
 
     def go_back(self, batches: int) -> None:
         super().go_back(batches)
@@ -64,10 +73,11 @@ class TensorFlowPatch(TrainFunctionPatch):
             make_anew(self.model)
 
     def _step_state(self) -> dict[str, Any]:
-        return {"count": self._count, "scales": self._variable}
+        return {"count": self._count, "scales": self._variable, "ticks": self._tick_variable}
 
     def _take_state(self, state: dict[str, Any]) -> None:
         self._count, self._variable = state["count"], state["scales"]
+        self._tick_variable = state["ticks"]
         self._count.assign(self._first)
 
     def _clock(self) -> Any:
@@ -78,12 +88,15 @@ class TensorFlowPatch(TrainFunctionPatch):
 
         return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
+    def _all_ticks(self) -> Any:
+        return self._tick_variable.value
+
     def _scale(self, index: int) -> Any:
         return None if self.scales is None else self._variable.value[index]
 
 
-def _counter(value: int) -> Any:
-    """A variable that every replica reads, and that the first one increments."""
+def _shared(value: Any, name: str) -> Any:
+    """A variable of counts that every replica reads, and that the first one changes."""
     return keras.Variable(
-        value, dtype="int32", trainable=False, aggregation="only_first_replica", name="batches"
+        value, dtype="int32", trainable=False, aggregation="only_first_replica", name=name
     )

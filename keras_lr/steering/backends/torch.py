@@ -7,6 +7,7 @@ Eager torch would run every operation of a curve again at each step. If Keras co
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from keras import ops
 
 from keras_lr._keras.optimizers import RATE
 from keras_lr._keras.trainer import torch_compiles
+from keras_lr.schedules.base import Curve
 from keras_lr.steering.backends.base import DECAY, TrainFunctionPatch, follows_counter
 from keras_lr.steering.binding import Binding, SteeredRate
-from keras_lr.steering.composition import Factor
+from keras_lr.steering.clock import Budget
+from keras_lr.steering.composition import Factor, RateRule
 
 _BLOCK = 256
 
@@ -33,7 +36,11 @@ class TorchPatch(TrainFunctionPatch):
             {name: _Table(_values_of(curve)) for name, curve in b.attribute_curves.items()}
             for b in self.bindings
         ]
+        self._timed_rules = [_tabulated(each.rule) for each in self.bindings]
         self._on_device: Any = None
+        self._ticks_on_device: Any = None
+        if not self._eager and self._clocks:
+            self._ticks_on_device = ops.convert_to_tensor(self._ticks)
         if not self._eager:
             self._on_device = ops.convert_to_tensor(self.batches, "int32")
         super().install()
@@ -46,6 +53,7 @@ class TorchPatch(TrainFunctionPatch):
     def _make(self) -> None:
         for table in self._tables:
             table.forget()  # the schedule may have been replaced
+        self._timed_rules = [_tabulated(each.rule) for each in self.bindings]
         if self._eager:  # nothing is traced
             if self._original is None:
                 self.model.make_train_function()
@@ -59,9 +67,11 @@ class TorchPatch(TrainFunctionPatch):
             for index, binding in enumerate(self.bindings):
                 update = binding.update_of(self.batches)
                 for name, table in self._attribute_tables[index].items():
-                    binding.attributes.put(name, table.number_at(update, 0))
+                    budget = binding.attribute_curves[name].budget
+                    count = update if budget is None else int(self._ticks_in_graph(budget))
+                    binding.attributes.put(name, table.number_at(count, 0))
                 if binding.decay_product is not None:
-                    rate = self._tables[index].number_at(update, 0)
+                    rate = self._number_at(index, update, 0)
                     binding.attributes.put(DECAY, float(binding.coupled_decay(rate)))
         with self._in_step():
             return super()._train(data)
@@ -81,14 +91,31 @@ class TorchPatch(TrainFunctionPatch):
             batches = int(binding.counted_batches()) if self._by_hand else self.batches
             update = binding.update_of(batches)
             ahead = binding.counter() // binding.every - update if follows else 0
-            value = table.tensor_at(update, ahead)
+            if binding.rule.budgets:
+                value = ops.convert_to_tensor(self._number_at(index, update, ahead), "float32")
+            else:
+                value = table.tensor_at(update, ahead)
             if not binding.own_counts:
                 return value
             if self.scales is None or binding.settable:
                 return value * binding.own_rate()
-            return binding.rule.at(update, None, binding.own_rate, self._scale(index))
+            return binding.rule.at(
+                update, None, binding.own_rate, self._scale(index), self._ticks_in_graph
+            )
 
         return read
+
+    def _number_at(self, index: int, update: int, ahead: int) -> float:
+        """What the table of the binding holds for an update; it cannot foresee a time budget."""
+        rule = self._timed_rules[index]
+        if rule is None:
+            return self._tables[index].number_at(update, ahead)
+        scale = None if self.scales is None else float(self.scales[index])
+        now = np.array([update])
+        return float(rule.values(now, now + ahead, 1.0, scale, self._ticks_now)[0])
+
+    def _ticks_now(self, budget: Budget) -> np.ndarray:
+        return np.array([self._ticks_in_graph(budget)])
 
     def _values_of(self, index: int, binding: Binding) -> Callable[[np.ndarray, int], np.ndarray]:
         """The rates of a block of updates; for an optimizer's variable, the factors on it."""
@@ -102,6 +129,14 @@ class TorchPatch(TrainFunctionPatch):
     def _put_attribute(self, binding: Binding, name: str, at: Callable[[Any], Any]) -> None:
         if self._by_hand or not self._eager:
             super()._put_attribute(binding, name, at)
+
+    def _set_ticks(self, ticks: np.ndarray) -> None:
+        super()._set_ticks(ticks)
+        if self._ticks_on_device is not None:
+            self._ticks_on_device.copy_(ops.convert_to_tensor(ticks))
+
+    def _all_ticks(self) -> Any:
+        return self._ticks if self._ticks_on_device is None else self._ticks_on_device
 
     def _clock(self) -> Any:
         return self.batches if self._on_device is None else self._on_device
@@ -144,5 +179,26 @@ class _Table:
         return index
 
 
+class _Blocks(Curve):
+    """A curve at one count at a time, computed a block at a time."""
+
+    def __init__(self, curve: Factor) -> None:
+        self._table = _Table(_values_of(replace(curve, own=False, batches=1)))
+
+    def __call__(self, counts: np.ndarray) -> np.ndarray:
+        return np.array([self._table.number_at(int(counts[0]), 0)])
+
+
+def _tabulated(rule: RateRule) -> RateRule | None:
+    """The rule with its curves in blocks, if one of them follows a time budget."""
+    if not rule.budgets:
+        return None
+    schedule, warm_up = (
+        each and replace(each, curve=_Blocks(each)) for each in (rule.schedule, rule.warm_up)
+    )
+    return replace(rule, schedule=schedule, warm_up=warm_up)
+
+
 def _values_of(curve: Factor) -> Callable[[np.ndarray, int], np.ndarray]:
-    return lambda updates, ahead: curve.values(updates)
+    counts = replace(curve, budget=None)
+    return lambda updates, ahead: counts.values(updates)
