@@ -19,6 +19,7 @@ from keras_lr.diagnosis.rules.thresholds import (
     FLAT_ROWS,
     FLAT_SHARE,
     RATE_RESTART,
+    REWARDED_EXPLODED,
 )
 
 __all__ = [
@@ -103,6 +104,13 @@ class Case:
         """Whether the loss is 0 at first, as before a replay buffer has filled."""
         loss = self.training.loss
         return len(loss) > 2 and not loss[:2].any() and bool(loss.any())
+
+    @functools.cached_property
+    def rewarded(self) -> bool:
+        """Whether the loss is one of reinforcement learning, and has not exploded."""
+        loss = np.abs(self.training.loss)
+        usual = float(np.median(loss[: max(1, len(loss) // 2)]))
+        return self.log.rewarded and not loss.max() > REWARDED_EXPLODED * max(usual, 1e-6)
 
     @functools.cached_property
     def metric_rises(self) -> bool:

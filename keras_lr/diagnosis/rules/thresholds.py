@@ -90,6 +90,9 @@ NEVER_LEARNED = 0.9
 EXPLODED = 100.0
 BOUNCING = 0.5
 
+# A loss of reinforcement learning follows the size of the rewards: only this growth is divergence.
+REWARDED_EXPLODED = 1e6
+
 # Underfitting: no gap between training and validation loss, as a share of the validation loss.
 NO_GAP = 0.15
 UNDERFIT_LOSS = 0.15  # of the initial loss
