@@ -87,6 +87,11 @@ def not_judged(case: Case) -> Iterator[str]:
             "Rate and divergence: the log has rewards, and a loss of reinforcement learning need "
             "not fall."
         )
+    if case.of_batches and not case.rewarded:
+        yield (
+            f"Oscillation: the rows are of {log.unit}s with few batches, whose noise hides that of "
+            "the updates."
+        )
     if case.evaluated is None:
         yield "Over- and underfitting: the log has no validation loss (val_loss)."
     if case.rate is None:

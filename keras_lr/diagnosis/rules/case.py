@@ -7,13 +7,14 @@ import functools
 
 import numpy as np
 
-from keras_lr.diagnosis.curves import level, noise, relative, slope
+from keras_lr.diagnosis.curves import level, noise, relative, scaled, slope
 from keras_lr.diagnosis.log import Log, binned
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.thresholds import (
     CONSTANT,
     CONVERGED_LOSS,
     CONVERGED_METRIC,
+    FEW_BATCHES,
     FEWEST_ROWS,
     FLAT_FALL,
     FLAT_ROWS,
@@ -92,6 +93,15 @@ class Case:
     @property
     def loss(self) -> np.ndarray:
         return self.log.loss
+
+    @functools.cached_property
+    def of_batches(self) -> bool:
+        """Whether a row has the loss of a few batches, whose noise says little of the updates."""
+        log, evaluated = self.log, self.evaluated
+        fine = log.unit == "step" or bool((log.positions % 1 != 0).any())
+        if evaluated is None or evaluated is self.training or log.val_loss is None:
+            return fine
+        return fine and len(self.training) < FEW_BATCHES * len(evaluated)
 
     @functools.cached_property
     def start(self) -> float:
@@ -249,7 +259,8 @@ def flat_from(case: Case) -> int | None:
 
 
 def flat_noise(case: Case, begin: int) -> float:
-    return noise(relative(case.loss[begin:]))
+    """Noise of the plateau that comes from the updates: that of single batches does not."""
+    return 0.0 if case.of_batches else noise(scaled(case.loss[begin:], case.loss))
 
 
 def held_out_falls(case: Case, begin: int) -> bool:
