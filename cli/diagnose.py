@@ -186,10 +186,12 @@ def _diagnose(log: str, ignore: tuple[str, ...], options: dict[str, Any]) -> Any
         content: Any = log
         if log == "-":
             from keras_lr.diagnosis.choose import Asked
+            from keras_lr.diagnosis.files import text_of_bytes
             from keras_lr.diagnosis.readers import read_text
 
+            text = text_of_bytes(sys.stdin.buffer.read(), "standard input")
             names = (options["loss"], options["val_loss"], options["learning_rate"])
-            content = read_text(sys.stdin.read(), "standard input", Asked(*names))
+            content = read_text(text, "standard input", Asked(*names))
         return diagnose(content, **options).without(ignore)
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         raise BadInput(one_line(error)) from error

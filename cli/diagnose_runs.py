@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["compared", "logs_in", "runs_of"]
 
-_LOGS = (".csv", ".tsv", ".json", ".jsonl", ".log")
+_LOGS = (".csv", ".tsv", ".json", ".jsonl", ".log", ".csv.gz", ".json.gz", ".jsonl.gz", ".log.gz")
 _EVENTS = "tfevents"
 _SIDES = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "test"}
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")

@@ -58,10 +58,9 @@ def test_the_real_runs_fail_in_each_way_on_several_data_sets():
     ways = {}
     for run in REAL:
         ways.setdefault(run["way"], set()).add(run["data"])
-    assert set(ways) == {*NAMES, "healthy"} - {
-        "validation-jumps", "perfect-from-start", "appended-runs",
-    }  # fmt: skip
-    assert min(map(len, ways.values())) >= 2
+    assert set(ways) == {*NAMES, "healthy"}
+    # A regression has no accuracy that is perfect.
+    assert {way for way, names in ways.items() if len(names) < 2} <= {"perfect-from-start"}
     assert LOGS.stat().st_size < 150_000
 
 
@@ -72,7 +71,7 @@ def test_the_unit_of_the_loss_does_not_matter(factor):
         log = dict(run["log"])
         said = diagnose(log, **run["options"]).names
         for name in ("loss", "val_loss"):
-            log[name] = [value * factor for value in log[name]]
+            log[name] = [None if value is None else value * factor for value in log[name]]
         assert diagnose(log, **run["options"]).names == said, run["setup"]
 
 

@@ -301,3 +301,46 @@ def test_lines_of_text_that_name_an_epoch(tmp_path):
     np.testing.assert_array_equal(log.loss, [2.0, 0.1])
     np.testing.assert_array_equal(log.val_loss, [2.5, math.nan])
     np.testing.assert_array_equal(log.metric, [0.5, 0.7])
+
+
+# Noise that says nothing of the rate
+
+
+def noisy(count, spread, seed):
+    rng = np.random.default_rng(seed)
+    curve = 0.3 + 2.0 * np.exp(-np.arange(count) / (0.2 * count))
+    return curve * np.exp(spread * rng.standard_normal(count))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_of_single_batches_is_no_rate_that_is_too_high(seed):
+    """Rows of Lightning and of the Trainer of transformers hold the loss of a few batches."""
+    loss = noisy(200, 0.3, seed)
+    said = diagnose({"epoch": np.arange(200) // 20, "step": 50 * np.arange(200), "loss": loss})
+    assert not said
+    assert any("the rows are of steps with few batches" in line for line in said.not_judged)
+    assert not diagnose({"epoch": np.arange(1, 201) / 20, "loss": loss})
+    assert diagnose({"epoch": np.arange(200), "loss": loss}).names == ("rate-too-high",)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_around_a_constant_is_no_divergence(seed):
+    loss = 1.0 + 0.3 * np.random.default_rng(seed).standard_normal(30)
+    assert "diverged" not in diagnose({"loss": np.abs(loss)}).names
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_of_a_negative_loss_is_a_share_of_its_fall(seed):
+    rng = np.random.default_rng(seed)
+    loss, held_out = (
+        80 * np.exp(-EPOCHS / 5) - 100 + spread * rng.standard_normal(30) for spread in (0.5, 0.8)
+    )
+    assert not diagnose({"loss": loss, "val_loss": held_out})
+
+
+def test_a_rise_beside_an_accuracy_that_stays_is_a_hint():
+    accuracy = 0.9 - 0.2 * np.exp(-EPOCHS / 3)
+    for last, severity in ((0.7, "hint"), (1.2, "warning")):
+        rising = np.where(EPOCHS < 8, 0.35, 0.35 + (last - 0.35) * (EPOCHS - 8) / 21)
+        log = {"loss": LEARNING, "val_loss": rising, "val_accuracy": accuracy}
+        only(diagnose(log), "overfitting", severity)

@@ -34,7 +34,7 @@ from blocks import block
 from keras_lr.diagnosis import NAMES, diagnose
 from keras_lr.diagnosis.result import SEVERITIES
 
-PARTS = {"held-out": runs.HELD_OUT, "tuned-on": runs.TUNED_ON}
+PARTS = ("held-out", "field", "tuned-on")
 KEPT = 1  # runs of each way and data set in the fixture, and more healthy ones
 
 
@@ -62,11 +62,10 @@ def main() -> None:
                 with open(given.logs, "w") as file:
                     json.dump([dataclasses.asdict(each) for each in found], file)
     judged = [(run, diagnose(run.log, **options(run))) for run in found]
-    for part, names in PARTS.items():
-        told = [(run, said) for run, said in judged if run.data in names]
+    for part in PARTS:
+        told = [(run, said) for run, said in judged if part_of(run) == part]
         if told:
-            field = any("seed" in run.setup and "sigmoids" not in run.setup for run, _ in told)
-            print(blocks(f"diagnosis-{'field' if field else part}", told))
+            print(blocks(f"diagnosis-{part}", told))
     if given.show:
         for run, said in judged:
             if run.way not in said.names and (said or run.way != "healthy"):
@@ -77,6 +76,13 @@ def main() -> None:
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def part_of(run: runs.Run) -> str:
+    """The part of the measurement that a run belongs to."""
+    if "seed" in run.setup and "sigmoids" not in run.setup:  # those of `field_runs`
+        return "field"
+    return "held-out" if run.data in runs.HELD_OUT else "tuned-on"
 
 
 def options(run: runs.Run) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def blocks(name: str, judged: list[tuple[runs.Run, Any]]) -> str:
     lines += ["", f"{sentence} What was said of those: {told or 'nothing'}."]
     lines += [said for tool in peers.TOOLS if (said := _peer(tool, judged))]
     made = [(name, lines)]
-    if name.endswith("held-out"):
+    if not name.endswith("tuned-on"):
         made.append((f"{name}-short", [sentence]))
     return "\n".join(block(*each) for each in made)
 

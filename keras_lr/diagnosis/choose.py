@@ -8,14 +8,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_lr._util import checks
-from keras_lr.diagnosis.columns import role_of
+from keras_lr.diagnosis.columns import role_of, substitutes, words_of
 
 __all__ = ["AUTO", "Asked", "chosen_columns", "evaluation_sets", "renamed"]
 
 # ultralytics and other detectors log the parts of a loss only: train/box_loss, val/box_loss.
 _PART = re.compile(r"(train|val)[/_.](\w+_loss)")
+# Losses that oppose each other have no sum.
+_ADVERSARIAL = {"d", "g", "disc", "gen", "discriminator", "generator", "critic", "actor"}
 # transformers, with a dictionary of evaluation data, and Lightning with several loaders.
-_SET = re.compile(r"eval_\w+_loss|val_loss(_epoch)?/dataloader_idx_\d+")
+_SET = re.compile(r"eval[_/]\w+_loss|val_loss(_epoch)?/dataloader_idx_\d+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +60,8 @@ def chosen_columns(
         text = getattr(asked, role)
         if text is not None:
             found[role] = _named(text, role, names, source)
-    known = {role[0] for role in map(role_of, names) if role}
-    parts: dict[str, list[str]] = {}
-    for name in names:
-        if part := _PART.fullmatch(name.strip()):
-            parts.setdefault(part.group(1), []).append(name)
-    for role, side in (("loss", "train"), ("val_loss", "val")):
-        if role not in found and not known & {"loss"} and side in parts:
-            found[role] = tuple(parts[side])
-            notes.append(f"The {role} is the sum of {', '.join(parts[side])}.")
+    if "loss" not in found and not any((role_of(name) or ("",))[0] == "loss" for name in names):
+        _without_loss(names, found, notes)
     sets = evaluation_sets(names, asked)
     if sets:
         found["val_loss"] = (sets[0],)
@@ -75,6 +70,27 @@ def chosen_columns(
             note += f"; {', '.join(sets[1:])} {'is' if len(sets) == 2 else 'are'} judged beside it"
         notes.append(note + ".")
     return found
+
+
+def _without_loss(names: list[str], found: dict[str, tuple[str, ...]], notes: list[str]) -> None:
+    """Choose columns of a log that has no column named loss: a loss of another name, or parts."""
+    other = substitutes(names)
+    if other is not None:
+        for role, name in zip(("loss", "val_loss"), other, strict=True):
+            if name is not None and role not in found:
+                found[role] = (name,)
+                notes.append(f"The {role} is {name}; the log has no column named loss.")
+        return
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        if part := _PART.fullmatch(name.strip()):
+            parts.setdefault(part.group(1), []).append(name)
+    if any(not _ADVERSARIAL.isdisjoint(words_of(name)) for name in parts.get("train", [])):
+        return
+    for role, side in (("loss", "train"), ("val_loss", "val")):
+        if role not in found and side in parts:
+            found[role] = tuple(parts[side])
+            notes.append(f"The {role} is the sum of {', '.join(parts[side])}.")
 
 
 def evaluation_sets(names: Iterable[str], asked: Asked) -> list[str]:

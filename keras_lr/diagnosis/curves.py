@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["level", "noise", "relative", "rolling_median", "slope", "slope_kept", "trend"]
+__all__ = ["level", "noise", "relative", "rolling_median", "scaled", "slope", "slope_kept", "trend"]
 
 
 def relative(values: np.ndarray) -> np.ndarray:
@@ -16,6 +16,14 @@ def relative(values: np.ndarray) -> np.ndarray:
     low, high = float(np.min(values)), float(np.max(values))
     floor = 0.0 if low > 0 else low - 0.05 * ((high - low) or 1.0)
     return np.log(values - floor)
+
+
+def scaled(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """A part of a curve on the scale of its noise: the logarithm, or shares of the span.
+
+    The logarithm of a shifted curve would enlarge the noise of a loss near its lowest value.
+    """
+    return np.log(values) if (whole > 0).all() else values / (float(np.ptp(whole)) or 1.0)
 
 
 def noise(values: np.ndarray) -> float:

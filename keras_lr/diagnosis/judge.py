@@ -107,7 +107,10 @@ def _best(case: rules.Case) -> dict[str, Any]:
     for name, log in (("val_loss", case.evaluated), ("loss", case.training)):
         values = None if log is None else log.val_loss if name == "val_loss" else log.loss
         if log is not None and values is not None and np.isfinite(values).any():
-            row = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
+            known = np.isfinite(values)
+            if case.delayed and name == "loss":
+                known &= values != 0  # before a replay buffer has filled
+            row = int(np.nanargmin(np.where(known, values, np.nan)))
             return {"best": float(values[row]), "best_at": log.epoch(row), "best_of": name}
     return {}
 
@@ -116,6 +119,8 @@ def _findings(case: rules.Case, names: Iterable[str] = NAMES) -> list[Finding]:
     """The findings of the rules, most serious first."""
     found: dict[str, Finding] = {}
     for name in names:
+        if case.rewarded and name in rules.FALLING:
+            continue
         if not rules.SILENCED_BY.get(name, frozenset()) & found.keys():
             finding = rules.RULES[name](case)
             if finding is not None:

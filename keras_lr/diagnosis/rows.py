@@ -12,17 +12,17 @@ import numpy as np
 
 from keras_lr._util import checks
 from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_sets, renamed
-from keras_lr.diagnosis.columns import role_of
+from keras_lr.diagnosis.columns import pick, rewarded, role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
 
 __all__ = ["log_of_rows", "number", "short"]
 
-_MISSING = {"", "na", "n/a", "none", "null", "-"}
+_MISSING = {"", "na", "n/a", "<na>", "none", "null", "-", "--", "no log"}
 # A number printed alone, in brackets, by NumPy, or as a tensor. No two adjacent repeats match the
 # same text, so matching takes time linear in the cell.
 _NUMBER = re.compile(
     r"(?:[\w.]+\()?\[?\s*([-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?))"
-    r"\s*\]?(?:,[^()]*(?:\([^()]*\)[^()]*)?)?\)?",
+    r"\s*(?:%|\]?(?:,[^()]*(?:\([^()]*\)[^()]*)?)?\)?)",
     re.IGNORECASE,
 )
 
@@ -106,28 +106,20 @@ def _table_of(
     head = list(dict.fromkeys(str(name) for row in rows for name in row))
     columns = chosen_columns(head, asked, source, notes)
     table: list[dict[str, float]] = []
-    names: dict[str, None] = {}
+    names = dict.fromkeys(map(str, renamed(dict.fromkeys(head), columns, lambda value: None)))
+    spoilt: dict[str, str] = {}
+    skipped = 0
     for place, row in enumerate(rows):
-        cells = {}
-        for name, value in renamed(row, columns, number).items():
-            name = str(name)
-            names[name] = None
-            if role_of(name) is None:
-                continue
-            try:
-                cell = number(value)
-            except ValueError as error:
-                line = f", line {lines[place]}" if lines else f", row {place}"
-                raise ValueError(
-                    f"{source}{line}: {name} must be a number; got {short(value)}."
-                ) from error
-            if cell is not None:
-                cells[name] = cell
-        table.append(cells)
+        where = f"line {lines[place]}" if lines else f"row {place}"
+        cells = _cells_of(row, columns, f"{source}, {where}", spoilt)
+        if cells is None:
+            skipped += 1
+        table.append(cells or {})
+    _tell_spoilt(table, spoilt, skipped, notes)
     key, unit = _key_of(table, names, len(restarts))
     run, before, series = 0, -math.inf, {name: Series([], []) for name in names}
     began = set(restarts)
-    losses = {name for name in names if (role_of(name) or ("",))[0] == "loss"}
+    losses = set(_chosen_loss(table))
     seen = False  # whether this position already has a loss
     for place, cells in enumerate(table):
         at = cells.get(key, before if place else 0.0) if key else float(place)
@@ -141,7 +133,80 @@ def _table_of(
         for name, value in cells.items():
             series[name].keys.append((run, at))
             series[name].values.append(value)
-    return assemble(series, source=source, unit=unit, total_epochs=total_epochs, notes=notes)
+    log = assemble(series, source=source, unit=unit, total_epochs=total_epochs, notes=notes)
+    if not rewarded(head):
+        return log
+    other = None if log.evaluated is None else dataclasses.replace(log.evaluated, rewarded=True)
+    return dataclasses.replace(log, rewarded=True, evaluated=other)
+
+
+def _number_in(value: Any) -> float | None:
+    """The number in the text of a position, such as "3/100" or "Epoch 3"."""
+    found = re.search(r"\d+(?:\.\d+)?", value) if isinstance(value, str) else None
+    return float(found.group()) if found else None
+
+
+def _cells_of(
+    row: Mapping[Any, Any],
+    columns: Mapping[str, tuple[str, ...]],
+    where: str,
+    spoilt: dict[str, str],
+) -> dict[str, float] | None:
+    """The cells with a known role as numbers; None for a row with text in place of its position.
+
+    The first cell of a metric, rate or batch size that is not a number is written to `spoilt`.
+
+    Raises:
+        ValueError: If a loss is not a number.
+    """
+
+    def loss(value: Any) -> float | None:
+        try:
+            return number(value)
+        except ValueError as error:
+            raise ValueError(f"{where}: the loss must be a number; got {short(value)}.") from error
+
+    cells: dict[str, float] = {}
+    for name, value in renamed(row, columns, loss).items():
+        role = (role_of(str(name)) or ("",))[0]
+        if not role:
+            continue
+        try:
+            cell = number(value)
+        except ValueError as error:
+            if role in ("loss", "val_loss"):
+                raise ValueError(
+                    f"{where}: {name} must be a number; got {short(value)}."
+                ) from error
+            if role in ("epoch", "step"):
+                cell = _number_in(value)
+                if cell is None:
+                    return None
+            else:
+                spoilt.setdefault(str(name), f"{where.rpartition(', ')[2]} has {short(value)}")
+                continue
+        if cell is not None:
+            cells[str(name)] = cell
+    return cells
+
+
+def _tell_spoilt(
+    table: list[dict[str, float]], spoilt: Mapping[str, str], skipped: int, notes: list[str]
+) -> None:
+    """Leave out columns with cells that are not numbers, and say what was left out."""
+    for name, why in spoilt.items():
+        for cells in table:
+            cells.pop(name, None)
+        notes.append(f"{name} is left out, because it is not a column of numbers: {why}.")
+    if skipped:
+        rows = "1 row was" if skipped == 1 else f"{skipped} rows were"
+        notes.append(f"{rows} skipped, without a number for the epoch or the step.")
+
+
+def _chosen_loss(table: Sequence[Mapping[str, float]]) -> list[str]:
+    """The column of the training loss, if it has values."""
+    chosen = pick(dict.fromkeys(name for cells in table for name in cells))
+    return [chosen["loss"]] if "loss" in chosen else []
 
 
 def _key_of(
@@ -153,7 +218,7 @@ def _key_of(
     """
     roles = {name: role_of(name) for name in names}
     by_role = {found[0]: name for name, found in reversed(list(roles.items())) if found}
-    losses = [name for name, found in roles.items() if found and found[0] == "loss"]
+    losses = _chosen_loss(table)
     for role in ("epoch", "step"):
         name = by_role.get(role)
         if name is None:

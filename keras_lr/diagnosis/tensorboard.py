@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_lr.diagnosis.columns import role_of
+from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_sets
+from keras_lr.diagnosis.columns import rewarded, role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
 
 __all__ = ["EVENT_FILE", "read_folder"]
@@ -20,8 +22,10 @@ _SIDES = re.compile(r"(train(ing)?|val(id(ation)?)?|eval(uation)?|test|loss|[_\W
 _AGAINST_UPDATES = "evaluation_loss_vs_iterations"
 
 
-def read_folder(path: str) -> Log:
+def read_folder(path: str, asked: Asked = AUTO) -> Log:
     """Read the scalars of one run: a folder, which may contain train/ and validation/, or a file.
+
+    The name of a column is its tag, below "train/" or "validation/" if it is in such a folder.
 
     Raises:
         ValueError: If there is no event file, no training loss, or more than one run.
@@ -39,15 +43,11 @@ def read_folder(path: str) -> Log:
         if scalars:
             folder = os.path.relpath(os.path.dirname(file), top or ".").replace(os.sep, "/")
             folders.setdefault("" if folder == "." else folder, []).append(scalars)
-    runs = sorted(
-        {
-            _run_of(folder)
-            for folder, parts in folders.items()
-            for part in parts
-            for tag, _, _ in part
-            if (role_of(f"{_side_of(folder)}/{tag}") or ("",))[0] == "loss"
-        }
-    )
+    tags_of: dict[str, dict[str, None]] = {}
+    for folder, parts in folders.items():
+        tags = (_name(folder, tag) for part in parts for tag, _, _ in part)
+        tags_of.setdefault(_run_of(folder), {}).update(dict.fromkeys(tags))
+    runs = sorted(run for run, found in tags_of.items() if _losses(found, asked))
     if len(runs) > 1:
         names = ", ".join(name or "." for name in runs[:8]) + (", ..." if len(runs) > 8 else "")
         raise ValueError(f"{path} contains several runs; pass the folder of one of them: {names}.")
@@ -60,12 +60,53 @@ def read_folder(path: str) -> Log:
             for tag in {tag for tag, _, _ in scalars}:
                 begun[tag] = begun.get(tag, -1) + 1
             for tag, step, value in scalars:
-                name = f"{_side_of(folder)}/{tag}".lstrip("/")
-                series = columns.setdefault(name, Series([], []))
+                series = columns.setdefault(_name(folder, tag), Series([], []))
                 series.keys.append((begun[tag], float(step)))
                 series.values.append(value)
-    unit = _add_updates(columns)
-    return assemble(columns, source=path, unit=unit, notes=notes)
+    unit = _add_updates(columns, asked)
+    log = _with_chosen(columns, asked, path, unit, notes)
+    sets = {
+        name: _with_chosen(columns, dataclasses.replace(asked, val_loss=name), path, unit, [])
+        for name in evaluation_sets(columns, asked)[1:]
+    }
+    return dataclasses.replace(log, sets=sets) if sets else log
+
+
+def _with_chosen(
+    columns: Mapping[str, Series], asked: Asked, path: str, unit: str, notes: list[str]
+) -> Log:
+    """The log, with the columns that were asked for, or that stand for a loss."""
+    chosen = chosen_columns(columns, asked, path, notes)
+    kept = {
+        name: series
+        for name, series in columns.items()
+        if (role_of(name) or ("",))[0] not in chosen
+    }
+    for role, parts in chosen.items():
+        kept[role] = _sum([columns[part] for part in parts])
+    log = assemble(kept, source=path, unit=unit, notes=notes)
+    return dataclasses.replace(log, rewarded=rewarded(columns))
+
+
+def _sum(parts: Sequence[Series]) -> Series:
+    """The sum of columns, at the positions that all have."""
+    values = [dict(zip(part.keys, part.values, strict=True)) for part in parts]
+    keys = [key for key in dict.fromkeys(parts[0].keys) if all(key in each for each in values)]
+    return Series(keys, [sum(each[key] for each in values) for key in keys])
+
+
+def _name(folder: str, tag: str) -> str:
+    return f"{_side_of(folder)}/{tag}".lstrip("/")
+
+
+def _losses(names: Iterable[str], asked: Asked) -> list[str]:
+    """The columns that make the training loss."""
+    names = list(names)
+    try:
+        chosen = chosen_columns(names, asked, "", []).get("loss")
+    except ValueError:  # another run may have the columns
+        return []
+    return list(chosen or (name for name in names if (role_of(name) or ("",))[0] == "loss"))
 
 
 def _files_below(path: str) -> Iterator[str]:
@@ -83,9 +124,9 @@ def _side_of(folder: str) -> str:
     return "/".join(part for part in folder.split("/") if _SIDES.fullmatch(part))
 
 
-def _add_updates(columns: dict[str, Series]) -> str:
+def _add_updates(columns: dict[str, Series], asked: Asked) -> str:
     """Add a column of updates, if Keras wrote them; return the unit of the loss."""
-    losses = [name for name in columns if (role_of(name) or ("",))[0] == "loss"]
+    losses = _losses(columns, asked)
     epochs = any("epoch" in re.split(r"[^a-z]+", name.lower()) for name in losses)
     if not epochs:
         return "step"

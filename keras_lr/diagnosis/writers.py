@@ -6,19 +6,30 @@ Each function returns rows or names as `CSVLogger` would write them.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_lr.diagnosis.choose import AUTO, Asked
-from keras_lr.diagnosis.columns import role_of
+from keras_lr.diagnosis.columns import SIDES, role_of
 
 __all__ = ["is_mlflow_run", "mlflow_rows", "plain_header", "plain_rows"]
+
+# Columns of a table with one value a row: the name of the value, and where it belongs.
+_MEASURES = {"key", "metric", "name", "tag", "variable", "measure"}
+_PLACES = {"step", "epoch", "iteration"}
 
 
 def plain_rows(rows: Sequence[Mapping[Any, Any]]) -> Sequence[Mapping[Any, Any]]:
     """Rows with a column for each value, in the positions of their training rows."""
-    if rows and all({"key", "value", "step"} <= row.keys() for row in rows):
-        return _wide(rows)
+    names = set.intersection(*(set(map(str, row)) for row in rows)) if rows else set()
+    measure, place = (
+        next((name for name in names if name.strip().lower() in known), None)
+        for known in (_MEASURES, _PLACES)
+    )
+    value = next((name for name in names if name.strip().lower() == "value"), None)
+    if measure is not None and place is not None and value is not None:
+        return _wide(rows, measure, place, value)
     if any(row.get("mode") in ("train", "val") for row in rows):
         return _of_mmcv(rows)
     if any("iter" in row and "step" in row for row in rows):
@@ -27,7 +38,36 @@ def plain_rows(rows: Sequence[Mapping[Any, Any]]) -> Sequence[Mapping[Any, Any]]
             row if "iter" in row else {name: row[name] for name in row if name != "step"}
             for row in rows
         ]
-    return rows
+    side = next((name for name in names if _tells_side(name, rows)), None)
+    return rows if side is None else _of_sides(rows, side)
+
+
+def _tells_side(name: str, rows: Sequence[Mapping[Any, Any]]) -> bool:
+    """Whether a column names the data of each row, such as "train" and "val"."""
+    words = {str(row[name]).strip().lower() for row in rows}
+    return len(words) > 1 and words <= SIDES.keys()
+
+
+def _of_sides(rows: Sequence[Mapping[Any, Any]], side: str) -> list[Mapping[Any, Any]]:
+    """A row for each position, from one row for the training data and others for held-out data."""
+    found: dict[tuple[Any, ...], dict[Any, Any]] = {}
+    count: Counter[tuple[Any, ...]] = Counter()
+    for row in rows:
+        word = SIDES[str(row[side]).strip().lower()]
+        at = {name: value for name, value in row.items() if _is_place(str(name))}
+        key = tuple(at.values())
+        count[key, word] += 1  # a second run has the position again
+        cells = found.setdefault((*key, count[key, word]) if at else (count[key, word],), dict(at))
+        for name, value in row.items():
+            if name != side and name not in at:
+                known = (role_of(str(name)) or ("",))[0]
+                plain = known in ("learning_rate", "batch_size") or known.startswith("val_")
+                cells[name if plain or word == "train" else f"{word}_{name}"] = value
+    return list(found.values())
+
+
+def _is_place(name: str) -> bool:
+    return (role_of(name) or ("",))[0] in ("epoch", "step") or name.lower() in ("fold", "run")
 
 
 def plain_header(header: Sequence[str], path: str, asked: Asked) -> list[str]:
@@ -79,11 +119,13 @@ def mlflow_rows(folder: str) -> list[Mapping[Any, Any]]:
                     rows.append({"key": key, "value": cells[1], "step": cells[2]})
     if not rows:
         raise ValueError(f"{folder} holds no metrics of an MLflow run.")
-    return _wide(rows)
+    return _wide(rows, "key", "step", "value")
 
 
-def _wide(rows: Sequence[Mapping[Any, Any]]) -> list[Mapping[Any, Any]]:
-    """A row for each step, from rows of one value each."""
+def _wide(
+    rows: Sequence[Mapping[Any, Any]], measure: str, place: str, value: str
+) -> list[Mapping[Any, Any]]:
+    """A row for each step, from rows of one value each, with the names of their columns."""
     found: dict[float, dict[Any, Any]] = {}
     runs = {row.get("run_id") for row in rows}
     if len(runs) > 1:
@@ -91,8 +133,8 @@ def _wide(rows: Sequence[Mapping[Any, Any]]) -> list[Mapping[Any, Any]]:
             f"The log holds {len(runs)} runs, by its column run_id; write each to its own file."
         )
     for row in rows:
-        step = float(row["step"])
-        found.setdefault(step, {"step": step})[row["key"]] = row["value"]
+        step = float(row[place])
+        found.setdefault(step, {place: step})[row[measure]] = row[value]
     return [found[step] for step in sorted(found)]
 
 

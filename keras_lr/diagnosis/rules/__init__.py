@@ -23,7 +23,7 @@ from keras_lr.diagnosis.rules.restarts import appended_runs, spikes_after_restar
 from keras_lr.diagnosis.rules.schedule import never_decayed, schedule_ended_early
 from keras_lr.diagnosis.rules.thresholds import FEWEST_ROWS
 
-__all__ = ["HELD_OUT", "RULES", "SILENCED_BY", "Case", "earlier_runs", "not_judged"]
+__all__ = ["FALLING", "HELD_OUT", "RULES", "SILENCED_BY", "Case", "earlier_runs", "not_judged"]
 
 RULES: dict[str, Callable[[Case], Finding | None]] = {
     "not-a-number": not_a_number,
@@ -45,6 +45,12 @@ RULES: dict[str, Callable[[Case], Finding | None]] = {
 
 # The rules on the validation loss, which judge every evaluation set.
 HELD_OUT = ("not-a-number", "validation-jumps", "perfect-from-start", "overfitting")
+
+# The rules that expect the training loss to fall, which a loss of reinforcement learning need not.
+FALLING = (
+    "diverged", "no-warm-up", "rate-too-high", "rate-too-low", "never-decayed", "plateau",
+    "underfitting",
+)  # fmt: skip
 
 # For each rule the findings that already explain its own, so that it does not run after them.
 # Rules that need a finite loss do not run after NaN.
@@ -76,6 +82,16 @@ def not_judged(case: Case) -> Iterator[str]:
         )
     if case.delayed:
         yield "Divergence: the loss is 0 at first, as before a replay buffer has filled."
+    if case.rewarded:
+        yield (
+            "Rate and divergence: the log has rewards, and a loss of reinforcement learning need "
+            "not fall."
+        )
+    if case.of_batches and not case.rewarded:
+        yield (
+            f"Oscillation: the rows are of {log.unit}s with few batches, whose noise hides that of "
+            "the updates."
+        )
     if case.evaluated is None:
         yield "Over- and underfitting: the log has no validation loss (val_loss)."
     if case.rate is None:

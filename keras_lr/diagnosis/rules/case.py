@@ -7,18 +7,20 @@ import functools
 
 import numpy as np
 
-from keras_lr.diagnosis.curves import level, noise, relative, slope
+from keras_lr.diagnosis.curves import level, noise, relative, scaled, slope
 from keras_lr.diagnosis.log import Log, binned
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.thresholds import (
     CONSTANT,
     CONVERGED_LOSS,
     CONVERGED_METRIC,
+    FEW_BATCHES,
     FEWEST_ROWS,
     FLAT_FALL,
     FLAT_ROWS,
     FLAT_SHARE,
     RATE_RESTART,
+    REWARDED_EXPLODED,
 )
 
 __all__ = [
@@ -93,6 +95,15 @@ class Case:
         return self.log.loss
 
     @functools.cached_property
+    def of_batches(self) -> bool:
+        """Whether a row has the loss of a few batches, whose noise says little of the updates."""
+        log, evaluated = self.log, self.evaluated
+        fine = log.unit == "step" or bool((log.positions % 1 != 0).any())
+        if evaluated is None or evaluated is self.training or log.val_loss is None:
+            return fine
+        return fine and len(self.training) < FEW_BATCHES * len(evaluated)
+
+    @functools.cached_property
     def start(self) -> float:
         """Loss at the start: of the first row, or of the untrained model if that is higher."""
         first = float(self.training.loss[0])
@@ -103,6 +114,13 @@ class Case:
         """Whether the loss is 0 at first, as before a replay buffer has filled."""
         loss = self.training.loss
         return len(loss) > 2 and not loss[:2].any() and bool(loss.any())
+
+    @functools.cached_property
+    def rewarded(self) -> bool:
+        """Whether the loss is one of reinforcement learning, and has not exploded."""
+        loss = np.abs(self.training.loss)
+        usual = float(np.median(loss[: max(1, len(loss) // 2)]))
+        return self.log.rewarded and not loss.max() > REWARDED_EXPLODED * max(usual, 1e-6)
 
     @functools.cached_property
     def metric_rises(self) -> bool:
@@ -241,7 +259,8 @@ def flat_from(case: Case) -> int | None:
 
 
 def flat_noise(case: Case, begin: int) -> float:
-    return noise(relative(case.loss[begin:]))
+    """Noise of the plateau that comes from the updates: that of single batches does not."""
+    return 0.0 if case.of_batches else noise(scaled(case.loss[begin:], case.loss))
 
 
 def held_out_falls(case: Case, begin: int) -> bool:

@@ -20,6 +20,7 @@ from keras_lr.diagnosis.rules.thresholds import (
     OVERFIT_MONOTONE,
     OVERFIT_NOISES,
     OVERFIT_RISE,
+    OVERFIT_SURE,
     OVERFIT_TREND,
     OVERFIT_TREND_GAP,
     PERFECT,
@@ -57,13 +58,15 @@ def overfitting(case: Case) -> Finding | None:
         "EarlyStopping(patience=5, restore_best_weights=True)."
     )
     if rises:
-        if _metric_stays(log) and held_out[-1] < OVERFIT_CLEAR * least:
+        stays = _metric_stays(log)
+        if stays and held_out[-1] < OVERFIT_CLEAR * least:
             return None
+        severity = "hint" if stays and held_out[-1] < OVERFIT_SURE * least else "warning"
         evidence = (
             f"The validation loss rose from {least:.4g} in {log.at(best)} to {held_out[-1]:.4g} in "
             f"{log.at(last)}, while the training loss fell from {loss[best]:.4g} to {loss[-1]:.4g}."
         )
-        return span(log, "overfitting", "warning", evidence, advice, best, last)
+        return span(log, "overfitting", severity, evidence, advice, best, last)
     if count < 2 * FEWEST_ROWS or case.converged or _metric_stays(log):
         return None
     end = level(held_out, max(3, count // 5))

@@ -69,6 +69,9 @@ def diverged(case: Case) -> Finding | None:
     at_once = loss[-1] > DIVERGED_AT_ONCE * np.abs(loss[:-1]).max()
     if not (stays or at_once) or above <= max(6 * usual_noise(loss[: case.best + 1]), 0.0):
         return None
+    few = case.best + 1 < FEWEST_ROWS <= len(after)  # too few rows before the minimum for a noise
+    if few and above <= 6 * noise(after) and end <= np.quantile(loss[:-lasting], 0.9):
+        return None
     over = end > loss[0] + 0.2 * abs(loss[0])
     times = best <= 0 or end > DIVERGED_TIMES * best
     if not (over or (times and above > DIVERGED_SHARE * fall)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_lr.diagnosis.curves import level, noise, relative, slope, slope_kept
+from keras_lr.diagnosis.curves import level, noise, relative, scaled, slope, slope_kept
 from keras_lr.diagnosis.log import Log
 from keras_lr.diagnosis.result import Finding
 from keras_lr.diagnosis.rules.case import FIND, Case, constant_from
@@ -54,6 +54,8 @@ def _constant(case: Case) -> Finding | None:
 
 
 def _oscillating(case: Case, log: Log, loss: np.ndarray) -> Finding | None:
+    if case.of_batches:
+        return None
     begin = len(loss) // 4
     rows = np.arange(begin, len(loss))
     rate = case.rate
@@ -63,13 +65,13 @@ def _oscillating(case: Case, log: Log, loss: np.ndarray) -> Finding | None:
     if len(rows) < FEWEST_ROWS:
         return None
     part = loss[rows]
-    shaken = noise(relative(part))
+    shaken = noise(scaled(part, loss))
     low = np.median(part) < CONVERGED_LOSS * case.start and case.start > 0
     if shaken < OSCILLATION * (1 + OSCILLATION_ROWS / len(part)) or low:
         return None
     if case.end < RECOVERED * np.median(part):
         return None  # the schedule has removed the noise, as it should
-    half = relative(part)[len(part) // 2 :]
+    half = scaled(part, loss)[len(part) // 2 :]
     if -slope(half) * (len(half) - 1) > FALL_TO_NOISE * shaken:
         return None
     held_out = case.held_out

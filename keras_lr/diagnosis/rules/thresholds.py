@@ -19,6 +19,8 @@ DIVERGED_AT_ONCE = 3.0
 # the noise of its batches, so noise of this size comes from the updates.
 OSCILLATION = 0.1
 OSCILLATION_ROWS = 5.0  # few epochs give an uncertain median: with this many the threshold doubles
+# Rows of steps have the noise of their batches, unless each evaluation follows this many of them.
+FEW_BATCHES = 10
 # Oscillation is harmless while the loss falls by this many times the noise in half the run, or if
 # a lower rate then brought the loss below this share.
 FALL_TO_NOISE = 2.5
@@ -71,6 +73,7 @@ OVERFIT_TREND = 2.0
 OVERFIT_TREND_GAP = 1.5
 METRIC_STAYS = 0.005
 OVERFIT_CLEAR = 1.5
+OVERFIT_SURE = 3.0  # below this, such a rise is a hint
 # A standing gap: the training loss ends below this share of the validation loss, which has not
 # improved for this share of the run.
 GAP = 0.7
@@ -89,6 +92,9 @@ NEVER_LEARNED = 0.9
 # An explosion: the highest loss is this many times the median; the rest has this noise.
 EXPLODED = 100.0
 BOUNCING = 0.5
+
+# A loss of reinforcement learning follows the size of the rewards: only this growth is divergence.
+REWARDED_EXPLODED = 1e6
 
 # Underfitting: no gap between training and validation loss, as a share of the validation loss.
 NO_GAP = 0.15
