@@ -121,6 +121,18 @@ def test_batch_sizes_that_are_tried_are_those_that_devices_can_share(monkeypatch
         assert usual_sizes(runner, 12, 96.0) == [12, 24]
 
 
+@pytest.mark.parametrize(
+    "optimizer, rule",
+    [("sgd", "linear"), ("adam", "sqrt"), ("rmsprop", "sqrt"), ("lion", "sqrt")],
+)
+def test_the_rule_for_batch_sizes_is_that_of_the_optimizer(optimizer, rule):
+    """The sources know none for Lion: the square root is half way, in decades."""
+    options = Options.among({**DEFAULTS, "also": "batch_size"})
+    data = Data.of(X, Y, None, (X[:24], Y[:24]), 0.25, 0, {})
+    with Runner.borrow(classifier(optimizer), data, "val_loss", 12, 0) as runner:
+        assert options.design(runner, 12).batch_rule == rule
+
+
 def test_a_run_that_diverges_ends_after_a_few_batches():
     seen = []
 

@@ -345,15 +345,18 @@ def test_a_seed_counts_once_all_its_runs_have_ended():
 # Further dimensions
 
 
-def test_batch_size_begins_in_proportion():
-    plan = Plan(replace(DESIGN, also={"batch_size": (32, 128)}), Start(1e-4, 1e-2, 1e-3))
+@pytest.mark.parametrize("rule, scaled", [("linear", 4e-3), ("sqrt", 2e-3)])
+def test_the_rate_of_a_batch_size_begins_by_the_rule_of_the_optimizer(rule, scaled):
+    design = replace(DESIGN, also={"batch_size": (32, 128)}, batch_rule=rule)
+    plan = Plan(design, Start(1e-4, 1e-2, 1e-3))
     now = next(n for n in plan.rounds(run(plan, valley(1e-3))) if n.name == "batch_size")
     tried = {32: [], 128: []}
     for job in now.jobs:
         tried[job.setting.batch_size].append(job.setting.learning_rate)
     root = math.sqrt(10)
     np.testing.assert_allclose(tried[32][:3], [1e-3, 1e-3 * root, 1e-3 / root], rtol=0.03)
-    np.testing.assert_allclose(tried[128][:3], [4e-3, 4e-3 * root, 4e-3 / root], rtol=0.03)
+    wanted = [scaled, scaled * root, scaled / root]
+    np.testing.assert_allclose(tried[128][:3], wanted, rtol=0.03)
 
 
 @pytest.mark.parametrize("velocity, factor", [(True, 0.05 / 0.1), (False, 1.0)])

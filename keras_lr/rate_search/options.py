@@ -12,6 +12,7 @@ from keras_lr.rate_search.jobs import DIMENSIONS, POLICIES, Setting
 from keras_lr.rate_search.plan import Design
 from keras_lr.rate_search.policies import current_momentum, has_momentum
 from keras_lr.rate_search.split import usual_fraction
+from keras_lr.schedules.scaling import usual_rule
 from keras_lr.steering import innermost_optimizers
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MOMENTA = (0.8, 0.9, 0.95, 0.98)
 WARMUPS = (0.0, 0.1, 0.3)
 MOST_RUNS, MORE_RUNS = 8, 12  # default of max_runs: for the rate, and for each of `also`
+UNKNOWN_RULE = "sqrt"  # of other optimizers: half way between none and "linear"
 _UNRECORDED = ("timeout", "heartbeat", "verbose")  # may differ between processes of one search
 
 
@@ -147,6 +149,7 @@ class Options:
             base=Setting(1.0, momentum, batch_size),
             max_runs=self.max_runs or MOST_RUNS + MORE_RUNS * len(also),
             velocity=hasattr(innermost_optimizers(model.optimizer)[0], "momentum"),
+            batch_rule=usual_rule(model.optimizer) or UNKNOWN_RULE,
         )
 
     def recorded(self, design: Design) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Design:
     base: Setting
     max_runs: float = math.inf  # beside the coarse round, in runs on all data
     velocity: bool = True  # momentum lengthens the steps, as in SGD and not in Adam
+    batch_rule: str = "linear"  # of `scale_lr`
 
 
 @dataclass(frozen=True)
@@ -330,13 +331,13 @@ class Plan:
     def _scaled(self, best: Setting, name: str, value: Any) -> Setting:
         """The setting with another value of one dimension, and the rate scaled to match.
 
-        The rate is proportional to the batch size. With SGD's momentum it keeps
-        rate / (1 - momentum), the step length in a constant direction. Policies differ by the
-        factors of `transfer_lr`.
+        The rate follows the batch size by the rule of the optimizer (`scale_lr`). With SGD's
+        momentum it keeps rate / (1 - momentum), the step length in a constant direction. Policies
+        differ by the factors of `transfer_lr`.
         """
         rate = best.learning_rate
         if name == "batch_size" and best.batch_size:
-            rate = scale_lr(rate, value, best.batch_size)
+            rate = scale_lr(rate, value, best.batch_size, self.design.batch_rule)
         elif name == "momentum" and best.momentum is not None and self.design.velocity:
             rate *= (1 - value) / (1 - best.momentum)
         elif name == "policy":

@@ -115,11 +115,11 @@ def search(
             100 with policies if `epochs` is 5.
         also: Further dimensions to search, each in a round of its own before the fine ones, with
             three rates for each value; () asks for the rate alone. "momentum" (0.8, 0.9, 0.95,
-            0.98); "batch_size" (half to four times yours; the initial rate is scaled in
-            proportion); "warmup" (shares 0, 0.1 and 0.3 of the run); "policy" ("constant",
-            "one-cycle", "cosine", and "wsd", which is constant and then linear to 0 over the last
-            fifth of the run; only "constant" for data of unknown length). Give names, or a
-            mapping from names to the values to try.
+            0.98); "batch_size" (half to four times yours; the initial rate is scaled by the rule
+            of the optimizer, see `scale_lr`); "warmup" (shares 0, 0.1 and 0.3 of the run);
+            "policy" ("constant", "one-cycle", "cosine", and "wsd", which is constant and then
+            linear to 0 over the last fifth of the run; only "constant" for data of unknown
+            length). Give names, or a mapping from names to the values to try.
         objective: The log entry to optimize, after the last epoch.
         mode: "min" or "max"; "auto" derives it from the metric.
         pruner: Stops runs that fall behind the others on the same share of the data: "median"
