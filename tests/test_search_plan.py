@@ -15,10 +15,10 @@ from keras_lr.rate_search.plan import (
     Job,
     Outcome,
     Plan,
-    Score,
     Setting,
     Start,
 )
+from keras_lr.rate_search.rounds import Score
 
 pytestmark = pytest.mark.once
 
@@ -357,6 +357,34 @@ def test_the_rate_of_a_batch_size_begins_by_the_rule_of_the_optimizer(rule, scal
     np.testing.assert_allclose(tried[32][:3], [1e-3, 1e-3 * root, 1e-3 / root], rtol=0.03)
     wanted = [scaled, scaled * root, scaled / root]
     np.testing.assert_allclose(tried[128][:3], wanted, rtol=0.03)
+
+
+def test_the_product_of_rate_and_weight_decay_stays_with_other_rates():
+    design = replace(DESIGN, also={"weight_decay": (0.0, 0.1, 0.3)})
+    plan = Plan(design, Start(1e-4, 1e-2, 2e-3, tested=True))
+
+    def loss(job):
+        """A decay of 0.1 at 0.002 is best; the best rate is twice as high."""
+        decay = math.log10((job.setting.rate_decay + 1e-9) / 2e-4)
+        return valley(4e-3)(job) * math.exp(decay**2)
+
+    rounds = plan.rounds(run(plan, loss))
+    assert {job.setting.rate_decay for job in rounds[0].jobs} == {0.0, 2e-4, 6e-4}
+    settings = [job.setting for each in rounds[1:] for job in each.jobs]
+    assert {each.rate_decay for each in settings} == {2e-4}
+    for each in settings:
+        np.testing.assert_allclose(each.weight_decay, 2e-4 / each.learning_rate, rtol=5e-3)
+    assert plan.answer(run(plan, loss)).setting.rate_decay == 2e-4
+
+
+def test_keys_of_settings_without_the_new_fields_are_those_of_earlier_searches():
+    job = Job("coarse", Setting(0.1, 0.9, 32, 0.1, "cosine"), 3, 0.5, 4)
+    assert job.key == (
+        "learning_rate=0.1/momentum=0.9/batch_size=32/warmup=0.1/policy=cosine/seed=3/rows=0.5/"
+        "epochs=4"
+    )
+    new = replace(job, setting=replace(job.setting, beta_2=0.99, rate_decay=1e-4))
+    assert "/policy=cosine/beta_2=0.99/rate_decay=0.0001/seed=3" in new.key
 
 
 @pytest.mark.parametrize("velocity, factor", [(True, 0.05 / 0.1), (False, 1.0)])

@@ -9,7 +9,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_lr.rate_search.plan import Score
+    from keras_lr.rate_search.rounds import Score
 
 CONFIDENCE = 0.95  # one-sided, of the test in `worse`
 CONTENDERS = 3  # settings that go on after the first seed of a race

@@ -22,6 +22,7 @@ from keras_lr.rate_search.words import (
     ENDINGS,
     describe_regret,
     describe_round,
+    describe_seconds,
     describe_sensitivity,
     describe_setting,
     name_of,
@@ -31,8 +32,8 @@ from keras_lr.rate_search.words import (
 )
 
 if TYPE_CHECKING:
-    from keras_lr.rate_search.plan import Round
     from keras_lr.rate_search.result import Search
+    from keras_lr.rate_search.rounds import Round
 
 __all__ = ["write_report"]
 
@@ -117,7 +118,7 @@ def _effort(search: Search) -> str:
     rounds = sum(bool(each.outcomes) for each in search.rounds)
     parts = [f"{len(ended)} in {rounds} round{'s' * (rounds != 1)}"]
     parts += [f"{number} {ENDINGS[name]}" for name, number in count.items() if number]
-    return ", ".join([*parts, _time(sum(o.seconds for o in ended))])
+    return ", ".join([*parts, describe_seconds(sum(o.seconds for o in ended))])
 
 
 def _pictures(search: Search) -> str:
@@ -182,7 +183,7 @@ def _table(search: Search, each: Round) -> str:
             str(row["runs"]),
             ENDINGS[row["ended"]],
             str(row["epochs"]),
-            _time(row["seconds"]),
+            describe_seconds(row["seconds"]),
         ]
         kind = ' class="best"' if row["best"] else f' class="{row["ended"]}"'
         first, *others = (_text(cell) for cell in cells)
@@ -280,19 +281,6 @@ def _plain(value: Any) -> str:
 
 def _number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if math.isfinite(value) else _NOTHING
-
-
-def _time(seconds: float) -> str:
-    """
-    >>> _time(1.234), _time(75), _time(7260)
-    ('1.2 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _without(pairs: Mapping[str, Any], *names: str) -> dict[str, Any]:
