@@ -345,6 +345,41 @@ def test_a_seed_counts_once_all_its_runs_have_ended():
 # Further dimensions
 
 
+def test_the_best_two_values_run_with_a_second_seed_before_one_is_chosen():
+    """The first seed is lucky with cosine; both together are better with one-cycle."""
+    policies = ("constant", "one-cycle", "cosine")
+    design = replace(DESIGN, also={"policy": policies})
+    plan = Plan(design, Start(1e-4, 1e-2, 1e-3, tested=True))
+    levels = {"constant": (3.0, 0.1), "one-cycle": (1.2, 1.2), "cosine": (1.0, 1.5)}
+
+    def loss(job):
+        decades = math.log10(job.setting.learning_rate / 2e-3)
+        return levels[job.setting.policy][min(job.seed, 1)] * math.exp(decades**2)
+
+    found = run(plan, loss)
+    first, second = plan.rounds(found)[:2]
+    again = [job for job in first.jobs if job.seed == 1]
+    assert [job.setting.policy for job in again] == ["cosine", "one-cycle"]
+    rates = [job.setting.learning_rate for job in again]
+    np.testing.assert_allclose(rates, 2e-3, rtol=0.1)
+    assert {job.setting.policy for job in second.jobs} == {"one-cycle"}
+    assert plan.answer(found).setting.policy == "one-cycle"
+
+
+def test_one_seed_is_enough_if_the_last_round_has_one():
+    design = replace(DESIGN, also={"policy": ("constant", "cosine")}, final_seeds=1)
+    plan = Plan(design, Start(1e-4, 1e-2, 1e-3, tested=True))
+    assert {outcome.job.seed for outcome in run(plan, valley(1e-3)).values()} == {0}
+
+
+def test_a_round_of_also_has_an_answer_before_its_second_seed():
+    design = replace(DESIGN, also={"policy": ("constant", "cosine")})
+    plan = Plan(design, Start(1e-4, 1e-2, 1e-3, tested=True))
+    job = plan.missing({})[0]
+    answer = plan.answer({job.key: Outcome(job, "finished", 0.5)})
+    assert answer.round == "policy" and not answer.finished
+
+
 @pytest.mark.parametrize("rule, scaled", [("linear", 4e-3), ("sqrt", 2e-3)])
 def test_the_rate_of_a_batch_size_begins_by_the_rule_of_the_optimizer(rule, scaled):
     design = replace(DESIGN, also={"batch_size": (32, 128)}, batch_rule=rule)

@@ -13,7 +13,7 @@ from typing import Any
 
 from keras_lr.range_test import transfer_lr
 from keras_lr.rate_search.answer import Answer, answer_of
-from keras_lr.rate_search.evidence import contenders
+from keras_lr.rate_search.evidence import contenders, finalists
 from keras_lr.rate_search.jobs import Job, Outcome, Setting
 from keras_lr.rate_search.rounds import Round
 from keras_lr.schedules.scaling import scale_lr
@@ -78,11 +78,12 @@ class Plan:
 
     The coarse round tries one rate a decade; after a range test it is left out. Then each of
     `also` has a round: for each of its values, three rates around the scaled best one, half a
-    decade apart. Each fine round tries `points` rates around the best, at smaller spacing, on more
-    data. A round whose best rate is at its end extends itself beyond that end. The last round uses
-    all data and is a race: all its settings run with the first seed, the best three with the
-    second, and with each further seed the best and those that are not significantly worse
-    (`contenders`). Runs that would exceed `max_runs` are left out.
+    decade apart; the best two values run with a second seed (`finalists`). Each fine round tries
+    `points` rates around the best, at smaller spacing, on more data. A round whose best rate is at
+    its end extends itself beyond that end. The last round uses all data and is a race: all its
+    settings run with the first seed, the best three with the second, and with each further seed the
+    best and those that are not significantly worse (`contenders`). Runs that would exceed
+    `max_runs` are left out.
     """
 
     def __init__(self, design: Design, start: Start) -> None:
@@ -138,7 +139,8 @@ class Plan:
         rounds = self.rounds(found)
         for now in reversed(rounds):
             seeds = {job.seed for job in now.jobs}
-            if self._effort(now.name)[1] > 1 and len(seeds) == 1 and not now.complete:
+            last = now.name == self.names[-1] and self.design.final_seeds > 1
+            if last and len(seeds) == 1 and not now.complete:
                 continue  # the first seed of the race is not over
             best = now.best()
             if best is not None and best.ended == "finished":
@@ -166,7 +168,9 @@ class Plan:
             if not now.complete:
                 break
             seed = self.design.seed + done
-            rivals = [replace(s.outcomes[0].job, seed=seed) for s in contenders(now.scores, done)]
+            last = name == self.names[-1]
+            chosen = contenders(now.scores, done) if last else finalists(now.scores)
+            rivals = [replace(each.outcomes[0].job, seed=seed) for each in chosen]
             raced = self._with(now, rivals, before, found)
             if len(raced.jobs) - len(now.jobs) < min(2, len(rivals)):
                 break  # `max_runs` leaves nothing to compare the best with
@@ -258,7 +262,7 @@ class Plan:
         if name == self.names[-1]:
             return 1.0, self.design.final_seeds
         if name not in self._fine:
-            return self.design.fraction, 1
+            return self.design.fraction, min(2, self.design.final_seeds) if name != COARSE else 1
         share = (self._fine.index(name) + 1) / len(self._fine)
         return float(f"{self.design.fraction ** (1 - share):.3g}"), 1
 

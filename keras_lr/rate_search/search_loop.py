@@ -75,14 +75,14 @@ def search(
 
     A range test estimates a rate; a search confirms it by training. First each of `also`, by
     default the policy, has a round: three rates for each of its values, half a decade apart, on
-    `fraction` of the data. Then each fine round tries `points` rates around the best so far, at
-    smaller spacing (half a decade, then a quarter; a quarter after a round of `also`), on more
-    data. With given ends, or if the range test has no suggestion, a coarse round of one rate a
-    decade comes before them. Runs that diverge end after a few batches. A round whose best rate is
-    its lowest or highest extends itself beyond it. The last round uses all data and is a race: all
-    its rates run with the first of `final_seeds` seeds, the best three with the second, and with
-    each further seed those that a paired t-test over the seeds does not find worse than the best.
-    Runs that would exceed `max_runs` are left out.
+    `fraction` of the data; the best two values run with a second seed. Then each fine round tries
+    `points` rates around the best so far, at smaller spacing (half a decade, then a quarter; a
+    quarter after a round of `also`), on more data. With given ends, or if the range test has no
+    suggestion, a coarse round of one rate a decade comes before them. Runs that diverge end after a
+    few batches. A round whose best rate is its lowest or highest extends itself beyond it. The last
+    round uses all data and is a race: all its rates run with the first of `final_seeds` seeds, the
+    best three with the second, and with each further seed those that a paired t-test over the seeds
+    does not find worse than the best. Runs that would exceed `max_runs` are left out.
 
     The answer is the minimum of a parabola of the logarithm of the loss over that of the rate,
     fitted through all finished runs with weights that fall off over half a decade; it is at most
