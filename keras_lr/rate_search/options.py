@@ -183,7 +183,7 @@ def _compiled(model: Any, name: str, needed: str, way_out: str) -> float:
         ValueError: If there is none.
     """
     inner = innermost_optimizers(model.optimizer)
-    values = [getattr(each, name, None) for each in inner]
+    values: list[Any] = [getattr(each, name, None) for each in inner]
     if not all(isinstance(each, float) and each > 0 for each in values):
         kinds = " and ".join(dict.fromkeys(type(each).__name__ for each in inner))
         raise ValueError(

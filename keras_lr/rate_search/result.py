@@ -114,7 +114,8 @@ class Search:
         """How much worse the objective is in the mean over three decades around the rate.
 
         In units of the objective; a rate costs at most what no training costs (Wortsman et al.
-        2023, arXiv 2309.14322). NaN for an objective that is not one of validation.
+        2023, arXiv 2309.14322). An estimate by the parabola through the runs, which are near the
+        best rate. NaN for an objective that is not one of validation.
         """
         return self.answer.lr_sensitivity
 

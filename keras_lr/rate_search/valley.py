@@ -162,8 +162,9 @@ class Valley:
     def mean_excess(self, value: float, untrained: float) -> float:
         """The learning-rate sensitivity: the mean of `excess` over three decades.
 
-        The decades are evenly around the minimum. A rate costs at most what no training costs;
-        where no run was trained, the parabola is extended.
+        The decades are evenly around the minimum. A rate costs at most what no training costs.
+        This is an estimate: where no run was trained the parabola is extended, and far from a
+        flat minimum the loss often rises faster.
 
         Args:
             value: The objective at the minimum.

@@ -137,9 +137,8 @@ def describe_job(job: Job) -> str:
     'coarse     lr 0.01      momentum 0.9  seed 3'
     """
     setting = job.setting
-    usual = {"momentum": None, "beta_2": None, "weight_decay": None, "warmup": 0.0}
-    usual["policy"] = "constant"
-    fields = [name for name, value in usual.items() if getattr(setting, name) != value]
+    usual, shown = Setting(1.0), [name for name in DIMENSIONS if name != "batch_size"]
+    fields = [name for name in shown if getattr(setting, name) != getattr(usual, name)]
     beside = f"  {describe_setting(setting, fields)}" if fields else ""
     return f"{job.round:<10} lr {setting.learning_rate:<8.2g}{beside}  seed {job.seed}"
 
