@@ -95,6 +95,17 @@ def test_fine_rounds_halve_the_spacing_in_ln_around_the_best():
     np.testing.assert_allclose(rates(rounds[2]), wanted, rtol=0.03)
 
 
+def test_a_rate_that_only_rounding_sets_apart_from_a_tried_one_is_not_trained_again():
+    """0.12 / 10 ** 0.25 is 0.067, and 0.069 was tried; 0.12 * 10 ** 0.25 is 0.21, and 0.22."""
+    design = replace(DESIGN, also={"policy": ("constant",)}, fraction=1.0)
+    plan = Plan(design, Start(1e-3, 1.0, 0.069, tested=True))
+    rounds = plan.rounds(run(plan, valley(0.12)))
+    assert rates(rounds[0]) == [0.022, 0.069, 0.22]
+    assert {0.069, 0.12, 0.22} <= set(rates(rounds[-1]))
+    tried = sorted({rate for each in rounds for rate in rates(each)})
+    assert min(high / low for low, high in zip(tried, tried[1:], strict=False)) > 1.06
+
+
 def test_data_and_seeds_grow_to_the_last_round():
     plan = Plan(DESIGN, Start(1e-5, 1e-1, 1e-3))
     rounds = plan.rounds(run(plan, valley(1e-3)))

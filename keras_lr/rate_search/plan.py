@@ -20,6 +20,7 @@ from keras_lr.schedules.scaling import scale_lr
 
 DECADE = 10.0
 LOWEST, HIGHEST = 1e-10, 1e4  # limits of a round that extends itself
+NEARBY = math.log(1.06)  # rates that a round does not tell apart
 FURTHER = 8  # times that a round may extend itself
 COARSE = "coarse"
 
@@ -156,6 +157,9 @@ class Plan:
         found: Mapping[str, Outcome],
     ) -> Round:
         settings, spacing = self._settings(name, best)
+        if name in self._fine:
+            tried = [job.setting for each in before for job in each.jobs]
+            settings = list(dict.fromkeys(_nearby(each, tried) for each in settings))
         fraction, seeds = self._effort(name)
         now = Round(name, fraction, spacing, [], [], self.design.maximize)
         now = self._with(now, [self._job(now, each) for each in settings], before, found)
@@ -296,6 +300,19 @@ class Plan:
     def _allowed(self, rate: float) -> bool:
         low, high = (self.start.low, self.start.high) if self.start.firm else (LOWEST, HIGHEST)
         return low <= rate <= high
+
+
+def _nearby(setting: Setting, tried: Sequence[Setting]) -> Setting:
+    """The setting, or one with nearly the same rate that was tried: rounding sets them apart."""
+    close = [
+        each
+        for each in tried
+        if each.variant == setting.variant
+        and _apart(each.learning_rate, setting.learning_rate) < NEARBY
+    ]
+    return min(
+        close, key=lambda each: _apart(each.learning_rate, setting.learning_rate), default=setting
+    )
 
 
 def _apart(rate: float, centre: float) -> float:
