@@ -31,6 +31,7 @@ SCRIPTS = {
     "horizon-long": "benchmarks/horizon/run.py --long",
     "models": "benchmarks/models/run.py",
     "search": "benchmarks/search/run.py",
+    "search-plans": "benchmarks/search/plans.py",
     "speed": "benchmarks/speed/run.py",
     "suggestion": "benchmarks/suggestion/run.py",
     "suggestion-refit": "benchmarks/suggestion/refit.py",

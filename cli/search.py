@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["search"]
 
 BEST_RUN = "the best tried"  # in the table
-NAMES = {"momentum": "momentum", "batch-size": "batch_size", "warmup": "warmup", "policy": "policy"}
+NAMES = {
+    "momentum": "momentum",
+    "beta-2": "beta_2",
+    "batch-size": "batch_size",
+    "weight-decay": "weight_decay",
+    "warmup": "warmup",
+    "policy": "policy",
+}
 
 
 def _option(name: str, metavar: str, about: str, default: Any = None, kind: Any = None) -> Any:
@@ -127,7 +134,7 @@ def search(model: str, **given: Any) -> None:
 
     \b
     NAME is one of
-      momentum  batch-size  warmup  policy
+      momentum  beta-2  batch-size  weight-decay  warmup  policy
     with optional values to try: batch-size=32,64  policy=constant,one-cycle
     or none: the learning rate alone, at a third of the cost
     """

@@ -9,6 +9,7 @@ from typing import Any
 from keras_lr.rate_search.plan import Design, Job, Outcome, Plan, Setting, Start
 from keras_lr.rate_search.result import Search
 
+UNTRAINED = 2.3  # loss
 BEST = 3e-3  # where the formulas have their valley
 RANGE_TEST = {
     "low": 1e-5,
@@ -28,9 +29,11 @@ def final_loss(job: Job) -> float:
 
 
 def trained(job: Job, diverges_from: float = 0.2, behind_above: float = 1.2) -> Outcome:
-    """Losses that fall from 2.3 to `final_loss`; high rates diverge, poor ones are stopped."""
+    """Losses that fall to `final_loss`; high rates diverge, poor ones are stopped."""
     final = final_loss(job)
-    losses = [final + (2.3 - final) * math.exp(-1.2 * epoch) for epoch in range(1, job.epochs + 1)]
+    losses = [
+        final + (UNTRAINED - final) * math.exp(-1.2 * epoch) for epoch in range(1, job.epochs + 1)
+    ]
     if job.setting.learning_rate >= diverges_from:
         history = logs([2.6, 41.0, math.nan][: 3 if job.setting.learning_rate < 5 else 1])
         return Outcome(job, "diverged", math.nan, history, 0.4)
@@ -89,7 +92,7 @@ def searched(
         found[missing[0].key] = Outcome(
             outcome.job, outcome.ended, value, outcome.history, outcome.seconds, len(found)
         )
-    answer = plan.answer(found)
+    answer = plan.answer(found, math.exp(-UNTRAINED / 2) if maximize else UNTRAINED)
     assert answer is not None
     return Search(
         answer,

@@ -264,7 +264,8 @@ def test_no_password_is_written_down(monkeypatch):
         (("--points", 2), "points must be an integer of at least 3; got 2"),
         (
             ("--also", "rate"),
-            "--also must be one of momentum, batch-size, warmup, policy, or none alone; got",
+            "--also must be one of momentum, beta-2, batch-size, weight-decay, warmup, policy, or "
+            "none alone; got",
         ),
         (("--also", "momentum=high"), "--also momentum= takes numbers separated by commas"),
         (("--also", "batch-size=0"), "batch_size must be an integer of at least 1; got 0"),

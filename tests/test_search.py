@@ -14,6 +14,7 @@ from keras_lr._keras import distribution
 from keras_lr._keras.random_state import seed_everything
 from keras_lr.rate_search.options import Options, usual_sizes
 from keras_lr.rate_search.plan import Job, Setting
+from keras_lr.rate_search.policies import python_for
 from keras_lr.rate_search.runner import Data, Runner
 from keras_lr.rate_search.split import held_out, part
 
@@ -117,12 +118,36 @@ def test_finds_the_rate_that_arithmetic_says():
     assert ends[5.0] == "diverged" and ends[0.5] == "finished"
 
 
+@pytest.mark.parametrize("objective", ["val_loss", "val_accuracy", "loss"])
+def test_the_objective_before_training_is_that_of_evaluate(objective):
+    model, held = classifier(), (X[:24], Y[:24])
+    data = Data.of(X, Y, None, held, 0.25, 0, {})
+    with Runner.borrow(model, data, objective, 12, 0) as runner:
+        runner.run(Job("coarse", Setting(0.1, batch_size=12), 0, 1.0, 1))
+        found = runner.untrained()
+    logs = model.evaluate(*held, verbose=0, return_dict=True)
+    wanted = logs.get(objective.removeprefix("val_")) if objective != "loss" else math.nan
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=0)
+
+
 def test_batch_sizes_that_are_tried_are_those_that_devices_can_share(monkeypatch):
     data = Data.of(X, Y, None, (X[:24], Y[:24]), 0.25, 0, {})  # 96 rows that train
     with Runner.borrow(classifier(), data, "val_loss", 12, 0) as runner:
         assert usual_sizes(runner, 12, 96.0) == [6, 12, 24]  # 48: two batches
         monkeypatch.setattr(distribution, "sharing_devices", lambda: 4)
         assert usual_sizes(runner, 12, 96.0) == [12, 24]
+
+
+@pytest.mark.parametrize(
+    "optimizer, rule",
+    [("sgd", "linear"), ("adam", "sqrt"), ("rmsprop", "sqrt"), ("lion", "sqrt")],
+)
+def test_the_rule_for_batch_sizes_is_that_of_the_optimizer(optimizer, rule):
+    """The sources know none for Lion: the square root is half way, in decades."""
+    options = Options.among({**DEFAULTS, "also": "batch_size"})
+    data = Data.of(X, Y, None, (X[:24], Y[:24]), 0.25, 0, {})
+    with Runner.borrow(classifier(optimizer), data, "val_loss", 12, 0) as runner:
+        assert options.design(runner, 12).batch_rule == rule
 
 
 def test_a_run_that_diverges_ends_after_a_few_batches():
@@ -225,6 +250,40 @@ def test_momentum_alone_is_set():
     )
     assert outcome.history["loss"] == pytest.approx(wanted.history["loss"], rel=1e-5)
     assert model.optimizer.momentum == 0.9
+
+
+def adamw(weight_decay=0.1, beta_2=0.999):
+    return keras.optimizers.AdamW(0.01, weight_decay=weight_decay, beta_2=beta_2)
+
+
+@pytest.mark.parametrize("policy", ["constant", "cosine"])
+def test_weight_decay_and_beta_2_are_set_for_the_run_alone(policy):
+    model = classifier(adamw())
+    setting = Setting(0.02, None, 16, policy=policy, beta_2=0.9, rate_decay=0.02 * 0.5)
+    first = run_of(model, setting)
+    assert model.optimizer.weight_decay == 0.1 and model.optimizer.beta_2 == 0.999
+    plain = Setting(0.02, None, 16, policy=policy)
+    wanted = run_of(classifier(adamw(0.5, 0.9)), plain)
+    assert first.history["loss"] == pytest.approx(wanted.history["loss"], rel=1e-5)
+    other = run_of(model, plain)
+    assert other.history["loss"] != pytest.approx(wanted.history["loss"], rel=1e-3)
+
+
+def test_also_needs_an_optimizer_that_has_what_is_searched():
+    with pytest.raises(ValueError, match="also='beta_2' needs an optimizer like Adam; got SGD"):
+        keras_lr.search(classifier(), X, Y, **{**QUICK, "also": "beta_2"})
+    with pytest.raises(ValueError, match=r"a weight decay above 0; got Adam with weight_decay=No"):
+        keras_lr.search(classifier("adam"), X, Y, **{**QUICK, "also": "weight-decay"})
+
+
+def test_weight_decay_and_beta_2_are_searched_with_the_usual_values():
+    options = Options.among({**DEFAULTS, "also": ["weight-decay", "beta-2"]})
+    data = Data.of(X, Y, None, (X[:24], Y[:24]), 0.25, 0, {})
+    with Runner.borrow(classifier(adamw(0.1)), data, "val_loss", 12, 0) as runner:
+        design = options.design(runner, 12)
+    np.testing.assert_allclose(design.also["weight_decay"], [0, 0.01, 0.1, 1], rtol=1e-9)
+    assert design.also["beta_2"] == (0.9, 0.95, 0.99, 0.999)
+    assert design.base == Setting(1.0, None, 12, beta_2=0.999)
 
 
 def several():
@@ -496,8 +555,13 @@ def test_every_run_diverging_is_said():
         ({"validation_split": 1.0}, "validation_split must be in (0, 1); got 1.0"),
         ({"seed": -1}, "seed must be an integer of at least 0"),
         ({"timeout": 0}, "timeout must be above 0; got 0"),
-        ({"also": "rate"}, "also must be 'momentum', 'batch_size', 'warmup' or 'policy'"),
+        (
+            {"also": "rate"},
+            "also must be 'momentum', 'beta_2', 'batch_size', 'weight_decay'",
+        ),
         ({"also": {"momentum": [1.0]}}, "momentum must be in (0, 1); got 1.0"),
+        ({"also": {"weight_decay": [-0.1]}}, "weight_decay must be at least 0; got -0.1"),
+        ({"also": {"beta_2": [1.0]}}, "beta_2 must be in (0, 1); got 1.0"),
         ({"also": {"batch_size": [0]}}, "batch_size must be an integer of at least 1; got 0"),
         (
             {"also": {"policy": ["step"]}},
@@ -574,6 +638,17 @@ def test_the_python_of_an_answer_runs(setting):
 def two_groups():
     groups = {".*bias": keras.optimizers.SGD(0.02)}
     return multi_optimizer(keras.optimizers.SGD(0.01), groups)
+
+
+def test_the_python_of_a_search_sets_weight_decay_and_beta_2():
+    setting = Setting(0.02, policy="one-cycle", beta_2=0.9, rate_decay=1e-3)
+    assert python_for(setting) == (
+        "model.fit(x, y, callbacks=[keras_lr.OneCycle(max_lr=0.02), "
+        'keras_lr.ScheduleHyperparameter("beta_2", 0.9), '
+        'keras_lr.ScheduleHyperparameter("weight_decay", 0.05)])'
+    )
+    model = classifier(adamw())
+    exec(python_for(setting), {"model": model, "x": X, "y": Y, "keras_lr": keras_lr})
 
 
 @pytest.mark.parametrize("policy", ["constant", "one-cycle", "cosine", "wsd"])

@@ -15,10 +15,10 @@ from keras_lr.rate_search.plan import (
     Job,
     Outcome,
     Plan,
-    Score,
     Setting,
     Start,
 )
+from keras_lr.rate_search.rounds import Score
 
 pytestmark = pytest.mark.once
 
@@ -93,6 +93,17 @@ def test_fine_rounds_halve_the_spacing_in_ln_around_the_best():
     np.testing.assert_allclose(rates(rounds[1]), wanted, rtol=0.03)
     wanted = [1e-3 * 10 ** (i / 4) for i in (-2, -1, 0, 1, 2)]
     np.testing.assert_allclose(rates(rounds[2]), wanted, rtol=0.03)
+
+
+def test_a_rate_that_only_rounding_sets_apart_from_a_tried_one_is_not_trained_again():
+    """0.12 / 10 ** 0.25 is 0.067, and 0.069 was tried; 0.12 * 10 ** 0.25 is 0.21, and 0.22."""
+    design = replace(DESIGN, also={"policy": ("constant",)}, fraction=1.0)
+    plan = Plan(design, Start(1e-3, 1.0, 0.069, tested=True))
+    rounds = plan.rounds(run(plan, valley(0.12)))
+    assert rates(rounds[0]) == [0.022, 0.069, 0.22]
+    assert {0.069, 0.12, 0.22} <= set(rates(rounds[-1]))
+    tried = sorted({rate for each in rounds for rate in rates(each)})
+    assert min(high / low for low, high in zip(tried, tried[1:], strict=False)) > 1.06
 
 
 def test_data_and_seeds_grow_to_the_last_round():
@@ -345,15 +356,81 @@ def test_a_seed_counts_once_all_its_runs_have_ended():
 # Further dimensions
 
 
-def test_batch_size_begins_in_proportion():
-    plan = Plan(replace(DESIGN, also={"batch_size": (32, 128)}), Start(1e-4, 1e-2, 1e-3))
+def test_the_best_two_values_run_with_a_second_seed_before_one_is_chosen():
+    """The first seed is lucky with cosine; both together are better with one-cycle."""
+    policies = ("constant", "one-cycle", "cosine")
+    design = replace(DESIGN, also={"policy": policies})
+    plan = Plan(design, Start(1e-4, 1e-2, 1e-3, tested=True))
+    levels = {"constant": (3.0, 0.1), "one-cycle": (1.2, 1.2), "cosine": (1.0, 1.5)}
+
+    def loss(job):
+        decades = math.log10(job.setting.learning_rate / 2e-3)
+        return levels[job.setting.policy][min(job.seed, 1)] * math.exp(decades**2)
+
+    found = run(plan, loss)
+    first, second = plan.rounds(found)[:2]
+    again = [job for job in first.jobs if job.seed == 1]
+    assert [job.setting.policy for job in again] == ["cosine", "one-cycle"]
+    rates = [job.setting.learning_rate for job in again]
+    np.testing.assert_allclose(rates, 2e-3, rtol=0.1)
+    assert {job.setting.policy for job in second.jobs} == {"one-cycle"}
+    assert plan.answer(found).setting.policy == "one-cycle"
+
+
+def test_one_seed_is_enough_if_the_last_round_has_one():
+    design = replace(DESIGN, also={"policy": ("constant", "cosine")}, final_seeds=1)
+    plan = Plan(design, Start(1e-4, 1e-2, 1e-3, tested=True))
+    assert {outcome.job.seed for outcome in run(plan, valley(1e-3)).values()} == {0}
+
+
+def test_a_round_of_also_has_an_answer_before_its_second_seed():
+    design = replace(DESIGN, also={"policy": ("constant", "cosine")})
+    plan = Plan(design, Start(1e-4, 1e-2, 1e-3, tested=True))
+    job = plan.missing({})[0]
+    answer = plan.answer({job.key: Outcome(job, "finished", 0.5)})
+    assert answer.round == "policy" and not answer.finished
+
+
+@pytest.mark.parametrize("rule, scaled", [("linear", 4e-3), ("sqrt", 2e-3)])
+def test_the_rate_of_a_batch_size_begins_by_the_rule_of_the_optimizer(rule, scaled):
+    design = replace(DESIGN, also={"batch_size": (32, 128)}, batch_rule=rule)
+    plan = Plan(design, Start(1e-4, 1e-2, 1e-3))
     now = next(n for n in plan.rounds(run(plan, valley(1e-3))) if n.name == "batch_size")
     tried = {32: [], 128: []}
     for job in now.jobs:
         tried[job.setting.batch_size].append(job.setting.learning_rate)
     root = math.sqrt(10)
     np.testing.assert_allclose(tried[32][:3], [1e-3, 1e-3 * root, 1e-3 / root], rtol=0.03)
-    np.testing.assert_allclose(tried[128][:3], [4e-3, 4e-3 * root, 4e-3 / root], rtol=0.03)
+    wanted = [scaled, scaled * root, scaled / root]
+    np.testing.assert_allclose(tried[128][:3], wanted, rtol=0.03)
+
+
+def test_the_product_of_rate_and_weight_decay_stays_with_other_rates():
+    design = replace(DESIGN, also={"weight_decay": (0.0, 0.1, 0.3)})
+    plan = Plan(design, Start(1e-4, 1e-2, 2e-3, tested=True))
+
+    def loss(job):
+        """A decay of 0.1 at 0.002 is best; the best rate is twice as high."""
+        decay = math.log10((job.setting.rate_decay + 1e-9) / 2e-4)
+        return valley(4e-3)(job) * math.exp(decay**2)
+
+    rounds = plan.rounds(run(plan, loss))
+    assert {job.setting.rate_decay for job in rounds[0].jobs} == {0.0, 2e-4, 6e-4}
+    settings = [job.setting for each in rounds[1:] for job in each.jobs]
+    assert {each.rate_decay for each in settings} == {2e-4}
+    for each in settings:
+        np.testing.assert_allclose(each.weight_decay, 2e-4 / each.learning_rate, rtol=5e-3)
+    assert plan.answer(run(plan, loss)).setting.rate_decay == 2e-4
+
+
+def test_keys_of_settings_without_the_new_fields_are_those_of_earlier_searches():
+    job = Job("coarse", Setting(0.1, 0.9, 32, 0.1, "cosine"), 3, 0.5, 4)
+    assert job.key == (
+        "learning_rate=0.1/momentum=0.9/batch_size=32/warmup=0.1/policy=cosine/seed=3/rows=0.5/"
+        "epochs=4"
+    )
+    new = replace(job, setting=replace(job.setting, beta_2=0.99, rate_decay=1e-4))
+    assert "/policy=cosine/beta_2=0.99/rate_decay=0.0001/seed=3" in new.key
 
 
 @pytest.mark.parametrize("velocity, factor", [(True, 0.05 / 0.1), (False, 1.0)])

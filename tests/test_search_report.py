@@ -98,7 +98,8 @@ def test_report_says_the_answer_with_its_interval_and_spread(reports, pages):
     low, high = search.regret
     assert f"({low:.2g} worse at its lower end, {high:.2g} worse at its upper end)" in text
     low, high = search.sensitivity
-    assert f"{low:.2g} worse at a third of the rate, {high:.2g} worse at 3 times the rate" in text
+    assert f"{low:.2g} worse at a third of the rate, {high:.2g} worse at 3 times the rate, " in text
+    assert f"{search.lr_sensitivity:.2g} worse in the mean over three decades" in text
     assert f"{search.answer.mean:.4g} ± {search.answer.spread:.2g} over the seeds" in text
     assert "suggested 2.0e-3" in text
 

@@ -149,12 +149,12 @@ def test_load_refuses_another_version_with_the_way_out(saved):
 def test_load_reads_a_search_of_version_2_whose_answer_was_trained(saved):
     def old(content):
         content.update(version=2)
-        for name in ("tried", "regret", "sensitivity"):
+        for name in ("tried", "regret", "sensitivity", "lr_sensitivity"):
             content.pop(name)
 
     read = Search.load(saved(old))
     assert read.answer.tried == read.setting == finished().setting
-    assert all(math.isnan(each) for each in (*read.regret, *read.sensitivity))
+    assert all(math.isnan(each) for each in (*read.regret, *read.sensitivity, read.lr_sensitivity))
 
 
 def test_load_reads_what_a_rate_costs_that_diverges(saved):

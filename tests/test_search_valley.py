@@ -150,6 +150,31 @@ def test_a_rate_from_the_first_that_diverged_on_costs_everything():
     assert found.excess(2e-2, 0.5) < 0.1
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+def test_sensitivity_is_the_mean_over_three_decades_of_losses_that_start_bounds(maximize):
+    """Wortsman et al. 2023: the mean of min(loss, loss at the start) minus the best loss."""
+    u = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    centre, bend, value, start = 0.1, 0.4, 0.5, 1.3
+    costs = bend * (u - centre) ** 2
+    values = 0.9 - costs if maximize else value * np.exp(costs)
+    runs = [
+        *trained(1e-2 * 10**u, values),
+        *trained([1e-2 * 10**1.2], [math.nan], None, "diverged"),
+    ]
+    found = Valley.through(runs, 1e-2, maximize)
+    rates = np.linspace(centre - 1.5, centre + 1.5, 20001)
+    valley = bend * (rates - centre) ** 2
+    if maximize:
+        value, start = 0.9, 0.2
+        losses = np.where(rates >= 1.2, math.inf, valley)
+    else:
+        losses = np.where(rates >= 1.2, math.inf, value * np.expm1(valley))
+    wanted = np.minimum(losses, abs(start - value)).mean()
+    # Both means are over a grid: that of the package has 2,001 rates.
+    np.testing.assert_allclose(found.mean_excess(value, start), wanted, rtol=2e-3, atol=0)
+    assert math.isnan(found.mean_excess(value, math.nan))
+
+
 def test_an_answer_has_the_cost_of_its_ends_and_of_a_factor_of_3():
     design = Design(2, 5, 1.0, 3, 1, False, 0, {}, BASE)
     plan = Plan(design, Start(1e-5, 1.0, 1e-2, tested=True))
@@ -158,9 +183,12 @@ def test_an_answer_has_the_cost_of_its_ends_and_of_a_factor_of_3():
         for job in missing:
             loss = math.exp(math.log10(job.setting.learning_rate / 1e-2) ** 2)
             found[job.key] = Outcome(job, "finished", loss)
-    answer = plan.answer(found)
+    answer = plan.answer(found, 3.0)
     assert answer.setting.learning_rate == 1e-2 and answer.mean == 1.0
     three = math.expm1(math.log10(3) ** 2)
     np.testing.assert_allclose(answer.sensitivity, [three, three], rtol=1e-5, atol=0)
+    u = np.linspace(-1.5, 1.5, 20001)
+    mean = np.minimum(np.expm1(u**2), 2.0).mean()
+    np.testing.assert_allclose(answer.lr_sensitivity, mean, rtol=2e-3, atol=0)
     ends = [math.expm1(math.log10(end / 1e-2) ** 2) for end in (answer.low, answer.high)]
     np.testing.assert_allclose(answer.regret, ends, rtol=1e-5, atol=0)

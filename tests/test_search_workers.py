@@ -308,3 +308,33 @@ def test_a_search_that_was_killed_goes_on_after_the_grace_period(
     check(journal, answer, undisturbed)
     assert f"{done} runs are done." in lines[0]
     assert len(deaths(journal)) == 1
+
+
+SAME = (
+    *("learning_rate", "low", "high", "setting", "tried", "value", "spread", "regret"),
+    *("sensitivity", "lr_sensitivity", "warnings", "rounds"),
+)
+
+
+def test_one_two_and_eight_workers_give_the_same_answer_bit_for_bit(start, tmp_path):
+    rounds = ["--fine-rounds", "2", "--final-seeds", "3", "--max-runs", "8"]
+
+    def answer(workers, met):
+        storage = str(tmp_path / f"{workers}.sqlite3")
+        command = start(storage, "--workers", str(workers), *rounds, together=met)
+        found = json.loads(ended(command)[0])
+        runs = [
+            {name: run[name] for name in run if name not in ("number", "seconds")}
+            for run in found["runs"]
+        ]
+        done = [trial for trial in trials(storage) if trial.state.name in DONE]
+        trained = {trial.user_attrs["worker"] for trial in done}
+        return {**{name: found[name] for name in SAME}, "runs": runs}, len(trained)
+
+    alone, count = answer(1, 1)
+    assert count == 1 and len(alone["runs"]) > 8
+    # In the second and third search two processes train at the same time, at least.
+    for workers, met in ((2, 3), (8, 5)):
+        found, count = answer(workers, met)
+        assert count > 1
+        assert found == alone

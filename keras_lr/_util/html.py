@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = [
     "capital",
     "code",
-    "duration",
     "escape",
     "facts",
     "number",
@@ -140,19 +139,6 @@ def plain(value: Any) -> str:
 
 def number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if math.isfinite(value) else NOTHING
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(1.234), duration(75), duration(7260)
-    ('1.2 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def capital(text: str) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from keras_lr.rate_search.plan import Round
     from keras_lr.rate_search.result import Search
+    from keras_lr.rate_search.rounds import Round
 
 __all__ = ["STYLES", "View", "draw_grid", "round_named"]
 

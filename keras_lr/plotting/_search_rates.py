@@ -32,8 +32,8 @@ from keras_lr.rate_search.words import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from keras_lr.rate_search.plan import Round, Score
     from keras_lr.rate_search.result import Search
+    from keras_lr.rate_search.rounds import Round, Score
 
 __all__ = ["draw_rates"]
 

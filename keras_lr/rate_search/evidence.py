@@ -9,10 +9,12 @@ from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_lr.rate_search.plan import Score
+    from keras_lr.rate_search.jobs import Setting
+    from keras_lr.rate_search.rounds import Score
 
 CONFIDENCE = 0.95  # one-sided, of the test in `worse`
 CONTENDERS = 3  # settings that go on after the first seed of a race
+FINALISTS = 2  # variants that run with a second seed before one of them is chosen
 
 
 def costs_of(values: Sequence[float], maximize: bool) -> list[float]:
@@ -86,6 +88,19 @@ def contenders(scores: Iterable[Score], seeds: int) -> list[Score]:
     if seeds == 1:
         return ranked[:CONTENDERS]
     return [each for each in ranked if each is ranked[0] or not worse(each, ranked[0])]
+
+
+def finalists(scores: Iterable[Score]) -> list[Score]:
+    """The best setting of each of the best two variants, after the first seed of a round.
+
+    The variant that all later rounds keep is chosen among them by two seeds: the luck of one is
+    often larger than the difference between two policies.
+    """
+    best: dict[Setting, Score] = {}
+    for score in sorted(scores, key=lambda score: score.cost()):
+        if score.ended == "finished":
+            best.setdefault(score.setting.variant, score)
+    return list(best.values())[:FINALISTS]
 
 
 def _differences(score: Score, best: Score) -> list[float]:

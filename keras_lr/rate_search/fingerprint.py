@@ -33,31 +33,49 @@ def of_model(model: Any, make: Callable[[], Any] | None, objective: str) -> dict
         ValueError: If a part has neither a configuration nor readable code.
     """
     canonical = Canonical(model)
-    layers = [
-        layer for layer in inner_layers(model) if not isinstance(layer, keras.layers.InputLayer)
-    ]
-    compiled = compile_arguments(model)
-    found = {
-        "layers": _part("layers", lambda: [canonical.layer(each) for each in layers]),
-        "connections": _part("connections", lambda: [canonical.graph(e) for e in [model, *layers]]),
-        "code": _part("model", lambda: canonical.model(model)),
-        "weights": _weights(model),
-        "optimizer": _part("optimizer", lambda: _optimizer(canonical, model), model.optimizer),
-        "loss": _loss(canonical, model.loss),
-        "loss_weights": _part("loss_weights", lambda: canonical.of(compiled.get("loss_weights"))),
-        "steps_per_execution": str(getattr(model, "steps_per_execution", 1)),
-        "scaling": str([model.auto_scale_loss if _scales(model) else None, keras.config.floatx()]),
-        "metrics": "not compared",
-    }
+    found = _structure(canonical, model)
+    found.update(weights=_weights(model), metrics="not compared")
     if objective not in _LOSSES:
-        given = [compiled.get(name) for name in ("metrics", "weighted_metrics")]
-        found["metrics"] = _part("metrics", lambda: canonical.of(given))
+        found["metrics"] = _metrics(canonical, model)
     if make is not None:
         found["weights"] = "made anew for each run"
         found["code"] += " " + _part("function that makes the model", lambda: canonical.of(make))
     if canonical.reads_code:
         found["Python"] = ".".join(platform.python_version_tuple()[:2])
     return found
+
+
+def of_structure(model: Any) -> dict[str, str]:
+    """As `of_model` without the weights, and with all metrics.
+
+    Raises:
+        ValueError: If a part has neither a configuration nor readable code.
+    """
+    canonical = Canonical(model)
+    return {**_structure(canonical, model), "metrics": _metrics(canonical, model)}
+
+
+def _structure(canonical: Canonical, model: Any) -> dict[str, str]:
+    layers = [
+        layer for layer in inner_layers(model) if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    compiled = compile_arguments(model)
+    return {
+        "layers": _part("layers", lambda: [canonical.layer(each) for each in layers]),
+        "connections": _part("connections", lambda: [canonical.graph(e) for e in [model, *layers]]),
+        "code": _part("model", lambda: canonical.model(model)),
+        "optimizer": _part("optimizer", lambda: _optimizer(canonical, model), model.optimizer),
+        "loss": _loss(canonical, model.loss),
+        "loss_weights": _part("loss_weights", lambda: canonical.of(compiled.get("loss_weights"))),
+        "steps_per_execution": str(getattr(model, "steps_per_execution", 1)),
+        "scaling": str([model.auto_scale_loss if _scales(model) else None, keras.config.floatx()]),
+    }
+
+
+def _metrics(canonical: Canonical, model: Any) -> str:
+    compiled = compile_arguments(model)
+    given = [compiled.get(name) for name in ("metrics", "weighted_metrics")]
+    return _part("metrics", lambda: canonical.of(given))
 
 
 def of_fit(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
-DIMENSIONS = ("momentum", "batch_size", "warmup", "policy")  # of a setting, besides the rate
+# Of a setting, besides the rate.
+DIMENSIONS = ("momentum", "beta_2", "batch_size", "weight_decay", "warmup", "policy")
+_LATER = ("beta_2", "rate_decay")  # not in the keys of searches of earlier versions
 POLICIES = ("constant", "one-cycle", "cosine", "wsd")
 
 
@@ -20,6 +22,9 @@ class Setting:
         warmup: Share of the run that warms up, in [0, 1).
         policy: "constant", "one-cycle", "cosine" or "wsd" (constant, then linear to 0 over the last
             20 % of the run).
+        beta_2: That of Adam and its kin; None keeps that of the compiled model.
+        rate_decay: Learning rate x weight decay, the share by which an update at that rate
+            shrinks the weights; None keeps the weight decay of the compiled model.
     """
 
     learning_rate: float
@@ -27,10 +32,23 @@ class Setting:
     batch_size: int | None = None
     warmup: float = 0.0
     policy: str = "constant"
+    beta_2: float | None = None
+    rate_decay: float | None = None
+
+    @property
+    def weight_decay(self) -> float | None:
+        """The weight decay of the optimizer; None keeps that of the compiled model.
+
+        >>> Setting(0.01, rate_decay=2e-4).weight_decay
+        0.02
+        """
+        if self.rate_decay is None:
+            return None
+        return float(f"{self.rate_decay / self.learning_rate:.3g}")
 
     @property
     def variant(self) -> Setting:
-        """The setting without its rate: the same at a rate of 1."""
+        """The setting without its rate: the same at a rate of 1, also in `rate_decay`."""
         return replace(self, learning_rate=1.0)
 
 
@@ -59,8 +77,11 @@ class Job:
         >>> Job("coarse", Setting(0.1), 0, 1.0, 3).key == Job("fine 1", Setting(0.1), 0, 1.0, 3).key
         True
         """
-        parts = (f"{each.name}={getattr(self.setting, each.name)}" for each in fields(Setting))
-        text = "/".join(parts)
+        values = {each.name: getattr(self.setting, each.name) for each in fields(Setting)}
+        for name in _LATER:
+            if values[name] is None:
+                del values[name]
+        text = "/".join(f"{name}={value}" for name, value in values.items())
         return f"{text}/seed={self.seed}/rows={self.fraction}/epochs={self.epochs}"
 
 
@@ -76,6 +97,7 @@ class Outcome:
         history: The logs of each epoch, by name.
         seconds: Duration of the run.
         number: The number of its trial in the study.
+        worker: The process that trained it, as HOST:PID; "" if it is unknown.
     """
 
     job: Job
@@ -84,6 +106,7 @@ class Outcome:
     history: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     number: int = -1
+    worker: str = field(default="", compare=False)
 
     @property
     def epochs(self) -> int:

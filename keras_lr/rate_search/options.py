@@ -12,6 +12,7 @@ from keras_lr.rate_search.jobs import DIMENSIONS, POLICIES, Setting
 from keras_lr.rate_search.plan import Design
 from keras_lr.rate_search.policies import current_momentum, has_momentum
 from keras_lr.rate_search.split import usual_fraction
+from keras_lr.schedules.scaling import usual_rule
 from keras_lr.steering import innermost_optimizers
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 MOMENTA = (0.8, 0.9, 0.95, 0.98)
 WARMUPS = (0.0, 0.1, 0.3)
+BETAS_2 = (0.9, 0.95, 0.99, 0.999)
+DECAYS = (0.0, 0.1, 1.0, 10.0)  # in units of the compiled weight decay
 MOST_RUNS, MORE_RUNS = 8, 12  # default of max_runs: for the rate, and for each of `also`
+UNKNOWN_RULE = "sqrt"  # of other optimizers: half way between none and "linear"
 _UNRECORDED = ("timeout", "heartbeat", "verbose")  # may differ between processes of one search
 
 
@@ -110,6 +114,7 @@ class Options:
             )
         also: dict[str, tuple[Any, ...]] = {}
         momentum: float | None = None
+        beta_2: float | None = None
         assert isinstance(self.also, Mapping)  # noqa: S101  __post_init__ made it one
         for name, values in self.also.items():
             if name == "momentum":
@@ -132,6 +137,13 @@ class Options:
                 also[name] = tuple(values or usual_sizes(runner, batch_size, fraction * data.rows))
             elif name == "policy":
                 also[name] = tuple(values or usual_policies(data))
+            elif name == "beta_2":
+                beta_2 = _compiled(model, name, "an optimizer like Adam", "Compile it with Adam")
+                also[name] = tuple(values or sorted({beta_2, *BETAS_2}))
+            elif name == "weight_decay":
+                way_out = "Compile it with weight_decay=0.004, for instance"
+                decay = _compiled(model, name, "an optimizer with a weight decay above 0", way_out)
+                also[name] = tuple(values or (decay * factor for factor in DECAYS))
             else:
                 also[name] = tuple(values or WARMUPS)
         mode = direction_of(model, self.objective) if self.mode == "auto" else self.mode
@@ -144,9 +156,10 @@ class Options:
             maximize=mode == "max",
             seed=self.seed,
             also=also,
-            base=Setting(1.0, momentum, batch_size),
+            base=Setting(1.0, momentum, batch_size, beta_2=beta_2),
             max_runs=self.max_runs or MOST_RUNS + MORE_RUNS * len(also),
             velocity=hasattr(innermost_optimizers(model.optimizer)[0], "momentum"),
+            batch_rule=usual_rule(model.optimizer) or UNKNOWN_RULE,
         )
 
     def recorded(self, design: Design) -> dict[str, Any]:
@@ -161,6 +174,23 @@ class Options:
             "mode": "max" if design.maximize else "min",
             "batch_size": design.base.batch_size,
         }
+
+
+def _compiled(model: Any, name: str, needed: str, way_out: str) -> float:
+    """A number of the optimizer that is above 0 in each of its groups.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    inner = innermost_optimizers(model.optimizer)
+    values: list[Any] = [getattr(each, name, None) for each in inner]
+    if not all(isinstance(each, float) and each > 0 for each in values):
+        kinds = " and ".join(dict.fromkeys(type(each).__name__ for each in inner))
+        raise ValueError(
+            f"also={name!r} needs {needed}; got {kinds} with {name}={values[0]!r}. {way_out}, or "
+            f"leave {name} out of also."
+        )
+    return float(values[0])
 
 
 def usual_policies(data: Data) -> tuple[str, ...]:
@@ -207,6 +237,8 @@ def _value_of(dimension: str, value: Any) -> Any:
         return checks.count(dimension, value)
     if dimension == "policy":
         return checks.choice(dimension, value, POLICIES)
-    if dimension == "momentum":
+    if dimension == "weight_decay":
+        return checks.number(dimension, value, least=0.0)
+    if dimension in ("momentum", "beta_2"):
         return checks.number(dimension, value, above=0.0, below=1.0)
     return checks.number(dimension, value, least=0.0, below=1.0)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
 from typing import Any
 
 from keras_lr.range_test import transfer_lr
-from keras_lr.rate_search.evidence import Noise, contenders, interval_end, rival
+from keras_lr.rate_search.answer import Answer, answer_of
+from keras_lr.rate_search.evidence import contenders, finalists
 from keras_lr.rate_search.jobs import Job, Outcome, Setting
-from keras_lr.rate_search.valley import Valley
-from keras_lr.rate_search.words import describe_difference
+from keras_lr.rate_search.rounds import Round
 from keras_lr.schedules.scaling import scale_lr
 
 DECADE = 10.0
 LOWEST, HIGHEST = 1e-10, 1e4  # limits of a round that extends itself
+NEARBY = math.log(1.06)  # rates that a round does not tell apart
 FURTHER = 8  # times that a round may extend itself
 COARSE = "coarse"
 
@@ -71,127 +71,7 @@ class Design:
     base: Setting
     max_runs: float = math.inf  # beside the coarse round, in runs on all data
     velocity: bool = True  # momentum lengthens the steps, as in SGD and not in Adam
-
-
-@dataclass(frozen=True)
-class Score:
-    """The result of one setting in one round, over its seeds."""
-
-    setting: Setting
-    outcomes: tuple[Outcome, ...]
-    maximize: bool
-
-    @property
-    def values(self) -> list[float]:
-        return [outcome.value for outcome in self.outcomes]
-
-    @property
-    def ended(self) -> str:
-        """The worst ending of its runs: a rate that diverges with one seed is unusable."""
-        ends = {outcome.ended for outcome in self.outcomes}
-        return next(end for end in ("diverged", "behind", "finished") if end in ends)
-
-    @property
-    def mean(self) -> float:
-        """Mean of the objective; NaN if a run diverged."""
-        return math.nan if self.ended == "diverged" else fmean(self.values)
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation over the seeds; NaN for a single seed."""
-        enough = len(self.values) > 1 and self.ended != "diverged"
-        return stdev(self.values) if enough else math.nan
-
-    def cost(self) -> tuple[int, float, float]:
-        """Sort key, best first: finished, behind, diverged; then by value.
-
-        Diverged settings sort by their rate, because the lowest is closest to a stable one.
-        """
-        rank = ("finished", "behind", "diverged").index(self.ended)
-        if rank == 2:
-            return rank, self.setting.learning_rate, 0.0
-        return rank, -self.mean if self.maximize else self.mean, self.setting.learning_rate
-
-
-@dataclass
-class Round:
-    """A round: its jobs, and the outcomes so far."""
-
-    name: str
-    fraction: float
-    spacing: float
-    jobs: list[Job]
-    outcomes: list[Outcome]
-    maximize: bool
-
-    @property
-    def complete(self) -> bool:
-        return len(self.outcomes) == len(self.jobs)
-
-    @property
-    def scores(self) -> list[Score]:
-        """The settings that were tried, in the order of their jobs.
-
-        A seed after the first counts once all its jobs have ended, so that settings are compared
-        over the same seeds.
-        """
-        ended = {outcome.job for outcome in self.outcomes}
-        waiting = {job.seed for job in self.jobs[1:] if job not in ended}
-        runs: dict[Setting, list[Outcome]] = {}
-        for outcome in self.outcomes:
-            if outcome.job.seed == self.jobs[0].seed or outcome.job.seed not in waiting:
-                runs.setdefault(outcome.job.setting, []).append(outcome)
-        return [
-            Score(setting, tuple(sorted(found, key=lambda each: each.job.seed)), self.maximize)
-            for setting, found in runs.items()
-        ]
-
-    def best(self) -> Score | None:
-        """The best of the settings that finished with the most seeds."""
-
-        def order(score: Score) -> tuple[bool, int, tuple[int, float, float]]:
-            done = score.ended == "finished"
-            return not done, -len(score.values) if done else 0, score.cost()
-
-        return min(self.scores, key=order, default=None)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer of a search.
-
-    Attributes:
-        setting: The best setting. Its rate is the minimum of a parabola through all finished
-            runs (`Valley`), so a rate that was not itself trained is possible.
-        low, high: Ends of the interval: the rates that the seeds cannot distinguish from the best
-            one tried, and the 95 % interval of the parabola's minimum.
-        mean, spread: The objective of the best setting that was trained, and its standard
-            deviation over seeds.
-        round: The round that the answer comes from.
-        finished: Whether that is the last round and it is complete.
-        warnings: Reasons to trust the answer less.
-        tried: The best setting that was trained; by default `setting`.
-        regret: How much worse the objective is at `low` and at `high` than at `setting`, by the
-            parabola, in units of the objective; NaN if there is none.
-        sensitivity: The same at a third of the rate and at three times the rate; infinite if a
-            rate diverged that is not higher.
-    """
-
-    setting: Setting
-    low: float
-    high: float
-    mean: float
-    spread: float
-    round: str
-    finished: bool
-    warnings: tuple[str, ...] = ()
-    tried: Setting | None = None
-    regret: tuple[float, float] = (math.nan, math.nan)
-    sensitivity: tuple[float, float] = (math.nan, math.nan)
-
-    def __post_init__(self) -> None:
-        if self.tried is None:
-            object.__setattr__(self, "tried", self.setting)
+    batch_rule: str = "linear"  # of `scale_lr`
 
 
 class Plan:
@@ -199,11 +79,12 @@ class Plan:
 
     The coarse round tries one rate a decade; after a range test it is left out. Then each of
     `also` has a round: for each of its values, three rates around the scaled best one, half a
-    decade apart. Each fine round tries `points` rates around the best, at smaller spacing, on more
-    data. A round whose best rate is at its end extends itself beyond that end. The last round uses
-    all data and is a race: all its settings run with the first seed, the best three with the
-    second, and with each further seed the best and those that are not significantly worse
-    (`contenders`). Runs that would exceed `max_runs` are left out.
+    decade apart; the best two values run with a second seed (`finalists`). Each fine round tries
+    `points` rates around the best, at smaller spacing, on more data. A round whose best rate is at
+    its end extends itself beyond that end. The last round uses all data and is a race: all its
+    settings run with the first seed, the best three with the second, and with each further seed the
+    best and those that are not significantly worse (`contenders`). Runs that would exceed
+    `max_runs` are left out.
     """
 
     def __init__(self, design: Design, start: Start) -> None:
@@ -232,20 +113,40 @@ class Plan:
             best = winner.setting
         return rounds
 
+    def most_left(self, found: Mapping[str, Outcome]) -> float:
+        """The most that is still to train, in runs on all data: what `max_runs` allows.
+
+        The last rounds may need less.
+        """
+        rounds = self.rounds(found)
+        asked = {job.key: job for each in rounds for job in each.jobs}
+        waiting = sum(job.fraction for key, job in asked.items() if key not in found)
+        if not waiting:
+            return 0.0
+        counted = self._spent(rounds)
+        return waiting + max(0.0, self.design.max_runs - counted)
+
     def missing(self, found: Mapping[str, Outcome]) -> list[Job]:
         """Jobs without an outcome, in the order in which to begin them."""
         return [job for job in self.rounds(found)[-1].jobs if job.key not in found]
 
-    def answer(self, found: Mapping[str, Outcome]) -> Answer | None:
-        """The best setting of the latest round with one; None if no run has finished."""
+    def answer(self, found: Mapping[str, Outcome], untrained: float = math.nan) -> Answer | None:
+        """The best setting of the latest round with one; None if no run has finished.
+
+        Args:
+            found: The outcomes so far, by the keys of their jobs.
+            untrained: The objective before training; NaN if it is unknown.
+        """
         rounds = self.rounds(found)
         for now in reversed(rounds):
             seeds = {job.seed for job in now.jobs}
-            if self._effort(now.name)[1] > 1 and len(seeds) == 1 and not now.complete:
+            last = now.name == self.names[-1] and self.design.final_seeds > 1
+            if last and len(seeds) == 1 and not now.complete:
                 continue  # the first seed of the race is not over
             best = now.best()
             if best is not None and best.ended == "finished":
-                return self._answer(rounds, now, best, now is rounds[-1] and now.complete)
+                done = now is rounds[-1] and now.complete
+                return answer_of(rounds, now, best, done, self._at, untrained)
         return None
 
     def _round(
@@ -256,6 +157,9 @@ class Plan:
         found: Mapping[str, Outcome],
     ) -> Round:
         settings, spacing = self._settings(name, best)
+        if name in self._fine:
+            tried = [job.setting for each in before for job in each.jobs]
+            settings = list(dict.fromkeys(_nearby(each, tried) for each in settings))
         fraction, seeds = self._effort(name)
         now = Round(name, fraction, spacing, [], [], self.design.maximize)
         now = self._with(now, [self._job(now, each) for each in settings], before, found)
@@ -268,7 +172,9 @@ class Plan:
             if not now.complete:
                 break
             seed = self.design.seed + done
-            rivals = [replace(s.outcomes[0].job, seed=seed) for s in contenders(now.scores, done)]
+            last = name == self.names[-1]
+            chosen = contenders(now.scores, done) if last else finalists(now.scores)
+            rivals = [replace(each.outcomes[0].job, seed=seed) for each in chosen]
             raced = self._with(now, rivals, before, found)
             if len(raced.jobs) - len(now.jobs) < min(2, len(rivals)):
                 break  # `max_runs` leaves nothing to compare the best with
@@ -286,9 +192,8 @@ class Plan:
         A run that another round has asked for costs nothing, nor do those of the coarse round.
         One run is done in any case.
         """
-        asked = {job.key: job.fraction for each in (*before, now) for job in each.jobs}
-        coarse = [job for each in (*before, now) if each.name == COARSE for job in each.jobs]
-        spent = self.start.cost + sum(asked.values()) - sum(job.fraction for job in coarse)
+        asked = {job.key for each in (*before, now) for job in each.jobs}
+        spent = self._spent((*before, now))
         jobs = list(now.jobs)
         for job in more:
             if job.key not in asked and now.name != COARSE:
@@ -298,6 +203,12 @@ class Plan:
             jobs.append(job)
         outcomes = [replace(found[job.key], job=job) for job in jobs if job.key in found]
         return replace(now, jobs=jobs, outcomes=outcomes)
+
+    def _spent(self, rounds: Sequence[Round]) -> float:
+        """What counts towards `max_runs`: the range test, and the rounds after the coarse one."""
+        asked = {job.key: job.fraction for each in rounds for job in each.jobs}
+        coarse = [job for each in rounds if each.name == COARSE for job in each.jobs]
+        return self.start.cost + sum(asked.values()) - sum(job.fraction for job in coarse)
 
     def _settings(self, name: str, best: Setting | None) -> tuple[list[Setting], float]:
         """The settings that a round begins with, closest to the expected best first."""
@@ -330,18 +241,22 @@ class Plan:
     def _scaled(self, best: Setting, name: str, value: Any) -> Setting:
         """The setting with another value of one dimension, and the rate scaled to match.
 
-        The rate is proportional to the batch size. With SGD's momentum it keeps
-        rate / (1 - momentum), the step length in a constant direction. Policies differ by the
-        factors of `transfer_lr`.
+        The rate follows the batch size by the rule of the optimizer (`scale_lr`). With SGD's
+        momentum it keeps rate / (1 - momentum), the step length in a constant direction. Policies
+        differ by the factors of `transfer_lr`. A weight decay is meant at this rate; with other
+        rates their product stays.
         """
         rate = best.learning_rate
         if name == "batch_size" and best.batch_size:
-            rate = scale_lr(rate, value, best.batch_size)
+            rate = scale_lr(rate, value, best.batch_size, self.design.batch_rule)
         elif name == "momentum" and best.momentum is not None and self.design.velocity:
             rate *= (1 - value) / (1 - best.momentum)
         elif name == "policy":
             rate = transfer_lr(rate, (best.policy, None), (value, None))
-        changed = replace(best, **{name: value})
+        if name == "weight_decay":
+            changed = replace(best, rate_decay=float(f"{value * rate:.3g}"))
+        else:
+            changed = replace(best, **{name: value})
         if changed.policy == "one-cycle":  # it has its own warm-up
             changed = replace(changed, warmup=0.0)
         return replace(changed, learning_rate=rate)
@@ -351,7 +266,7 @@ class Plan:
         if name == self.names[-1]:
             return 1.0, self.design.final_seeds
         if name not in self._fine:
-            return self.design.fraction, 1
+            return self.design.fraction, min(2, self.design.final_seeds) if name != COARSE else 1
         share = (self._fine.index(name) + 1) / len(self._fine)
         return float(f"{self.design.fraction ** (1 - share):.3g}"), 1
 
@@ -386,63 +301,18 @@ class Plan:
         low, high = (self.start.low, self.start.high) if self.start.firm else (LOWEST, HIGHEST)
         return low <= rate <= high
 
-    def _answer(self, rounds: Sequence[Round], now: Round, best: Score, done: bool) -> Answer:
-        like = [s for s in now.scores if s.setting.variant == best.setting.variant]
-        like.sort(key=lambda score: score.setting.learning_rate)
-        place = like.index(best)
-        noise = Noise.among(like, best)
-        high, open_above = interval_end(best, like[place + 1 :], noise)
-        low, open_below = interval_end(best, like[:place][::-1], noise)
-        notes = []
-        if not done:
-            notes.append(
-                f"The search is not finished: this is the best rate of the {now.name} round."
-            )
-        valley = self._valley(rounds, best.setting)
-        around = valley.interval() if valley else None
-        if len(best.values) < 2 and around is None:
-            notes.append(
-                "The best rate ran once in this round, so the noise between runs is unknown; the "
-                "interval ends half way to the neighbouring rates."
-            )
-        tried = f"tried in the {now.name} round"
-        if len(like) < len(now.scores):
-            tried += " with this setting"
-        for end, is_open, word in ((low, open_below, "lower"), (high, open_above, "higher")):
-            if is_open and best.setting.learning_rate == end:
-                notes.append(
-                    f"The best rate is the {word[:-2]}est {tried}; a {word} rate may be better."
-                )
-            elif is_open:
-                notes.append(
-                    f"The interval includes the {word[:-2]}est rate {tried}; a {word} rate may be "
-                    "as good."
-                )
-        other_variant = rival(best, now.scores)
-        if other_variant is not None:
-            other = describe_difference(other_variant.setting, best.setting)
-            notes.append(f"Another setting is as good, within the noise of the seeds: {other}.")
-        setting = self._at(best.setting, valley.rate) if valley else best.setting
-        rate = setting.learning_rate
-        low, high = min(low, rate, *(around or ())), max(high, rate, *(around or ()))
-        unknown = (math.nan, math.nan)
-        return Answer(
-            setting,
-            *(low, high, best.mean, best.spread),
-            *(now.name, done, tuple(notes), best.setting),
-            regret=_excess(valley, best.mean, low, high) if valley else unknown,
-            sensitivity=_excess(valley, best.mean, rate / 3, rate * 3) if valley else unknown,
-        )
 
-    def _valley(self, rounds: Sequence[Round], best: Setting) -> Valley | None:
-        """The parabola through all runs of the variant of a setting, each of them once."""
-        runs = {o.job.key: o for each in rounds for o in each.outcomes}
-        like = [run for run in runs.values() if run.job.setting.variant == best.variant]
-        return Valley.through(like, best.learning_rate, self.design.maximize)
-
-
-def _excess(valley: Valley, value: float, low: float, high: float) -> tuple[float, float]:
-    return valley.excess(low, value), valley.excess(high, value)
+def _nearby(setting: Setting, tried: Sequence[Setting]) -> Setting:
+    """The setting, or one with nearly the same rate that was tried: rounding sets them apart."""
+    close = [
+        each
+        for each in tried
+        if each.variant == setting.variant
+        and _apart(each.learning_rate, setting.learning_rate) < NEARBY
+    ]
+    return min(
+        close, key=lambda each: _apart(each.learning_rate, setting.learning_rate), default=setting
+    )
 
 
 def _apart(rate: float, centre: float) -> float:

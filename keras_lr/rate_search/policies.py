@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_lr._keras.optimizers import stored_rate
-from keras_lr.callbacks import OneCycle, ScheduleLR, WarmUp
+from keras_lr.callbacks import OneCycle, ScheduleHyperparameter, ScheduleLR, WarmUp
 from keras_lr.rate_search.jobs import Setting
 from keras_lr.schedules import ConstantSchedule, WarmUpStableDecaySchedule
 from keras_lr.schedules.base import as_schedule
@@ -20,6 +20,17 @@ def callbacks_for(model: Any, setting: Setting) -> list[Any]:
 
     A constant rate needs none: it is assigned to the optimizer, and the compiled step stays valid.
     """
+    numbers = [ScheduleHyperparameter(*each) for each in _numbers(setting).items()]
+    return [*_rate_callbacks(model, setting), *numbers]
+
+
+def _numbers(setting: Setting) -> dict[str, float]:
+    """Numbers of the optimizer that a setting changes, besides the rate and the momentum."""
+    values = {"beta_2": setting.beta_2, "weight_decay": setting.weight_decay}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _rate_callbacks(model: Any, setting: Setting) -> list[Any]:
     if setting.policy == "one-cycle":
         if setting.momentum is not None:
             low, high = momentum_range(setting.momentum)
@@ -90,6 +101,8 @@ def python_for(setting: Setting, *, settable: bool = True, cycles: bool = True) 
         lines.append(f"model.optimizer.learning_rate = {rate:g}")
     if setting.warmup and setting.policy != "one-cycle":
         callbacks.append(f"keras_lr.WarmUp(fraction={setting.warmup:g})")
+    for name, value in _numbers(setting).items():
+        callbacks.append(f'keras_lr.ScheduleHyperparameter("{name}", {value:g})')
     if callbacks:
         arguments.append(f"callbacks=[{', '.join(callbacks)}]")
     return "\n".join([*lines, f"model.fit({', '.join(arguments)})"])

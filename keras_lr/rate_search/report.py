@@ -18,6 +18,7 @@ from keras_lr.rate_search.words import (
     ENDINGS,
     describe_regret,
     describe_round,
+    describe_seconds,
     describe_sensitivity,
     describe_setting,
     name_of,
@@ -29,8 +30,8 @@ from keras_lr.rate_search.words import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_lr.rate_search.plan import Round
     from keras_lr.rate_search.result import Search
+    from keras_lr.rate_search.rounds import Round
 
 __all__ = ["fragment", "write_report"]
 
@@ -122,7 +123,7 @@ def _effort(search: Search) -> str:
     rounds = sum(bool(each.outcomes) for each in search.rounds)
     parts = [f"{len(ended)} in {rounds} round{'s' * (rounds != 1)}"]
     parts += [f"{number} {ENDINGS[name]}" for name, number in count.items() if number]
-    return ", ".join([*parts, html.duration(sum(o.seconds for o in ended))])
+    return ", ".join([*parts, describe_seconds(sum(o.seconds for o in ended))])
 
 
 def _rates_title(search: Search) -> str:
@@ -183,7 +184,7 @@ def _table(search: Search, each: Round) -> str:
             str(row["runs"]),
             ENDINGS[row["ended"]],
             str(row["epochs"]),
-            html.duration(row["seconds"]),
+            describe_seconds(row["seconds"]),
         ]
         rows.append(("best" if row["best"] else row["ended"], cells))
     done = f"{len(each.outcomes)} of {len(each.jobs)} runs have ended"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from keras_lr._util import checks
 from keras_lr._util.files import atomic_write
 from keras_lr._util.json import jsonable, read_saved
+from keras_lr.rate_search.answer import Answer
 from keras_lr.rate_search.jobs import POLICIES, Job, Outcome, Setting
-from keras_lr.rate_search.plan import Answer, Round
 from keras_lr.rate_search.policies import python_for
+from keras_lr.rate_search.rounds import Round
 from keras_lr.rate_search.words import ENDINGS
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Search:
 
     @property
     def setting(self) -> Setting:
-        """The best setting: rate, momentum, batch size, warm-up and policy."""
+        """The best setting: rate, momentum, batch size, warm-up, policy, ..."""
         return self.answer.setting
 
     @property
@@ -113,6 +114,16 @@ class Search:
         In units of the objective; infinite if such a rate diverges.
         """
         return self.answer.sensitivity
+
+    @property
+    def lr_sensitivity(self) -> float:
+        """How much worse the objective is in the mean over three decades around the rate.
+
+        In units of the objective; a rate costs at most what no training costs (Wortsman et al.
+        2023, arXiv 2309.14322). An estimate by the parabola through the runs, which are near the
+        best rate. NaN for an objective that is not one of validation.
+        """
+        return self.answer.lr_sensitivity
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -146,6 +157,7 @@ class Search:
                     {
                         "round": each.name,
                         **asdict(score.setting),
+                        "weight_decay": score.setting.weight_decay,
                         "fraction": each.fraction,
                         "runs": len(score.outcomes),
                         "value": score.mean,
@@ -219,6 +231,7 @@ class Search:
                 "warnings": list(self.warnings),
                 "regret": _saved_pair(self.answer.regret),
                 "sensitivity": _saved_pair(self.answer.sensitivity),
+                "lr_sensitivity": self.answer.lr_sensitivity,
                 "python": self.python(),
                 "table": self.rows(),
                 "rounds": [
@@ -302,6 +315,7 @@ class Search:
             tried=_setting(content["tried"] if content["version"] > 2 else content["setting"]),
             regret=_pair(content.get("regret")),
             sensitivity=_pair(content.get("sensitivity")),
+            lr_sensitivity=_number(content.get("lr_sensitivity")),
         )
         test = content["range_test"]
         if test is not None:
@@ -353,12 +367,15 @@ def _of_jobs(jobs: list[Job], outcomes: list[Outcome]) -> list[Outcome]:
 
 def _setting(content: Mapping[str, Any]) -> Setting:
     momentum, size = content["momentum"], content["batch_size"]
+    beta_2, product = content.get("beta_2"), content.get("rate_decay")
     return Setting(
         checks.number("learning_rate", content["learning_rate"], above=0.0),
         None if momentum is None else checks.number("momentum", momentum),
         None if size is None else checks.count("batch_size", size),
         checks.number("warmup", content["warmup"], least=0.0),
         checks.choice("policy", content["policy"], POLICIES),
+        None if beta_2 is None else checks.number("beta_2", beta_2, above=0.0, below=1.0),
+        None if product is None else checks.number("rate_decay", product, least=0.0),
     )
 
 

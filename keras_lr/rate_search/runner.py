@@ -29,6 +29,7 @@ from keras_lr.range_test.checks import check_model
 from keras_lr.range_test.training_data import TrainingData, passed_to_fit
 from keras_lr.rate_search.jobs import Job, Outcome
 from keras_lr.rate_search.policies import callbacks_for
+from keras_lr.rate_search.remade import Template, made
 from keras_lr.rate_search.split import held_out, part
 from keras_lr.steering import fit_optimizers, model_optimizers
 
@@ -136,7 +137,9 @@ class Runner:
         self._split_seed = split_seed
         self.callbacks = callbacks
         self._snapshot = snapshot
+        self._template: Template | None = None
         self._part: tuple[float, Any] = (1.0, None)
+        self._judged: tuple[Any, int | None] = data.validation, None
 
     @staticmethod
     @contextmanager
@@ -156,13 +159,15 @@ class Runner:
         """
         check_alone()
         make = None if isinstance(model, keras.Model) else model
+        template = None
         if make is not None and not callable(make):
             raise TypeError(
                 f"model must be a Keras model or a function that returns one; got {model!r}."
             )
         with random_generators_kept(), contextlib.ExitStack() as stack:
             if make is not None:
-                model = _made(make, split_seed)
+                model = made(make, split_seed)
+                template = Template(model)
             _check_optimizer(model)
             snapshot = stack.enter_context(Snapshot(model).guarding())
             given = TrainingData(model, data.x, data.y, fit_options={"batch_size": batch_size})
@@ -175,7 +180,8 @@ class Runner:
                 source.close()
             snapshot.copy_values()
             runner = Runner(model, make, data, objective, split_seed, callbacks, snapshot)
-            runner._check_objective(batch_size, held, size)
+            runner._judged, runner._template = (held, size), template
+            runner._check_objective(batch_size)
             yield runner
 
     def range_test(self, batch_size: int | None, seed: int) -> RangeTest:
@@ -212,7 +218,10 @@ class Runner:
 
     def _start(self, seed: int) -> Any:
         if self._make is not None:
-            return _made(self._make, seed)
+            model = made(self._make, seed)
+            self._snapshot.rewind()
+            alike = self._template is not None and self._template.take(model)
+            return self.model if alike else model
         self._snapshot.rewind()
         reseed(self.model, seed)
         return self.model
@@ -258,25 +267,19 @@ class Runner:
             given = math.ceil(self.data.rows / (batch_size or 32))
         return epochs * given if given else None
 
-    def _check_objective(self, batch_size: int | None, held: Any, size: int | None) -> None:
-        """Evaluate one batch to see which entries the logs will have, before the long work.
+    def untrained(self) -> float:
+        """The objective before training; NaN if it is not one of validation."""
+        name = self._objective.removeprefix("val_")
+        if name == self._objective:
+            return math.nan
+        self._snapshot.rewind()
+        return number(self._evaluated()[name])
 
-        Args:
-            held: The validation data, as Keras's `evaluate` gets it.
-            size: Its batch size.
-        """
+    def _check_objective(self, batch_size: int | None) -> None:
+        """Evaluate one batch to see which entries the logs will have, before the long work."""
         self.check_batches(batch_size or 32)
-        size = size or 32
-        if is_array_data(held):
-            rows = len(keras.tree.flatten(held)[0])
-            first = take_rows(held, np.arange(min(size, rows)))
-            parts = keras.utils.unpack_x_y_sample_weight(first)
-            asked: dict[str, Any] = {"x": parts[0], "y": parts[1], "sample_weight": parts[2]}
-            asked["batch_size"] = size
-        else:
-            asked = {"x": held, "steps": 1}
         try:
-            logs = keras.Model.evaluate(self.model, **asked, verbose=0, return_dict=True)
+            logs = self._evaluated(batches=1)
         except Exception as error:
             raise ValueError(
                 f"A search needs model.evaluate, which fails for {type(self.model).__name__}: "
@@ -289,6 +292,18 @@ class Runner:
                 f"objective must be in the logs of this model; got {self._objective!r}. The logs "
                 f"have: {', '.join(names)}."
             )
+
+    def _evaluated(self, batches: int | None = None) -> dict[str, Any]:
+        """The logs of Keras's `evaluate` on the validation data, or on so many batches of it."""
+        held, size = self._judged
+        size = size or 32
+        asked: dict[str, Any] = {"x": held, "steps": batches}
+        if is_array_data(held):
+            rows = len(keras.tree.flatten(held)[0])
+            first = np.arange(rows if batches is None else min(size * batches, rows))
+            parts = keras.utils.unpack_x_y_sample_weight(take_rows(held, first))
+            asked = {"x": parts[0], "y": parts[1], "sample_weight": parts[2], "batch_size": size}
+        return dict(keras.Model.evaluate(self.model, **asked, verbose=0, return_dict=True))
 
 
 class _Watch(Callback):
@@ -379,14 +394,3 @@ def _check_optimizer(model: Any) -> None:
             f"model; {model.name!r} holds {', '.join(paths)}. Compile it with one optimizer, or "
             "use lr_find(optimizer=...)."
         )
-
-
-def _made(make: Callable[[], Any], seed: int) -> Any:
-    keras.utils.set_random_seed(seed)
-    model = make()
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "model must be a Keras model or a function that returns one; the function returned "
-            f"{type(model).__name__}."
-        )
-    return model

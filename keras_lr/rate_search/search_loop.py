@@ -21,14 +21,16 @@ from keras_lr.rate_search import fingerprint
 from keras_lr.rate_search.ahead import jobs_ahead
 from keras_lr.rate_search.jobs import Job
 from keras_lr.rate_search.options import Options
-from keras_lr.rate_search.plan import Design, Plan, Round, Start
+from keras_lr.rate_search.plan import Design, Plan, Start
 from keras_lr.rate_search.policies import has_momentum, settable_rate
+from keras_lr.rate_search.progress import Progress
 from keras_lr.rate_search.result import Search
+from keras_lr.rate_search.rounds import Round
 from keras_lr.rate_search.runner import Data, Runner
 from keras_lr.rate_search.storage import import_optuna
 from keras_lr.rate_search.study import RANGE_TEST, Study
 from keras_lr.rate_search.trial import Taken, Trial
-from keras_lr.rate_search.words import describe_job, describe_outcome
+from keras_lr.rate_search.words import describe_job
 from keras_lr.steering import SteeredFit, innermost_optimizers
 
 POLL = 1.0  # seconds between two looks at the jobs of other processes
@@ -73,14 +75,14 @@ def search(
 
     A range test estimates a rate; a search confirms it by training. First each of `also`, by
     default the policy, has a round: three rates for each of its values, half a decade apart, on
-    `fraction` of the data. Then each fine round tries `points` rates around the best so far, at
-    smaller spacing (half a decade, then a quarter; a quarter after a round of `also`), on more
-    data. With given ends, or if the range test has no suggestion, a coarse round of one rate a
-    decade comes before them. Runs that diverge end after a few batches. A round whose best rate is
-    its lowest or highest extends itself beyond it. The last round uses all data and is a race: all
-    its rates run with the first of `final_seeds` seeds, the best three with the second, and with
-    each further seed those that a paired t-test over the seeds does not find worse than the best.
-    Runs that would exceed `max_runs` are left out.
+    `fraction` of the data; the best two values run with a second seed. Then each fine round tries
+    `points` rates around the best so far, at smaller spacing (half a decade, then a quarter; a
+    quarter after a round of `also`), on more data. With given ends, or if the range test has no
+    suggestion, a coarse round of one rate a decade comes before them. Runs that diverge end after a
+    few batches. A round whose best rate is its lowest or highest extends itself beyond it. The last
+    round uses all data and is a race: all its rates run with the first of `final_seeds` seeds, the
+    best three with the second, and with each further seed those that a paired t-test over the seeds
+    does not find worse than the best. Runs that would exceed `max_runs` are left out.
 
     The answer is the minimum of a parabola of the logarithm of the loss over that of the rate,
     fitted through all finished runs with weights that fall off over half a decade; it is at most
@@ -115,11 +117,13 @@ def search(
             100 with policies if `epochs` is 5.
         also: Further dimensions to search, each in a round of its own before the fine ones, with
             three rates for each value; () asks for the rate alone. "momentum" (0.8, 0.9, 0.95,
-            0.98); "batch_size" (half to four times yours; the initial rate is scaled in
-            proportion); "warmup" (shares 0, 0.1 and 0.3 of the run); "policy" ("constant",
-            "one-cycle", "cosine", and "wsd", which is constant and then linear to 0 over the last
-            fifth of the run; only "constant" for data of unknown length). Give names, or a
-            mapping from names to the values to try.
+            0.98); "beta_2" (0.9, 0.95, 0.99, 0.999); "batch_size" (half to four times yours; the
+            initial rate is scaled by the rule of the optimizer, see `scale_lr`); "weight_decay"
+            (0, and 0.1, 1 and 10 times yours, at the best rate so far; with other rates the
+            product of rate and decay stays); "warmup" (shares 0, 0.1 and 0.3 of the run);
+            "policy" ("constant", "one-cycle", "cosine", and "wsd", which is constant and then
+            linear to 0 over the last fifth of the run; only "constant" for data of unknown
+            length). Give names, or a mapping from names to the values to try.
         objective: The log entry to optimize, after the last epoch.
         mode: "min" or "max"; "auto" derives it from the metric.
         pruner: Stops runs that fall behind the others on the same share of the data: "median"
@@ -227,6 +231,8 @@ class _JobLoop:
         self._deadline = time.monotonic() + (options.timeout or math.inf)
         shown = is_interactive() if options.verbose == "auto" else bool(options.verbose)
         self._say: Callable[[str], None] = _print if shown else (lambda _: None)
+        self._shown = shown
+        self._progress: Progress | None = None
         self._waiting = False
 
     def run(self) -> Search:
@@ -237,11 +243,22 @@ class _JobLoop:
             )
         start = self._start()
         plan = Plan(self._design, start) if start is not None else None
+        if plan is not None:
+            self._progress = self._progress_of(plan)
         while plan is not None and self._step(plan):
             pass
         if plan is None:
             raise NoSuggestion("The timeout expired before the range test finished; raise timeout.")
         return self._result(plan)
+
+    def _progress_of(self, plan: Plan) -> Progress | None:
+        """Prints all runs that end from now on, if anything is to be printed."""
+        if not self._shown:
+            return None
+        found, joined = self._record.found().items(), self._record.began_with
+        known = {key: each for key, each in found if each.number < joined}
+        objective, worker = self._options.objective, self._record.worker
+        return Progress(self._say, plan, objective, worker, known)
 
     def _start(self) -> Start | None:
         """Where to begin: the given ends, or those of a range test, which one process runs."""
@@ -276,9 +293,11 @@ class _JobLoop:
     def _step(self, plan: Plan) -> bool:
         """Do one job, or wait for other processes; False at the end."""
         check_interrupt()
+        found = self._record.found()
+        if self._progress is not None:
+            self._progress.show(found, lambda: self._record.running() + (not self._waiting))
         if time.monotonic() > self._deadline:
             return False
-        found = self._record.found()
         missing = plan.missing(found)
         if not missing:
             self._record.tidy()
@@ -300,13 +319,9 @@ class _JobLoop:
 
         with trial:
             try:
-                outcome = self._runner.run(job, report)
-                trial.end(outcome)
+                trial.end(self._runner.run(job, report))
             except Taken:
                 self._say(f"{describe_job(job)}  dropped: another process has taken it over")
-                return
-        ended = describe_outcome(outcome, self._options.objective)
-        self._say(f"{describe_job(job)}  {ended}")
 
     def _wait(self) -> bool:
         """Wait for other processes; False when the timeout has expired."""
@@ -320,7 +335,8 @@ class _JobLoop:
 
     def _result(self, plan: Plan) -> Search:
         found = self._record.found()
-        answer, rounds = plan.answer(found), plan.rounds(found)
+        rounds = plan.rounds(found)
+        answer = plan.answer(found, self._runner.untrained())
         if answer is None:
             raise NoSuggestion(_why_not(rounds, self._options))
         known = self._range_test()

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import platform
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_lr._util import checks
 from keras_lr._util.interrupts import uninterrupted
 from keras_lr.rate_search import storage as places
-from keras_lr.rate_search.jobs import POLICIES, Job, Outcome, Setting
+from keras_lr.rate_search.jobs import Job, Outcome
+from keras_lr.rate_search.record_format import (
+    FORMAT,
+    attributes_of,
+    distributions_of,
+    key_of,
+    outcome_of,
+    parameters_of,
+    upgraded,
+)
 from keras_lr.rate_search.shared_storage import patience
 from keras_lr.rate_search.storage import (
     SearchError,
@@ -31,12 +38,10 @@ from keras_lr.rate_search.storage import (
     problems,
 )
 from keras_lr.rate_search.trial import Trial, drop
-from keras_lr.rate_search.words import ENDINGS
 
 if TYPE_CHECKING:
     import optuna
 
-FORMAT = 4  # 4: the key of a job has no round; 3: `final_seeds`, which was `repeats`
 MOST_DEATHS = 3  # processes that may die in one job
 RANGE_TEST = "range test"
 _MARK = "keras_lr"
@@ -81,7 +86,7 @@ class Study:
         self._states = optuna.trial.TrialState
         self._finished = optuna.exceptions.UpdateFinishedTrialError
         self._heartbeat = heartbeat
-        self._worker = f"{platform.node()}:{os.getpid()}"
+        self.worker = f"{platform.node()}:{os.getpid()}"
         self._local = storage is None or is_file(storage)
         self._closing = contextlib.ExitStack()
         with self.problems():
@@ -147,7 +152,7 @@ class Study:
             self.study.set_user_attr(_MARK, identity)
             self.study.set_metric_names([objective])
             known = self.study.user_attrs[_MARK]  # perhaps that of another process
-        known = _upgraded(known)
+        known = upgraded(known)
         if known.get("format") != FORMAT:
             raise places.Refused(
                 f"The study {self.name!r} in {self.where} has format {_cut(known.get('format'))}, "
@@ -182,10 +187,10 @@ class Study:
         outcomes: dict[str, Outcome] = {}
         with self.problems():
             for trial in self._trials():
-                key = _key(trial)
+                key = key_of(trial)
                 if key is None or key in outcomes or not self._done(trial) or key == RANGE_TEST:
                     continue
-                outcomes[key] = self._outcome(trial)
+                outcomes[key] = outcome_of(trial)
                 if outcomes[key].job.key != key:
                     raise LookupError(f"trial {trial.number} does not belong to the job {key}")
         return outcomes
@@ -207,7 +212,7 @@ class Study:
         with self.problems():
             self._optuna.storages.fail_stale_trials(self.study)
         running = [each for each in self._trials() if each.state == self._states.RUNNING]
-        taken = {_key(each) for each in running}
+        taken = {key_of(each) for each in running}
         return [job for job in jobs if job.key not in taken]
 
     def begin(self, job: Job | str) -> Trial | None:
@@ -252,7 +257,7 @@ class Study:
         try:
             with self.problems():
                 trial = self._optuna.trial.Trial(self.study, trial_id)
-                trial.set_user_attr("worker", self._worker)
+                trial.set_user_attr("worker", self.worker)
         except self._finished:
             return None
         except BaseException:
@@ -264,7 +269,7 @@ class Study:
         """Drop waiting duplicates of jobs, which two processes added at the same time."""
         for trial in self._trials():
             if trial.state == self._states.WAITING:
-                first, _ = self._of(_key(trial))
+                first, _ = self._of(key_of(trial))
                 if first is not None and first.number != trial.number:
                     drop(self._storage, trial._trial_id, "duplicate")
 
@@ -273,7 +278,7 @@ class Study:
 
         Only deaths since this process joined count, so that a new command tries again.
         """
-        trials = [each for each in self._trials() if _key(each) == key]
+        trials = [each for each in self._trials() if key_of(each) == key]
         failed = [each for each in trials if each.state == self._states.FAIL]
         deaths = sum(
             each.number >= self.began_with and not each.user_attrs.get("given_back")
@@ -291,20 +296,14 @@ class Study:
         attributes: dict[str, Any] = {"job": key}
         params: dict[str, Any] = {}
         if isinstance(job, Job):
-            attributes.update(
-                round=job.round,
-                seed=job.seed,
-                fraction=job.fraction,
-                epochs=job.epochs,
-                setting=asdict(job.setting),
-            )
-            params = {k: v for k, v in asdict(job.setting).items() if v is not None}
+            attributes.update(attributes_of(job))
+            params = parameters_of(job)
         with self.problems():
             self.study.add_trial(
                 self._optuna.trial.create_trial(
                     state=self._states.WAITING,
                     params=params,
-                    distributions=_distributions(self._optuna, params),
+                    distributions=distributions_of(self._optuna, params),
                     user_attrs=attributes,
                 )
             )
@@ -324,24 +323,6 @@ class Study:
 
     def _done(self, trial: Any) -> bool:
         return trial.state in (self._states.COMPLETE, self._states.PRUNED)
-
-    def _outcome(self, trial: Any) -> Outcome:
-        attributes = trial.user_attrs
-        job = Job(
-            attributes["round"],
-            Setting(**attributes["setting"]),
-            attributes["seed"],
-            attributes["fraction"],
-            attributes["epochs"],
-        )
-        ended = {each: each for each in ENDINGS}[attributes["ended"]]
-        value = math.nan if ended == "diverged" or trial.value is None else float(trial.value)
-        history = {
-            name: [float(each) for each in values]
-            for name, values in attributes.get("history", {}).items()
-        }
-        seconds = float(attributes.get("seconds", 0.0))
-        return Outcome(job, ended, value, history, seconds, trial.number)
 
 
 def give_back(storage: Any, name: str, pids: Collection[int]) -> None:
@@ -390,49 +371,12 @@ def _exists(name: str, where: str) -> str:
     )
 
 
-def _distributions(optuna: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    floats, whole = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
-    known = {
-        "learning_rate": floats(1e-300, 1e300, log=True),
-        "momentum": floats(0.0, 1.0),
-        "batch_size": whole(1, 2**31 - 1),
-        "warmup": floats(0.0, 1.0),
-        "policy": optuna.distributions.CategoricalDistribution(POLICIES),
-    }
-    return {name: known[name] for name in params}
-
-
 def _pruner(optuna: Any, name: str) -> Any:
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=2)
     if name == "halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
     return optuna.pruners.NopPruner()
-
-
-def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
-    """An identity of format 2, where `final_seeds` was `repeats`, or 3, in the present format."""
-    if identity.get("format") not in (2, 3) or not isinstance(identity.get("settings", {}), dict):
-        return identity
-    settings = dict(identity.get("settings", {}))
-    if "repeats" in settings:
-        settings["final_seeds"] = settings.pop("repeats")
-    if settings:
-        settings.setdefault("max_runs", None)
-    return {**identity, "format": FORMAT, **({"settings": settings} if settings else {})}
-
-
-def _key(trial: Any) -> str | None:
-    """The key of the job of a trial; that of formats 2 and 3 is written as the present one.
-
-    It was `ROUND/SETTING/seed=SEED`.
-    """
-    attributes = trial.user_attrs
-    key: str | None = attributes.get("job")
-    old = f"{attributes.get('round')}/"
-    if key is None or not key.startswith(old):
-        return key
-    return f"{key[len(old) :]}/rows={attributes.get('fraction')}/epochs={attributes.get('epochs')}"
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ WIDTH = 0.5  # decades, the standard deviation of the weights of the runs
 FURTHEST = 0.35  # decades between the best rate tried and the fitted one
 CONFIDENCE = 0.95  # of the interval
 STEPS = 2001  # rates at which the slope is tested
+DECADES = 3.0  # around the minimum, over which the mean excess is
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Valley:
         variances: Variance of b, of a, and their covariance; None without a degree of freedom.
         freedom: Degrees of freedom of the noise.
         ratio: Whether the costs are logarithms, so that their differences are ratios.
+        maximize: Whether a higher objective is better.
     """
 
     best: float
@@ -42,6 +44,7 @@ class Valley:
     variances: tuple[float, float, float] | None
     freedom: int
     ratio: bool
+    maximize: bool
 
     @staticmethod
     def through(runs: Iterable[Outcome], best: float, maximize: bool) -> Valley | None:
@@ -92,7 +95,7 @@ class Valley:
         cliff = math.log10(min((r for r in unstable if r > best), default=math.inf) / best)
         return Valley(
             *(best, slope, bend, float(u.min()), float(u[u < cliff].max()), cliff),
-            *(variances, int(freedom), not maximize and bool(min(values) > 0)),
+            *(variances, int(freedom), not maximize and bool(min(values) > 0), maximize),
         )
 
     @property
@@ -155,3 +158,28 @@ class Valley:
 
         more = max(0.0, cost(u) - cost(self.bottom))
         return value * math.expm1(more) if self.ratio else more
+
+    def mean_excess(self, value: float, untrained: float) -> float:
+        """The learning-rate sensitivity: the mean of `excess` over three decades.
+
+        The decades are evenly around the minimum. A rate costs at most what no training costs.
+        This is an estimate: where no run was trained the parabola is extended, and far from a
+        flat minimum the loss often rises faster.
+
+        Args:
+            value: The objective at the minimum.
+            untrained: The objective before training.
+
+        Returns:
+            The mean in units of the objective; NaN if `untrained` is, or if the parabola opens
+            downwards.
+
+        Source: Wortsman et al., "Small-scale proxies for large-scale Transformer training
+        instabilities", 2023 (arXiv 2309.14322), section 2.2.
+        """
+        most = max(0.0, untrained - value if not self.maximize else value - untrained)
+        if math.isnan(untrained):
+            return math.nan
+        u = self.bottom + np.linspace(-DECADES / 2, DECADES / 2, STEPS)
+        costs = [min(self.excess(self.best * 10.0**each, value), most) for each in u.tolist()]
+        return float(np.mean(costs))

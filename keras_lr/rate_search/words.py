@@ -10,11 +10,12 @@ from keras_lr._util.terminal import visible
 from keras_lr.rate_search.jobs import DIMENSIONS, Job, Outcome, Setting
 
 if TYPE_CHECKING:
-    from keras_lr.rate_search.plan import Answer, Round
+    from keras_lr.rate_search.answer import Answer
     from keras_lr.rate_search.result import Search
+    from keras_lr.rate_search.rounds import Round
 
 ENDINGS = {"finished": "finished", "behind": "stopped early", "diverged": "diverged"}
-_NAMES = {"batch_size": "batch size", "warmup": "warm-up"}
+_NAMES = {"batch_size": "batch size", "warmup": "warm-up", "weight_decay": "weight decay"}
 
 
 def name_of(field_or_round: str) -> str:
@@ -53,7 +54,8 @@ def _phrase(setting: Setting, field: str) -> str:
     if field == "warmup" and not value:
         return "no warm-up"
     if value is None:
-        return "momentum as compiled" if field == "momentum" else "batch size of the data"
+        kept = f"{name_of(field)} as compiled"
+        return "batch size of the data" if field == "batch_size" else kept
     return f"{name_of(field)} {value_of(field, value)}"
 
 
@@ -82,7 +84,7 @@ def varied_in(search: Search) -> list[str]:
 def describe_round(each: Round) -> str:
     """The name of a round and its share of the data.
 
-    >>> from keras_lr.rate_search.plan import Round
+    >>> from keras_lr.rate_search.rounds import Round
     >>> describe_round(Round("fine 1", 0.5, 10.0, [], [], False))
     'fine 1 (50 % of data)'
     """
@@ -108,8 +110,11 @@ def describe_excess(pair: tuple[float, float], low: str, high: str) -> str:
 
 
 def describe_sensitivity(answer: Answer) -> str:
-    """What a rate costs that is wrong by a factor of 3; "" if it is unknown."""
-    return describe_excess(answer.sensitivity, "a third of the rate", "3 times the rate")
+    """What a rate costs that is wrong by a factor of 3, and in the mean; "" if it is unknown."""
+    said = describe_excess(answer.sensitivity, "a third of the rate", "3 times the rate")
+    if said and not math.isnan(answer.lr_sensitivity):
+        said += f", {answer.lr_sensitivity:.2g} worse in the mean over three decades"
+    return said
 
 
 def describe_regret(answer: Answer) -> str:
@@ -132,10 +137,24 @@ def describe_job(job: Job) -> str:
     'coarse     lr 0.01      momentum 0.9  seed 3'
     """
     setting = job.setting
-    usual = {"momentum": None, "warmup": 0.0, "policy": "constant"}
-    fields = [name for name, value in usual.items() if getattr(setting, name) != value]
+    usual, shown = Setting(1.0), [name for name in DIMENSIONS if name != "batch_size"]
+    fields = [name for name in shown if getattr(setting, name) != getattr(usual, name)]
     beside = f"  {describe_setting(setting, fields)}" if fields else ""
     return f"{job.round:<10} lr {setting.learning_rate:<8.2g}{beside}  seed {job.seed}"
+
+
+def describe_seconds(seconds: float) -> str:
+    """A duration.
+
+    >>> describe_seconds(1.234), describe_seconds(75), describe_seconds(7260)
+    ('1.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def describe_outcome(outcome: Outcome, objective: str) -> str:

@@ -108,16 +108,21 @@ def _rule_of(optimizer: Any) -> str:
             ) from error
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(f"optimizer must be an optimizer of Keras or its name; got {optimizer!r}.")
-    parts = innermost_optimizers(optimizer)
-    rules = {_rule_of_kind(type(each)) for each in parts}
-    rule = rules.pop() if len(rules) == 1 else None
+    rule = usual_rule(optimizer)
     if rule is None:
+        parts = innermost_optimizers(optimizer)
         names = " and ".join(dict.fromkeys(type(each).__name__ for each in parts))
         raise ValueError(
             f"optimizer must have a known rule, the same for all groups; got {names}. Pass "
             "rule='linear' or rule='sqrt'."
         )
     return rule
+
+
+def usual_rule(optimizer: keras.optimizers.Optimizer) -> str | None:
+    """The rule of an optimizer; None if it has none, or if its groups have different ones."""
+    rules = {_rule_of_kind(type(each)) for each in innermost_optimizers(optimizer)}
+    return rules.pop() if len(rules) == 1 else None
 
 
 def _rule_of_kind(kind: type) -> str | None:

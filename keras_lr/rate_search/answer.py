@@ -1,0 +1,130 @@
+"""The answer of a search: the best setting, the interval of its rate, and what other rates cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from keras_lr.rate_search.evidence import Noise, interval_end, rival
+from keras_lr.rate_search.jobs import Setting
+from keras_lr.rate_search.rounds import Round, Score
+from keras_lr.rate_search.valley import Valley
+from keras_lr.rate_search.words import describe_difference
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of a search.
+
+    Attributes:
+        setting: The best setting. Its rate is the minimum of a parabola through all finished
+            runs (`Valley`), so a rate that was not itself trained is possible.
+        low, high: Ends of the interval: the rates that the seeds cannot distinguish from the best
+            one tried, and the 95 % interval of the parabola's minimum.
+        mean, spread: The objective of the best setting that was trained, and its standard
+            deviation over seeds.
+        round: The round that the answer comes from.
+        finished: Whether that is the last round and it is complete.
+        warnings: Reasons to trust the answer less.
+        tried: The best setting that was trained; by default `setting`.
+        regret: How much worse the objective is at `low` and at `high` than at `setting`, by the
+            parabola, in units of the objective; NaN if there is none.
+        sensitivity: The same at a third of the rate and at three times the rate; infinite if a
+            rate diverged that is not higher.
+        lr_sensitivity: The mean of the same over three decades around `setting`, in which a rate
+            costs at most what no training costs; NaN if there is no parabola.
+    """
+
+    setting: Setting
+    low: float
+    high: float
+    mean: float
+    spread: float
+    round: str
+    finished: bool
+    warnings: tuple[str, ...] = ()
+    tried: Setting | None = None
+    regret: tuple[float, float] = (math.nan, math.nan)
+    sensitivity: tuple[float, float] = (math.nan, math.nan)
+    lr_sensitivity: float = math.nan
+
+    def __post_init__(self) -> None:
+        if self.tried is None:
+            object.__setattr__(self, "tried", self.setting)
+
+
+def answer_of(
+    rounds: Sequence[Round],
+    now: Round,
+    best: Score,
+    done: bool,
+    at: Callable[[Setting, float], Setting],
+    untrained: float = math.nan,
+) -> Answer:
+    """The answer that the best setting of a round gives.
+
+    Args:
+        rounds: All rounds.
+        now: The round.
+        best: Its best setting.
+        done: Whether the search is finished.
+        at: The setting at another rate, rounded as the search does.
+        untrained: The objective before training; NaN if it is unknown.
+    """
+    like = [s for s in now.scores if s.setting.variant == best.setting.variant]
+    like.sort(key=lambda score: score.setting.learning_rate)
+    place = like.index(best)
+    noise = Noise.among(like, best)
+    high, open_above = interval_end(best, like[place + 1 :], noise)
+    low, open_below = interval_end(best, like[:place][::-1], noise)
+    notes = []
+    if not done:
+        notes.append(f"The search is not finished: this is the best rate of the {now.name} round.")
+    valley = _valley(rounds, best.setting, now.maximize)
+    around = valley.interval() if valley else None
+    if len(best.values) < 2 and around is None:
+        notes.append(
+            "The best rate ran once in this round, so the noise between runs is unknown; the "
+            "interval ends half way to the neighbouring rates."
+        )
+    tried = f"tried in the {now.name} round"
+    if len(like) < len(now.scores):
+        tried += " with this setting"
+    for end, is_open, word in ((low, open_below, "lower"), (high, open_above, "higher")):
+        if is_open and best.setting.learning_rate == end:
+            notes.append(
+                f"The best rate is the {word[:-2]}est {tried}; a {word} rate may be better."
+            )
+        elif is_open:
+            notes.append(
+                f"The interval includes the {word[:-2]}est rate {tried}; a {word} rate may be "
+                "as good."
+            )
+    other_variant = rival(best, now.scores)
+    if other_variant is not None:
+        other = describe_difference(other_variant.setting, best.setting)
+        notes.append(f"Another setting is as good, within the noise of the seeds: {other}.")
+    setting = at(best.setting, valley.rate) if valley else best.setting
+    rate = setting.learning_rate
+    low, high = min(low, rate, *(around or ())), max(high, rate, *(around or ()))
+    unknown = (math.nan, math.nan)
+    return Answer(
+        setting,
+        *(low, high, best.mean, best.spread),
+        *(now.name, done, tuple(notes), best.setting),
+        regret=_excess(valley, best.mean, low, high) if valley else unknown,
+        sensitivity=_excess(valley, best.mean, rate / 3, rate * 3) if valley else unknown,
+        lr_sensitivity=valley.mean_excess(best.mean, untrained) if valley else math.nan,
+    )
+
+
+def _valley(rounds: Sequence[Round], best: Setting, maximize: bool) -> Valley | None:
+    """The parabola through all runs of the variant of a setting, each of them once."""
+    runs = {o.job.key: o for each in rounds for o in each.outcomes}
+    like = [run for run in runs.values() if run.job.setting.variant == best.variant]
+    return Valley.through(like, best.learning_rate, maximize)
+
+
+def _excess(valley: Valley, value: float, low: float, high: float) -> tuple[float, float]:
+    return valley.excess(low, value), valley.excess(high, value)
