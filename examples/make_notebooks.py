@@ -239,7 +239,8 @@ a CPU. The training step is for PyTorch; Keras's guide has it for TensorFlow and
 """,
     INSTALL,
     START.replace("import os\n", 'import os\n\nos.environ["KERAS_BACKEND"] = "torch"', 1)
-    .replace("import numpy as np\n", "import numpy as np\nimport torch\n")
+    .replace("import numpy as np\n", "import torch\n")
+    .replace("import keras_lr\n", "import keras_lr\n\n%matplotlib inline")
     .replace("x, y = ", "x, _ = ", 1)
     .replace(', labels.astype("int32")', ", labels", 1)
     .replace("reshape(-1, 8, 8, 1)", "reshape(-1, 64)"),
@@ -336,7 +337,7 @@ The digits of the generator:
 >>>
 made = keras.ops.convert_to_numpy(gan.generator(keras.random.normal((24, 16), seed=1)))
 figure, axes = plt.subplots(2, 12, figsize=(7, 1.4), layout="constrained")
-for image, panel in zip(made, axes.flat):
+for image, panel in zip(made, axes.flat, strict=True):
     panel.imshow(image.reshape(8, 8), cmap="gray_r")
     panel.axis("off")
 """,
