@@ -124,6 +124,7 @@ def test_notebook_runs_and_its_stored_outputs_are_those_of_its_cells(monkeypatch
     assert len(pictures) == 4
 
 
+@pytest.mark.long("a notebook trains for minutes; its parts have tests")
 @pytest.mark.once
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["find_and_train", "fine_tune", "gan"])

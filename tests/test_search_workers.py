@@ -316,6 +316,7 @@ SAME = (
 )
 
 
+@pytest.mark.long("processes that start a backend and train")
 def test_one_two_and_eight_workers_give_the_same_answer_bit_for_bit(start, tmp_path):
     rounds = ["--fine-rounds", "2", "--final-seeds", "3", "--max-runs", "8"]
 
