@@ -68,6 +68,7 @@ def test_json_is_what_the_library_says(csv):
     result = run("diagnose", path, "--json")
     assert result.exit_code == 0 and result.stdout.count("\n") == 1
     content = json.loads(result.stdout)
+    assert content.pop("schema") == "urn:keras-lr:diagnose:1"
     assert content == json.loads(json.dumps(diagnose(path).to_dict()))
     assert content["source"] == str(path)
     assert {"name", "severity", "evidence", "advice", "first", "last"} == set(

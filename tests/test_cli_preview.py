@@ -209,7 +209,7 @@ def test_the_guide_shows_what_the_command_prints(tmp_path, monkeypatch):
 def test_json_has_every_step_in_one_object():
     shown = answer(*ONE_CYCLE, "--steps", 20, "--anneal", "linear")
     assert set(shown) == set(
-        "policy python backend written steps learning_rates momenta key_points".split()
+        "schema policy python backend written steps learning_rates momenta key_points".split()
     )
     assert shown["policy"] == "one-cycle"
     assert shown["python"] == {"callbacks": "[keras_lr.OneCycle(max_lr=0.1, anneal='linear')]"}
