@@ -101,7 +101,8 @@ def test_cells_in_percent_and_positions_out_of_a_total():
 
 
 def test_a_metric_that_is_not_a_number_is_left_out_and_told():
-    columns = {"epoch": range(COUNT), "loss": LOSS, "val_loss": HELD, "accuracy": ["good"] * COUNT}
+    mixed = ["good", *ACC[1:]]
+    columns = {"epoch": range(COUNT), "loss": LOSS, "val_loss": HELD, "accuracy": mixed}
     log = read_text(table(columns), "log.csv")
     assert_read(log)
     assert log.metric is None
