@@ -170,9 +170,7 @@ def _search(
 
     started = time.perf_counter()
     if importlib.util.find_spec("optuna") is None:
-        raise BadInput(
-            "A search needs Optuna, which is not installed. pip install 'keras-lr[search]'."
-        )
+        raise BadInput("A search needs Optuna, which is not installed. pip install optuna.")
     if report and not report.lower().endswith((".html", ".htm")):
         raise BadInput(f"--report {report} must end in .html.")
     dimensions = {} if also == ("none",) else dict(_dimension(each) for each in also)

@@ -22,11 +22,7 @@ from .quiet import filtered_stderr, tame_loggers
 __all__ = ["BACKENDS", "hidden", "start"]
 
 BACKENDS = ("tensorflow", "jax", "torch")
-INSTALL = {
-    "tensorflow": "pip install 'keras-lr[tensorflow]'",
-    "jax": "pip install 'keras-lr[jax]'",
-    "torch": "pip install 'keras-lr[torch]'",
-}
+INSTALL = {backend: f"pip install {backend}" for backend in BACKENDS}
 CACHE_LIMIT = 512 * 2**20
 
 

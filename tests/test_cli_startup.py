@@ -44,7 +44,7 @@ def test_without_tensorflow_what_is_installed_is_used_and_named(installed, capsy
 
 def test_without_any_backend_the_message_says_what_to_install(installed):
     installed()
-    with pytest.raises(BadInput, match=r"No backend .* pip install 'keras-lr\[tensorflow\]', or"):
+    with pytest.raises(BadInput, match=r"No backend .* pip install tensorflow, or"):
         startup._choose(None)
 
 

@@ -60,7 +60,7 @@ def import_optuna() -> Any:
         import optuna
     except ImportError as error:
         raise ImportError(
-            "A search needs Optuna, which is not installed. pip install 'keras-lr[search]'."
+            "A search needs Optuna, which is not installed. pip install optuna."
         ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
