@@ -1,6 +1,7 @@
 """`keras-lr find --report`: one HTML file with the test, the plan, the layers and what to do."""
 
 import html
+import json
 import re
 import shlex
 
@@ -96,10 +97,10 @@ def test_the_page_has_the_answer_the_plan_the_layers_and_the_advice(files, tmp_p
 
 
 def test_the_layers_have_the_multipliers_of_the_file(files, tmp_path, recorded):
-    multipliers = tmp_path / "m.json"
-    multipliers.write_text('{"dense": 0.1, "dense_1": 1.0}')
-    page, _ = report(files, tmp_path, "--multipliers", multipliers)
     names = [layer.name for layer in keras.models.load_model(files / "model.keras").layers]
+    multipliers = tmp_path / "m.json"
+    multipliers.write_text(json.dumps(dict(zip(names, [0.1, 1.0], strict=True))))
+    page, _ = report(files, tmp_path, "--multipliers", multipliers)
     assert table(page, "Layers")[1:] == [
         [names[0], "Dense", "72", "66.7%", "yes", "0.1"],  # 8 x 8 + 8 of 108
         [names[1], "Dense", "36", "33.3%", "yes", "1"],

@@ -59,7 +59,7 @@ def test_answers_fit_the_terminal(files, tmp_path, monkeypatch, columns):
         assert result.exit_code == 0, result.stderr
         assert widest(result.stdout) <= columns, result.stdout
         assert "…" not in result.stdout  # where rich cuts a cell off
-    assert "torch_lr_finder" in result.stdout and "Rate" in result.stdout
+    assert "torch_lr_finder" in result.stdout and "Rule " in result.stdout
 
 
 @pytest.mark.once

@@ -123,14 +123,14 @@ def weights_by(callback):
 
 
 @functools.cache
-def weights_by_a_new_one(cls):
-    return weights_by(CALLBACKS[cls]())
+def weights_by_a_new_one(make):
+    return weights_by(make())
 
 
 @pytest.mark.parametrize(
-    "cls",
+    "make",
     sampled(
-        {cls.__name__: cls for cls in CALLBACKS},
+        {cls.__name__: make for cls, make in CALLBACKS.items()},
         *("OneCycle",),
         why=PYTHON,
     ),
@@ -144,9 +144,8 @@ def weights_by_a_new_one(cls):
         why=PYTHON,
     ),
 )
-def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(cls, used, duplicate):
-    make, expected = CALLBACKS[cls], weights_by_a_new_one(cls)
-    original = make()
+def test_a_copy_trains_as_a_new_instance_does_and_holds_no_model(make, used, duplicate):
+    original, expected = make(), weights_by_a_new_one(make)
     if used:
         weights_by(original)
     callback = duplicate(original)

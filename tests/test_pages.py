@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import keras
 import pages
 import pytest
@@ -97,7 +98,10 @@ def test_a_command_has_options_that_exist():
     assert len(shown) >= 5 and len(COMMANDS) > 5
     for line in shown + COMMANDS:
         name, *arguments = shlex.split(line)[1:]
-        options = {each for parameter in main.commands[name].params for each in parameter.opts}
+        command = main.commands[name]
+        if isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), arguments.pop(0))
+        options = {each for parameter in command.params for each in parameter.opts}
         used = {each for each in arguments if each.startswith("--")}
         assert used <= options, line
 
