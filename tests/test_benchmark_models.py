@@ -12,9 +12,9 @@ pytestmark = pytest.mark.once
 def test_a_row_has_medians_and_copies_and_names_what_failed(script, tmp_path):
     run = script("run")
     parts = {
-        "first-fit": {"seconds": 4.0, "peak": 500, "state": 100},
-        "first-OneCycle": {"seconds": 4.4, "peak": 500, "state": 100},
-        "first-lr_find": {"seconds": 5.0, "peak": 620, "state": 100},
+        "first-fit": {"seconds": 4.0, "peak": 500 << 20, "state": 100 << 20},
+        "first-OneCycle": {"seconds": 4.4, "peak": 500 << 20, "state": 100 << 20},
+        "first-lr_find": {"seconds": 5.0, "peak": 620 << 20, "state": 100 << 20},
         "steady": {"fit": [1.0, 2.0, 4.0], "OneCycle": [1.0, 2.2, 4.0], "lr_find": [1.2, 2.2, 4.0]},
         "works": {"lr_find": "yes", "search": "ValueError: a | b"},
     }
@@ -23,7 +23,7 @@ def test_a_row_has_medians_and_copies_and_names_what_failed(script, tmp_path):
     # Nothing is measured again.
     lines = run.table(run.results(tmp_path, ["vit"], ["torch"], small=True))
     assert lines[2] == (
-        "| ViT, KerasHub | torch | **1.10** | 1.00 | **1.25** | 1.10 | **1.20** | "
+        "| ViT, KerasHub | torch | **1.10** | 1.00 | **1.25** | 1.10 | **1.20** (120 MB) | "
         "search: ValueError: a / b |"
     )
     assert len(lines) == 3

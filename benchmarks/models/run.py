@@ -115,9 +115,12 @@ def first_ratio(ours: dict[str, Any], fit: dict[str, Any]) -> float | None:
     return ours["seconds"] / fit["seconds"] if "seconds" in ours and "seconds" in fit else None
 
 
-def copies(ours: dict[str, Any], fit: dict[str, Any]) -> float | None:
-    """The difference of the peaks, in copies of weights and slots."""
-    return (ours["peak"] - fit["peak"]) / fit["state"] if "peak" in ours and "peak" in fit else None
+def memory(ours: dict[str, Any], fit: dict[str, Any]) -> str:
+    """The difference of the peaks, in copies of weights and slots and in MB."""
+    if "peak" not in ours or "peak" not in fit:
+        return cell(None)
+    more = ours["peak"] - fit["peak"]
+    return f"{cell(more / fit['state'], MEMORY)} ({more / 2**20:.0f} MB)"
 
 
 def failures(row: dict[str, Any]) -> str:
@@ -142,7 +145,7 @@ def table(found: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]:
                 cell(steady_ratio(row["steady"], "OneCycle"), STEADY),
                 cell(first_ratio(find, fit), FIRST),
                 cell(first_ratio(cycle, fit), FIRST),
-                cell(copies(find, fit), MEMORY),
+                memory(find, fit),
                 failures(row["works"]) if row["works"] else "-",
             )
             lines.append(f"| {title} | {name} | {' | '.join(cells)} |")
