@@ -233,3 +233,20 @@ def test_the_interval_is_as_wide_as_it_was_measured_to_be(losses, steps, rows, k
     rates = [1e-3, 1e-2, 1e-1][: len(losses)]
     found = Probes(rates, losses, [steps] * len(losses), 2.0, rows, 100, -2.0)
     np.testing.assert_allclose(found.half_widths(known), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([2.0, 2.0], True),
+        ([2.0 + 2e-7, 2.0 - 2e-7, 2.0], True),  # float32 rounds by as much
+        ([2.0, 2.0 - 2e-5], False),
+        ([2.0, 2.1], False),
+        ([2.0, np.inf], False),
+        ([2.0], False),
+    ],
+)
+def test_runs_that_end_where_they_began_trained_nothing(losses, expected):
+    count = len(losses)
+    rates = [1e-3, 1e-2, 1e-1][:count]
+    assert Probes(rates, losses, [50] * count, 2.0, 500, 150, -3.0).unmoved is expected

@@ -52,6 +52,26 @@ def test_nan_that_the_loss_masks_is_no_fault():
     assert np.isfinite(lr_find(dense(masked), x, y, steps=10, verbose=0).losses).all()
 
 
+@pytest.mark.parametrize("budget", [100, 200])
+@pytest.mark.parametrize("case", ["saturated", "detached"])
+def test_short_runs_that_trained_nothing_give_no_rate(case, budget):
+    x, y = data()
+    if case == "saturated":  # by inputs that are not scaled
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(1, "hard_tanh")])
+        model.compile("adam", "mse")
+        x = 1e4 * np.sign(x)[:, :1] * np.ones((1, 4), "float32")
+        model.layers[0].set_weights([np.ones((4, 1), "float32"), np.zeros(1, "float32")])
+    else:
+        inputs = keras.Input((4,))
+        outputs = layers.Dense(1)(layers.Dense(8)(inputs) * 0.0)
+        model = keras.Model(inputs, outputs)
+        model.layers[-1].trainable = False
+        model.compile("adam", "mse")
+    test = lr_find(model, x, y, verbose=0, budget=budget)
+    with pytest.raises(NoSuggestion, match=r"moved the held-out loss .* the gradients are 0"):
+        test.suggest()
+
+
 @pytest.mark.once
 def test_a_large_array_on_disk_is_read_in_pieces(tmp_path):
     array = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", "float32", (300_000, 8))

@@ -83,6 +83,13 @@ def _from_probes(probes: Probes, known: bool) -> Suggestion:
             f"All {count} short runs diverged, the lowest at {min(probes.learning_rates):.2g}. "
             "Check the scale of the data, or pass a larger budget."
         )
+    if probes.unmoved:
+        lowest, highest = min(probes.learning_rates), max(probes.learning_rates)
+        raise NoSuggestion(
+            f"No short run moved the held-out loss from {probes.start:.4g}, at rates from "
+            f"{lowest:.2g} to {highest:.2g}: the gradients are 0. Scale the inputs, which may "
+            "saturate the outputs, and check that the loss depends on weights that train."
+        )
     low, high = probes.half_widths(known)
     return Suggestion(
         float(10.0**middle),

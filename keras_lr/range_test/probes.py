@@ -21,6 +21,7 @@ RISE = 2.0  # a run is cut off where its loss has risen by this many times the l
 SHORT, SHIFT = 100, -0.125  # runs of fewer updates prefer rates too high by this many decades
 FEWEST_MORE = 10  # updates by which a run goes on
 PLATEAU = 0.25  # share of the start that a loss loses before low rates can be compared
+UNMOVED = 1e-6  # share of the start by which rounding may move a loss
 FEWEST_ROWS = 150  # of the held-out sample, below which the evidence is thin
 
 
@@ -129,6 +130,14 @@ class Probes:
     def short(self) -> bool:
         """Whether no run was long enough to judge high rates fairly."""
         return max(self.steps) < SHORT
+
+    @property
+    def unmoved(self) -> bool:
+        """Whether all runs ended at the loss they started from, so that they trained nothing."""
+        losses = np.asarray(self.losses, float)
+        return len(losses) > 1 and bool(
+            (np.abs(losses - self.start) <= UNMOVED * abs(self.start)).all()
+        )
 
     @property
     def on_plateau(self) -> bool:
