@@ -17,6 +17,7 @@ from keras_lr._util.interrupts import check_interrupt, recorded_interrupts
 from keras_lr._util.terminal import is_interactive, visible
 from keras_lr._util.versions import environment
 from keras_lr.range_test import NoSuggestion, RangeTest
+from keras_lr.range_test.probes import UNMOVED
 from keras_lr.rate_search import fingerprint
 from keras_lr.rate_search.ahead import jobs_ahead
 from keras_lr.rate_search.jobs import Job
@@ -336,9 +337,16 @@ class _JobLoop:
     def _result(self, plan: Plan) -> Search:
         found = self._record.found()
         rounds = plan.rounds(found)
-        answer = plan.answer(found, self._runner.untrained())
+        untrained = self._runner.untrained()
+        answer = plan.answer(found, untrained)
         if answer is None:
             raise NoSuggestion(_why_not(rounds, self._options))
+        if _trained_nothing(rounds, untrained):
+            raise NoSuggestion(
+                f"No run changed {self._options.objective} from {untrained:.4g}, the value before "
+                "training, so no rate can be preferred. Scale the inputs, and check that the loss "
+                "depends on weights that train; a coarse metric may need more epochs."
+            )
         known = self._range_test()
         model = self._runner.model
         if known is not None:
@@ -400,6 +408,14 @@ def _checked(found: Mapping[str, Any]) -> dict[str, Any]:
         "learning_rates": [float(rate) for rate in found["learning_rates"]],
         "losses": [None if loss is None else float(loss) for loss in found["losses"]],
     }
+
+
+def _trained_nothing(rounds: list[Round], untrained: float) -> bool:
+    """Whether runs at several rates all ended at the objective that they started from."""
+    outcomes = [outcome for each in rounds for outcome in each.outcomes]
+    several = len({outcome.job.setting.learning_rate for outcome in outcomes}) > 1
+    same = (abs(outcome.value - untrained) <= UNMOVED * abs(untrained) for outcome in outcomes)
+    return several and all(same)
 
 
 def _why_not(rounds: list[Round], options: Options) -> str:
