@@ -107,8 +107,8 @@ def noise_scale(
 
     Raises:
         ValueError: If an argument is out of its range, the model overrides `train_step` or sums its
-            loss over a batch, has a distribution strategy, a gradient is not finite, or the data
-            end before.
+            loss over a batch, has a distribution strategy, a gradient is not finite, every
+            gradient is 0, or the data end before.
         TypeError: If an argument is of the wrong kind.
 
     Source: McCandlish et al., "An empirical model of large-batch training", 2018
@@ -165,6 +165,11 @@ def result_of(
     counts = np.array([count for count, _, _ in blocks])
     batches = int(counts.sum())
     mean_square = float(np.average([mean for _, mean, _ in blocks], weights=counts))
+    if mean_square == 0.0:
+        raise ValueError(
+            f"The gradient must not be 0; it is, in all {batches} batches. Scale the inputs, which "
+            "may saturate the outputs, and check that the loss depends on weights that train."
+        )
     squared, variance = estimates(batch_size, batches, mean_square, square_of_mean)
     apart = [estimates(batch_size, *block)[0] for block in blocks]
     error = _ERRORS * float(np.std(apart, ddof=1)) / np.sqrt(len(apart))

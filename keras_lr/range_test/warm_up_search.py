@@ -11,6 +11,7 @@ from keras_lr._util import checks
 from keras_lr.range_test.borrowing import borrow
 from keras_lr.range_test.checks import check_model
 from keras_lr.range_test.find import progress
+from keras_lr.range_test.probes import UNMOVED
 from keras_lr.range_test.training_data import TrainingData, passed_to_fit
 from keras_lr.range_test.workbench import Run, Workbench
 from keras_lr.steering import innermost_optimizers
@@ -125,7 +126,8 @@ def find_warmup(
 
     Raises:
         ValueError: If an argument is out of its range, the optimizer has a schedule and `max_lr`
-            is None, the loss is not finite before training, or the data ends before a trial.
+            is None, the loss is not finite before training, the rate does not change it, or the
+            data ends before a trial.
         TypeError: If an argument is of the wrong kind.
 
     Source: Godbole et al., "Deep learning tuning playbook" (2023), "How to choose the length of
@@ -222,6 +224,12 @@ def _search(
                 f"The data ended after {len(run.losses)} of {len(rates)} updates of a trial. Pass "
                 "data that can be repeated, not a generator that ends."
             )
+        if length == 0 and _same(look.losses, run.losses[:_LOOK]):
+            raise ValueError(
+                f"The rate {max_lr:.3g} must change the loss; it did not, in {_LOOK} updates. "
+                "Raise it, scale inputs that may saturate the outputs, and check that the loss "
+                "depends on weights that train."
+            )
         survived = survives(run.losses, run.stop_reason, start)
         finite = run.stop_reason != "non_finite"
         loss = float(_smoothed(run.losses)[-1]) if finite and len(run.losses) else np.inf
@@ -229,6 +237,13 @@ def _search(
         if survived:
             return WarmUpSearch(max_lr, length, tuple(trials), start, None)
     return WarmUpSearch(max_lr, None, tuple(trials), start, None)
+
+
+def _same(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether training left the losses of the same batches as they were, but for rounding."""
+    return len(before) == len(after) and bool(
+        (np.abs(after - before) <= UNMOVED * np.abs(before)).all()
+    )
 
 
 def _no_start(look: Run) -> str:
