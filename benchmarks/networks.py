@@ -9,6 +9,7 @@ import keras
 layers = keras.layers
 
 
+@keras.saving.register_keras_serializable("benchmarks")
 class Positions(layers.Layer):
     """Adds a learned vector for each position."""
 
