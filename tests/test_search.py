@@ -619,7 +619,7 @@ def test_what_cannot_be_searched_is_refused_before_training(change, error):
 @pytest.mark.once
 def test_optuna_is_asked_for_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ImportError, match=r"pip install 'keras-lr\[search\]'"):
+    with pytest.raises(ImportError, match=r"pip install optuna\."):
         keras_lr.search(classifier(), X, Y, **QUICK)
 
 
