@@ -70,3 +70,11 @@ def same(left, right) -> bool:
     """Bitwise equal; NaN equals NaN."""
     pairs = zip(left, right, strict=True)
     return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def saturated() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """A model whose gradients are 0, and data that are not scaled."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "hard_tanh")])
+    model.compile("sgd", "mse")
+    model.layers[0].set_weights([np.ones((1, 1), "float32"), np.zeros(1, "float32")])
+    return model, np.full((256, 1), 1e4, "float32"), np.zeros((256, 1), "float32")

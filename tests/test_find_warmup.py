@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from models import classifier, data, same, values
+from models import classifier, data, same, saturated, values
 
 import keras_lr
 from keras_lr.range_test.warm_up_search import candidate_lengths, survives, trial_rates
@@ -156,14 +156,6 @@ def test_a_schedule_has_no_rate_to_try():
     decay = keras.optimizers.schedules.CosineDecay(0.1, 10)
     with pytest.raises(ValueError, match="optimizer with a schedule; got CosineDecay and max_lr"):
         keras_lr.find_warmup(quartic(decay), ONES, ONES)
-
-
-def saturated():
-    """A model whose gradients are 0, and data that are not scaled."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "hard_tanh")])
-    model.compile("sgd", "mse")
-    model.layers[0].set_weights([np.ones((1, 1), "float32"), np.zeros(1, "float32")])
-    return model, np.full((256, 1), 1e4, "float32"), np.zeros((256, 1), "float32")
 
 
 def test_a_rate_that_trains_nothing_is_refused():

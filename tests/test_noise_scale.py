@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from models import classifier, data, same, values
+from models import classifier, data, same, saturated, values
 
 import keras_lr
 from keras_lr.optimizers import ScheduleFree
@@ -173,14 +173,6 @@ def test_scale_lr_warns_past_the_noise_scale():
         keras_lr.scale_lr(0.1, 8, noise_scale=0)
     with pytest.raises(TypeError, match="noise_scale must be"):
         keras_lr.scale_lr(0.1, 8, noise_scale="12")
-
-
-def saturated():
-    """A model whose gradients are 0, and data that are not scaled."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "hard_tanh")])
-    model.compile("sgd", "mse")
-    model.layers[0].set_weights([np.ones((1, 1), "float32"), np.zeros(1, "float32")])
-    return model, np.full((256, 1), 1e4, "float32"), np.zeros((256, 1), "float32")
 
 
 def test_a_gradient_that_is_0_is_refused():

@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from models import multi_optimizer
+from models import multi_optimizer, saturated
 
 import keras_lr
 from keras_lr._keras import distribution
@@ -537,12 +537,9 @@ def test_every_run_diverging_is_said():
 
 
 def test_runs_that_trained_nothing_give_no_rate():
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "hard_tanh")])
-    model.compile("sgd", "mse")
-    model.layers[0].set_weights([np.full((1, 1), 1e4, "float32"), np.zeros(1, "float32")])
     said = r"No run changed val_loss from 1, the value before training"
     with pytest.raises(keras_lr.NoSuggestion, match=said):
-        keras_lr.search(model, ONES, ZEROS, batch_size=8, low=0.01, high=1.0, **QUICK)
+        keras_lr.search(*saturated(), batch_size=8, low=0.01, high=1.0, **QUICK)
 
 
 # What is refused

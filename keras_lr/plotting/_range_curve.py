@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,7 +92,7 @@ class DrawnCurve:
         pairs = zip(recorded["learning_rates"], np.ravel(recorded["loss"]), strict=False)
         return [(float(rate), float(loss)) for rate, loss in pairs if np.isfinite(loss)]
 
-    @property
+    @cached_property
     def average(self) -> np.ndarray:
         """The wide average that our rule reads of the first repeat; NaN after its divergence."""
         return smooth(self.rates, self.losses[0])

@@ -134,10 +134,7 @@ class Probes:
     @property
     def unmoved(self) -> bool:
         """Whether all runs ended at the loss they started from, so that they trained nothing."""
-        losses = np.asarray(self.losses, float)
-        return len(losses) > 1 and bool(
-            (np.abs(losses - self.start) <= UNMOVED * abs(self.start)).all()
-        )
+        return len(self.losses) > 1 and unmoved(self.start, self.losses)
 
     @property
     def on_plateau(self) -> bool:
@@ -178,6 +175,12 @@ class Probes:
                 "more of them, or a larger budget."
             )
         return notes
+
+
+def unmoved(before: Any, after: Any) -> bool:
+    """Whether training left losses as they were, but for rounding."""
+    before = np.asarray(before, float)
+    return bool((np.abs(np.asarray(after, float) - before) <= UNMOVED * np.abs(before)).all())
 
 
 def updates_of_a_run(budget: int) -> int:

@@ -11,7 +11,7 @@ from keras_lr._util import checks
 from keras_lr.range_test.borrowing import borrow
 from keras_lr.range_test.checks import check_model
 from keras_lr.range_test.find import progress
-from keras_lr.range_test.probes import UNMOVED
+from keras_lr.range_test.probes import unmoved
 from keras_lr.range_test.training_data import TrainingData, passed_to_fit
 from keras_lr.range_test.workbench import Run, Workbench
 from keras_lr.steering import innermost_optimizers
@@ -224,7 +224,8 @@ def _search(
                 f"The data ended after {len(run.losses)} of {len(rates)} updates of a trial. Pass "
                 "data that can be repeated, not a generator that ends."
             )
-        if length == 0 and _same(look.losses, run.losses[:_LOOK]):
+        first = run.losses[:_LOOK]  # of the batches that the look saw
+        if length == 0 and len(first) == _LOOK and unmoved(look.losses, first):
             raise ValueError(
                 f"The rate {max_lr:.3g} must change the loss; it did not, in {_LOOK} updates. "
                 "Raise it, scale inputs that may saturate the outputs, and check that the loss "
@@ -237,13 +238,6 @@ def _search(
         if survived:
             return WarmUpSearch(max_lr, length, tuple(trials), start, None)
     return WarmUpSearch(max_lr, None, tuple(trials), start, None)
-
-
-def _same(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether training left the losses of the same batches as they were, but for rounding."""
-    return len(before) == len(after) and bool(
-        (np.abs(after - before) <= UNMOVED * np.abs(before)).all()
-    )
 
 
 def _no_start(look: Run) -> str:

@@ -17,7 +17,7 @@ from keras_lr._util.interrupts import check_interrupt, recorded_interrupts
 from keras_lr._util.terminal import is_interactive, visible
 from keras_lr._util.versions import environment
 from keras_lr.range_test import NoSuggestion, RangeTest
-from keras_lr.range_test.probes import UNMOVED
+from keras_lr.range_test.probes import unmoved
 from keras_lr.rate_search import fingerprint
 from keras_lr.rate_search.ahead import jobs_ahead
 from keras_lr.rate_search.jobs import Job
@@ -414,8 +414,7 @@ def _trained_nothing(rounds: list[Round], untrained: float) -> bool:
     """Whether runs at several rates all ended at the objective that they started from."""
     outcomes = [outcome for each in rounds for outcome in each.outcomes]
     several = len({outcome.job.setting.learning_rate for outcome in outcomes}) > 1
-    same = (abs(outcome.value - untrained) <= UNMOVED * abs(untrained) for outcome in outcomes)
-    return several and all(same)
+    return several and unmoved(untrained, [outcome.value for outcome in outcomes])
 
 
 def _why_not(rounds: list[Round], options: Options) -> str:
