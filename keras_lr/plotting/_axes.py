@@ -31,6 +31,8 @@ __all__ = [
     "STEP_LABEL",
     "VERMILION",
     "axes_for",
+    "draw_grid",
+    "drawn",
     "labelled_once",
     "legend_above",
     "log_rates",
@@ -93,6 +95,23 @@ def axes_for(
     return axes
 
 
+def drawn(
+    panels: Sequence[str], draw: Callable[[tuple[Axes, ...]], Any], lay_out: LayOut = stacked
+) -> Figure:
+    """A new figure, without pyplot, in which the panels are drawn."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    draw(lay_out(figure, panels))
+    return figure
+
+
+def draw_grid(ax: Axes) -> None:
+    """Thin grey lines behind everything else."""
+    ax.grid(True, color="#DDDDDD", lw=0.6, zorder=0.5)
+    ax.set_axisbelow(True)
+
+
 def save(
     path: str | os.PathLike[str],
     dpi: int,
@@ -101,18 +120,17 @@ def save(
     lay_out: LayOut = stacked,
 ) -> Path:
     """Draw into a new figure and write it in the format of the file's name."""
-    from matplotlib.figure import Figure
+    from matplotlib.backend_bases import FigureCanvasBase
 
     path = Path(path)
-    figure = Figure(layout="constrained")
-    formats = figure.canvas.get_supported_filetypes()
+    formats = FigureCanvasBase.get_supported_filetypes()
     kind = path.suffix[1:].lower()
     if kind not in formats:
         raise ValueError(
             f"The name must end in a format that Matplotlib can write; got {path.name!r}. "
             f"The formats are: {', '.join(sorted(formats))}."
         )
-    draw(lay_out(figure, panels))
+    figure = drawn(panels, draw, lay_out)
     return atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keras_lr.rate_search.result import Search
     from keras_lr.rate_search.rounds import Round
 
-__all__ = ["STYLES", "View", "draw_grid", "round_named"]
+__all__ = ["STYLES", "View", "round_named"]
 
 STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
 _LOG_FROM = 10**1.5  # ratio of losses from which the axis is logarithmic
@@ -68,8 +68,3 @@ class View:
 
 def round_named(search: Search, name: str) -> Round | None:
     return next((each for each in search.rounds if each.name == name), None)
-
-
-def draw_grid(ax: Axes) -> None:
-    ax.grid(True, color="#DDDDDD", lw=0.6, zorder=0.5)
-    ax.set_axisbelow(True)

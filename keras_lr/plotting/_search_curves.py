@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_lr._util.terminal import visible
-from keras_lr.plotting._axes import GREY, no_formula, short
-from keras_lr.plotting._search_axes import STYLES, View, draw_grid, round_named
+from keras_lr.plotting._axes import GREY, draw_grid, no_formula, short
+from keras_lr.plotting._search_axes import STYLES, View, round_named
 from keras_lr.rate_search.words import (
     ENDINGS,
     describe_setting,

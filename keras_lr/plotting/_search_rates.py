@@ -13,13 +13,14 @@ from keras_lr.plotting._axes import (
     PURPLE,
     RATE_LABEL,
     VERMILION,
+    draw_grid,
     legend_above,
     log_rates,
     no_formula,
     shade_interval,
     short,
 )
-from keras_lr.plotting._search_axes import STYLES, View, draw_grid, round_named
+from keras_lr.plotting._search_axes import STYLES, View, round_named
 from keras_lr.rate_search.words import (
     ENDINGS,
     describe_round,

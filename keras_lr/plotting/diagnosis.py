@@ -17,11 +17,12 @@ from keras_lr.plotting._axes import (
     PURPLE,
     VERMILION,
     axes_for,
+    draw_grid,
+    drawn,
     labelled_once,
     legend_above,
     no_formula,
     save,
-    stacked,
 )
 
 if TYPE_CHECKING:
@@ -89,11 +90,7 @@ def save_diagnosis_plot(
 
 def diagnosis_figure(diagnosis: Diagnosis) -> Figure:
     """The figure of `plot_diagnosis`, without pyplot."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained")
-    _draw(diagnosis, stacked(figure, _panels(diagnosis)))
-    return figure
+    return drawn(_panels(diagnosis), lambda axes: _draw(diagnosis, axes))
 
 
 def draw_diagnosis(diagnosis: Diagnosis, *, width: int = 78, unicode: bool = True) -> list[str]:
@@ -213,8 +210,7 @@ def _draw(diagnosis: Diagnosis, axes: tuple[Axes, ...]) -> Axes | tuple[Axes, ..
             axes[1].set_yscale("log")
     for target in axes:
         target.set_xlabel(diagnosis.unit.capitalize())
-        target.grid(True, color="#DDDDDD", lw=0.6)
-        target.set_axisbelow(True)
+        draw_grid(target)
     title = (
         f"{os.path.basename(diagnosis.source)}: {', '.join(diagnosis.names) or 'no problems found'}"
     )

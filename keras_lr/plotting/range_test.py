@@ -20,13 +20,14 @@ from keras_lr.plotting._axes import (
     STEP_LABEL,
     VERMILION,
     axes_for,
+    draw_grid,
+    drawn,
     labelled_once,
     legend_above,
     log_rates,
     save,
     shade_interval,
     short,
-    stacked,
 )
 from keras_lr.plotting._range_curve import DrawnCurve
 from keras_lr.range_test.smoothing import BANDWIDTH
@@ -116,15 +117,14 @@ def plot_range_test(
 
 def range_test_figure(test: RangeTest, found: Suggestion | None, *, slope: bool = True) -> Figure:
     """The figure of a test and a suggestion that is known, or known to be missing."""
-    from matplotlib.figure import Figure
-
     curve = DrawnCurve(test)
     panels = _panels(curve, slope, False)
-    figure = Figure(layout="constrained")
-    axes = stacked(figure, panels)
-    _draw_panels(curve, panels, axes, found, found is None, True)
-    labelled_once(axes)
-    return figure
+
+    def draw(axes: tuple[Axes, ...]) -> None:
+        _draw_panels(curve, panels, axes, found, found is None, True)
+        labelled_once(axes)
+
+    return drawn(panels, draw)
 
 
 def planned_run_figure(planned: PlannedRun, learning_rate: float) -> Figure:
@@ -142,8 +142,7 @@ def planned_run_figure(planned: PlannedRun, learning_rate: float) -> Figure:
     )
     axes.set(xlabel=label, ylabel="Learning rate", ylim=(0, 1.05 * learning_rate))
     axes.margins(x=0.01)
-    axes.grid(True, color="#DDDDDD", lw=0.6)
-    axes.set_axisbelow(True)
+    draw_grid(axes)
     return figure
 
 
@@ -330,8 +329,7 @@ def _draw_ramp(ax: Axes, curve: DrawnCurve, found: Suggestion | None) -> None:
         ax.axhspan(found.low, found.high, color=VERMILION, alpha=0.15, lw=0)
         ax.axhline(found.learning_rate, color=VERMILION, lw=1.6)
     ax.margins(x=0.01)
-    ax.grid(True, color="#DDDDDD", lw=0.6)
-    ax.set_axisbelow(True)
+    draw_grid(ax)
     ax.set_xlabel(STEP_LABEL)
     ax.set_ylabel("Learning rate" + ("\n(log scale)" if ax.get_yscale() == "log" else ""))
 
@@ -363,8 +361,7 @@ def _rate_axis(ax: Axes, curve: DrawnCurve, found: Suggestion | None) -> None:
             label="diverges",
             zorder=0,
         )
-    ax.grid(True, color="#DDDDDD", lw=0.6, zorder=0.5)
-    ax.set_axisbelow(True)
+    draw_grid(ax)
     ax.set_xlabel(RATE_LABEL)
 
 

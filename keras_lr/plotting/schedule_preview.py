@@ -14,9 +14,10 @@ from keras_lr.plotting._axes import (
     STEP_LABEL,
     VERMILION,
     axes_for,
+    draw_grid,
+    drawn,
     labelled_once,
     save,
-    stacked,
 )
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ def plot_preview(
         target.margins(x=0.01)
         target.ticklabel_format(axis="x", style="plain")
         target.locator_params(axis="x", integer=True)
-        target.grid(True, color="#DDDDDD", lw=0.6)
-        target.set_axisbelow(True)
+        draw_grid(target)
     axes[0].set_title(
         f"{preview.steps} updates, highest learning rate {preview.learning_rates.max():.3g}",
         loc="left",
@@ -113,11 +113,7 @@ def save_preview_plot(
 
 def preview_figure(preview: Preview) -> Figure:
     """The figure of `plot_preview`, without pyplot."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained")
-    plot_preview(preview, stacked(figure, _preview_panels(preview)))
-    return figure
+    return drawn(_preview_panels(preview), lambda axes: plot_preview(preview, axes))
 
 
 def _preview_panels(preview: Preview) -> list[str]:

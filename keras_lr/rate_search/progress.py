@@ -47,14 +47,14 @@ class Progress:
             return
         self._said.update(found)
         left = seconds_left(self._plan, found, processes())
-        for outcome in sorted(new, key=lambda each: each.number):
+        new.sort(key=lambda each: each.number)
+        for outcome in new:
             line = f"{describe_job(outcome.job)}  {describe_outcome(outcome, self._objective)}"
             if outcome.worker != self._worker:
                 line += f"  by {outcome.worker}"
-            if outcome is not max(new, key=lambda each: each.number) or not left:
-                self._say(line)
-            else:
-                self._say(f"{line}; at most {describe_seconds(left)} left")
+            if outcome is new[-1] and left:
+                line += f"; at most {describe_seconds(left)} left"
+            self._say(line)
 
 
 def seconds_left(plan: Plan, found: Mapping[str, Outcome], processes: int) -> float | None:

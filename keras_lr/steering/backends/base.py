@@ -269,7 +269,7 @@ class TrainFunctionPatch:
 
     def _reader(self, index: int, binding: Binding) -> Callable[[], Any]:
         def read() -> Any:
-            update = binding.update_of(self._batches_in_graph(binding))
+            update = self.update_in_graph(binding)
             return binding.rule.at(
                 update,
                 binding.own_update,
@@ -292,7 +292,7 @@ class TrainFunctionPatch:
             trace, kept = self._trace_of(binding), binding.kept.get(name)
             if trace is not None and kept is not None and kept[0] is trace:
                 return kept[1]
-            update = binding.update_of(self._batches_in_graph(binding))
+            update = self.update_in_graph(binding)
             value = ops.cast(at(update), "float32")
             if trace is not None:
                 binding.kept[name] = trace, value

@@ -119,16 +119,9 @@ def _of_binding(binding: Binding) -> Any:
 
 
 def _of_factor(factor: Factor | None) -> Any:
-    return (
-        None
-        if factor is None
-        else (
-            _of_value(factor.curve),
-            factor.own,
-            factor.batches,
-            factor.budget,
-        )
-    )
+    if factor is None:
+        return None
+    return _of_value(factor.curve), factor.own, factor.batches, factor.budget
 
 
 def _of_value(value: Any) -> Any:
