@@ -3,10 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from keras_lr.range_test.probes import Probes
 
 # Recorded by lr_find(x, y, seed=0, stop_factor=None) on small models; names say which.
 REAL = json.loads((Path(__file__).parent / "data" / "range_tests.json").read_text(encoding="utf-8"))
+
+# A curve that falls halfway at 1e-3 and is back up at 0.3.
+RATES = np.geomspace(1e-7, 10, 100)
+FALLS = 2 - 1.5 / (1 + (1e-3 / RATES) ** 1.5) + (RATES / 0.3) ** 2
 
 
 def probes(**changes):

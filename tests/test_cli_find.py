@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 from command_line import refused, run
-from range_tests import probes
+from range_tests import FALLS, RATES, probes
 
 import keras_lr
 from keras_lr.range_test.planned_run import planned_run
@@ -39,14 +39,12 @@ def files(tmp_path_factory):
 def recorded(monkeypatch):
     """Replace the run by a recorded curve, and keep what the library was called with."""
     calls = []
-    rates = np.geomspace(1e-7, 10, 100)
-    falls = 2 - 1.5 / (1 + (1e-3 / rates) ** 1.5) + (rates / 0.3) ** 2
 
     def lr_find(model, *arguments, **options):
         calls.append((model, arguments, options))
         planned = planned_run(options.get("policy"), options.get("total_steps"))
         return keras_lr.RangeTest(
-            rates, falls, stop_reason="completed", training_steps=100, planned=planned
+            RATES, FALLS, stop_reason="completed", training_steps=100, planned=planned
         )
 
     monkeypatch.setattr(keras_lr, "lr_find", lr_find)

@@ -12,15 +12,13 @@ import pytest
 from browser import browser
 from click.testing import CliRunner
 from command_line import refused, run
-from range_tests import probes
+from range_tests import FALLS, RATES, probes
 
 import keras_lr
 from keras_lr.range_test.planned_run import planned_run
 from keras_lr_cli import main
 
 pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")]
-RATES = np.geomspace(1e-7, 10, 100)
-FALLS = 2 - 1.5 / (1 + (1e-3 / RATES) ** 1.5) + (RATES / 0.3) ** 2
 
 
 @pytest.fixture(scope="module")

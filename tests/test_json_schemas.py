@@ -11,7 +11,7 @@ import jsonschema
 import numpy as np
 import pytest
 from command_line import run
-from range_tests import probes
+from range_tests import FALLS, RATES, probes
 from searches import searched
 
 import keras_lr
@@ -24,8 +24,6 @@ SCHEMAS = {
     path.stem: json.loads(path.read_text("utf-8"))
     for path in (ROOT / "cli" / "schemas").glob("*.json")
 }
-RATES = np.geomspace(1e-7, 10, 100)
-FALLS = 2 - 1.5 / (1 + (1e-3 / RATES) ** 1.5) + (RATES / 0.3) ** 2
 
 
 def closed(schema):

@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_lr.schedules.base import evaluate
 from keras_lr.steering.binding import SteeredAttribute
-
-_BLOCK = 256
+from keras_lr.steering.value_table import ValueTable
 
 
 class _Rate(SteeredAttribute):
@@ -39,7 +37,7 @@ class LayerRates:
     ) -> None:
         self._layers = [(layer, layer.rate) for layer in layers]
         self._curve, self._update = curve, update
-        self._first, self._values = 0, np.empty(0)
+        self._table = ValueTable(lambda updates, _: evaluate(curve, updates))
 
     def replace(self) -> None:
         """Replace the rates, and the method that would save them."""
@@ -75,10 +73,7 @@ class LayerRates:
 
     def value_at(self, update: int) -> float:
         """The rate at an update."""
-        if not 0 <= update - self._first < len(self._values):
-            self._first = update
-            self._values = evaluate(self._curve, np.arange(update, update + _BLOCK))
-        return float(self._values[update - self._first])
+        return self._table.number_at(update, 0)
 
     def _config(self, layer: Any) -> dict[str, Any]:
         with self.paused():

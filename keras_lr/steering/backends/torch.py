@@ -20,8 +20,7 @@ from keras_lr.steering.backends.base import DECAY, TrainFunctionPatch, follows_c
 from keras_lr.steering.binding import Binding, SteeredRate
 from keras_lr.steering.clock import Budget
 from keras_lr.steering.composition import Factor, RateRule
-
-_BLOCK = 256
+from keras_lr.steering.value_table import ValueTable
 
 
 class TorchPatch(TrainFunctionPatch):
@@ -31,9 +30,9 @@ class TorchPatch(TrainFunctionPatch):
 
     def install(self) -> None:
         self._eager = not torch_compiles(self.model)
-        self._tables = [_Table(self._values_of(i, b)) for i, b in enumerate(self.bindings)]
+        self._tables = [ValueTable(self._values_of(i, b)) for i, b in enumerate(self.bindings)]
         self._attribute_tables = [
-            {name: _Table(_values_of(curve)) for name, curve in b.attribute_curves.items()}
+            {name: ValueTable(_values_of(curve)) for name, curve in b.attribute_curves.items()}
             for b in self.bindings
         ]
         self._timed_rules = [_tabulated(each.rule) for each in self.bindings]
@@ -145,45 +144,11 @@ class TorchPatch(TrainFunctionPatch):
         return None if self.scales is None else float(self.scales[index])
 
 
-class _Table:
-    """The values of a curve, computed a block at a time.
-
-    Args:
-        values: Called with updates of the run, and how far the optimizer's own count is ahead.
-    """
-
-    def __init__(self, values: Callable[[np.ndarray, int], np.ndarray]) -> None:
-        self._compute = values
-        self.forget()
-
-    def forget(self) -> None:
-        """Compute the values again when they are next read."""
-        self._first, self._ahead = 0, 0
-        self._values: np.ndarray = np.empty(0)
-        self._tensor: Any = None
-
-    def tensor_at(self, update: int, ahead: int) -> Any:
-        index = self._index(update, ahead)
-        return self._tensor[index]
-
-    def number_at(self, update: int, ahead: int) -> float:
-        index = self._index(update, ahead)
-        return float(self._values[index])
-
-    def _index(self, update: int, ahead: int) -> int:
-        index = update - self._first
-        if not 0 <= index < len(self._values) or ahead != self._ahead:
-            self._values = self._compute(np.arange(update, update + _BLOCK), ahead)
-            self._tensor = ops.convert_to_tensor(self._values, "float32")
-            self._first, self._ahead, index = update, ahead, 0
-        return index
-
-
 class _Blocks(Curve):
     """A curve at one count at a time, computed a block at a time."""
 
     def __init__(self, curve: Factor) -> None:
-        self._table = _Table(_values_of(replace(curve, own=False, batches=1)))
+        self._table = ValueTable(_values_of(replace(curve, own=False, batches=1)))
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
         return np.array([self._table.number_at(int(counts[0]), 0)])
