@@ -1,4 +1,7 @@
-"""The report of `keras-lr find`: one HTML file for people who send results to others."""
+"""The report of `keras-lr find`: one HTML file for people who send results to others.
+
+It imports Keras, so only the writing of a report imports it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import math
 import os
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from keras_lr import Suggestion
+from keras_lr._util import html
+from keras_lr._util.files import atomic_write
 
 from .layers import rows_of
 from .multipliers import summary
-
-if TYPE_CHECKING:
-    from .report import Outcome
+from .report import RULES, Outcome, cost_of, evidence_of
 
 __all__ = ["write_page"]
 
@@ -31,9 +36,6 @@ def write_page(
         command: The arguments of the command that made the test.
         search: The arguments of the command that confirms its answer.
     """
-    from keras_lr._util import html
-    from keras_lr._util.files import atomic_write
-
     name = os.path.basename(outcome.model_spec)
     parts = [
         _answer(outcome),
@@ -54,10 +56,6 @@ def _line(command: Sequence[str]) -> str:
 
 
 def _answer(outcome: Outcome) -> str:
-    from keras_lr._util import html
-
-    from .report import cost_of, evidence_of
-
     found = outcome.suggestion
     facts = {"Evidence": evidence_of(outcome), "Cost": cost_of(outcome)}
     facts = {name: text for name, text in facts.items() if text}
@@ -88,8 +86,6 @@ def _answer(outcome: Outcome) -> str:
 
 
 def _next_steps(outcome: Outcome, search: Sequence[str]) -> str:
-    from keras_lr._util import html
-
     if not outcome.suggestion:
         return ""
     return "\n".join(
@@ -105,7 +101,6 @@ def _next_steps(outcome: Outcome, search: Sequence[str]) -> str:
 
 
 def _pictures(outcome: Outcome) -> str:
-    from keras_lr._util import html
     from keras_lr.plotting.range_test import planned_run_figure, range_test_figure
 
     figure = range_test_figure(outcome.test, outcome.suggestion)
@@ -126,8 +121,6 @@ def _has_a_shape(planned: Any) -> bool:
 
 
 def _short_runs(outcome: Outcome) -> str:
-    from keras_lr._util import html
-
     probes = outcome.test.probes
     if probes is None:
         return ""
@@ -143,11 +136,6 @@ def _short_runs(outcome: Outcome) -> str:
 
 
 def _rules(outcome: Outcome) -> str:
-    from keras_lr import Suggestion
-    from keras_lr._util import html
-
-    from .report import RULES
-
     found, rows = outcome.suggestion, []
     for name, answer in outcome.rules.items():
         if isinstance(answer, str):
@@ -162,8 +150,6 @@ def _rules(outcome: Outcome) -> str:
 
 
 def _layers(model: Any) -> str:
-    from keras_lr._util import html
-
     rows = [row for row in rows_of(model) if row.parameters]
     total = sum(row.parameters for row in rows)
     cells = [

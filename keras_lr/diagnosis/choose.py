@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_lr._util import checks
-from keras_lr.diagnosis.columns import role_of, substitutes, words_of
+from keras_lr.diagnosis.columns import kind_of, substitutes, words_of
 
 __all__ = ["AUTO", "Asked", "chosen_columns", "evaluation_sets", "renamed"]
 
@@ -60,7 +60,7 @@ def chosen_columns(
         text = getattr(asked, role)
         if text is not None:
             found[role] = _named(text, role, names, source)
-    if "loss" not in found and not any((role_of(name) or ("",))[0] == "loss" for name in names):
+    if "loss" not in found and not any(kind_of(name) == "loss" for name in names):
         _without_loss(names, found, notes)
     sets = evaluation_sets(names, asked)
     if sets:
@@ -96,9 +96,7 @@ def _without_loss(names: list[str], found: dict[str, tuple[str, ...]], notes: li
 def evaluation_sets(names: Iterable[str], asked: Asked) -> list[str]:
     """The losses of several evaluation sets, if no other column is the validation loss."""
     names = list(names)
-    if asked.val_loss is not None or any(
-        (role_of(name) or ("",))[0] == "val_loss" for name in names
-    ):
+    if asked.val_loss is not None or any(kind_of(name) == "val_loss" for name in names):
         return []
     return [name for name in names if _SET.fullmatch(name.strip())]
 
@@ -126,11 +124,7 @@ def renamed(row: Mapping[Any, Any], columns: Mapping[str, tuple[str, ...]], numb
     """
     if not columns:
         return row
-    cells = {
-        name: value
-        for name, value in row.items()
-        if (role_of(str(name)) or ("",))[0] not in columns
-    }
+    cells = {name: value for name, value in row.items() if kind_of(str(name)) not in columns}
     for role, parts in columns.items():
         values = [number(row.get(part)) for part in parts]
         cells[role] = None if None in values else sum(values)

@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Iterable
 
-__all__ = ["RISING", "SIDES", "pick", "rewarded", "role_of", "substitutes", "words_of"]
+__all__ = ["RISING", "SIDES", "kind_of", "pick", "rewarded", "role_of", "substitutes", "words_of"]
 
 _HELD_OUT = {
     "val", "valid", "validation", "eval", "evaluation", "test", "testing", "dev", "holdout",
@@ -107,6 +107,16 @@ def role_of(name: str) -> tuple[str, int] | None:
         side = "val_metric" if held_out else "metric"
         return f"{side} {'_'.join(words)}", distance
     return None
+
+
+def kind_of(name: str) -> str:
+    """The role of a column; "" if it is unknown.
+
+    >>> kind_of("val_loss_epoch"), kind_of("notes")
+    ('val_loss', '')
+    """
+    found = role_of(name)
+    return found[0] if found else ""
 
 
 def rewarded(names: Iterable[str]) -> bool:

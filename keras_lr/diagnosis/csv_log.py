@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from keras_lr.diagnosis.choose import Asked
-from keras_lr.diagnosis.columns import role_of, substitutes
+from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.log import Log
 from keras_lr.diagnosis.rows import log_of_rows, number
 from keras_lr.diagnosis.writers import plain_header, plain_rows
@@ -56,7 +56,7 @@ def _names_loss(cells: Sequence[str], asked: Asked) -> bool:
         return False
     if asked.loss is not None and asked.loss.split("+")[0].strip() in cells:
         return True
-    if any((role_of(cell) or ("",))[0] == "loss" for cell in cells):
+    if any(kind_of(cell) == "loss" for cell in cells):
         return True
     return not any("=" in cell for cell in cells) and substitutes(cells) is not None
 
@@ -111,7 +111,7 @@ def _below(lines: Sequence[str], header: list[str], split: Any) -> list[dict[str
 
 
 def _is_loss(name: str) -> bool:
-    return (role_of(name) or ("",))[0] in ("loss", "val_loss")
+    return kind_of(name) in ("loss", "val_loss")
 
 
 def _is_value(cell: str) -> bool:

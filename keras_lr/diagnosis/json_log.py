@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_sets
-from keras_lr.diagnosis.columns import role_of, substitutes
+from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.log import Log
 from keras_lr.diagnosis.rows import log_of_rows, short
 from keras_lr.diagnosis.writers import plain_rows
@@ -67,7 +67,7 @@ def rows_of_lines(text: str) -> list[Mapping[str, Any]]:
 
 
 def _has_loss(row: Mapping[Any, Any]) -> bool:
-    return any(_role(str(name)) in ("loss", "val_loss") for name in row)
+    return any(kind_of(str(name)) in ("loss", "val_loss") for name in row)
 
 
 def log_of_content(content: Any, source: str, notes: list[str], asked: Asked = AUTO) -> Log:
@@ -143,12 +143,8 @@ def _lists(content: Mapping[Any, Any], asked: Asked) -> dict[str, list[Any]]:
     return lists if _losses(lists, asked) else {}
 
 
-def _role(name: str) -> str:
-    return (role_of(name) or ("",))[0]
-
-
 def _losses(names: Mapping[str, Any], asked: Asked) -> bool:
-    return "loss" in map(_role, names) or asked.loss in names or substitutes(names) is not None
+    return "loss" in map(kind_of, names) or asked.loss in names or substitutes(names) is not None
 
 
 def _history(content: Any, asked: Asked) -> dict[str, list[Any]] | list[dict[str, Any]] | None:
@@ -159,7 +155,7 @@ def _history(content: Any, asked: Asked) -> dict[str, list[Any]] | list[dict[str
             rows = [dict(zip(names, row, strict=False)) for row in content["data"]]
             return rows if _losses(dict.fromkeys(names), asked) else None
         lists = _lists(content, asked)
-        if not lists and "loss" in map(_role, flat := _flat(content, 2)):
+        if not lists and "loss" in map(kind_of, flat := _flat(content, 2)):
             lists = _lists(flat, asked)
         numbers = _numbers(list(content))
         if lists or numbers is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_lr._util import checks
 from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_sets, renamed
-from keras_lr.diagnosis.columns import pick, rewarded, role_of
+from keras_lr.diagnosis.columns import kind_of, pick, rewarded, role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
 
 __all__ = ["log_of_rows", "number", "short"]
@@ -168,7 +168,7 @@ def _cells_of(
 
     cells: dict[str, float] = {}
     for name, value in renamed(row, columns, loss).items():
-        role = (role_of(str(name)) or ("",))[0]
+        role = kind_of(str(name))
         if not role:
             continue
         try:

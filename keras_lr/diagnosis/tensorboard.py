@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_sets
-from keras_lr.diagnosis.columns import rewarded, role_of
+from keras_lr.diagnosis.columns import kind_of, rewarded
 from keras_lr.diagnosis.log import Log, Series, assemble
 
 __all__ = ["EVENT_FILE", "read_folder"]
@@ -77,11 +77,7 @@ def _with_chosen(
 ) -> Log:
     """The log, with the columns that were asked for, or that stand for a loss."""
     chosen = chosen_columns(columns, asked, path, notes)
-    kept = {
-        name: series
-        for name, series in columns.items()
-        if (role_of(name) or ("",))[0] not in chosen
-    }
+    kept = {name: series for name, series in columns.items() if kind_of(name) not in chosen}
     for role, parts in chosen.items():
         kept[role] = _sum([columns[part] for part in parts])
     log = assemble(kept, source=path, unit=unit, notes=notes)
@@ -106,7 +102,7 @@ def _losses(names: Iterable[str], asked: Asked) -> list[str]:
         chosen = chosen_columns(names, asked, "", []).get("loss")
     except ValueError:  # another run may have the columns
         return []
-    return list(chosen or (name for name in names if (role_of(name) or ("",))[0] == "loss"))
+    return list(chosen or (name for name in names if kind_of(name) == "loss"))
 
 
 def _files_below(path: str) -> Iterator[str]:
@@ -130,7 +126,7 @@ def _add_updates(columns: dict[str, Series], asked: Asked) -> str:
     epochs = any("epoch" in re.split(r"[^a-z]+", name.lower()) for name in losses)
     if not epochs:
         return "step"
-    held_out = next((s for n, s in columns.items() if (role_of(n) or ("",))[0] == "val_loss"), None)
+    held_out = next((s for n, s in columns.items() if kind_of(n) == "val_loss"), None)
     against = next((s for name, s in columns.items() if name.endswith(_AGAINST_UPDATES)), None)
     if held_out and against and len(held_out.keys) == len(against.keys):
         updates = [step for _, step in against.keys]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_lr.diagnosis.choose import Asked
-from keras_lr.diagnosis.columns import role_of, substitutes
+from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.curves import noise
 
 __all__ = ["lowered", "rows_of_text"]
@@ -58,7 +58,7 @@ class _Bar:
             return False
         at, total = int(found.group(1)), int(found.group(2))
         self.total = self.total or total
-        held_out = any((role_of(name) or ("",))[0] == "val_loss" for name in row)
+        held_out = any(kind_of(name) == "val_loss" for name in row)
         again = self.done and (total != self.total or at < total or held_out)
         self.done = self.done or (total == self.total and at == total)
         return again

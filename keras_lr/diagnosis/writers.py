@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_lr.diagnosis.choose import AUTO, Asked
-from keras_lr.diagnosis.columns import SIDES, role_of
+from keras_lr.diagnosis.columns import SIDES, kind_of
 
 __all__ = ["is_mlflow_run", "mlflow_rows", "plain_header", "plain_rows"]
 
@@ -60,14 +60,14 @@ def _of_sides(rows: Sequence[Mapping[Any, Any]], side: str) -> list[Mapping[Any,
         cells = found.setdefault((*key, count[key, word]) if at else (count[key, word],), dict(at))
         for name, value in row.items():
             if name != side and name not in at:
-                known = (role_of(str(name)) or ("",))[0]
+                known = kind_of(str(name))
                 plain = known in ("learning_rate", "batch_size") or known.startswith("val_")
                 cells[name if plain or word == "train" else f"{word}_{name}"] = value
     return list(found.values())
 
 
 def _is_place(name: str) -> bool:
-    return (role_of(name) or ("",))[0] in ("epoch", "step") or name.lower() in ("fold", "run")
+    return kind_of(name) in ("epoch", "step") or name.lower() in ("fold", "run")
 
 
 def plain_header(header: Sequence[str], path: str, asked: Asked) -> list[str]:
@@ -77,11 +77,7 @@ def plain_header(header: Sequence[str], path: str, asked: Asked) -> list[str]:
         ValueError: If the table holds the losses of several runs, and none was asked for.
     """
     runs = [name.rpartition(" - ")[0] for name in header]
-    if (
-        not any(runs)
-        or asked != AUTO
-        or any((role_of(name) or ("",))[0] == "loss" for name in header)
-    ):
+    if not any(runs) or asked != AUTO or any(kind_of(name) == "loss" for name in header):
         return list(header)
     shown = list(dict.fromkeys(run for run in runs if run))
     if len(shown) > 1:
