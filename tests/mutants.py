@@ -105,8 +105,8 @@ MUTANTS = [
     Mutant(
         *(
             "steering",
-            "torch's table ignores the optimizer's own count",
-            f"{STEERING}/backends/torch.py",
+            "the table of values ignores the optimizer's own count",
+            f"{STEERING}/value_table.py",
         ),
         "if not 0 <= index < len(self._values) or ahead != self._ahead:",
         "if not 0 <= index < len(self._values):",
