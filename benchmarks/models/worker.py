@@ -69,7 +69,7 @@ def _bytes(variable: Any) -> int:
 def steady(entry: Entry, small: bool, rounds: int) -> dict[str, Any]:
     """Processor time of each contender, by turns, once everything is compiled."""
     keras.utils.set_random_seed(0)
-    steps = 3 if small else entry.steps
+    steps = 3 if small else entry.steady
     running: dict[str, Callable[[], Any]] = {}
     for name in ("fit", "OneCycle", "lr_find"):
         functions = contenders(entry.make(small), entry, steps)

@@ -34,12 +34,15 @@ class Entry(NamedTuple):
     Args:
         make: Makes the task; `small` asks for the toy version of the smoke test.
         batch: Rows of a batch.
-        steps: Batches of a measured `fit`, and steps of the range test beside it.
+        steps: Batches of the first `fit` in a process, and steps of the range test beside it.
+        steady: The same, once everything is compiled. Half as many as the shortest range test has
+            by default, fewer where a step is slow.
     """
 
     make: Callable[[bool], Task]
     batch: int
     steps: int
+    steady: int = 50
 
 
 def _compiled(model: Any, loss: Any = CROSSENTROPY, optimizer: Any = None) -> Any:
@@ -220,10 +223,10 @@ ENTRIES = {
     "gpt2": Entry(gpt2, 8, 40),
     "resnet": Entry(resnet, 8, 20),
     "vit": Entry(vit, 8, 40),
-    "resnet50": Entry(_application(keras.applications.ResNet50, 64), 8, 20),
+    "resnet50": Entry(_application(keras.applications.ResNet50, 64), 8, 20, 30),
     "efficientnet": Entry(_application(keras.applications.EfficientNetV2B0, 64), 8, 20),
     "mobilenet": Entry(_application(keras.applications.MobileNetV3Small, 64), 8, 40),
-    "transformer": Entry(transformer, 2, 10),
+    "transformer": Entry(transformer, 2, 10, 20),
     "audio": Entry(audio, 16, 40),
     "forecaster": Entry(forecaster, 32, 40),
 }
