@@ -1,11 +1,14 @@
 """`_util/checks.py`: what is accepted, and the words of a refusal."""
 
 import enum
+import inspect
 import math
 
+import keras
 import numpy as np
 import pytest
 
+import keras_lr
 from keras_lr._util import checks
 
 pytestmark = pytest.mark.once
@@ -84,3 +87,51 @@ def test_a_flag_of_numpy_is_returned_as_a_plain_bool(value):
 def test_a_flag_of_another_kind_is_refused(value):
     with pytest.raises(TypeError, match="confirm must be True or False; got "):
         checks.flag("confirm", value)
+
+
+@pytest.mark.parametrize("value", [0, 1, 2, True, np.int64(1)])
+def test_a_verbosity_of_keras_is_returned(value):
+    assert checks.verbosity(value) is value
+
+
+@pytest.mark.parametrize("value", [3, -1, None, "yes", "auto", [1], 0.5])
+def test_another_verbosity_is_refused(value):
+    with pytest.raises(ValueError) as caught:
+        checks.verbosity(value)
+    assert str(caught.value) == f"verbose must be 0 or 1; got {value!r}."
+
+
+ARGUMENTS = {
+    keras_lr.GradualUnfreeze: {"groups": [["dense"]]},
+    keras_lr.WarmUpStableDecay: {"max_lr": 0.1, "patience": 1},
+}
+
+
+def taking(name):
+    """The public callbacks with an argument of this name."""
+    found = [
+        each
+        for each in vars(keras_lr).values()
+        if isinstance(each, type) and issubclass(each, keras.callbacks.Callback)
+    ]
+    return [each for each in found if name in inspect.signature(each).parameters]
+
+
+@pytest.mark.parametrize("kind", taking("verbose"))
+def test_every_callback_refuses_an_unknown_verbosity_at_once(kind):
+    with pytest.raises(ValueError, match="verbose must be .*0 or 1; got 'loud'"):
+        kind(**ARGUMENTS.get(kind, {}), verbose="loud")
+
+
+@pytest.mark.parametrize("kind", taking("monitor"))
+def test_every_callback_refuses_a_metric_without_a_name_at_once(kind):
+    for value in (3, ["loss"], b"loss"):
+        with pytest.raises(TypeError, match="monitor must be the name of a log entry; got "):
+            kind(**ARGUMENTS.get(kind, {}), monitor=value)
+    with pytest.raises(ValueError, match="monitor must be the name of a log entry; got ''"):
+        kind(**ARGUMENTS.get(kind, {}), monitor="")
+
+
+def test_callbacks_with_both_arguments_are_among_the_tested():
+    assert keras_lr.ReduceLROnPlateau in taking("verbose")
+    assert keras_lr.WarmUpStableDecay in taking("monitor")

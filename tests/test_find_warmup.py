@@ -143,6 +143,9 @@ def test_data_that_ends_is_told():
         (ValueError, {"budget": 0}, "budget must be an integer of at least 1; got 0"),
         (ValueError, {"stop_factor": 1.0}, "stop_factor must be above 1; got 1.0"),
         (TypeError, {"total_steps": "all"}, "total_steps must be an integer of at least 1"),
+        (TypeError, {"monitor": 3}, "monitor must be the name of a log entry; got 3"),
+        (ValueError, {"seed": -1}, "seed must be an integer of at least 0; got -1"),
+        (ValueError, {"verbose": "yes"}, "verbose must be 'auto', 0 or 1; got 'yes'"),
         (ValueError, {"x": None}, "find_warmup needs data; got x=None"),
     ],
 )

@@ -143,6 +143,8 @@ def test_what_it_cannot_measure_is_refused():
     model = linear(truth)
     with pytest.raises(ValueError, match="batches must be an integer of at least 16; got 15"):
         keras_lr.noise_scale(model, x, y, batches=15)
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0; got -1"):
+        keras_lr.noise_scale(model, x, y, seed=-1)
     with pytest.raises(ValueError, match="noise_scale needs data; got x=None"):
         keras_lr.noise_scale(model, None)
     generator = ((x[:8], y[:8]) for _ in range(10))

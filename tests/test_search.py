@@ -575,7 +575,8 @@ def test_runs_that_trained_nothing_give_no_rate():
         ),
         ({"also": {"warmup": []}}, "also['warmup'] must be a list of at least one value; got"),
         ({"heartbeat": 0}, "heartbeat must be an integer of at least 1"),
-        ({"objective": ""}, "objective must be a name in the logs; got ''"),
+        ({"objective": ""}, "objective must be the name of a log entry; got ''"),
+        ({"verbose": 3}, "verbose must be 'auto', 0 or 1; got 3"),
     ],
 )
 @pytest.mark.once

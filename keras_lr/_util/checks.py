@@ -115,6 +115,33 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def log_entry(name: str, value: Any) -> str:
+    """Check the name of an entry of a fit's logs and return it.
+
+    Raises:
+        TypeError: If it is not a text.
+        ValueError: If it is empty.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be the name of a log entry; got {value!r}.")
+    if not value:
+        raise ValueError(f"{name} must be the name of a log entry; got ''.")
+    return str(value)
+
+
+def verbosity(value: Any, *, auto: bool = False) -> Any:
+    """Check `verbose` and return it: 0, or 1 or Keras's 2, or "auto" where the terminal decides.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    numbers = isinstance(value, (int, np.integer)) and value in (0, 1, 2)
+    if numbers or (auto and isinstance(value, str) and value == "auto"):
+        return value
+    options = "'auto', 0 or 1" if auto else "0 or 1"
+    raise ValueError(f"verbose must be {options}; got {value!r}.")
+
+
 def shortened(text: str, most: int) -> str:
     """Shorten a text for a message to at most `most` characters: a file may hold any number."""
     return text if len(text) <= most else f"{text[: most - 4]} ..."

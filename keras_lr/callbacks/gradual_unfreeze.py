@@ -69,7 +69,7 @@ class GradualUnfreeze(SteeringCallback):
         self.groups = groups
         self.epochs_per_group = checks.count("epochs_per_group", epochs_per_group)
         self.statistics = checks.flag("statistics", statistics)
-        self.verbose = verbose
+        self.verbose = checks.verbosity(verbose)
         self._groups = _checked_groups(groups)
         self._borrowed: TemporaryLayerwiseLR | None = None
         self._frozen: list[FrozenStatistics] = []

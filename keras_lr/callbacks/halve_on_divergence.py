@@ -115,13 +115,13 @@ class HalveOnDivergence(SteeringCallback):
         optimizer: Any = None,
     ) -> None:
         super().__init__()
-        self.monitor = monitor
+        self.monitor = checks.log_entry("monitor", monitor)
         self.optimizer = optimizer
         self.factor = checks.number("factor", factor, above=0.0, below=1.0)
         self.threshold = checks.number("threshold", threshold, above=1.0)
         self.max_halvings = checks.count("max_halvings", max_halvings)
         self.check_every = checks.count("check_every", check_every)
-        self.verbose = verbose
+        self.verbose = checks.verbosity(verbose)
         # Keras reads this to know whether it must wait for each batch before the next one.
         self.async_safe = False
         self.events: list[HalvingEvent] = []

@@ -66,7 +66,7 @@ class Diagnose(SteeringCallback):
             raise ValueError(f"stop must be 'error', 'warning' or None; got {stop!r}.")
         self.stop = stop
         self.patience = checks.count("patience", patience)
-        self.verbose = verbose
+        self.verbose = checks.verbosity(verbose)
         if untrained_loss is not None:
             untrained_loss = checks.number("untrained_loss", untrained_loss)
         self.untrained_loss = untrained_loss

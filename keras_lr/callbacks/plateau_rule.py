@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from keras_lr._util.checks import choice, count, number
+from keras_lr._util.checks import choice, count, log_entry, number
 
 __all__ = ["Decision", "PlateauRule", "Progress"]
 
@@ -157,7 +157,7 @@ class PlateauRule:
         self.growth_patience = self.patience
         if growth_patience is not None:
             self.growth_patience = count("growth_patience", growth_patience, 0)
-        self.monitor = monitor
+        self.monitor = log_entry("monitor", monitor)
         self.unit = unit
         self.reset()
 

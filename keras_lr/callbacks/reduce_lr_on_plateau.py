@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_lr._keras.metrics import direction_of
-from keras_lr._util.checks import choice, count, flag, number
+from keras_lr._util.checks import choice, count, flag, log_entry, number, verbosity
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.callbacks.plateau_rule import PlateauRule
 from keras_lr.steering import Length, Plan, innermost_optimizers
@@ -126,6 +126,7 @@ class ReduceLROnPlateau(SteeringCallback):
     ) -> None:
         super().__init__()
         self.optimizer = optimizer
+        monitor = log_entry("monitor", monitor)
         mode = choice("mode", mode, ["auto", "min", "max"])
         if not isinstance(window, str):
             window = count("window", window)
@@ -151,7 +152,7 @@ class ReduceLROnPlateau(SteeringCallback):
             raise ValueError(f"min_lr must not be above max_lr; got {min_lr!r} and {max_lr!r}.")
         self.monitor = monitor
         self.mode = mode
-        self.verbose = verbose
+        self.verbose = verbosity(verbose)
         self.window: str | int = window
         # Keras reads this to know whether it must wait for each batch before the next one.
         self.async_safe = window == "epoch"

@@ -123,9 +123,7 @@ class WarmUpStableDecay(SteeringCallback):
         if minutes is not None:
             minutes = checks.number("minutes", minutes, above=0)
         self.minutes = minutes
-        if monitor is not None and not isinstance(monitor, str):
-            raise TypeError(f"monitor must be the name of a metric or None; got {monitor!r}.")
-        self.monitor = monitor
+        self.monitor = None if monitor is None else checks.log_entry("monitor", monitor)
         self._rule = PlateauRule(
             patience=checks.count("patience", patience),
             min_delta=min_delta,

@@ -123,6 +123,7 @@ def noise_scale(
     0.02
     """
     batches = checks.count("batches", batches, least=2 * BLOCKS)
+    seed = None if seed is None else checks.count("seed", seed, 0)
     optimizer = check_model(model, None, "noise_scale")
     _check_step(model)
     if x is None:

@@ -152,11 +152,9 @@ def checked_options(given: Options, whose: str) -> Options:
     if options["stop_factor"] is not None:
         way_out = "Pass None to run the ramp to its end."
         checks.number("stop_factor", options["stop_factor"], above=1.0, way_out=way_out)
-    if not isinstance(options["monitor"], str):
-        raise TypeError(f"monitor must be the name of a log entry; got {options['monitor']!r}.")
+    checks.log_entry("monitor", options["monitor"])
     _check_run(options, whose)
-    if options["verbose"] not in ("auto", 0, 1, 2):
-        raise ValueError(f"verbose must be 'auto', 0 or 1; got {options['verbose']!r}.")
+    checks.verbosity(options["verbose"], auto=True)
     return options
 
 

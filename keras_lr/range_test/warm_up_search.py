@@ -146,6 +146,9 @@ def find_warmup(
         total_steps = checks.count("total_steps", total_steps)
     budget = checks.count("budget", budget)
     stop_factor = checks.number("stop_factor", stop_factor, above=1)
+    monitor = checks.log_entry("monitor", monitor)
+    seed = None if seed is None else checks.count("seed", seed, 0)
+    verbose = checks.verbosity(verbose, auto=True)
     chosen = check_model(model, optimizer, "find_warmup")
     if max_lr is None:
         max_lr = own_rate(chosen)

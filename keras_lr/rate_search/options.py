@@ -93,8 +93,8 @@ class Options:
         checks.count("seed", self.seed, 0)
         if self.timeout is not None:
             checks.number("timeout", self.timeout, above=0.0)
-        if not isinstance(self.objective, str) or not self.objective:
-            raise TypeError(f"objective must be a name in the logs; got {self.objective!r}.")
+        checks.log_entry("objective", self.objective)
+        checks.verbosity(self.verbose, auto=True)
         object.__setattr__(self, "also", _dimensions(self.also))
 
     def design(self, runner: Runner, batch_size: int | None) -> Design:
