@@ -207,7 +207,7 @@ def test_bad_arguments_are_refused_at_once():
         (ValueError, "start_lr must not be above max_lr", {"start_lr": 1.0}),
         (ValueError, "minutes must be above 0; got 0", {"minutes": 0}),
         (ValueError, "patience must be an integer of at least 1", {"patience": 0}),
-        (TypeError, "monitor must be the name of a metric", {"monitor": 3}),
+        (TypeError, "monitor must be the name of a log entry", {"monitor": 3}),
     ):
         with pytest.raises(error, match=message):
             made(**{"max_lr": 0.1, **options})
