@@ -260,19 +260,23 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
             correction = -ops.expm1((k + 1.0) * math.log(self.beta_2))
         if self._steps_together(grads, variables, gamma, c, along_y, correction):
             return
-        self._start_base_points(ops.equal(k, 0.0))
+        first = ops.equal(k, 0.0)
         slots: Any = velocities(self)
-        for gradient, variable in zip(grads, variables, strict=True):
-            index = self._index_of(variable)
+        gradients = dict(zip(map(self._index_of, variables), grads, strict=True))
+        for index, (place, slot) in enumerate(zip(self._trained, slots, strict=True)):
             multiplier = self._factor_of(index)
-            if multiplier == 0.0:
-                continue  # 0 times a gradient that overflowed is not 0
-            place, slot = self._trained[index], slots[index]
-            y, z = ops.convert_to_tensor(place), ops.convert_to_tensor(slot)
+            # 0 times a gradient that overflowed is not 0.
+            gradient = gradients.get(index) if multiplier else None
+            if gradient is None:
+                self._start_base_point(first, place, slot)
+                continue
+            y = ops.convert_to_tensor(place)
+            z = ops.where(first, y, ops.convert_to_tensor(slot))
             u = self._direction(ops.cast(gradient, y.dtype), index, correction)
             if self.weight_decay and self._decays(place):
                 u = u + self.weight_decay * y
-            u = multiplier * u  # both steps are proportional to gamma, and c does not depend on it
+            if multiplier != 1.0:
+                u = multiplier * u  # both steps are proportional to gamma; c does not depend on it
             new = y + ops.cast(c, y.dtype) * (z - y) + ops.cast(along_y, y.dtype) * u
             self.assign(slot, z - ops.cast(gamma, y.dtype) * u)
             self.assign(place, new)
@@ -344,9 +348,12 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     def _start_base_points(self, first: Any) -> None:
         # Not in `build`: the user may set weights between `build` and the first update.
         for variable, slot in zip(self._trained, velocities(self) or (), strict=True):
-            if slot is not None:
-                pair = ops.convert_to_tensor(variable), ops.convert_to_tensor(slot)
-                self.assign(slot, ops.where(first, *pair))
+            self._start_base_point(first, variable, slot)
+
+    def _start_base_point(self, first: Any, variable: Any, slot: Any) -> None:
+        if slot is not None:
+            pair = ops.convert_to_tensor(variable), ops.convert_to_tensor(slot)
+            self.assign(slot, ops.where(first, *pair))
 
     def _direction(self, gradient: Any, index: int, correction: Any) -> Any:
         if correction is None:
