@@ -156,7 +156,7 @@ def test_global_clipping_sees_the_gradients_as_they_are():
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", ["SGD", "Adam", "RMSprop", "Ftrl", "Muon"])
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "RMSprop", "Muon"])
 def test_a_schedule_multiplies_by_its_value_at_each_update(kind):
     options = {"momentum": 0.9} if kind in ("SGD", "RMSprop") else {}
     factors = [2.0, 0.5, 0.0, 0.0, 1.0]
@@ -168,14 +168,10 @@ def test_a_schedule_multiplies_by_its_value_at_each_update(kind):
     for step, factor in enumerate(factors):
         held = values(weights)
         own.build(weights)
-        own.learning_rate = 0.01 * factor if factor or kind != "Ftrl" else 1e-30
-        slots = values(own.variables)
+        own.learning_rate = 0.01 * factor
         own.apply(gradients(step)[:1], weights)
         if not factor:
             weights[0].assign(held[0])
-        if not factor and kind == "Ftrl":
-            for slot, value in zip(own.variables[2:], slots[2:], strict=True):
-                slot.assign(value)
         expected.append(values(weights)[0])
     weights = variables()[:1]
     optimizer = LayerwiseLR(getattr(optimizers, kind)(0.01, **options), {"a": schedule})

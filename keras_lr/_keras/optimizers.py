@@ -119,9 +119,11 @@ class OptimizerHooks(_Optimizer):
     Attributes:
         constants: Names of settings that an update reads as Python numbers, not as tensors: no
             schedule can change them within a compiled step.
+        constant_rate: Whether callbacks must leave the rate as it is, for the whole run.
     """
 
     constants: tuple[str, ...] = ()
+    constant_rate = False
 
     @property
     def _trained(self) -> list[Any]:

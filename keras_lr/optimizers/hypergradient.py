@@ -67,6 +67,7 @@ class Hypergradient(OptimizerWrapper):
     """
 
     constants = ("beta", "min_lr")
+    constant_rate = True
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from keras_lr.optimizers.multipliers import (
 from keras_lr.optimizers.prodigy import Prodigy
 from keras_lr.optimizers.variable_paths import holding_models, paths_in
 from keras_lr.optimizers.wrapper import OptimizerWrapper, registered
-from keras_lr.steering import innermost_optimizers
+from keras_lr.steering import check_rate_may_change, innermost_optimizers
 
 
 @registered
@@ -54,9 +54,9 @@ class LayerwiseLR(OptimizerWrapper):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If a multiplier is below 0 or not finite. When the optimizer is built, at the
-            start of training: if a key covers no trainable variable, or two keys cover the same
-            one.
+        ValueError: If a multiplier is below 0 or not finite, or a schedule for `Ftrl`. When the
+            optimizer is built, at the start of training: if a key covers no trainable variable, or
+            two keys cover the same one.
 
     Sources: Caffe's `lr_mult`; Howard and Ruder, "Universal Language Model Fine-tuning for Text
     Classification" (2018), section 3.2.
@@ -74,6 +74,7 @@ class LayerwiseLR(OptimizerWrapper):
                 "estimates one rate from the steps of all weights. Use AdamW."
             )
         rules = check_multipliers(multipliers)
+        _check_constant(rules, optimizer)
         self._take_over(optimizer)
         self._set_untracked("_rules", rules)
         self._set_untracked("_gates", {})
@@ -91,6 +92,7 @@ class LayerwiseLR(OptimizerWrapper):
     @multipliers.setter
     def multipliers(self, multipliers: Mapping[Any, Any] | None) -> None:
         rules = check_multipliers(multipliers)
+        _check_constant(rules, self)
         if self.built:
             self._resolve_multipliers(rules, self._trained)
         self._set_untracked("_rules", rules)
@@ -234,3 +236,9 @@ def _model_being_saved(optimizer: Any) -> Any:
         )
     )
     return None if model is None or not model.built else model
+
+
+def _check_constant(rules: Sequence[Rule], optimizer: Any) -> None:
+    """Raise if a multiplier is a schedule, for an optimizer whose rate must stay the same."""
+    if any(not isinstance(rule.value, float) for rule in rules):
+        check_rate_may_change(optimizer, "A schedule as a multiplier")

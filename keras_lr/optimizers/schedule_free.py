@@ -102,6 +102,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     [2.5]
     """
 
+    constant_rate = True
     outermost = True  # it replaces the steps of single variables, which other wrappers change
 
     def __init__(

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_lr._keras.distribution import check_distribution
 from keras_lr._keras.layers import all_layers
-from keras_lr.steering import choose_optimizer, innermost_optimizers
+from keras_lr.steering import check_rate_may_change, choose_optimizer, innermost_optimizers
 
 CHUNK = 2**20  # values that are read at a time
 SAMPLE = 256  # rows that show the scale of an array
@@ -19,12 +19,15 @@ TEXT = {"O": "Python objects", "S": "bytes", "U": "text", "T": "text"}
 SCALING = ("Rescaling", "Normalization", "BatchNormalization", "LayerNormalization", "Embedding")
 
 
-def check_model(model: Any, optimizer: Any = None, whose: str = "lr_find") -> Any:
+def check_model(
+    model: Any, optimizer: Any = None, whose: str = "lr_find", *, changes_rate: bool = True
+) -> Any:
     """Refuse a model that cannot be trained; returns the optimizer whose rate is to change.
 
     Args:
         optimizer: Which one, as in `lr_find`.
         whose: Name of the caller, for the messages.
+        changes_rate: Whether the rate is to change while the model trains.
 
     Raises:
         TypeError: If it is not a Keras model, or `optimizer` is neither a name nor an optimizer.
@@ -60,6 +63,8 @@ def check_model(model: Any, optimizer: Any = None, whose: str = "lr_find") -> An
                 "at the wrong weights. Compile with "
                 "keras_lr.optimizers.ScheduleFree(keras.optimizers.AdamW(...)) instead."
             )
+    if changes_rate:
+        check_rate_may_change(chosen, whose)
     return chosen
 
 

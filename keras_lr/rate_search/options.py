@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from keras_lr._keras.metrics import direction_of
 from keras_lr._util import checks
 from keras_lr.rate_search.jobs import DIMENSIONS, POLICIES, Setting
 from keras_lr.rate_search.plan import Design
-from keras_lr.rate_search.policies import current_momentum, has_momentum
+from keras_lr.rate_search.policies import constant_only, current_momentum, has_momentum
 from keras_lr.rate_search.split import usual_fraction
 from keras_lr.schedules.scaling import usual_rule
 from keras_lr.steering import innermost_optimizers
@@ -117,7 +118,9 @@ class Options:
         beta_2: float | None = None
         assert isinstance(self.also, Mapping)  # noqa: S101  __post_init__ made it one
         for name, values in self.also.items():
-            if name == "momentum":
+            if name in ("policy", "warmup", "momentum") and constant_only(model.optimizer):
+                _check_constant(name, values, model.optimizer)
+            elif name == "momentum":
                 if not has_momentum(model.optimizer):
                     raise ValueError(
                         "also='momentum' needs an optimizer with a momentum above 0; got "
@@ -191,6 +194,23 @@ def _compiled(model: Any, name: str, needed: str, way_out: str) -> float:
             f"leave {name} out of also."
         )
     return float(values[0])
+
+
+def _check_constant(name: str, values: Any, optimizer: Any) -> None:
+    """Refuse a dimension that steers, for an optimizer that takes only a constant rate."""
+    kind = type(innermost_optimizers(optimizer)[0]).__name__
+    if name == "policy" and values in (None, ("constant",)):
+        warnings.warn(
+            f"{kind} trains at a constant rate, so the search asks for the rate alone. Pass "
+            "also=() to ask for no policy.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return
+    raise ValueError(
+        f"also={name!r} needs an optimizer whose rate may change during a run; got {kind}, which "
+        f"trains at a constant rate. Leave {name} out of also."
+    )
 
 
 def usual_policies(data: Data) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from keras_lr.callbacks import OneCycle, ScheduleHyperparameter, ScheduleLR, War
 from keras_lr.rate_search.jobs import Setting
 from keras_lr.schedules import ConstantSchedule, WarmUpStableDecaySchedule
 from keras_lr.schedules.base import as_schedule
-from keras_lr.steering import innermost_optimizers
+from keras_lr.steering import follows_rate, innermost_optimizers
 from keras_lr.steering.optimizers import assign_rate, momentum_names
 
 
@@ -111,6 +111,12 @@ def python_for(setting: Setting, *, settable: bool = True, cycles: bool = True) 
 def momentum_range(momentum: float) -> tuple[float, float]:
     """The ends between which one-cycle moves a momentum: the usual 0.1 apart, at least 0."""
     return (round(momentum - 0.1, 6) if momentum > 0.1 else 0.0), momentum
+
+
+def constant_only(optimizer: Any) -> bool:
+    """Whether a run must keep the rate that it begins with: no policy, no warm-up."""
+    inner = innermost_optimizers(optimizer)
+    return follows_rate(optimizer) or any(getattr(o, "constant_rate", False) for o in inner)
 
 
 def settable_rate(optimizer: Any) -> bool:

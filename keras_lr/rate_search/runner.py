@@ -31,7 +31,7 @@ from keras_lr.rate_search.jobs import Job, Outcome
 from keras_lr.rate_search.policies import callbacks_for
 from keras_lr.rate_search.remade import Template, made
 from keras_lr.rate_search.split import held_out, part
-from keras_lr.steering import fit_optimizers, model_optimizers
+from keras_lr.steering import fit_optimizers, follows_rate, model_optimizers
 
 CHECK_EVERY = 10  # batches between two checks for divergence
 THRESHOLD = 4.0  # of divergence, as `HalveOnDivergence` has it
@@ -184,8 +184,13 @@ class Runner:
             runner._check_objective(batch_size)
             yield runner
 
-    def range_test(self, batch_size: int | None, seed: int) -> RangeTest:
-        """A ramp on the training data; the search itself compares rates on held-out data."""
+    def range_test(self, batch_size: int | None, seed: int) -> RangeTest | None:
+        """A ramp on the training data; the search itself compares rates on held-out data.
+
+        None for an optimizer whose rate must not change within a run.
+        """
+        if follows_rate(self.model.optimizer):
+            return None
         self._snapshot.rewind()
         data, options = self.data, dict(self.data.fit_options)
         if data.rows is not None:
@@ -386,7 +391,7 @@ def _first_line(error: BaseException) -> str:
 def _check_optimizer(model: Any) -> None:
     """Refuse a model whose rate a search cannot set."""
     compiled = getattr(model, "optimizer", None)
-    check_model(model, compiled, "search")
+    check_model(model, compiled, "search", changes_rate=False)
     paths = [path for path in fit_optimizers(model_optimizers(model)) if path != "optimizer"]
     if compiled is None or paths:
         raise ValueError(

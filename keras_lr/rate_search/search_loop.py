@@ -124,7 +124,9 @@ def search(
             product of rate and decay stays); "warmup" (shares 0, 0.1 and 0.3 of the run);
             "policy" ("constant", "one-cycle", "cosine", and "wsd", which is constant and then
             linear to 0 over the last fifth of the run; only "constant" for data of unknown
-            length). Give names, or a mapping from names to the values to try.
+            length, and for optimizers whose rate must stay the same: `ScheduleFree`,
+            `Hypergradient`, Keras's `Ftrl`). Give names, or a mapping from names to the values to
+            try.
         objective: The log entry to optimize, after the last epoch.
         mode: "min" or "max"; "auto" derives it from the metric.
         pruner: Stops runs that fall behind the others on the same share of the data: "median"
@@ -349,6 +351,8 @@ class _JobLoop:
             )
         known = self._range_test()
         model = self._runner.model
+        if known is not None and not known["learning_rates"]:
+            known = None
         if known is not None:
             losses = [math.nan if loss is None else loss for loss in known["losses"]]
             known = {**known, "losses": losses}
@@ -372,12 +376,16 @@ class _JobLoop:
         )
 
 
-def _summary(test: RangeTest, steps: int | None) -> dict[str, Any]:
+def _summary(test: RangeTest | None, steps: int | None) -> dict[str, Any]:
     """The part of a range test that the record keeps, as JSON.
 
     The suggestion is for a constant rate in a run of so many updates.
     """
     low, high, suggestion = ANYWHERE[0], ANYWHERE[1], None
+    if test is None:
+        nothing: list[float] = []
+        ends = {"low": low, "high": high, "suggestion": None}
+        return {**ends, "learning_rates": nothing, "losses": nothing}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

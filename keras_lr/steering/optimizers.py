@@ -231,6 +231,33 @@ def decay_product(optimizer: Any, owner: str) -> float:
     return number(stored_rate(optimizer)) * float(decay)
 
 
+def check_rate_may_change(optimizer: Any, owner: str) -> None:
+    """Raise for an optimizer whose weights follow its rate.
+
+    `Ftrl` computes the weights anew in each step, from the sum of its gradients and the present
+    rate: a rate that is halved halves all weights, and one that decays to 0 removes them. McMahan
+    et al. (2013, "Ad click prediction", section 3.1) keep the earlier rates in that sum; Keras's
+    formula assumes a constant one.
+
+    Args:
+        owner: What would change the rate, for the message.
+
+    Raises:
+        ValueError: If an inner optimizer is an `Ftrl`.
+    """
+    if follows_rate(optimizer):
+        raise ValueError(
+            f"{owner} changes the learning rate, which must not change with Keras's Ftrl: it "
+            "computes the weights from the present rate, so half the rate halves all weights. "
+            "Use Adagrad, or train Ftrl at a constant rate."
+        )
+
+
+def follows_rate(optimizer: Any) -> bool:
+    """Whether the weights follow the rate, as those of `Ftrl` do."""
+    return any(isinstance(each, keras.optimizers.Ftrl) for each in innermost_optimizers(optimizer))
+
+
 def check_momentum(optimizer: Any, owner: str) -> None:
     """Raise unless the momentum of every inner optimizer can be set.
 

@@ -38,6 +38,11 @@ class Policy(Callback):
 
     # Comments instead of docstrings, which the API reference would show for every callback.
 
+    # Whether the rate changes within the run.
+    @property
+    def changes_rate(self) -> bool:
+        return self.rescales or not {"schedule", "rate", "warm-up"}.isdisjoint(self.roles)
+
     # Read what the curves need from the optimizer, before `plan`; refuse one that does not suit.
     def read_optimizer(self, optimizer: Any) -> None:
         pass

@@ -14,6 +14,7 @@ from keras_lr.steering.binding import Binding, schedule_of
 from keras_lr.steering.composition import Factor, Length, Plan, Roles, refuse_assigners
 from keras_lr.steering.optimizers import (
     check_momentum,
+    check_rate_may_change,
     current_rate,
     decay_product,
     innermost_optimizers,
@@ -73,6 +74,8 @@ class SteeredOptimizer:
         name = type(policy).__name__
         self.roles.add(name, policy.roles)
         policy.read_optimizer(self.optimizer)
+        if policy.changes_rate:
+            check_rate_may_change(self.optimizer, name)
         if "momentum" in policy.roles:
             check_momentum(self.optimizer, name)
         if policy.couples_decay:
