@@ -32,7 +32,7 @@ def visible(text: str) -> str:
 def cause_of(error: BaseException) -> str:
     """The first line of the error's message that says what is wrong; its class if there is none.
 
-    >>> cause_of(ValueError("Exception encountered when calling Dense.call().\n\nWrong shape."))
+    >>> cause_of(ValueError("Exception encountered when calling Dense.call().\\n\\nWrong shape."))
     'Wrong shape.'
     """
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
