@@ -272,7 +272,22 @@ def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
     ramp["optimizer"] = ramp.pop("optimizer_name")
     ramp.update(inputs.arguments(), verbose=0 if silent else "auto")
     with inputs.command_errors():
+        _check_choice(inputs.model, ramp["optimizer"])
         return keras_lr.lr_find(inputs.model, **ramp)
+
+
+def _check_choice(model: Any, choice: str | None) -> None:
+    """Refuse a model with several optimizers of which none is chosen, and name the options."""
+    from keras_lr.steering import fit_optimizers, model_optimizers
+
+    names = list(fit_optimizers(model_optimizers(model)))
+    if choice is None and len(names) > 1:
+        last = next(name for name in reversed(names) if name != "optimizer")
+        raise BadInput(
+            f"The model {model.name!r} has several optimizers: {', '.join(names)}. Choose one with "
+            f"--optimizer-name, as in --optimizer-name {last}, and name the entry of the logs "
+            "that is its loss with --monitor."
+        )
 
 
 def _warm_up(outcome: Outcome, inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
@@ -398,11 +413,16 @@ def _write(outcome: Outcome, request: Request, inputs: Inputs) -> RunFailed | No
 
 
 def _search_command() -> list[str]:
-    """The arguments of a search on the same model and data."""
+    """The arguments of a search on the same model and data.
+
+    [] for one of several optimizers, since a search sets the rate of the only one.
+    """
     from .search import search
     from .workers import arguments
 
     context = click.get_current_context()
+    if context.params["optimizer_name"]:
+        return []
     theirs = {each.name for each in search.params} - {"plot", "save", "report", "as_json", "quiet"}
     other = tuple(str(each.name) for each in context.command.params if each.name not in theirs)
     return ["search", *arguments(without=other)[1:], "--report", "search.html"]

@@ -34,7 +34,7 @@ def write_page(
         path: The file to write.
         model: The model, for its layers.
         command: The arguments of the command that made the test.
-        search: The arguments of the command that confirms its answer.
+        search: The arguments of the command that confirms its answer; [] if none can.
     """
     name = os.path.basename(outcome.model_spec)
     parts = [
@@ -88,10 +88,12 @@ def _answer(outcome: Outcome) -> str:
 def _next_steps(outcome: Outcome, search: Sequence[str]) -> str:
     if not outcome.suggestion:
         return ""
+    title = "Confirm it by training, which takes whole runs:"
+    confirm = [html.code(title, _line(search))] if search else []
     return "\n".join(
         [
             html.code("Train with the rate, in Python:", outcome.paste),
-            html.code("Confirm it by training, which takes whole runs:", _line(search)),
+            *confirm,
             html.code(
                 "After the training, read its log (CSVLogger, TensorBoard, a saved history):",
                 "keras-lr diagnose training.csv",

@@ -23,6 +23,7 @@ from .model_files import (
     limited_weights,
     saved_by,
 )
+from .own_compile import compiled_as_saved, missing_arguments
 from .startup import hidden
 
 __all__ = ["load_model", "loss_name"]
@@ -73,12 +74,23 @@ def load_model(
         model = _read(spec, trust, lean, bool(optimizer and loss), compiled)
     if optimizer or loss or metrics:
         _compile(model, optimizer, loss, metrics)
-    elif compiled and (not getattr(model, "compiled", False) or model.optimizer is None):
+    elif compiled and not _is_compiled(model):
+        if not is_function(spec) and (lost := missing_arguments(model)):
+            raise BadInput(
+                f"{spec} does not hold what {type(model).__name__}.compile takes: "
+                f"{', '.join(lost)}. Pass module:function with a function that returns the "
+                "compiled model, or define get_compile_config and compile_from_config in the class."
+            )
         raise BadInput(
             f"{spec} was saved without its optimizer and loss; name both, as in "
             "--optimizer adam --loss mse."
         )
     return model
+
+
+def _is_compiled(model: Any) -> Any:
+    """Whether the model has an optimizer; Keras marks some models without one as compiled."""
+    return getattr(model, "compiled", False) and getattr(model, "optimizer", None) is not None
 
 
 def loss_name(loss: Any) -> str:
@@ -115,7 +127,7 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool, compiled: bool) 
 
         known = {**public_optimizers(), **(_old_names() if spec.endswith(H5) else {})}
         limit = contextlib.nullcontext() if trust else limited_weights(spec)
-        with hidden(*unused), limit:
+        with hidden(*unused), limit, compiled_as_saved():
             model = keras.saving.load_model(
                 spec, safe_mode=not trust, compile=compile, custom_objects=known
             )
@@ -159,8 +171,8 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool, compiled: bool) 
         if unknown := re.search(r"(?:Could not locate|Unknown layer)[^.]*", text):
             raise BadInput(
                 f"{spec} uses a class that Keras does not know. Pass --import with the module that "
-                "registers the class, or pass module:function with a function that makes the "
-                f"model. ({unknown[0]})"
+                "registers the class by @keras.saving.register_keras_serializable(), or pass "
+                f"module:function with a function that makes the model. ({unknown[0]})"
             ) from error
         if isinstance(error, ValueError) and "File not found" in text:
             text = "it is cut short, or its content does not match its file name extension."
@@ -272,7 +284,7 @@ def _repair_optimizer(model: Any, spec: str) -> None:
 def _compile(model: Any, optimizer: str | None, loss: str | None, metrics: Sequence[str]) -> None:
     import keras
 
-    compiled = getattr(model, "compiled", False) and model.optimizer is not None
+    compiled = _is_compiled(model)
     if not compiled and not (optimizer and loss):
         missing = "--loss" if optimizer else "--optimizer" if loss else "--optimizer and --loss"
         raise BadInput(f"The model was saved without its optimizer and loss; add {missing}.")

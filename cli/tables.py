@@ -244,6 +244,10 @@ def _features(table: Any, path: str, model: Any) -> Any:
         }
     if len(inputs) == 1 and inputs[0].dtype == "string" and len(table.columns) == 1:
         return _column(pd, table[table.columns[0]], inputs[0], path)
+    if getattr(model, "preprocessor", None) is not None and len(table.columns) == 1:
+        column = table[table.columns[0]]  # a task of KerasHub takes texts, on each backend
+        if not _is_numeric(pd, column):
+            return column.astype(str).to_numpy(dtype=str)
     _refuse_text(pd, table, path)
     return _reshaped(table.to_numpy(dtype="float32"), inputs)
 

@@ -14,6 +14,7 @@ from command_line import refused
 from keras_lr_cli import data_checks
 from keras_lr_cli.data import load_data
 from keras_lr_cli.errors import BadInput
+from keras_lr_cli.tables import Columns, load_table
 
 pytestmark = pytest.mark.long_elsewhere(
     "the command line calls the library, which other tests run on each backend"
@@ -389,6 +390,28 @@ def texts(tmp_path):
 def test_text_is_refused_by_a_model_of_numbers(texts, model):
     with pytest.raises(BadInput, match="TextVectorization"):
         load_data(str(texts), model)
+
+
+class Task(keras.Model):
+    """As a task of KerasHub: `fit` takes texts, which the preprocessor turns into numbers."""
+
+    def __init__(self, preprocessor):
+        super().__init__()
+        self.preprocessor = preprocessor
+
+
+@pytest.mark.parametrize("preprocessor", [len, None])
+def test_a_column_of_texts_feeds_a_model_with_a_preprocessor(tmp_path, preprocessor):
+    path = tmp_path / "reviews.csv"
+    path.write_text('text,label\n"good, short",pos\nbad,neg\n')
+    chosen, model = Columns("label"), Task(preprocessor)
+    if preprocessor is None:
+        with pytest.raises(BadInput, match="columns that are not numbers: text"):
+            load_table(str(path), chosen, model)
+        return
+    x, _, classes = load_table(str(path), chosen, model)
+    assert x.dtype.kind == "U" and x.tolist() == ["good, short", "bad"]
+    assert classes == ["neg", "pos"]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strings need TensorFlow")

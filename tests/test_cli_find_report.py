@@ -125,6 +125,11 @@ def test_the_commands_on_the_page_can_be_run(files, tmp_path, recorded):
         assert "No such option" in refusal and "'--no-such'" in refusal, refusal
 
 
+def test_a_search_is_not_recommended_for_one_of_several_optimizers(files, tmp_path, recorded):
+    page, _ = report(files, tmp_path, "--optimizer-name", "optimizer")
+    assert "Next steps" in page and "keras-lr search" not in page
+
+
 def test_no_suggestion_is_reported_with_its_reason(files, tmp_path, recorded):
     recorded["losses"], recorded["probes"] = np.ones(100), None
     page, result = report(files, tmp_path)

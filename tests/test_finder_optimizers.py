@@ -302,7 +302,9 @@ def test_the_command_line_names_the_optimizer_and_the_loss(tmp_path, monkeypatch
     assert "model.g_optimizer.learning_rate = " in result.stdout
     losses = keras_lr.RangeTest.load(saved).losses
     np.testing.assert_allclose(losses, falls(np.geomspace(1e-3, 1.0, 30)), rtol=1e-5, atol=0)
-    assert "several optimizers" in refused("find", "pairs:make", *arguments)
+    message = refused("find", "pairs:make", *arguments)
+    assert "several optimizers" in message and "--monitor" in message
+    assert "--optimizer-name d_optimizer" in message
 
 
 @pytest.mark.once

@@ -41,6 +41,15 @@ def test_picture_stays_within_its_width(unicode, steps, width):
     assert max(map(len, lines)) <= width + 2
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 467123.0, 3.33e17, -1.27e5, -4.67e-5])
+def test_the_axis_is_straight_at_any_scale_of_the_loss(scale):
+    lines = draw([scale * value for value in VALLEY])
+    assert {line.index(mark) for line in lines for mark in "┤│└" if mark in line} == {8}
+    if scale > 0:  # otherwise the end of the curve diverges and is cut off
+        assert float(lines[0].split()[0]) == pytest.approx(scale * max(VALLEY), rel=0.05)
+        assert float(lines[11].split()[0]) == pytest.approx(scale * min(VALLEY), rel=0.05)
+
+
 def test_plain_picture_is_ascii_alone():
     found = suggested(1e-5, 1e-4, 1e-3, (1e-4, 1e-3, 1e-2))
     text = "\n".join(draw(VALLEY, found, runs=probes(), unicode=False))

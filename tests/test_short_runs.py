@@ -9,6 +9,7 @@ from models import classifier
 
 import keras_lr
 from keras_lr import lr_find
+from keras_lr._util.terminal import cause_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 ROWS, MOMENTUM = 60, 0.9
@@ -98,6 +99,13 @@ def test_a_model_that_cannot_be_evaluated_is_judged_by_its_curve(budget):
     found = test.suggest()
     assert found.learning_rate > 0
     assert any("could not be evaluated on held-out data" in note for note in found.warnings)
+
+
+def test_the_reason_is_the_error_of_the_layer_and_not_the_frame_that_keras_puts_around_it():
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="Exception encountered when calling") as caught:
+        network(np.ones((2, 3), "float32"))
+    assert cause_of(caught.value).startswith("Input 0 ")
 
 
 def test_the_planned_run_multiplies_the_rate():

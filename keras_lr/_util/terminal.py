@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
-__all__ = ["is_interactive", "is_notebook", "visible"]
+__all__ = ["cause_of", "is_interactive", "is_notebook", "visible"]
+
+_WRAPPED = "Exception encountered when calling"  # the first line of an error inside a Keras layer
 
 
 def is_notebook() -> bool:
@@ -24,3 +27,15 @@ def visible(text: str) -> str:
     'acc\\\\x1b[2J'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def cause_of(error: BaseException) -> str:
+    """The first line of the error's message that says what is wrong; its class if there is none.
+
+    >>> cause_of(ValueError("Exception encountered when calling Dense.call().\\n\\nWrong shape."))
+    'Wrong shape.'
+    """
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(_WRAPPED)] or lines
+    return told[0] if told else type(error).__name__

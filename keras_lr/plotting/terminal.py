@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,12 +81,25 @@ def draw_range_test(
     for row, text in enumerate(canvas.lines()):
         label = ""
         if row in (0, HEIGHT // 2, HEIGHT - 1):
-            label = f"{curve.high - (curve.high - curve.low) * row / (HEIGHT - 1):.3g}"
+            label = _number(curve.high - (curve.high - curve.low) * row / (HEIGHT - 1))
         lines.append(f"{label:>{MARGIN - 2}} {marks.axis if label else marks.edge}{text}".rstrip())
     lines += _rate_axis(left, right, columns, marks)
     if suggestion is not None:
         lines.append(" " * MARGIN + _interval(suggestion, left, right, columns, marks))
     return lines + _wrapped(legend, width)
+
+
+def _number(value: float) -> str:
+    """The value with three digits, or fewer if it would not fit left of the axis.
+
+    >>> [_number(value) for value in (0.5, 467123.0, -4.67e-5)]
+    ['0.5', '4.67e5', '-4.7e-5']
+    """
+    for digits in (3, 2, 1):
+        text = re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.{digits}g}")
+        if len(text) <= MARGIN - 2:
+            break
+    return text
 
 
 def _draw(

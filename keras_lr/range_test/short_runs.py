@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from keras_lr._util import checks
+from keras_lr._util.terminal import cause_of
 from keras_lr.loops.data import DataEnded, batch_rows
 from keras_lr.range_test.borrowing import borrow
 from keras_lr.range_test.curve_rule import TooUneven
@@ -59,10 +61,10 @@ def prepare(bench: Workbench, data: RunData, samples: int, sample: list[Any] | N
     except DataEnded:
         return DATA_ENDED
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = checks.shortened(f"{type(error).__name__}: {cause_of(error)}", 200)
         return (
-            "The model could not be evaluated on held-out data, so there were no short runs "
-            f"({reason}). Define test_step for them."
+            "The model could not be evaluated on held-out data, so there were no short runs. "
+            f"Define test_step for them. ({reason})"
         )
     return None if np.isfinite(start) else "The loss on held-out data is not finite."
 

@@ -20,6 +20,7 @@ from keras_lr._keras.random_state import random_generators_kept, reseed, seed_ev
 from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util import checks
 from keras_lr._util.interrupts import check_interrupt
+from keras_lr._util.terminal import cause_of
 from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.loops.overridden_fit import overrides_fit
@@ -288,7 +289,7 @@ class Runner:
         except Exception as error:
             raise ValueError(
                 f"A search needs model.evaluate, which fails for {type(self.model).__name__}: "
-                f"{_first_line(error)} Give the model a call() or a test_step that can evaluate "
+                f"{_sentence(error)} Give the model a call() or a test_step that can evaluate "
                 "held-out data, or use lr_find."
             ) from error
         names = [name for each in logs for name in (each, f"val_{each}")]
@@ -383,9 +384,8 @@ class _Watch(Callback):
         self._unsynced_model.stop_training = True
 
 
-def _first_line(error: BaseException) -> str:
-    line = str(error).strip().partition("\n")[0].rstrip(".")
-    return checks.shortened(line or type(error).__name__, 200) + "."
+def _sentence(error: BaseException) -> str:
+    return checks.shortened(cause_of(error).rstrip("."), 200) + "."
 
 
 def _check_optimizer(model: Any) -> None:

@@ -98,4 +98,4 @@ def not_judged(case: Case) -> Iterator[str]:
         yield "Schedule: the log has no learning rate; LRLogger and TensorBoard record it."
     if log.batch_size is None:
         changes = " The updates show its changes." if log.updates is not None else ""
-        yield f"Warm-up: the log has no batch size; pass it.{changes}"
+        yield f"Warm-up: the log has no batch size; pass batch_size or --batch-size.{changes}"
