@@ -29,6 +29,17 @@ class FineTuning(NamedTuple):
     head: Any
     whole: Any
 
+    def __repr__(self) -> str:
+        phases = (_told(*phase) for phase in self._asdict().items() if phase[1] is not None)
+        return f"<FineTuning: {'; '.join(phases) or 'no epochs'}>"
+
+
+def _told(name: str, history: Any) -> str:
+    """A phase in words: "whole 5 epochs, loss 0.21"."""
+    epochs, losses = len(history.epoch), history.history.get("loss")
+    ended = f", loss {losses[-1]:.4g}" if losses else ""
+    return f"{name} {epochs} epoch{'s' * (epochs != 1)}{ended}"
+
 
 def fine_tune(
     model: Any,

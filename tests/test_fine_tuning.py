@@ -28,9 +28,14 @@ def test_the_head_trains_first_and_then_everything():
     assert optimizer.get_config() == config
     assert int(optimizer.iterations) == 5 * 6
 
+    losses = phases.head.history["loss"][-1], phases.whole.history["loss"][-1]
+    words = "<FineTuning: head 2 epochs, loss {:.4g}; whole 3 epochs, loss {:.4g}>"
+    assert repr(phases) == words.format(*losses)
+
     only = Record()
-    fine_tune(model, *data(), 2, 0, 1e-2, callbacks=[only], **OPTIONS)
+    alone = fine_tune(model, *data(), 2, 0, 1e-2, callbacks=[only], **OPTIONS)
     assert only.changes == [{"head"}] * 2
+    assert "whole" not in repr(alone)
 
 
 def test_the_rates_are_those_of_fastai():
