@@ -49,7 +49,8 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
 
     `fit` trains at y. After each epoch and after `fit`, the weights of the model are x, so
     validation, callbacks at the end of an epoch, checkpoints and saved models have x; so do
-    `evaluate`, `predict`, `save`, `save_weights` and `export` in the middle of an epoch.
+    `evaluate`, `predict`, `test_on_batch`, `predict_on_batch`, `save`, `save_weights` and `export` in
+    the middle of an epoch.
     `train_on_batch` also trains at y. A training loop of your own calls `train()` before its first
     step and `eval()` before an evaluation.
 
