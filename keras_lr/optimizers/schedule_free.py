@@ -14,8 +14,10 @@ from keras import ops
 from keras_lr._keras.optimizers import (
     JointUpdate,
     batch_counter,
+    dense,
     mean_squares,
     number,
+    number_outside,
     stored_rate,
     velocities,
 )
@@ -49,10 +51,10 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
 
     `fit` trains at y. After each epoch and after `fit`, the weights of the model are x, so
     validation, callbacks at the end of an epoch, checkpoints and saved models have x; so do
-    `evaluate`, `predict`, `test_on_batch`, `predict_on_batch`, `save`, `save_weights` and `export` in
-    the middle of an epoch.
-    `train_on_batch` also trains at y. A training loop of your own calls `train()` before its first
-    step and `eval()` before an evaluation.
+    `evaluate`, `predict`, `test_on_batch`, `predict_on_batch`, `save`, `save_weights` and `export`
+    in the middle of an epoch. `train_on_batch` also trains at y. A training loop of your own calls
+    `train()` before its first step and `eval()` before an evaluation; a step at x raises an error,
+    except within `jax.jit`.
 
     Weights that are set after `fit` or at the end of an epoch (`set_weights`, the best weights of
     `EarlyStopping`) are an x, at which the next training begins a new average.
@@ -103,6 +105,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     [2.5]
     """
 
+    constants = ("momentum", "beta_1", "beta_2")  # x comes from y and z by one beta
     outermost = True  # it replaces the steps of single variables, which other wrappers change
 
     def __init__(
@@ -121,9 +124,9 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         if rectify:
             _check_rectified(optimizer, warmup_steps)
         self._take_over(optimizer)
-        values = (warmup_steps, r, weight_lr_power, rectify)
-        for name, value in zip(_SETTINGS, values, strict=True):
+        for name, value in zip(_SETTINGS, (warmup_steps, r, weight_lr_power, rectify), strict=True):
             self._set_untracked(name, value)
+        self._set_untracked("_may_evaluate", True)  # the next update reads it from the variable
         if self.built:
             self._add_sums(self._trained)
 
@@ -170,7 +173,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
             return self.add_variable((), "zeros", self._dtype_of_sums, name=name)
 
         self._set_untracked("_largest_rate", scalar("largest_rate"))
-        # Divided by (largest rate)^weight_lr_power: at a constant rate and r = 0 it is a count.
+        # Divided by (largest rate)^weight_lr_power: at a constant rate and r = 0 a count.
         self._set_untracked("_weight_sum", scalar("weight_sum"))
         # 0 at y; at x, the mark of the weights. A variable, so that a saved model, a backup and a
         # snapshot keep it with them.
@@ -190,6 +193,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         `EarlyStopping` its best ones. The z of the last update is then useless, and a new average
         begins at these weights: z and y equal them.
         """
+        self._set_untracked("_may_evaluate", False)
         if self.evaluates:
             if number(self._at_average) == self._mark():
                 beta = self._beta()
@@ -205,6 +209,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
             beta = self._beta()
             self._move_weights(lambda y, z: y + (1.0 - 1.0 / beta) * (z - y))
             self._at_average.assign(self._mark())
+            self._set_untracked("_may_evaluate", True)
 
     def _mark(self) -> float:
         """A whole number in [1, 2^24] by which to recognize the weights, from a sample of each."""
@@ -241,7 +246,19 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
                 "ScheduleFree trains at a constant learning rate, but a callback of this fit "
                 "steers it. Remove the callback; for a warm-up, pass warmup_steps to ScheduleFree."
             )
+        if self._may_evaluate:
+            at_average = number_outside(self._at_average)
+            if at_average:
+                raise ValueError(
+                    "ScheduleFree needs gradients at y; got weights at the average x. Call train() "
+                    "of the optimizer before the steps of your own training loop."
+                )
+            self._set_untracked("_may_evaluate", at_average is None)
         super()._update_all(grads, variables, learning_rate)
+
+    def load_own_variables(self, store: Any) -> None:
+        super().load_own_variables(store)
+        self._set_untracked("_may_evaluate", True)
 
     def _update(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
         k = ops.cast(self.iterations, self._dtype_of_sums)
@@ -270,7 +287,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
                 continue  # 0 times a gradient that overflowed is not 0
             place, slot = self._trained[index], slots[index]
             y, z = ops.convert_to_tensor(place), ops.convert_to_tensor(slot)
-            u = self._direction(ops.cast(gradient, y.dtype), index, correction)
+            u = self._direction(ops.cast(dense(gradient), y.dtype), index, correction)
             if self.weight_decay and self._decays(place):
                 u = u + self.weight_decay * y
             u = multiplier * u  # both steps are proportional to gamma, and c does not depend on it
