@@ -30,7 +30,8 @@ class FineTuning(NamedTuple):
     whole: Any
 
     def __repr__(self) -> str:
-        phases = (_told(*phase) for phase in self._asdict().items() if phase[1] is not None)
+        both = (("head", self.head), ("whole", self.whole))
+        phases = (_told(*phase) for phase in both if phase[1] is not None)
         return f"<FineTuning: {'; '.join(phases) or 'no epochs'}>"
 
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from field_models.generative import gan, pictures
 from models import same, values
 
 import keras_lr
@@ -87,6 +88,8 @@ def test_methods_called_within_an_epoch_see_the_average(tmp_path):
 
     def after_batch(batch, logs):
         losses.append(model.evaluate(X, T, verbose=0))
+        np.testing.assert_allclose(model.test_on_batch(X, T), losses[-1], rtol=1e-5)
+        np.testing.assert_allclose(((model.predict_on_batch(X) - T) ** 2).mean(), losses[-1], 1e-5)
         model.save(tmp_path / f"{batch}.keras")
 
     callback = keras.callbacks.LambdaCallback(on_train_batch_end=after_batch)
@@ -106,6 +109,41 @@ def test_train_on_batch_trains_at_y_also_after_a_fit():
     assert_at(model, points[5][0])
     np.testing.assert_allclose(model.evaluate(X, T, verbose=0), loss_at(points[5][1]), rtol=1e-5)
     assert_at(model, points[5][0])
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_train_batch_end", "on_epoch_end"])
+def test_a_fit_within_a_fit_lets_the_outer_one_go_on_where_it_was(hook):
+    points, model = by_the_paper(9), regression()
+
+    def train_once():
+        setattr(callback, hook, lambda index, logs=None: None)
+        fit(callback.model, 1)
+
+    callback = keras.callbacks.Callback()
+    setattr(callback, hook, lambda index, logs=None: index == 0 and train_once())
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(watch.model.optimizer.evaluates)
+    )
+    fit(model, 2, callbacks=[callback, watch])
+    assert seen == [False] * 6
+    if hook != "on_train_batch_end":
+        assert_at(model, points[8][1])
+
+
+def test_all_optimizers_of_a_model_are_switched():
+    seen = []
+    model = gan(ScheduleFree)
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(watch.model.d_optimizer.evaluates),
+        on_epoch_end=lambda epoch, logs: seen.append(watch.model.d_optimizer.evaluates),
+    )
+    model.fit(pictures()[0], batch_size=16, epochs=1, verbose=0, callbacks=[watch])
+    assert seen == [False] * (len(seen) - 1) + [True]
+    assert len(seen) > 1
+    at_average = values(model.discriminator.trainable_variables)
+    model.d_optimizer.train()
+    assert not same(at_average, values(model.discriminator.trainable_variables))
 
 
 def test_an_interrupted_fit_leaves_the_model_at_the_average():

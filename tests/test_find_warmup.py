@@ -164,3 +164,12 @@ def test_a_schedule_has_no_rate_to_try():
 def test_a_rate_that_trains_nothing_is_refused():
     with pytest.raises(ValueError, match="The rate 0.1 must change the loss; it did not"):
         keras_lr.find_warmup(*saturated(), max_lr=0.1, verbose=0)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("own", [{"warmup_steps": 50}, {"rectify": True}])
+def test_an_optimizer_that_warms_up_itself_is_refused(own):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(keras_lr.optimizers.ScheduleFree(keras.optimizers.Adam(0.01), **own), "mse")
+    with pytest.raises(ValueError, match="without a warm-up of its own; got ScheduleFree"):
+        keras_lr.find_warmup(model, np.ones((64, 4)), np.ones(64), verbose=0)

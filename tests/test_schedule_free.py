@@ -173,6 +173,44 @@ def test_eval_and_train_move_the_weights_once():
         assert weight.numpy().tolist() == [value]
 
 
+def test_a_step_at_the_average_is_refused():
+    optimizer = made("SGD", {"learning_rate": 1.0, "momentum": 0.5}, {})
+    weight, gradient = keras.Variable([4.0]), keras.ops.ones(1)
+    optimizer.apply([gradient], [weight])
+    optimizer.eval()
+    with pytest.raises(ValueError, match=r"got weights at the average x. Call train\(\)"):
+        optimizer.apply([gradient], [weight])
+    optimizer.train()
+    optimizer.apply([gradient], [weight])
+    assert weight.numpy().tolist() == [2.25]
+
+
+def test_a_step_at_the_average_is_refused_after_loading(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(made("SGD", {"learning_rate": 0.1, "momentum": 0.5}, {}), "mse")
+    model.fit(np.ones((4, 1)), np.ones(4), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="got weights at the average x"):
+        loaded.optimizer.apply([keras.ops.ones((1, 1))], loaded.trainable_variables)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_rows_that_a_batch_repeats_are_summed(kind):
+    """The gradient of an embedding on TensorFlow is a list of rows; elsewhere it is dense."""
+    table, ids = np.arange(8, dtype="float32").reshape(4, 2) / 8, np.array([[1, 1, 2]])
+    embedding = keras.layers.Embedding(4, 2)
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), embedding])
+    embedding.set_weights([table])
+    options = {"learning_rate": 0.125, "momentum" if kind == "SGD" else "beta_1": 0.5}
+    model.compile(made(kind, options, {}), "mse")
+    model.fit(ids, np.zeros((1, 3, 2), "float32"), verbose=0)
+    gradient = np.zeros_like(table)
+    np.add.at(gradient, ids[0], 2 * table[ids[0]] / 6)
+    after = table - 0.125 * (gradient if kind == "SGD" else np.sign(gradient))
+    np.testing.assert_allclose(embedding.get_weights()[0], after, rtol=1e-5)
+
+
 def test_gradient_accumulation_makes_the_updates_of_the_mean_gradients():
     options = {"learning_rate": 0.1, "momentum": 0.9}
     pair = [

@@ -242,6 +242,10 @@ def test_an_exception_restores_the_optimizer():
     assert optimizer.weight_decay == 0.5 and "weight_decay" in vars(optimizer)
 
 
+def schedule_free():
+    return keras_lr.optimizers.ScheduleFree(inner.SGD(0.1, momentum=0.5))
+
+
 REFUSED = [
     (lambda: inner.SGD(0.1), "clip", "must have the attribute 'clip'; got SGD"),
     (lambda: inner.SGD(0.1), "weight_decay", "weight_decay of the optimizer must.*got None, with"),
@@ -250,6 +254,7 @@ REFUSED = [
     (lambda: inner.SGD(0.1), "name", "SGD has no number 'name'"),
     (lambda: inner.SGD(0.1), "ema_momentum", "only with use_ema=True; got SGD with use_ema=False"),
     (lambda: keras_lr.optimizers.Prodigy(), "beta_2", "Prodigy has no number 'beta_2'"),
+    (schedule_free, "momentum", r"ScheduleFree\[SGD\] has no number 'momentum'"),
 ]
 
 
@@ -269,6 +274,7 @@ def test_bad_arguments_are_refused_at_once():
         (TypeError, "name must be the name of an attribute; got 1", (1, 0.1)),
         (ValueError, "got 'learning_rate'. Use ScheduleLR", ("learning_rate", 0.1)),
         (ValueError, "got 'gradient_accum", ("gradient_accumulation_steps", 2)),
+        (ValueError, "got 'initial_accum.* before the first", ("initial_accumulator_value", 0.1)),
         (TypeError, "schedule must be a schedule, a function.*got 'cos'", ("epsilon", "cos")),
         (TypeError, "schedule must be a schedule, a function.*got True", ("epsilon", True)),
         (ValueError, "schedule must be at least 0; got -1", ("weight_decay", -1)),

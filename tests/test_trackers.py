@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from field_models.generative import gan, pictures
 from test_steering import STEPS, fit, groups, network, one_cycle
 
 import keras_lr
@@ -54,6 +55,21 @@ def test_tracker_gets_the_rate_of_each_group():
     np.testing.assert_allclose(tracker.column("learning_rate"), one_cycle()[0], rtol=1e-5, atol=0)
     largest = np.max([tracker.column(name) for name in names], axis=0)
     np.testing.assert_allclose(tracker.column("learning_rate"), largest, rtol=1e-6, atol=0)
+
+
+def test_loggers_of_two_optimizers_have_keys_of_their_own():
+    """The two loggers of a GAN write to one run, where equal keys would mix their values."""
+    tracker, model = Entries(), gan()
+    loggers = [
+        keras_lr.LRLogger(optimizer=f"{each}_optimizer", tracker=tracker) for each in ("d", "g")
+    ]
+    model.fit(pictures()[0], batch_size=20, verbose=0, callbacks=loggers)
+    assert [step for step, _ in tracker.entries] == [0, 1, 0, 1]
+    for (_, metrics), each, rate in zip(
+        tracker.entries, "ddgg", (0.01, 0.01, 0.003, 0.003), strict=True
+    ):
+        assert set(metrics) == {f"{key}/{each}_optimizer" for key in ("learning_rate", "momentum")}
+        np.testing.assert_allclose(metrics[f"learning_rate/{each}_optimizer"], rate, rtol=1e-5)
 
 
 @pytest.mark.once

@@ -155,6 +155,13 @@ def test_an_instance_serves_two_fits_and_a_later_command_is_refused():
 
 
 @elsewhere
+def test_a_command_during_the_decay_that_ends_with_the_fit_is_refused():
+    policy = keras_lr.WarmUpStableDecay(0.1, decay_steps=4)
+    with pytest.raises(ValueError, match="only once; got decay_now after it began at update 8"):
+        recorded(sgd(), At(10, lambda: policy.decay_now(2)), policy)
+
+
+@elsewhere
 def test_a_decay_that_the_fit_cuts_is_warned_of():
     policy = keras_lr.WarmUpStableDecay(0.1)
     with pytest.warns(UserWarning, match="got 9 updates from update 6 on, and this fit makes 12"):
@@ -260,6 +267,14 @@ def test_checkpoint_has_the_run_before_the_decay(how, tmp_path):
     keras_lr.cooldown(again, *line(), steps=4, shape="linear", **options)
     for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_checkpoint_of_a_decay_asked_for_in_the_warm_up_has_the_whole_warm_up(tmp_path):
+    path = tmp_path / "stable.keras"
+    policy = keras_lr.WarmUpStableDecay(0.1, 6, checkpoint=path)
+    fit(sgd(), At(2, lambda: policy.decay_now(4)), policy, epochs=9)
+    assert policy.decay_begun_at == 6
+    assert int(keras.saving.load_model(path).optimizer.iterations) == 6
 
 
 @several_steps

@@ -20,11 +20,13 @@ __all__ = [
     "OptimizerHooks",
     "batch_counter",
     "counters",
+    "dense",
     "ftrl_slots",
     "has_schedule",
     "innermost_optimizers",
     "mean_squares",
     "number",
+    "number_outside",
     "put_rate",
     "stored_rate",
     "velocities",
@@ -71,6 +73,36 @@ def number(value: Any) -> float:
     # TensorFlow's variables that live on several devices cannot be converted, but read.
     value = value.read_value() if hasattr(value, "read_value") else value
     return float(ops.convert_to_numpy(value))
+
+
+def number_outside(variable: Any) -> float | None:
+    """The value of a variable, read on the host also while a step is traced; None if it is traced.
+
+    JAX traces the variables of a step, and a TensorFlow strategy reads them on each device.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy():
+            return None
+        with tf.init_scope():
+            return number(variable)
+    if backend == "jax":
+        import jax
+
+        if isinstance(variable.value, jax.core.Tracer):
+            return None
+    return number(variable)
+
+
+def dense(gradient: Any) -> Any:
+    """A gradient as a tensor: on TensorFlow an embedding's is a list of rows, some repeated."""
+    if keras.backend.backend() != "tensorflow":
+        return gradient
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(gradient)
 
 
 def velocities(optimizer: Any) -> list[Any] | None:

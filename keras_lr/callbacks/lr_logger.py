@@ -43,8 +43,9 @@ class LRLogger(SteeringCallback):
         tracker: `"wandb"` or `"mlflow"`, the active run of Weights & Biases or of MLflow; or any
             object with a method `log(metrics, step)`, where `metrics` is a dictionary of floats
             and `step` the update. It gets an entry for each update: `learning_rate`, `momentum`
-            and, for a `MultiOptimizer`, `learning_rate/<group>`. In W&B the updates are the axis
-            `update`.
+            and, for a `MultiOptimizer`, `learning_rate/<group>`. If callbacks steer several
+            optimizers, the keys are `learning_rate/<optimizer>` and `momentum/<optimizer>`. In W&B
+            the updates are the axis `update`.
         optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
@@ -141,11 +142,16 @@ class LRLogger(SteeringCallback):
             self._writer.close()
             self._writer = None
         history = getattr(self._unsynced_model, "history", None)
-        suffix = f"_{self._steered.name}" if len(self._session.optimizers) > 1 else ""
+        own = self._own_name()
+        suffix = "" if own is None else f"_{own}"
         for name in ("learning_rate", "momentum"):
             epochs = [columns[name] for columns in self._epochs if name in columns]
             if history is not None and epochs:
                 history.history[f"batch_{name}{suffix}"] = epochs
+
+    def _own_name(self) -> str | None:
+        """The name of the optimizer if the fit steers several, which loggers must not mix."""
+        return self._steered.name if len(self._session.optimizers) > 1 else None
 
     def _append(self, path: str | os.PathLike[str], columns: list[str]) -> None:
         """Write the rows that are not written yet; a full disk does not end the run."""
@@ -171,7 +177,7 @@ class LRLogger(SteeringCallback):
     def _log_to_tracker(self, epoch: int, columns: dict[str, list[float]]) -> None:
         """Log the batches of an epoch; a tracker that fails does not end the run."""
         try:
-            log_batches(self._tracked, columns)
+            log_batches(self._tracked, columns, self._own_name())
         except Exception as error:
             warnings.warn(
                 f"LRLogger could not log epoch {epoch} to its tracker: {type(error).__name__}: "
@@ -182,12 +188,14 @@ class LRLogger(SteeringCallback):
     def _write_summaries(self, columns: dict[str, list[float]]) -> None:
         import tensorflow as tf
 
+        own = self._own_name()
+        suffix = "" if own is None else f"_{own}"
         with self._writer.as_default():
             for name, values in columns.items():
                 if name in ("epoch", "step"):
                     continue
                 for step, value in zip(columns["step"], values, strict=True):
-                    tf.summary.scalar(f"batch_{name}", value, step=int(step))
+                    tf.summary.scalar(f"batch_{name}{suffix}", value, step=int(step))
         self._writer.flush()
 
 

@@ -22,6 +22,7 @@ _INSTEAD = {
     "learning_rate": "Use ScheduleLR, OneCycle or CyclicLR.",
     "ema_overwrite_frequency": "It counts updates and has no schedule.",
     "gradient_accumulation_steps": "It counts batches and has no schedule.",
+    "initial_accumulator_value": "The optimizer reads it before the first update only.",
 }
 _BELOW_1 = (*MOMENTUM_NAMES, *SQUARE_NAMES, "ema_momentum", "rate")
 _SAMPLES = 33  # values of the schedule that are checked when `fit` begins
@@ -57,13 +58,12 @@ class ScheduleHyperparameter(SteeringCallback):
 
     Raises:
         TypeError: If `name` is not a string, or `schedule` neither schedule, function nor number.
-        ValueError: If `name` is the learning rate or a count; when `fit` begins, if the optimizer
-            has no such attribute, if it was made with None or 0 there (the optimizer then leaves
-            out what the attribute controls), if a value of the schedule is out of its range, or
-            if another callback sets the same attribute; if no layer matches, a layer is another one
-            or does not compute in float32, or torch compiles the step (it would compile each step
-            anew); on JAX for `"clipvalue"`, which Keras reads
-            as a number there.
+        ValueError: If `name` is the learning rate, a count or an initial value; when `fit` begins,
+            if the optimizer has no such attribute, if it was made with None or 0 there (it then
+            leaves out what the attribute controls), if a value of the schedule is out of its range,
+            or if another callback sets the same attribute; if no layer matches, a layer is another
+            one or does not compute in float32, or torch compiles the step (it would compile each
+            step anew); on JAX for `"clipvalue"`, which Keras reads as a number there.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")

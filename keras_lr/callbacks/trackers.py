@@ -59,13 +59,16 @@ def open_tracker(tracker: Any) -> Tracker:
     return opened
 
 
-def log_batches(tracker: Tracker, columns: dict[str, list[float]]) -> None:
+def log_batches(
+    tracker: Tracker, columns: dict[str, list[float]], optimizer: str | None = None
+) -> None:
     """Log the batches of an epoch: one entry per update, with the values of its last batch.
 
     Args:
         columns: A list for each name, one entry per batch, with `step` among the names.
+        optimizer: The name of the optimizer, if others of the model are steered too.
     """
-    names = {_key(name): name for name in columns if name not in ("epoch", "step")}
+    names = {_key(name, optimizer): name for name in columns if name not in ("epoch", "step")}
     steps = [int(step) for step in columns["step"]]
     last = {step: batch for batch, step in enumerate(steps)}
     for step, batch in last.items():
@@ -74,10 +77,11 @@ def log_batches(tracker: Tracker, columns: dict[str, list[float]]) -> None:
         tracker.send()
 
 
-def _key(name: str) -> str:
+def _key(name: str, optimizer: str | None) -> str:
     """`learning_rate_<group>` of the history is `learning_rate/<group>` in a tracker."""
     group = name.removeprefix("learning_rate_")
-    return name if group == name else f"learning_rate/{group}"
+    parts = [name, optimizer] if group == name else ["learning_rate", optimizer, group]
+    return "/".join(filter(None, parts))
 
 
 class _WandbRun:
@@ -97,7 +101,7 @@ class _WandbRun:
             )
         self._run = wandb.run
         self._run.define_metric(_STEP, hidden=True)
-        for key in ("learning_rate", "learning_rate/*", "momentum"):
+        for key in ("learning_rate", "learning_rate/*", "momentum", "momentum/*"):
             self._run.define_metric(key, step_metric=_STEP)
 
     def log(self, metrics: dict[str, float], step: int) -> None:

@@ -150,16 +150,19 @@ class WarmUpStableDecay(SteeringCallback):
             steps: Updates of the decay, at least 1; by default those of `decay_steps`.
 
         Raises:
-            ValueError: If `steps` is below 1, no `fit` is running, or the decay has begun.
+            ValueError: If `steps` is below 1, no `fit` is running, or the decay has begun, also the
+                one that ends with the `fit`.
         """
         if steps is not None:
             steps = checks.count("steps", steps)
         if not self._running:
             raise ValueError("decay_now must be called during a fit; got no running fit.")
-        if self.decay_begun_at is not None:
+        begun = self.decay_begun_at
+        if begun is None and self._updates() >= self._automatic:
+            begun = self._automatic
+        if begun is not None:
             raise ValueError(
-                f"The decay can begin only once; got decay_now after it began at update "
-                f"{self.decay_begun_at}."
+                f"The decay can begin only once; got decay_now after it began at update {begun}."
             )
         self._asked, self._due = steps, True
 
@@ -192,14 +195,13 @@ class WarmUpStableDecay(SteeringCallback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         super().on_train_batch_begin(batch, logs)
-        if self.decay_begun_at is not None:
-            return
-        if self.checkpoint is not None and not self._saved:
-            together = self._unsynced_model.steps_per_execution
-            if self._updates() + together > self._automatic:
-                self._save()
-        if self._is_due():
+        if self.decay_begun_at is None and self._is_due():
             self._begin_decay()
+        if self.checkpoint is None or self._saved:
+            return
+        begin = self._automatic if self.decay_begun_at is None else self.decay_begun_at
+        if self._updates() + self._unsynced_model.steps_per_execution > begin:
+            self._save()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self._end < _NEVER and self._updates() >= self._end:
@@ -269,7 +271,6 @@ class WarmUpStableDecay(SteeringCallback):
         now = self._updates()
         if now >= self._automatic:
             return  # the decay that ends with the fit has begun
-        self._save()
         begin = max(now, self.warmup_steps)
         steps = self._asked or self.decay_steps or max(1, begin // 9)
         total = self._steered.length.total

@@ -22,11 +22,14 @@ from keras_lr._keras.replicas import has_strategy
 from keras_lr._keras.trainer import synchronise
 from keras_lr.optimizers.moving_statistics import collecting_layers, recompute, sample_of
 from keras_lr.steering import innermost_optimizers
+from keras_lr.steering.guard import fits_running
 
 _MARK = "_keras_lr_at_point"
 # What computes the statistics of batch normalization, for each model that is in a fit.
 _recomputes: WeakKeyDictionary[Any, Callable[[], None]] = WeakKeyDictionary()
-_EVALUATING = ("evaluate", "predict", "save", "save_weights", "export")
+_EVALUATING = (
+    "evaluate", "predict", "test_on_batch", "predict_on_batch", "save", "save_weights", "export",
+)  # fmt: skip
 
 
 def wrap_methods(kind: type) -> None:
@@ -76,6 +79,8 @@ def _fitting(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any) -
         return original(model, *args, **kwargs)
     bound = inspect.signature(original).bind(model, *args, **kwargs)
     with ExitStack() as stack:
+        if fits_running(model):  # the fit around this one goes on where it was
+            stack.enter_context(_point_kept(kind, model))
         stack.enter_context(_statistics_known(kind, model, bound.arguments))
         given, ours = bound.arguments.get("callbacks"), _Switch(kind, model)
         if isinstance(given, keras.callbacks.CallbackList):
@@ -132,6 +137,18 @@ def put_to_average(kind: type, model: Any) -> list[Any]:
 
 
 @contextmanager
+def _point_kept(kind: type, model: Any) -> Iterator[None]:
+    """Put the weights back to where they were trained, if they were there."""
+    training = [each for each in _optimizers(kind, model) if not each.evaluates]
+    try:
+        yield
+    finally:
+        synchronise(model)
+        for optimizer in training:
+            optimizer.train()
+
+
+@contextmanager
 def _at_average(kind: type, model: Any) -> Iterator[None]:
     moved = put_to_average(kind, model)
     try:
@@ -144,10 +161,17 @@ def _at_average(kind: type, model: Any) -> Iterator[None]:
 
 
 def _optimizers(kind: type, model: Any) -> list[Any]:
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
-        return []
-    return [each for each in innermost_optimizers(optimizer) if isinstance(each, kind)]
+    """The optimizers of a kind that a model holds, in its attributes or in lists of them.
+
+    Called for each batch of `train_on_batch`, so it does not search nested models.
+    """
+    found: dict[int, Any] = {}
+    for held in (getattr(model, "optimizer", None), *vars(model).values()):
+        several = held.values() if isinstance(held, dict) else held
+        for each in several if isinstance(held, (list, tuple, dict)) else (held,):
+            if isinstance(each, keras.optimizers.Optimizer):
+                found.update((id(part), part) for part in innermost_optimizers(each))
+    return [each for each in found.values() if isinstance(each, kind)]
 
 
 @contextmanager
@@ -178,11 +202,14 @@ def _statistics_known(kind: type, model: Any, arguments: dict[str, Any]) -> Iter
             _recomputes.pop(model, None)
             _warn(kind, layers[0], f"{type(error).__name__}: {error}".partition("\n")[0])
 
+    outer = _recomputes.get(model)  # of a fit around this one
     _recomputes[model] = recomputed
     try:
         yield
     finally:
         _recomputes.pop(model, None)
+        if outer is not None:
+            _recomputes[model] = outer
 
 
 def _warn(kind: type, layer: Any, reason: str) -> None:

@@ -14,16 +14,19 @@ from keras import ops
 from keras_lr._keras.optimizers import (
     JointUpdate,
     batch_counter,
+    dense,
     mean_squares,
     number,
+    number_outside,
     stored_rate,
     velocities,
 )
 from keras_lr._util import checks
 from keras_lr.optimizers.evaluation_point import wrap_methods
 from keras_lr.optimizers.layerwise import LayerwiseLR
-from keras_lr.optimizers.rectification import LEAST, rectification
-from keras_lr.optimizers.wrapper import OptimizerWrapper, check_optimizer, registered
+from keras_lr.optimizers.rectification import rectification
+from keras_lr.optimizers.schedule_free_checks import check_constant, check_inner, check_rectified
+from keras_lr.optimizers.wrapper import OptimizerWrapper, registered
 from keras_lr.steering.binding import SteeredRate
 
 _SETTINGS = ("warmup_steps", "r", "weight_lr_power", "rectify")
@@ -49,9 +52,10 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
 
     `fit` trains at y. After each epoch and after `fit`, the weights of the model are x, so
     validation, callbacks at the end of an epoch, checkpoints and saved models have x; so do
-    `evaluate`, `predict`, `save`, `save_weights` and `export` in the middle of an epoch.
-    `train_on_batch` also trains at y. A training loop of your own calls `train()` before its first
-    step and `eval()` before an evaluation.
+    `evaluate`, `predict`, `test_on_batch`, `predict_on_batch`, `save`, `save_weights` and `export`
+    in the middle of an epoch. `train_on_batch` also trains at y. A training loop of your own calls
+    `train()` before its first step and `eval()` before an evaluation; a step at x raises an error,
+    except within `jax.jit`.
 
     Weights that are set after `fit` or at the end of an epoch (`set_weights`, the best weights of
     `EarlyStopping`) are an x, at which the next training begins a new average.
@@ -103,6 +107,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     """
 
     constant_rate = True
+    constants = ("momentum", "beta_1", "beta_2")  # x comes from y and z by one beta
     outermost = True  # it replaces the steps of single variables, which other wrappers change
 
     def __init__(
@@ -113,17 +118,17 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         weight_lr_power: float = 2.0,
         rectify: bool = False,
     ) -> None:
-        _check_inner(optimizer)
+        check_inner(optimizer)
         warmup_steps = checks.count("warmup_steps", warmup_steps, least=0)
         r = checks.number("r", r, least=0)
         weight_lr_power = checks.number("weight_lr_power", weight_lr_power, least=0)
         rectify = checks.flag("rectify", rectify)
         if rectify:
-            _check_rectified(optimizer, warmup_steps)
+            check_rectified(optimizer, warmup_steps)
         self._take_over(optimizer)
-        values = (warmup_steps, r, weight_lr_power, rectify)
-        for name, value in zip(_SETTINGS, values, strict=True):
+        for name, value in zip(_SETTINGS, (warmup_steps, r, weight_lr_power, rectify), strict=True):
             self._set_untracked(name, value)
+        self._set_untracked("_may_evaluate", True)  # the next update reads it from the variable
         if self.built:
             self._add_sums(self._trained)
 
@@ -159,7 +164,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         super().gate(gates)
 
     def _resolve_multipliers(self, rules: Any, variables: Any) -> None:
-        _check_constant(rules)
+        check_constant(rules)
         super()._resolve_multipliers(rules, variables)
 
     def _add_sums(self, variables: Sequence[Any]) -> None:
@@ -170,7 +175,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
             return self.add_variable((), "zeros", self._dtype_of_sums, name=name)
 
         self._set_untracked("_largest_rate", scalar("largest_rate"))
-        # Divided by (largest rate)^weight_lr_power: at a constant rate and r = 0 it is a count.
+        # Divided by (largest rate)^weight_lr_power: at a constant rate and r = 0 a count.
         self._set_untracked("_weight_sum", scalar("weight_sum"))
         # 0 at y; at x, the mark of the weights. A variable, so that a saved model, a backup and a
         # snapshot keep it with them.
@@ -190,6 +195,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         `EarlyStopping` its best ones. The z of the last update is then useless, and a new average
         begins at these weights: z and y equal them.
         """
+        self._set_untracked("_may_evaluate", False)
         if self.evaluates:
             if number(self._at_average) == self._mark():
                 beta = self._beta()
@@ -205,6 +211,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
             beta = self._beta()
             self._move_weights(lambda y, z: y + (1.0 - 1.0 / beta) * (z - y))
             self._at_average.assign(self._mark())
+            self._set_untracked("_may_evaluate", True)
 
     def _mark(self) -> float:
         """A whole number in [1, 2^24] by which to recognize the weights, from a sample of each."""
@@ -241,7 +248,19 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
                 "ScheduleFree trains at a constant learning rate, but a callback of this fit "
                 "steers it. Remove the callback; for a warm-up, pass warmup_steps to ScheduleFree."
             )
+        if self._may_evaluate:
+            at_average = number_outside(self._at_average)
+            if at_average:
+                raise ValueError(
+                    "ScheduleFree needs gradients at y; got weights at the average x. Call train() "
+                    "of the optimizer before the steps of your own training loop."
+                )
+            self._set_untracked("_may_evaluate", at_average is None)
         super()._update_all(grads, variables, learning_rate)
+
+    def load_own_variables(self, store: Any) -> None:
+        super().load_own_variables(store)
+        self._set_untracked("_may_evaluate", True)
 
     def _update(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
         k = ops.cast(self.iterations, self._dtype_of_sums)
@@ -273,7 +292,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
                 continue
             y = ops.convert_to_tensor(place)
             z = ops.where(first, y, ops.convert_to_tensor(slot))
-            u = self._direction(ops.cast(gradient, y.dtype), index, correction)
+            u = self._direction(ops.cast(dense(gradient), y.dtype), index, correction)
             if self.weight_decay and self._decays(place):
                 u = u + self.weight_decay * y
             if multiplier != 1.0:
@@ -368,73 +387,6 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
 
     def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _SETTINGS}
-
-
-def _check_inner(optimizer: Any) -> None:
-    """Raise unless `ScheduleFree` has the update rule of an optimizer."""
-    check_optimizer("ScheduleFree", optimizer)
-    inner = optimizer
-    if isinstance(optimizer, LayerwiseLR):
-        _check_constant(optimizer._rules)
-        inner = optimizer._unwrapped()
-    kind = type(inner)  # on torch, a class of Keras's backend with the same name
-    if kind.__name__ not in ("SGD", "Adam", "AdamW") or kind.__module__.split(".")[0] != "keras":
-        raise ValueError(
-            "ScheduleFree needs an SGD, Adam or AdamW of Keras, not a subclass; got "
-            f"{kind.__name__}. Use keras.optimizers.AdamW."
-        )
-    if not isinstance(stored_rate(optimizer), keras.Variable):
-        raise ValueError(
-            "ScheduleFree needs a number as the learning rate; got "
-            f"{type(stored_rate(optimizer)).__name__}. For a warm-up, pass warmup_steps to "
-            "ScheduleFree."
-        )
-    for name in ("nesterov", "amsgrad", "use_ema"):
-        if getattr(optimizer, name, False):
-            raise ValueError(
-                f"ScheduleFree needs an optimizer without {name}; got {name}=True. ScheduleFree "
-                "averages the weights itself."
-            )
-    name = "momentum" if isinstance(optimizer, keras.optimizers.SGD) else "beta_1"
-    checks.number(
-        f"{name} of ScheduleFree's optimizer",
-        getattr(optimizer, name),
-        above=0,
-        below=1,
-        way_out="0.9 is usual.",
-    )
-    if number(batch_counter(optimizer)):
-        raise ValueError(
-            "ScheduleFree needs an optimizer that has not trained yet; got one after "
-            f"{int(number(batch_counter(optimizer)))} batches. Pass a new optimizer."
-        )
-
-
-def _check_rectified(optimizer: Any, warmup_steps: int) -> None:
-    """Raise unless the rectification has a meaning."""
-    if warmup_steps:
-        raise ValueError(
-            "rectify takes the place of a warm-up; got rectify=True and "
-            f"warmup_steps={warmup_steps}. Use one of the two."
-        )
-    if isinstance(optimizer, keras.optimizers.SGD):
-        raise ValueError(
-            "rectify needs Adam or AdamW, whose mean square it corrects; got SGD. Pass "
-            "warmup_steps instead."
-        )
-    checks.number(
-        "beta_2 with rectify", optimizer.beta_2, above=LEAST, below=1, way_out="0.999 is usual."
-    )
-
-
-def _check_constant(rules: Any) -> None:
-    """Raise if a multiplier of `LayerwiseLR` changes during a run."""
-    for rule in rules:
-        if not isinstance(rule.value, float):
-            raise ValueError(
-                "ScheduleFree needs multipliers that are numbers; got "
-                f"{type(rule.value).__name__} for {rule.key!r}. The average replaces a schedule."
-            )
 
 
 wrap_methods(ScheduleFree)

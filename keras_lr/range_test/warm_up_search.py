@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_lr._util import checks
+from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.borrowing import borrow
 from keras_lr.range_test.checks import check_model
 from keras_lr.range_test.find import progress
@@ -126,8 +127,8 @@ def find_warmup(
 
     Raises:
         ValueError: If an argument is out of its range, the optimizer has a schedule and `max_lr`
-            is None, the loss is not finite before training, the rate does not change it, or the
-            data ends before a trial.
+            is None, it is a `ScheduleFree` with a warm-up of its own, the loss is not finite before
+            training, the rate does not change it, or the data ends before a trial.
         TypeError: If an argument is of the wrong kind.
 
     Source: Godbole et al., "Deep learning tuning playbook" (2023), "How to choose the length of
@@ -150,6 +151,7 @@ def find_warmup(
     seed = None if seed is None else checks.count("seed", seed, 0)
     verbose = checks.verbosity(verbose, auto=True)
     chosen = check_model(model, optimizer, "find_warmup")
+    _check_no_warm_up(chosen)
     if max_lr is None:
         max_lr = own_rate(chosen)
     if x is None:
@@ -188,6 +190,17 @@ def survives(losses: np.ndarray, stop_reason: str, start: float) -> bool:
     smooth = _smoothed(losses)
     best, end = float(np.min(smooth)), float(smooth[-1])
     return end < start and end <= (start + min(best, start)) / 2
+
+
+def _check_no_warm_up(optimizer: Any) -> None:
+    """Raise if an optimizer warms up itself, which every trial would include."""
+    for each in innermost_optimizers(optimizer):
+        if isinstance(each, ScheduleFree) and (each.warmup_steps or each.rectify):
+            raise ValueError(
+                "find_warmup needs an optimizer without a warm-up of its own; got ScheduleFree "
+                f"with warmup_steps={each.warmup_steps} and rectify={each.rectify}. Compile the "
+                "model without them, and pass the answer as warmup_steps."
+            )
 
 
 def own_rate(optimizer: Any) -> float:
