@@ -111,6 +111,15 @@ def test_train_on_batch_trains_at_y_also_after_a_fit():
     assert_at(model, points[5][0])
 
 
+def test_compiling_again_keeps_the_average():
+    model, points = regression(), by_the_paper(2)
+    for batch in range(2):
+        rows = slice(batch * BATCH, (batch + 1) * BATCH)
+        model.train_on_batch(X[rows], T[rows])
+    model.compile("sgd", "mse")
+    assert_at(model, points[-1][1])
+
+
 @pytest.mark.parametrize("hook", ["on_epoch_begin", "on_train_batch_end", "on_epoch_end"])
 def test_a_fit_within_a_fit_lets_the_outer_one_go_on_where_it_was(hook):
     points, model = by_the_paper(9), regression()

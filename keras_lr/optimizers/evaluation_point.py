@@ -1,9 +1,9 @@
 """Keras's methods on a model whose optimizer trains at other weights than it evaluates.
 
 `fit` and `train_on_batch` train at one point; validation, callbacks at the end of an epoch,
-checkpoints, `evaluate`, `predict`, `save`, `save_weights` and `export` need the other one. An
-optimizer has no hook for that, so this module wraps these methods once, in the Keras class that
-defines them. Models with other optimizers pass through.
+checkpoints, `evaluate`, `predict`, `save` and the like need the other one. An optimizer has no hook
+for that, so this module wraps these methods once, in the Keras class that defines them. Models with
+other optimizers pass through.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def wrap_methods(kind: type) -> None:
     for name in _EVALUATING:
         _wrap(name, functools.partial(_evaluating, kind))
     _wrap("train_on_batch", functools.partial(_training_on_batch, kind))
+    _wrap("compile", functools.partial(_compiling, kind))
     _wrap("fit", functools.partial(_fitting, kind))
 
 
@@ -71,6 +72,13 @@ def _evaluating(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any
 
 def _training_on_batch(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
     put_to_training(kind, model)
+    return original(model, *args, **kwargs)
+
+
+def _compiling(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+    """Leave the weights where they are evaluated: a new optimizer knows one point only."""
+    if getattr(model, "optimizer", None) is not None:
+        put_to_average(kind, model)
     return original(model, *args, **kwargs)
 
 
