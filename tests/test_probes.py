@@ -93,6 +93,33 @@ def test_the_budget_is_never_exceeded(budget, best, keeps):
     assert longest <= longest_run(budget)
 
 
+@pytest.mark.parametrize("planned", [20, 55, 100, 130, 200, 8000])
+@pytest.mark.parametrize("best", [-6.0, -1.9, 2.0])
+def test_no_run_is_longer_than_the_one_that_is_planned(planned, best):
+    lab = Lab(bowl(best))
+    found = Prober(lab, -2.0, 500, planned).run()
+    longest = max(steps + (resume or 0) for _, steps, resume in lab.trained)
+    assert longest <= max(50, planned)
+    assert found.cost <= 500
+
+
+def test_what_a_short_planned_run_leaves_of_the_budget_goes_to_rates_between():
+    # Bracketed after three runs of 55; those that follow halve the gaps beside the best.
+    lab = Lab(bowl(-1.9))
+    found = Prober(lab, -2.0, 500, 55).run()
+    assert rates_of(lab)[:3] == [-2.0, -1.25, -2.75]
+    assert all(steps == 55 and resume is None for _, steps, resume in lab.trained)
+    assert rates_of(lab)[3:] == [-1.5, -1.75, -2.5, -2.25]  # as without states
+    assert found.cost == 7 * 55
+
+
+def test_the_best_go_on_to_the_length_of_the_planned_run():
+    lab = Lab(lambda rate, steps: 1.0 + (rate + 1.9) ** 2 - steps / 1000)
+    found = Prober(lab, -2.0, 500, 130).run()
+    assert [each[1:] for each in lab.trained] == [(100, None)] * 3 + [(30, 100)] * 2
+    assert found.steps == [130, 130, 100]
+
+
 def test_a_small_budget_trains_nothing():
     lab = Lab(bowl(-2))
     assert Prober(lab, -2.0, 99).run() is None

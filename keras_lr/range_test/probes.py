@@ -18,6 +18,7 @@ GRID = 0.25  # all rates are multiples of this, in decades
 SPLIT = 0.5  # neighbours this far apart, in decades, leave room for a rate between them
 NEAR = 0.05  # share of the best run's fall within which others count too
 RISE = 2.0  # a run is cut off where its loss has risen by this many times the loss at the start
+LEAST = 50  # updates of a short run
 SHORT, SHIFT = 100, -0.125  # runs of fewer updates prefer rates too high by this many decades
 FEWEST_MORE = 10  # updates by which a run goes on
 PLATEAU = 0.25  # share of the start that a loss loses before low rates can be compared
@@ -183,9 +184,14 @@ def unmoved(before: Any, after: Any) -> bool:
     return bool((np.abs(np.asarray(after, float) - before) <= UNMOVED * np.abs(before)).all())
 
 
-def updates_of_a_run(budget: int) -> int:
-    """Updates of each short run before the best go on; 0 if the budget is below two runs."""
-    return 0 if budget < 100 else 50 if budget < 400 else 100
+def updates_of_a_run(budget: int, planned: int | None = None) -> int:
+    """Updates of each short run before the best go on; 0 if the budget is below two runs.
+
+    Args:
+        planned: Updates of the run that is planned, if known. Longer runs would favour lower rates.
+    """
+    steps = 0 if budget < 100 else 50 if budget < 400 else 100
+    return steps if planned is None else min(steps, max(LEAST, planned))
 
 
 def longest_run(budget: int) -> int:
@@ -241,11 +247,13 @@ class Prober:
         runs: Trains them.
         centre: log10 of the first rate.
         budget: Most updates of all runs together.
+        planned: Updates of the run that is planned, which no short run exceeds; None if unknown.
     """
 
     runs: ShortRuns
     centre: float
     budget: int
+    planned: int | None = None
     tried: list[_Run] = field(default_factory=list)
     cost: int = 0
     begin: float = 0.0
@@ -259,14 +267,16 @@ class Prober:
         lower; if the best one is the lowest or the highest, the next lies beyond it, further
         each time. Once the best one lies between two others, the best go on from where they
         ended with equal shares of what is left: three if it doubles their length, else two. If
-        their states were not kept, rates between the best ones are tried instead.
+        their states were not kept, or the planned run is no longer than they are, rates between
+        the best ones are tried instead.
         """
-        steps = updates_of_a_run(self.budget)
+        steps = updates_of_a_run(self.budget, self.planned)
         if not steps:
             return None
+        more = np.inf if self.planned is None else self.planned - steps
         self.begin, self.rows = float(self.runs.start()), self.runs.rows
         while self.cost + steps <= self.budget:
-            if self._bracketed() and self.can_go_on():
+            if self._bracketed() and self.can_go_on() and more >= FEWEST_MORE:
                 break
             rate = self._next()
             if rate is None:
@@ -275,7 +285,7 @@ class Prober:
         left = self.budget - self.cost
         count = 3 if left >= 3 * steps else 2
         if self.can_go_on():
-            self._go_on(self._best(count), left // count)
+            self._go_on(self._best(count), int(min(left // count, more)))
         return self.probes()
 
     def go_on(self, budget: int) -> None:

@@ -90,7 +90,8 @@ def short_runs(
             return None  # a held-out sample would be as uneven
         except NoSuggestion:
             pass
-    prober = Prober(bench, centre, budget)
+    planned = None if test.planned is None else test.planned.total_steps
+    prober = Prober(bench, centre, budget, planned)
     try:
         return prober if prober.run() is not None else None
     except DataEnded:
