@@ -51,9 +51,9 @@ def missing_arguments(model: Any) -> list[str]:
 
 
 def _is_own(model: Any) -> bool:
-    import keras
+    from keras_lr.loops.overridden_fit import overrides
 
-    return type(model).compile is not keras.Model.compile
+    return overrides(model, "compile")
 
 
 def _compile(model: Any, saved: dict[str, Any]) -> bool:

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+import keras_lr
+
 ROWS = 96
 
 
@@ -78,3 +80,12 @@ def saturated() -> tuple[keras.Model, np.ndarray, np.ndarray]:
     model.compile("sgd", "mse")
     model.layers[0].set_weights([np.ones((1, 1), "float32"), np.zeros(1, "float32")])
     return model, np.full((256, 1), 1e4, "float32"), np.zeros((256, 1), "float32")
+
+
+def public_callbacks() -> dict[str, type]:
+    """The callbacks of `keras_lr`, by name."""
+    return {
+        name: each
+        for name, each in vars(keras_lr).items()
+        if isinstance(each, type) and issubclass(each, keras.callbacks.Callback)
+    }

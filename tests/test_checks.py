@@ -4,9 +4,9 @@ import enum
 import inspect
 import math
 
-import keras
 import numpy as np
 import pytest
+from models import public_callbacks
 
 import keras_lr
 from keras_lr._util import checks
@@ -109,12 +109,8 @@ ARGUMENTS = {
 
 def taking(name):
     """The public callbacks with an argument of this name."""
-    found = [
-        each
-        for each in vars(keras_lr).values()
-        if isinstance(each, type) and issubclass(each, keras.callbacks.Callback)
-    ]
-    return [each for each in found if name in inspect.signature(each).parameters]
+    every = public_callbacks().values()
+    return [each for each in every if name in inspect.signature(each).parameters]
 
 
 @pytest.mark.parametrize("kind", taking("verbose"))

@@ -142,8 +142,7 @@ class LRLogger(SteeringCallback):
             self._writer.close()
             self._writer = None
         history = getattr(self._unsynced_model, "history", None)
-        own = self._own_name()
-        suffix = "" if own is None else f"_{own}"
+        suffix = self._suffix()
         for name in ("learning_rate", "momentum"):
             epochs = [columns[name] for columns in self._epochs if name in columns]
             if history is not None and epochs:
@@ -152,6 +151,11 @@ class LRLogger(SteeringCallback):
     def _own_name(self) -> str | None:
         """The name of the optimizer if the fit steers several, which loggers must not mix."""
         return self._steered.name if len(self._session.optimizers) > 1 else None
+
+    def _suffix(self) -> str:
+        """What it adds to the names of columns."""
+        own = self._own_name()
+        return "" if own is None else f"_{own}"
 
     def _append(self, path: str | os.PathLike[str], columns: list[str]) -> None:
         """Write the rows that are not written yet; a full disk does not end the run."""
@@ -188,8 +192,7 @@ class LRLogger(SteeringCallback):
     def _write_summaries(self, columns: dict[str, list[float]]) -> None:
         import tensorflow as tf
 
-        own = self._own_name()
-        suffix = "" if own is None else f"_{own}"
+        suffix = self._suffix()
         with self._writer.as_default():
             for name, values in columns.items():
                 if name in ("epoch", "step"):

@@ -201,7 +201,8 @@ class WarmUpStableDecay(SteeringCallback):
             return
         begin = self._automatic if self.decay_begun_at is None else self.decay_begun_at
         if self._updates() + self._unsynced_model.steps_per_execution > begin:
-            self._save()
+            self._saved = True
+            self.model.save(self.checkpoint)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self._end < _NEVER and self._updates() >= self._end:
@@ -235,12 +236,6 @@ class WarmUpStableDecay(SteeringCallback):
 
     def leave(self) -> None:
         self._running = False
-
-    def _save(self) -> None:
-        """Save the model from before the decay, once."""
-        if self.checkpoint is not None and not self._saved:
-            self._saved = True
-            self.model.save(self.checkpoint)
 
     def _schedule(self, total: int, decay_steps: int) -> WarmUpStableDecaySchedule:
         return WarmUpStableDecaySchedule(

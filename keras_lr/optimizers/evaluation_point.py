@@ -77,8 +77,7 @@ def _training_on_batch(kind: type, original: Any, model: Any, *args: Any, **kwar
 
 def _compiling(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
     """Leave the weights where they are evaluated: a new optimizer knows one point only."""
-    if getattr(model, "optimizer", None) is not None:
-        put_to_average(kind, model)
+    put_to_average(kind, model)
     return original(model, *args, **kwargs)
 
 

@@ -240,5 +240,5 @@ def _model_being_saved(optimizer: Any) -> Any:
 
 def _check_constant(rules: Sequence[Rule], optimizer: Any) -> None:
     """Raise if a multiplier is a schedule, for an optimizer whose rate must stay the same."""
-    if any(not isinstance(rule.value, float) for rule in rules):
+    if not all(rule.is_number for rule in rules):
         check_rate_may_change(optimizer, "A schedule as a multiplier")

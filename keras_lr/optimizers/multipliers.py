@@ -78,6 +78,11 @@ class Rule:
     places: tuple[int, ...] = ()
     total: int | None = None
 
+    @property
+    def is_number(self) -> bool:
+        """Whether the multiplier stays the same, as no schedule does."""
+        return isinstance(self.value, float)
+
     def covered(self, variables: Sequence[Any], paths: Paths | None = None) -> list[int]:
         """The indices of the variables that the key covers, as the function `covered`."""
         if self.total == len(variables):
@@ -92,7 +97,7 @@ class Rule:
             paths: Their paths, from `paths_in`.
         """
         value = self.value
-        if not isinstance(value, float):
+        if not self.is_number:
             value = keras.saving.serialize_keras_object(value)
         if variables is None:
             return {"key": _as_text(self.key), "multiplier": value}
@@ -269,6 +274,6 @@ def resolve(
                     f"{key_name(rule.key)!r}. Make one of them narrower."
                 )
             by[index] = rule.key
-            fixed = isinstance(rule.value, float)
-            result[index] = Multiplier(rule.value) if fixed else Multiplier(1.0, (rule.value,))
+            steady = rule.is_number
+            result[index] = Multiplier(rule.value) if steady else Multiplier(1.0, (rule.value,))
     return result

@@ -201,7 +201,10 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
                 beta = self._beta()
                 self._move_weights(lambda x, z: x + (1.0 - beta) * (z - x))
             else:
-                self._start_base_points(True)
+                for variable, z in zip(self._trained, velocities(self) or (), strict=True):
+                    if z is not None:
+                        # A copy: JAX gives both buffers away in the next step.
+                        self.assign(z, ops.copy(ops.convert_to_tensor(variable)))
                 self._weight_sum.assign(0.0)
             self._at_average.assign(0.0)
 
@@ -284,14 +287,17 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         slots: Any = velocities(self)
         gradients = dict(zip(map(self._index_of, variables), grads, strict=True))
         for index, (place, slot) in enumerate(zip(self._trained, slots, strict=True)):
+            if slot is None:
+                continue  # Keras overwrites the variable with its gradient
             multiplier = self._factor_of(index)
             # 0 times a gradient that overflowed is not 0.
             gradient = gradients.get(index) if multiplier else None
-            if gradient is None:
-                self._start_base_point(first, place, slot)
-                continue
             y = ops.convert_to_tensor(place)
+            # Not in `build`: the user may set weights between `build` and the first update.
             z = ops.where(first, y, ops.convert_to_tensor(slot))
+            if gradient is None:
+                self.assign(slot, z)
+                continue
             u = self._direction(ops.cast(dense(gradient), y.dtype), index, correction)
             if self.weight_decay and self._decays(place):
                 u = u + self.weight_decay * y
@@ -364,16 +370,6 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         self.assign(self._largest_rate, largest)
         self.assign(self._weight_sum, total)
         return share
-
-    def _start_base_points(self, first: Any) -> None:
-        # Not in `build`: the user may set weights between `build` and the first update.
-        for variable, slot in zip(self._trained, velocities(self) or (), strict=True):
-            self._start_base_point(first, variable, slot)
-
-    def _start_base_point(self, first: Any, variable: Any, slot: Any) -> None:
-        if slot is not None:
-            pair = ops.convert_to_tensor(variable), ops.convert_to_tensor(slot)
-            self.assign(slot, ops.where(first, *pair))
 
     def _direction(self, gradient: Any, index: int, correction: Any) -> Any:
         if correction is None:

@@ -75,7 +75,7 @@ def check_rectified(optimizer: Any, warmup_steps: int) -> None:
 def check_constant(rules: Any) -> None:
     """Raise if a multiplier of `LayerwiseLR` changes during a run."""
     for rule in rules:
-        if not isinstance(rule.value, float):
+        if not rule.is_number:
             raise ValueError(
                 "ScheduleFree needs multipliers that are numbers; got "
                 f"{type(rule.value).__name__} for {rule.key!r}. The average replaces a schedule."

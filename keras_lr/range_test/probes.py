@@ -190,7 +190,7 @@ def updates_of_a_run(budget: int, planned: int | None = None) -> int:
     Args:
         planned: Updates of the run that is planned, if known. Longer runs would favour lower rates.
     """
-    steps = 0 if budget < 100 else 50 if budget < 400 else 100
+    steps = 0 if budget < 2 * LEAST else LEAST if budget < 400 else 2 * LEAST
     return steps if planned is None else min(steps, max(LEAST, planned))
 
 

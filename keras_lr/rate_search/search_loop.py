@@ -352,8 +352,8 @@ class _JobLoop:
         known = self._range_test()
         model = self._runner.model
         if known is not None and not known["learning_rates"]:
-            known = None
-        if known is not None:
+            known = None  # there was none to run
+        elif known is not None:
             losses = [math.nan if loss is None else loss for loss in known["losses"]]
             known = {**known, "losses": losses}
         return Search(
@@ -383,9 +383,8 @@ def _summary(test: RangeTest | None, steps: int | None) -> dict[str, Any]:
     """
     low, high, suggestion = ANYWHERE[0], ANYWHERE[1], None
     if test is None:
-        nothing: list[float] = []
-        ends = {"low": low, "high": high, "suggestion": None}
-        return {**ends, "learning_rates": nothing, "losses": nothing}
+        ends = {"low": low, "high": high, "suggestion": suggestion}
+        return {**ends, "learning_rates": [], "losses": []}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
