@@ -173,6 +173,33 @@ def test_eval_and_train_move_the_weights_once():
         assert weight.numpy().tolist() == [value]
 
 
+def test_the_average_moves_with_weights_that_are_set_at_y():
+    optimizer = made("SGD", {"learning_rate": 1.0, "momentum": 0.5}, {})
+    weight = keras.Variable([4.0])
+    for _ in range(2):
+        optimizer.apply([keras.ops.ones(1)], [weight])
+    weight.assign([10.0])  # from y = 2.25; x was 2.5
+    optimizer.eval()
+    assert weight.numpy().tolist() == [10.25]
+
+
+def test_a_file_of_an_earlier_version_begins_a_new_average():
+    """It had z in the slots, and positive marks of the weights at x."""
+    optimizer = made("SGD", {"learning_rate": 1.0, "momentum": 0.5}, {})
+    weight = keras.Variable([4.0])
+    for _ in range(2):
+        optimizer.apply([keras.ops.ones(1)], [weight])
+    optimizer.eval()
+    for variable in optimizer.variables:
+        if variable.path.endswith("at_average"):
+            variable.assign(-float(variable))
+        elif variable.path.endswith("momentum"):
+            variable.assign([2.0])
+    optimizer.train()
+    optimizer.apply([keras.ops.ones(1)], [weight])
+    assert weight.numpy().tolist() == [1.5]  # from 2.5
+
+
 def test_a_step_at_the_average_is_refused():
     optimizer = made("SGD", {"learning_rate": 1.0, "momentum": 0.5}, {})
     weight, gradient = keras.Variable([4.0]), keras.ops.ones(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +13,6 @@ from keras import ops
 
 from keras_lr._keras.optimizers import (
     JointUpdate,
-    batch_counter,
     dense,
     mean_squares,
     number,
@@ -58,7 +57,8 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     except within `jax.jit`.
 
     Weights that are set after `fit` or at the end of an epoch (`set_weights`, the best weights of
-    `EarlyStopping`) are an x, at which the next training begins a new average.
+    `EarlyStopping`) are an x, at which the next training begins a new average. Weights that are set
+    while they are at y, between two calls of `train_on_batch`, are a y; x and z move as far.
 
     Batch normalization collects its moving statistics at y, where they mean nothing for x. So
     whenever `fit` puts the weights to x, it computes the statistics again from up to 50 batches of
@@ -69,7 +69,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     multiplied, and `c` stays the same. Other wrappers inside, any wrapper around it (so
     `GradualUnfreeze` and `fine_tune` too), and callbacks that steer the learning rate are refused.
 
-    Memory: as with the given optimizer. z is in the slot of its momentum, which has no other use.
+    Memory: as with the given optimizer: z - y is in the slot of its momentum, which is not needed.
 
     Args:
         optimizer: `SGD` with a momentum, `Adam` or `AdamW` of Keras, or a `LayerwiseLR` of one,
@@ -198,41 +198,45 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         self._set_untracked("_may_evaluate", False)
         if self.evaluates:
             if number(self._at_average) == self._mark():
-                beta = self._beta()
-                self._move_weights(lambda x, z: x + (1.0 - beta) * (z - x))
+                self._move_weights(1.0 / self._beta() - 1.0)
             else:
-                for variable, z in zip(self._trained, velocities(self) or (), strict=True):
-                    if z is not None:
-                        # A copy: JAX gives both buffers away in the next step.
-                        self.assign(z, ops.copy(ops.convert_to_tensor(variable)))
+                for _, to_z in self._points():
+                    self.assign(to_z, ops.zeros(to_z.shape, to_z.dtype))
                 self._weight_sum.assign(0.0)
             self._at_average.assign(0.0)
 
     def eval(self) -> None:
         """Put the weights to the average x; no effect if they are there."""
         if self.built and not self.evaluates:
-            beta = self._beta()
-            self._move_weights(lambda y, z: y + (1.0 - 1.0 / beta) * (z - y))
+            self._move_weights(1.0 - 1.0 / self._beta())
             self._at_average.assign(self._mark())
             self._set_untracked("_may_evaluate", True)
 
     def _mark(self) -> float:
-        """A whole number in [1, 2^24] by which to recognize the weights, from a sample of each."""
+        """A whole number in [-2^24, -1] by which to recognize the weights, from a sample of each.
+
+        Files of version 0.2.0 have positive ones, and z in the slots: their training begins a new
+        average.
+        """
         checksum = 0
         for variable in self._trained:
             values = ops.reshape(ops.stop_gradient(ops.convert_to_tensor(variable)), (-1,))
             stride = max(1, values.shape[0] // _MARKED)
             values = ops.convert_to_numpy(ops.cast(values[::stride], "float32"))
             checksum = zlib.crc32(np.ascontiguousarray(values).tobytes(), checksum)
-        return 1.0 + checksum % 2**24
+        return -1.0 - checksum % 2**24
 
-    def _move_weights(self, moved: Any) -> None:
-        if int(number(batch_counter(self))) < (self.gradient_accumulation_steps or 1):
-            return  # no update yet: z has no value, and the three points are one
-        for variable, z in zip(self._trained, velocities(self) or (), strict=True):
-            if z is not None:
-                pair = (ops.stop_gradient(ops.convert_to_tensor(each)) for each in (variable, z))
-                variable.assign(moved(*pair))
+    def _move_weights(self, share: float) -> None:
+        """Move the weights by a share of z - y: y - x is (1 / beta - 1) times as long."""
+        for variable, to_z in self._points():
+            start, way = (ops.stop_gradient(ops.convert_to_tensor(p)) for p in (variable, to_z))
+            variable.assign(start + share * way)
+
+    def _points(self) -> Iterator[tuple[Any, Any]]:
+        """The trained variables, each with the slot that has its z - y."""
+        for variable, to_z in zip(self._trained, velocities(self) or (), strict=True):
+            if to_z is not None:  # Keras overwrites the others with their gradients
+                yield variable, to_z
 
     def _beta(self) -> float:
         return float(self.momentum if isinstance(self, keras.optimizers.SGD) else self.beta_1)
@@ -276,35 +280,32 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
             gamma = gamma * rectification(k + 1.0, self.beta_2)
         c = self._share_of_update(k, gamma)
         beta = self._beta()
-        along_y = gamma * (beta * (1.0 - c) - 1.0)
+        kept = 1.0 - c
+        # z' = z - gamma u, and z' - y' = beta (z' - x') with x' = x + c (z' - x), so that:
+        # y' = y + c (z - y) + along_y u;  z' - y' = kept (z - y) + along_slot u
+        along_y, along_slot = gamma * (beta * kept - 1.0), -gamma * beta * kept
         correction = None
         if not isinstance(self, keras.optimizers.SGD):
             # In float32, 1 - 0.999**k would lose half of its digits.
             correction = -ops.expm1((k + 1.0) * math.log(self.beta_2))
-        if self._steps_together(grads, variables, gamma, c, along_y, correction):
+        if self._steps_together(grads, variables, c, along_y, along_slot, correction):
             return
-        first = ops.equal(k, 0.0)
         slots: Any = velocities(self)
-        gradients = dict(zip(map(self._index_of, variables), grads, strict=True))
-        for index, (place, slot) in enumerate(zip(self._trained, slots, strict=True)):
-            if slot is None:
-                continue  # Keras overwrites the variable with its gradient
+        for gradient, variable in zip(grads, variables, strict=True):
+            index = self._index_of(variable)
             multiplier = self._factor_of(index)
             # 0 times a gradient that overflowed is not 0.
-            gradient = gradients.get(index) if multiplier else None
-            y = ops.convert_to_tensor(place)
-            # Not in `build`: the user may set weights between `build` and the first update.
-            z = ops.where(first, y, ops.convert_to_tensor(slot))
-            if gradient is None:
-                self.assign(slot, z)
+            if slots[index] is None or not multiplier:
                 continue
+            place, slot = self._trained[index], slots[index]
+            y, to_z = ops.convert_to_tensor(place), ops.convert_to_tensor(slot)
             u = self._direction(ops.cast(dense(gradient), y.dtype), index, correction)
             if self.weight_decay and self._decays(place):
                 u = u + self.weight_decay * y
             if multiplier != 1.0:
                 u = multiplier * u  # both steps are proportional to gamma; c does not depend on it
-            new = y + ops.cast(c, y.dtype) * (z - y) + ops.cast(along_y, y.dtype) * u
-            self.assign(slot, z - ops.cast(gamma, y.dtype) * u)
+            new = y + ops.cast(c, y.dtype) * to_z + ops.cast(along_y, y.dtype) * u
+            self.assign(slot, ops.cast(kept, y.dtype) * to_z + ops.cast(along_slot, y.dtype) * u)
             self.assign(place, new)
 
     def _factor_of(self, index: int) -> float:
@@ -312,20 +313,18 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         return float(self._multipliers[index].number) if isinstance(self, LayerwiseLR) else 1.0
 
     def _steps_together(
-        self, grads: Any, variables: Any, gamma: Any, c: Any, along_y: Any, correction: Any
+        self, grads: Any, variables: Any, c: Any, along_y: Any, along_slot: Any, correction: Any
     ) -> bool:
         """On torch, make the update of all variables by calls for lists; False elsewhere."""
         if keras.backend.backend() != "torch":
             return False
-        from keras_lr.optimizers.torch_fused import schedule_free_step, start_base_points
+        from keras_lr.optimizers.torch_fused import schedule_free_step
 
         slots: Any = velocities(self)
-        updates = ops.convert_to_tensor(self.iterations)
-        start_base_points(self._trained, slots, updates)
         pairs = [
             (index, gradient)
             for index, gradient in zip(map(self._index_of, variables), grads, strict=True)
-            if self._factor_of(index) != 0.0
+            if slots[index] is not None and self._factor_of(index) != 0.0
         ]
         places = [index for index, _ in pairs]
         y = [self._trained[index].value for index in places]
@@ -339,9 +338,9 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
             [slots[index].value for index in places],
             squares,
             [gradient.to(y[0].dtype) for _, gradient in pairs],
-            gamma=gamma,
             c=c,
             along_y=along_y,
+            along_slot=along_slot,
             correction=correction,
             beta_2=getattr(self, "beta_2", None),
             epsilon=getattr(self, "epsilon", None),

@@ -135,20 +135,6 @@ def update_traces(traces: list[Any], grads: list[Any], theta: float) -> None:
     torch._foreach_add_(traces, grads, alpha=1.0 - theta)
 
 
-def start_base_points(variables: list[Any], slots: list[Any], updates: Any) -> None:
-    """Before the first update, set the slots to the variables.
-
-    Args:
-        updates: Updates before this one, a tensor.
-    """
-    if _on_host(updates) and int(updates):
-        return
-    y, z = ([each.value for each in side] for side in (variables, slots))
-    start = torch._foreach_sub(y, z)
-    torch._foreach_mul_(start, (updates == 0).to(y[0].dtype))
-    torch._foreach_add_(z, start)
-
-
 def _on_host(scalar: Any) -> bool:
     """Whether a scalar can be read as a number at no cost.
 
@@ -159,24 +145,25 @@ def _on_host(scalar: Any) -> bool:
 
 def schedule_free_step(
     y: list[Any],
-    z: list[Any],
+    to_z: list[Any],
     squares: list[Any] | None,
     grads: list[Any],
     *,
-    gamma: Any,
     c: Any,
     along_y: Any,
+    along_slot: Any,
     correction: Any,
     beta_2: Any,
     epsilon: Any,
     decays: list[float],
     multipliers: list[float],
 ) -> None:
-    """Make the update of `ScheduleFree` for all variables: it changes y, z and the mean squares.
+    """Make the update of `ScheduleFree` for all variables: it changes y, z - y, mean squares.
 
     Args:
+        y, to_z: The weights, and z - y of each.
         squares, correction, beta_2, epsilon: Of Adam; the first two are None for SGD.
-        gamma, c, along_y: Scalar tensors, as in `ScheduleFree`.
+        c, along_y, along_slot: Scalar tensors, as in `ScheduleFree`.
         decays, multipliers: Of each variable.
     """
     if squares is None:
@@ -197,12 +184,13 @@ def schedule_free_step(
     if any(each != 1.0 for each in multipliers):
         u = scaled(u, multipliers)
     if _on_host(c):
-        torch._foreach_lerp_(y, z, float(c))
+        torch._foreach_add_(y, to_z, alpha=float(c))
         torch._foreach_add_(y, u, alpha=float(along_y))
-        torch._foreach_sub_(z, u, alpha=float(gamma))
+        torch._foreach_mul_(to_z, 1.0 - float(c))
+        torch._foreach_add_(to_z, u, alpha=float(along_slot))
         return
-    to_z = torch._foreach_sub(z, y)
-    torch._foreach_mul_(to_z, c.to(y[0].dtype))
-    torch._foreach_add_(y, to_z)
-    torch._foreach_add_(y, torch._foreach_mul(u, along_y.to(y[0].dtype)))
-    torch._foreach_sub_(z, torch._foreach_mul(u, gamma.to(y[0].dtype)))
+    c, along_y, along_slot = (each.to(y[0].dtype) for each in (c, along_y, along_slot))
+    torch._foreach_add_(y, torch._foreach_mul(to_z, c))
+    torch._foreach_add_(y, torch._foreach_mul(u, along_y))
+    torch._foreach_mul_(to_z, 1.0 - c)
+    torch._foreach_add_(to_z, torch._foreach_mul(u, along_slot))
