@@ -276,7 +276,8 @@ def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) ->
     lines.append(labelled("Objective", f"{found.objective} {answer.mean:.4g}{spread}"))
     if answer.setting.learning_rate != answer.tried.learning_rate:
         tried = rate_text(answer.tried.learning_rate)
-        fitted = f"The minimum of a parabola through the runs; of these, {tried} was the best."
+        tested = " and the range test" if (found.range_test or {}).get("suggestion") else ""
+        fitted = f"A parabola through the runs{tested}; of the runs, {tried} was the best."
         lines.append(labelled("Fit", fitted))
     for name, said in {
         "Interval": describe_regret(answer),

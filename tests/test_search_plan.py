@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from keras_lr.range_test import transfer_lr
 from keras_lr.rate_search.evidence import Noise, contenders, student_t, worse
 from keras_lr.rate_search.plan import (
     COARSE,
@@ -164,7 +165,7 @@ def test_what_is_said_of_the_ends_is_true_of_all_rates_that_were_tried():
     found = run(plan, loss)
     answer = plan.answer(found)
     assert any(note.startswith(lowest) for note in answer.warnings)
-    assert answer.low == min(rates(last))
+    assert answer.low == pytest.approx(min(rates(last)) / 10**0.15, rel=1e-9)
     assert min(each.job.setting.learning_rate for each in found.values()) < answer.low
 
 
@@ -556,8 +557,38 @@ def test_interval_ends_half_way_to_what_is_worse():
     plan = Plan(replace(DESIGN, final_seeds=1), Start(1e-5, 1e-1, 1e-3))
     answer = plan.answer(run(plan, valley(1e-3)))
     neighbours = 5.6e-4, 1.8e-3
-    assert answer.low == pytest.approx(math.sqrt(1e-3 * neighbours[0]), rel=1e-9)
-    assert answer.high == pytest.approx(math.sqrt(1e-3 * neighbours[1]), rel=1e-9)
+    # and 0.15 decades beyond
+    assert answer.low == pytest.approx(math.sqrt(1e-3 * neighbours[0]) / 10**0.15, rel=1e-9)
+    assert answer.high == pytest.approx(math.sqrt(1e-3 * neighbours[1]) * 10**0.15, rel=1e-9)
+
+
+def test_the_interval_has_no_rate_outside_the_ends_that_the_user_gave():
+    plan = Plan(replace(DESIGN, final_seeds=1), Start(1e-4, 1.1e-3, 1e-3, firm=True))
+    answer = plan.answer(run(plan, valley(3e-3)))
+    assert answer.setting.learning_rate == answer.high == 1.1e-3
+
+
+def test_the_range_test_bounds_the_interval_of_noisy_runs():
+    """0.576 decades to each side: 90 % of a normal distribution with 0.35 decades."""
+    plan = Plan(replace(DESIGN, final_seeds=1), Start(1e-5, 1.0, 1e-2, tested=True))
+    for seed in range(20):
+        plan = Plan(replace(plan.design, seed=10 * seed), plan.start)
+        answer = plan.answer(run(plan, valley(1e-2, noise=0.5)))
+        known = (answer.setting.learning_rate, answer.tried.learning_rate)
+        assert min(*known, 1e-2 / 10**0.576) * 0.999 <= answer.low <= min(known)
+        assert max(known) <= answer.high <= max(*known, 1e-2 * 10**0.576) * 1.001
+
+
+def test_an_answer_expects_of_each_policy_what_the_range_test_says_of_it():
+    policies = ("constant", "one-cycle")
+    start = Start(1e-5, 1.0, 1e-2, tested=True)
+    plan = Plan(replace(DESIGN, also={"batch_size": (32, 128), "policy": policies}), start)
+    assert plan._expected(Setting(1.0, None, 32)) == 1e-2
+    assert plan._expected(Setting(1.0, None, 128)) == pytest.approx(4e-2, rel=1e-9)  # linear
+    cycled = plan._expected(Setting(1.0, None, 32, policy="one-cycle"))
+    higher = transfer_lr(1e-2, ("constant", None), ("one-cycle", None))
+    assert cycled == pytest.approx(higher, rel=1e-9)
+    assert Plan(DESIGN, Start(1e-5, 1.0, 1e-2))._expected(Setting(1.0)) is None
 
 
 def test_without_a_fit_an_answer_of_one_seed_says_that_its_noise_is_unknown():

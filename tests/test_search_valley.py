@@ -87,6 +87,30 @@ def test_a_loss_of_0_is_not_refined():
     assert Valley.through(runs, 3e-3, False) is None
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_range_test_counts_as_one_more_measurement(seed):
+    """Weights are inverses of variances: of the minimum by the delta method, and 0.35^2."""
+    draw = np.random.default_rng(seed)
+    u = np.linspace(-1.0, 1.0, 9)
+    cost = 2.0 * (u - 0.1) ** 2 + 0.2 * draw.normal(size=9)
+    weights = np.sqrt(np.exp(-0.5 * (u / 0.5) ** 2))
+    (bend, slope, _), covariance = np.polyfit(u, cost, 2, w=weights, cov=True)
+    gradient = [slope / (2 * bend**2), -1 / (2 * bend), 0.0]  # of -slope / (2 bend)
+    precisions = [1 / (gradient @ covariance @ gradient), 1 / 0.35**2]
+    expected = np.average([-slope / (2 * bend), 0.3], weights=precisions)
+    found = Valley.through(trained(1e-2 * 10**u, np.exp(cost)), 1e-2, False, 1e-2 * 10**0.3)
+    np.testing.assert_allclose(found.rate, 1e-2 * 10**expected, rtol=1e-5, atol=0)
+
+
+def test_a_wrong_range_test_hardly_moves_what_the_runs_tell():
+    u = np.array([-1.0, -0.5, 0.0, 0.25, 0.5, 1.0])
+    noise = 0.01 * np.array([1, -1, 1, -1, 1, -1])
+    runs = trained(1e-2 * 10**u, np.exp((u - 0.1) ** 2 + noise))
+    for expected in (1e-3, 1e-1):
+        found = Valley.through(runs, 1e-2, False, expected)
+        assert abs(math.log10(found.rate / 1e-2) - 0.1) < 0.02
+
+
 # The interval
 
 

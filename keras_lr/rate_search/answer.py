@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from keras_lr.rate_search.evidence import Noise, interval_end, rival
 from keras_lr.rate_search.jobs import Setting
 from keras_lr.rate_search.rounds import Round, Score
-from keras_lr.rate_search.valley import Valley
+from keras_lr.rate_search.valley import EXPECTED, Valley
 from keras_lr.rate_search.words import describe_difference
+
+ROWS = 0.15  # decades by which other held-out rows move the best rate
+WITHIN = 1.645 * EXPECTED  # decades: 90 % of the answers of range tests are as close
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,12 @@ class Answer:
 
     Attributes:
         setting: The best setting. Its rate is the minimum of a parabola through all finished
-            runs (`Valley`), so a rate that was not itself trained is possible.
+            runs, drawn towards the answer of the range test if the runs leave it uncertain
+            (`Valley`). So a rate that was not itself trained is possible.
         low, high: Ends of the interval: the rates that the seeds cannot distinguish from the best
-            one tried, and the 95 % interval of the parabola's minimum.
+            one tried, and the 95 % interval of the parabola's minimum, both 0.15 decades wider,
+            as other held-out rows would move the best rate; but no rate that is more than 0.58
+            decades from the answer of the range test and not between it and the best.
         mean, spread: The objective of the best setting that was trained, and its standard
             deviation over seeds.
         round: The round that the answer comes from.
@@ -61,6 +67,8 @@ def answer_of(
     done: bool,
     at: Callable[[Setting, float], Setting],
     untrained: float = math.nan,
+    expected: float | None = None,
+    limits: tuple[float, float] = (0.0, math.inf),
 ) -> Answer:
     """The answer that the best setting of a round gives.
 
@@ -71,6 +79,8 @@ def answer_of(
         done: Whether the search is finished.
         at: The setting at another rate, rounded as the search does.
         untrained: The objective before training; NaN if it is unknown.
+        expected: The rate that the range test suggests for that setting; None without one.
+        limits: The lowest and the highest rate allowed.
     """
     like = [s for s in now.scores if s.setting.variant == best.setting.variant]
     like.sort(key=lambda score: score.setting.learning_rate)
@@ -81,7 +91,7 @@ def answer_of(
     notes = []
     if not done:
         notes.append(f"The search is not finished: this is the best rate of the {now.name} round.")
-    valley = _valley(rounds, best.setting, now.maximize)
+    valley = _valley(rounds, best.setting, now.maximize, expected)
     around = valley.interval() if valley else None
     if len(best.values) < 2 and around is None:
         notes.append(
@@ -108,6 +118,11 @@ def answer_of(
     setting = at(best.setting, valley.rate) if valley else best.setting
     rate = setting.learning_rate
     low, high = min(low, rate, *(around or ())), max(high, rate, *(around or ()))
+    low, high = max(low / 10**ROWS, limits[0]), min(high * 10**ROWS, limits[1])
+    if expected is not None:
+        known = (rate, best.setting.learning_rate)
+        low = max(low, min(*known, expected / 10**WITHIN))
+        high = min(high, max(*known, expected * 10**WITHIN))
     unknown = (math.nan, math.nan)
     return Answer(
         setting,
@@ -119,11 +134,13 @@ def answer_of(
     )
 
 
-def _valley(rounds: Sequence[Round], best: Setting, maximize: bool) -> Valley | None:
+def _valley(
+    rounds: Sequence[Round], best: Setting, maximize: bool, expected: float | None
+) -> Valley | None:
     """The parabola through all runs of the variant of a setting, each of them once."""
     runs = {o.job.key: o for each in rounds for o in each.outcomes}
     like = [run for run in runs.values() if run.job.setting.variant == best.variant]
-    return Valley.through(like, best.learning_rate, maximize)
+    return Valley.through(like, best.learning_rate, maximize, expected)
 
 
 def _excess(valley: Valley, value: float, low: float, high: float) -> tuple[float, float]:

@@ -146,8 +146,19 @@ class Plan:
             best = now.best()
             if best is not None and best.ended == "finished":
                 done = now is rounds[-1] and now.complete
-                return answer_of(rounds, now, best, done, self._at, untrained)
+                expected, limits = self._expected(best.setting), self._limits
+                return answer_of(rounds, now, best, done, self._at, untrained, expected, limits)
         return None
+
+    def _expected(self, setting: Setting) -> float | None:
+        """The rate that the range test suggests for a setting, scaled as the rounds scale it."""
+        if not self.start.tested:
+            return None
+        expected = replace(self.design.base, learning_rate=self.start.centre)
+        for name in self.design.also:
+            if name != "weight_decay":  # it does not move the rate
+                expected = self._scaled(expected, name, getattr(setting, name))
+        return expected.learning_rate
 
     def _round(
         self,
@@ -297,8 +308,12 @@ class Plan:
                 short = end
         return replace(setting, learning_rate=short)
 
+    @property
+    def _limits(self) -> tuple[float, float]:
+        return (self.start.low, self.start.high) if self.start.firm else (LOWEST, HIGHEST)
+
     def _allowed(self, rate: float) -> bool:
-        low, high = (self.start.low, self.start.high) if self.start.firm else (LOWEST, HIGHEST)
+        low, high = self._limits
         return low <= rate <= high
 
 

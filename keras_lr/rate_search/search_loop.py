@@ -87,7 +87,8 @@ def search(
 
     The answer is the minimum of a parabola of the logarithm of the loss over that of the rate,
     fitted through all finished runs with weights that fall off over half a decade; it is at most
-    0.35 decades from the best rate tried.
+    0.35 decades from the best rate tried. The less certain the runs are of that minimum, the more
+    the answer is drawn towards that of the range test.
 
     Each run starts from the same weights, with the data in the order of its seed. Afterwards the
     model is restored, as with `lr_find`.

@@ -12,7 +12,8 @@ from keras_lr.rate_search.evidence import costs_of, student_t
 from keras_lr.rate_search.jobs import Outcome
 
 WIDTH = 0.5  # decades, the standard deviation of the weights of the runs
-FURTHEST = 0.35  # decades between the best rate tried and the fitted one
+FURTHEST = 0.35  # decades between the best rate tried and the minimum of the parabola
+EXPECTED = 0.35  # decades, the standard deviation of a range test's answer from the best rate
 CONFIDENCE = 0.95  # of the interval
 STEPS = 2001  # rates at which the slope is tested
 DECADES = 3.0  # around the minimum, over which the mean excess is
@@ -33,6 +34,7 @@ class Valley:
         freedom: Degrees of freedom of the noise.
         ratio: Whether the costs are logarithms, so that their differences are ratios.
         maximize: Whether a higher objective is better.
+        expected: What the range test suggests, in decades from `best`; None without one.
     """
 
     best: float
@@ -45,9 +47,12 @@ class Valley:
     freedom: int
     ratio: bool
     maximize: bool
+    expected: float | None = None
 
     @staticmethod
-    def through(runs: Iterable[Outcome], best: float, maximize: bool) -> Valley | None:
+    def through(
+        runs: Iterable[Outcome], best: float, maximize: bool, expected: float | None = None
+    ) -> Valley | None:
         """The least-squares parabola of the costs (`costs_of`) of all finished runs.
 
         The weights are exp(-(u / 0.5)^2 / 2). The level c is one of its own for each share of the
@@ -59,6 +64,7 @@ class Valley:
                 diverged.
             best: The best rate tried.
             maximize: Whether a higher objective is better.
+            expected: The rate that the range test suggests for this variant; None without one.
 
         Returns:
             The parabola; None if the runs do not determine one, or if a loss is exactly 0, which
@@ -96,21 +102,33 @@ class Valley:
         return Valley(
             *(best, slope, bend, float(u.min()), float(u[u < cliff].max()), cliff),
             *(variances, int(freedom), not maximize and bool(min(values) > 0), maximize),
+            None if expected is None else math.log10(expected / best),
         )
 
     @property
     def bottom(self) -> float:
-        """The minimum in decades from the best rate tried, at most 0.35 and within the rates that
-        count; 0 if the parabola opens downwards.
+        """The best rate, in decades from the best one tried, within the rates that count.
+
+        That is the minimum of the parabola, moved by at most 0.35; 0 if it opens downwards. If a
+        range test suggests a rate as well, it is the mean of both, weighted by the inverses of
+        their variances: those of the minimum by the delta method, and 0.35^2 for the range test,
+        whose error was measured on planned runs of other data sets (`benchmarks/horizon`).
         """
         if not self.bend > 0:
             return 0.0
         low, high = max(-FURTHEST, self.low), min(FURTHEST, self.high)
-        return min(max(-self.slope / (2 * self.bend), low), high)
+        minimum = -self.slope / (2 * self.bend)
+        fitted = min(max(minimum, low), high)
+        if self.expected is None or self.variances is None:
+            return fitted
+        b, a, both = self.variances
+        variance = (b + 4 * minimum * both + 4 * minimum**2 * a) / (2 * self.bend) ** 2
+        share = variance / (variance + EXPECTED**2)
+        return min(max(fitted + share * (self.expected - fitted), self.low), self.high)
 
     @property
     def rate(self) -> float:
-        """The rate of the minimum."""
+        """The best rate."""
         return float(self.best * 10.0**self.bottom)
 
     def interval(self) -> tuple[float, float] | None:
