@@ -266,28 +266,20 @@ def _check(given: dict[str, Any]) -> None:
 
 def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
     import keras_lr
+    from keras_lr.steering.optimizers import SeveralOptimizers
 
     if ramp["stop_factor"] == float("inf"):
         ramp["stop_factor"] = None
     ramp["optimizer"] = ramp.pop("optimizer_name")
     ramp.update(inputs.arguments(), verbose=0 if silent else "auto")
     with inputs.command_errors():
-        _check_choice(inputs.model, ramp["optimizer"])
-        return keras_lr.lr_find(inputs.model, **ramp)
-
-
-def _check_choice(model: Any, choice: str | None) -> None:
-    """Refuse a model with several optimizers of which none is chosen, and name the options."""
-    from keras_lr.steering import fit_optimizers, model_optimizers
-
-    names = list(fit_optimizers(model_optimizers(model)))
-    if choice is None and len(names) > 1:
-        last = next(name for name in reversed(names) if name != "optimizer")
-        raise BadInput(
-            f"The model {model.name!r} has several optimizers: {', '.join(names)}. Choose one with "
-            f"--optimizer-name, as in --optimizer-name {last}, and name the entry of the logs "
-            "that is its loss with --monitor."
-        )
+        try:
+            return keras_lr.lr_find(inputs.model, **ramp)
+        except SeveralOptimizers as error:
+            raise BadInput(
+                f"{error.problem} Choose one with --optimizer-name, as in --optimizer-name "
+                f"{error.example}, and name the entry of the logs that is its loss with --monitor."
+            ) from error
 
 
 def _warm_up(outcome: Outcome, inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
