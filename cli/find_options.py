@@ -28,7 +28,7 @@ run_options = options(
         "--epochs",
         metavar="N",
         type=click.IntRange(min=1),
-        help="Its length in epochs on this data.",
+        help="Length of the planned run in epochs of this data.",
     ),
     click.option(
         "--budget",
@@ -43,13 +43,13 @@ ramp_options = options(
         "--start-lr",
         metavar="RATE",
         type=click.FloatRange(min=0, min_open=True),
-        help="First rate of the ramp; by default by the optimizer.",
+        help="First rate of the ramp; the default depends on the optimizer.",
     ),
     click.option(
         "--end-lr",
         metavar="RATE",
         type=click.FloatRange(min=0, min_open=True),
-        help="Last rate of the ramp; by default by the optimizer.",
+        help="Last rate of the ramp; the default depends on the optimizer.",
     ),
     click.option(
         "--steps",
@@ -62,7 +62,7 @@ ramp_options = options(
         type=click.Choice(["exponential", "linear"]),
         default="exponential",
         show_default=True,
-        help="How the rate rises.",
+        help="Shape of the ramp.",
     ),
     click.option(
         "--repeats",
@@ -90,7 +90,7 @@ ramp_options = options(
         metavar="NAME",
         default="loss",
         show_default=True,
-        help="Entry of the logs that is the loss.",
+        help="Log entry that is the loss.",
     ),
     click.option(
         "--confirm/--no-confirm",
@@ -101,7 +101,7 @@ ramp_options = options(
     click.option(
         "--warmup",
         is_flag=True,
-        help="Then find the shortest warm-up that survives the rate.",
+        help="Also find the shortest warm-up that survives the rate.",
     ),
     click.option(
         "--seed", type=click.IntRange(min=0), metavar="N", help="Make the test repeatable."
@@ -125,9 +125,9 @@ device_options = options(
     ),
 )
 output_options = options(
-    click.option("--plot", metavar="FILE", help="Save the picture: .png, .svg, .pdf."),
+    click.option("--plot", metavar="FILE", help="Save the plot: .png, .svg, .pdf."),
     click.option("--save", metavar="FILE", help="Save the curve as JSON."),
-    click.option("--report", metavar="FILE", help="Save all of it as one HTML file."),
+    click.option("--report", metavar="FILE", help="Save a report as one HTML file."),
     click.option("--compare", is_flag=True, help="Show the rules of other libraries too."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object only."),
     click.option("--quiet", is_flag=True, help="Print the rate only."),

@@ -61,7 +61,7 @@ def _make_command(name: str, policy: Policy) -> click.Command:
             show_default=True,
             help="Updates in the run.",
         ),
-        click.Option(["--plot"], metavar="FILE", help="Save the figure: .png, .svg, .pdf."),
+        click.Option(["--plot"], metavar="FILE", help="Save the plot: .png, .svg, .pdf."),
         click.Option(["--csv"], metavar="FILE", help="Save a table with a row for each step."),
         click.Option(
             ["--json", "as_json"], is_flag=True, help="Print one JSON object and nothing else."
