@@ -1,4 +1,4 @@
-"""The arguments that a model's own `fit` passes on to Keras's, after preprocessing the data say."""
+"""The arguments that Keras's `fit` gets from a model whose class overrides `fit`."""
 
 from __future__ import annotations
 

@@ -59,14 +59,16 @@ def lr_find(
 ) -> RangeTest:
     """Train briefly at rising, then at a few constant learning rates, and restore the model.
 
-    The learning-rate range test of Smith (2015, arXiv 1506.01186, section 3.3), with an
-    exponential ramp as in fastai; the losses are the true losses of each batch. Then short runs
-    at constant rates around its answer, from the same weights, which held-out data compare. The
-    suggestion is for the run that you plan: `policy` and `total_steps`. Afterwards the
-    model, its optimizer, its metrics and the random generators are as before, bit for bit, also
-    after an exception or Ctrl-C: `fit` after `lr_find` equals `fit` without it. The position of
-    your own data object cannot be restored: a generator has yielded its batches, and a shuffled
-    `tf.data.Dataset` continues with its next order.
+    First comes a ramp of rising rates, the learning-rate range test of Smith (2015, arXiv
+    1506.01186, section 3.3), exponential as in fastai; it records the true loss of each batch.
+    Then come short runs at constant rates from the same weights, which are compared on held-out
+    data. A small `budget` allows only one of the two. The suggestion is for the run that you plan,
+    by `policy` and `total_steps` or `epochs`.
+
+    Afterwards the model, its optimizer, its metrics and the random generators are as before, bit
+    for bit, also after an exception or Ctrl-C: `fit` after `lr_find` equals `fit` without it. The
+    position of your own data object cannot be restored: a generator has yielded its batches, and a
+    shuffled `tf.data.Dataset` continues with its next order.
 
     Args:
         model: A compiled Keras model.
