@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_lr._keras.metrics import directions_of
-from keras_lr._util.terminal import is_interactive, is_notebook
+from keras_lr._util.terminal import is_notebook, shows_progress
 from keras_lr._util.versions import environment
 from keras_lr.loops.data import is_array_data
 from keras_lr.range_test.borrowing import borrow
@@ -287,7 +287,7 @@ def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) 
 @contextmanager
 def progress(verbose: str | int, total: int, title: str = "Range test") -> Iterator[Report | None]:
     """A progress bar on stderr with step, rate and loss, unless nobody would see it."""
-    if not (is_interactive() if verbose == "auto" else verbose):
+    if not shows_progress(verbose):
         yield None
         return
     if is_notebook():  # rich needs another package there
