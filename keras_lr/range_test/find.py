@@ -171,19 +171,7 @@ def run_range_test(
         rates = ramp_rates(options, steps, usual)
         total = steps * options["repeats"] + rest
         bench.report = stack.enter_context(progress(options["verbose"], total))
-        runs: list[Run] = []
-        for _ in range(options["repeats"] if steps else 0):
-            if runs and runs[-1].stop_reason == "data_ended":
-                break
-            runs.append(
-                bench.run(
-                    rates,
-                    stop_factor=options["stop_factor"],
-                    validation=sample,
-                    validation_every=options["validation_every"] or max(1, steps // 25),
-                )
-            )
-        test = _assemble(rates, runs)
+        test = _assemble(rates, _ramps(bench, rates, options, sample))
         test.planned = planned
         used: Options = {**options, "steps": steps, "budget": total}
         used["policy"] = None if planned is None else planned.policy
@@ -206,6 +194,24 @@ def run_range_test(
         test.probes = prober.probes()
         test._continue = continuation(model, optimizer, prober, bench, seed, monitor)
     return test
+
+
+def _ramps(
+    bench: Workbench, rates: np.ndarray, options: Options, sample: list[Any] | None
+) -> list[Run]:
+    """The ramps, each from the same weights on the next batches; fewer if the data end."""
+    runs: list[Run] = []
+    for _ in range(options["repeats"] if len(rates) else 0):
+        if runs and runs[-1].stop_reason == "data_ended":
+            break
+        run = bench.run(
+            rates,
+            stop_factor=options["stop_factor"],
+            validation=sample,
+            validation_every=options["validation_every"] or max(1, len(rates) // 25),
+        )
+        runs.append(run)
+    return runs
 
 
 def _epochs_hint(length: int | None, batches: int | None, optimizer: Any) -> list[str]:
