@@ -47,9 +47,9 @@ __all__ = ["diagnose"]
     help="Exit with 1 on a finding of this severity or worse.",
 )
 @click.option("--strict", is_flag=True, help="The same as --fail-on warning.")
-@click.option("--draw", is_flag=True, help="Print a picture of the losses too.")
-@click.option("--plot", metavar="FILE", help="Save a picture of one LOG: .png, .svg, .pdf.")
-@click.option("--report", metavar="FILE", help="Save pictures and text of all LOGs as HTML.")
+@click.option("--draw", is_flag=True, help="Also print a plot of the losses.")
+@click.option("--plot", metavar="FILE", help="Save the plot of one LOG: .png, .svg, .pdf.")
+@click.option("--report", metavar="FILE", help="Save a report on all LOGs as one HTML file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per log only.")
 @click.option("--quiet", is_flag=True, help="Print the names of the findings only.")
 @click.option("--traceback", "show", is_flag=True, help="Show the traceback of an error.")
@@ -70,19 +70,16 @@ def diagnose(
 
     \b
     LOG is one of
-      training.csv   a file of CSVLogger, Lightning or ultralytics, or a table
-                     exported from Weights & Biases or MLflow
-      history.json   History.history, a trainer_state.json of transformers,
-                     or one JSON object per line, as mmengine writes them
+      training.csv   a table of CSVLogger, Lightning, ultralytics, Weights & Biases or MLflow
+      history.json   History.history, trainer_state.json of transformers, or JSON lines of mmengine
       output.log     text whose lines name the epoch or step and the loss
-      logs/          a TensorBoard folder, which may hold train/ and validation/,
-                     or the folder of an MLflow run
+      logs/          a folder of TensorBoard, or of an MLflow run
       -              one of the files above, from standard input
 
     LOG is never written. A folder of logs stands for all of them. Several LOGs
-    give a line a run, worst first, with the settings that differ. SIZES is the
-    batch size, such as 256, or a list of batch sizes with their first epochs,
-    such as 0:32,10:256.
+    print a line for each run, worst first, with the settings that differ.
+    SIZES is the batch size, such as 256, or a list of batch sizes with their
+    first epochs, such as 0:32,10:256.
     """
     from .quiet import short_warnings
 

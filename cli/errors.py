@@ -15,7 +15,6 @@ __all__ = [
     "RunFailed",
     "ending",
     "one_line",
-    "show_traceback_of",
     "visible",
 ]
 
@@ -64,7 +63,7 @@ def one_line(error: BaseException | str, limit: int = 400) -> str:
     return text if len(text) <= limit else text[: limit - 4].rsplit(" ", 1)[0] + " ..."
 
 
-def show_traceback_of(error: BaseException) -> None:
+def _show_traceback_of(error: BaseException) -> None:
     """Print the traceback to stderr, escaped: its messages may quote names from a file."""
     text = "".join(traceback.format_exception(error))
     click.echo("\n".join(map(visible, text.split("\n"))), err=True)
@@ -83,7 +82,7 @@ def ending(failed: str, show_traceback: bool, interrupted: str | None = None) ->
         yield
     except (Exception, KeyboardInterrupt) as error:
         if show_traceback:
-            show_traceback_of(error)
+            _show_traceback_of(error)
         if isinstance(error, (click.ClickException, BrokenPipeError)):
             raise
         if isinstance(error, KeyboardInterrupt):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .distribution import STRATEGIES
 from .errors import BadInput, RunFailed, ending, one_line
-from .options import data_options, model_options, options, process_options
+from .find_options import device_options, output_options, ramp_options, run_options
+from .options import data_options, model_options, process_options
 from .outputs import print_answer, write_all
 from .report import RULES
 from .text import can_draw
@@ -23,131 +23,6 @@ if TYPE_CHECKING:
     from .report import Outcome
 
 __all__ = ["find"]
-
-METHODS = ("auto", "curve", *RULES)
-POLICIES = ("constant", "one-cycle", "cosine", "wsd")
-
-run_options = options(
-    click.option(
-        "--policy",
-        metavar="POLICY",
-        type=click.Choice(POLICIES),
-        help=f"Policy of the planned run: {', '.join(POLICIES)}.",
-    ),
-    click.option(
-        "--total-steps",
-        metavar="N",
-        type=click.IntRange(min=1),
-        help="Length of the planned run in updates.",
-    ),
-    click.option(
-        "--epochs",
-        metavar="N",
-        type=click.IntRange(min=1),
-        help="Its length in epochs on this data.",
-    ),
-    click.option(
-        "--budget",
-        metavar="N",
-        type=click.IntRange(min=1),
-        help="Training steps of the whole test; by default 5% of the planned run, "
-        "within 100 and 500, or 200.",
-    ),
-)
-ramp_options = options(
-    click.option(
-        "--start-lr",
-        metavar="RATE",
-        type=click.FloatRange(min=0, min_open=True),
-        help="First rate of the ramp; by default by the optimizer.",
-    ),
-    click.option(
-        "--end-lr",
-        metavar="RATE",
-        type=click.FloatRange(min=0, min_open=True),
-        help="Last rate of the ramp; by default by the optimizer.",
-    ),
-    click.option(
-        "--steps",
-        metavar="N",
-        type=click.IntRange(min=3),
-        help="Training steps of the ramp; 50 by default.",
-    ),
-    click.option(
-        "--ramp",
-        type=click.Choice(["exponential", "linear"]),
-        default="exponential",
-        show_default=True,
-        help="How the rate rises.",
-    ),
-    click.option(
-        "--repeats",
-        metavar="N",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Ramps to run, each on other batches.",
-    ),
-    click.option(
-        "--stop-factor",
-        metavar="X",
-        type=click.FloatRange(min=1, min_open=True),
-        default=4.0,
-        show_default=True,
-        help="How far the loss may rise; inf: no stop.",
-    ),
-    click.option(
-        "--optimizer-name",
-        metavar="NAME",
-        help="Optimizer of MODEL to test, if it holds several: d_optimizer.",
-    ),
-    click.option(
-        "--monitor",
-        metavar="NAME",
-        default="loss",
-        show_default=True,
-        help="Entry of the logs that is the loss.",
-    ),
-    click.option(
-        "--confirm/--no-confirm",
-        default=None,
-        hidden=True,
-        help="Deprecated: --confirm means --budget 500.",
-    ),
-    click.option(
-        "--warmup",
-        is_flag=True,
-        help="Then find the shortest warm-up that survives the rate.",
-    ),
-    click.option(
-        "--seed", type=click.IntRange(min=0), metavar="N", help="Make the test repeatable."
-    ),
-    click.option(
-        "--method",
-        type=click.Choice(METHODS),
-        metavar="RULE",
-        default="auto",
-        show_default=True,
-        help=f"Rule that suggests: {', '.join(METHODS)}.",
-    ),
-)
-device_options = options(
-    click.option(
-        "--distribute",
-        metavar="HOW",
-        type=click.Choice(list(STRATEGIES)),
-        help="Use all devices: mirrored (TensorFlow) or data-parallel (JAX). They share "
-        "each batch; --batch-size counts the examples of all devices.",
-    ),
-)
-output_options = options(
-    click.option("--plot", metavar="FILE", help="Save the picture: .png, .svg, .pdf."),
-    click.option("--save", metavar="FILE", help="Save the curve as JSON."),
-    click.option("--report", metavar="FILE", help="Save all of it as one HTML file."),
-    click.option("--compare", is_flag=True, help="Show the rules of other libraries too."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object only."),
-    click.option("--quiet", is_flag=True, help="Print the rate only."),
-)
 
 
 @click.command(
@@ -266,28 +141,20 @@ def _check(given: dict[str, Any]) -> None:
 
 def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:
     import keras_lr
+    from keras_lr.steering.optimizers import SeveralOptimizers
 
     if ramp["stop_factor"] == float("inf"):
         ramp["stop_factor"] = None
     ramp["optimizer"] = ramp.pop("optimizer_name")
     ramp.update(inputs.arguments(), verbose=0 if silent else "auto")
     with inputs.command_errors():
-        _check_choice(inputs.model, ramp["optimizer"])
-        return keras_lr.lr_find(inputs.model, **ramp)
-
-
-def _check_choice(model: Any, choice: str | None) -> None:
-    """Refuse a model with several optimizers of which none is chosen, and name the options."""
-    from keras_lr.steering import fit_optimizers, model_optimizers
-
-    names = list(fit_optimizers(model_optimizers(model)))
-    if choice is None and len(names) > 1:
-        last = next(name for name in reversed(names) if name != "optimizer")
-        raise BadInput(
-            f"The model {model.name!r} has several optimizers: {', '.join(names)}. Choose one with "
-            f"--optimizer-name, as in --optimizer-name {last}, and name the entry of the logs "
-            "that is its loss with --monitor."
-        )
+        try:
+            return keras_lr.lr_find(inputs.model, **ramp)
+        except SeveralOptimizers as error:
+            raise BadInput(
+                f"{error.problem} Choose one with --optimizer-name, as in --optimizer-name "
+                f"{error.example}, and name the entry of the logs that is its loss with --monitor."
+            ) from error
 
 
 def _warm_up(outcome: Outcome, inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from .errors import BadInput, RunFailed, one_line, show_traceback_of, visible
+from .errors import BadInput, ending, one_line, visible
 from .options import import_option
 from .outputs import schema_of
 from .text import can_draw, is_narrow, table_box, table_text, width
@@ -63,16 +63,8 @@ def layers(
     """
     from .quiet import short_warnings
 
-    try:
-        with short_warnings():
-            _layers(model, preset, as_json, imports, trust, backend)
-    except Exception as error:
-        if show:
-            show_traceback_of(error)
-        if isinstance(error, (click.ClickException, BrokenPipeError)):
-            raise
-        text = f"{type(error).__name__}: {one_line(error)}"
-        raise RunFailed(f"Could not show the layers. {text}") from error
+    with ending("Could not show the layers.", show), short_warnings():
+        _layers(model, preset, as_json, imports, trust, backend)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import inspect
 import json
 import re
@@ -113,75 +114,90 @@ def loss_name(loss: Any) -> str:
 
 
 def _read(spec: str, trust: bool, lean: bool, recompiled: bool, compiled: bool) -> Any:
-    import keras
-
+    """Load a file, without its compile state if that alone cannot be read and may be left out."""
     check_model_file(spec)
     if spec.endswith(H5) and is_endless(spec):
         raise BadInput(f"{spec} is damaged: its strings cannot be read. Save the model again.")
     if not trust and (code := carried_code(spec)):
         raise _untrusted(spec, code)
-    unused = ["tensorflow"] if lean and keras.backend.backend() != "tensorflow" else []
-
-    def load(compile: bool) -> Any:
-        from keras_lr.optimizers.wrapper import public_optimizers
-
-        known = {**public_optimizers(), **(_old_names() if spec.endswith(H5) else {})}
-        limit = contextlib.nullcontext() if trust else limited_weights(spec)
-        with hidden(*unused), limit, compiled_as_saved():
-            model = keras.saving.load_model(
-                spec, safe_mode=not trust, compile=compile, custom_objects=known
-            )
-            if spec.endswith(H5) and compile:
-                _repair_optimizer(model, spec)
-                if compiled:
-                    _check_metrics(spec)
-            if compile:
-                _choose_compiler(model)
-        return model
-
+    load = functools.partial(_load, spec, trust, lean, compiled)
     try:
         model = load(compile=not recompiled)
     except BadInput:
         raise
     except Exception as error:
-        text = one_line(error, 100_000)
-        if not trust and any(word in text for word in ("safe_mode", "unsafe", "Lambda")):
-            raise _untrusted(spec, "a Lambda layer") from error
-        saved, here = saved_by(spec), keras.__version__
-        if _release(saved) > _release(here):
-            raise BadInput(
-                f"{spec} was saved by Keras {saved}, and Keras {here} cannot load it; "
-                f"pip install -U keras. ({one_line(text, 200)})"
-            ) from error
-        # Perhaps only the compile state keeps the file from being loaded.
-        bare = None
+        if refused := _refused(spec, trust, error):
+            raise refused from error
+        model = None
         with contextlib.suppress(Exception):
-            bare = None if recompiled else load(compile=False)
-        reason = f"({one_line(text, 200)})"
-        if bare is not None and not compiled:
-            left_out = f"The optimizer, loss or metrics of {spec} cannot be read and are left out."
-            click.echo(visible(f"{left_out} {reason}"), err=True)
-            return bare
-        if bare is not None:
+            model = None if recompiled else load(compile=False)
+        if model is None:
+            raise _unreadable(spec, error) from error
+        left_out, reason = f"The optimizer, loss or metrics of {spec}", one_line(error, 200)
+        if compiled:
+            saved = saved_by(spec)
             by = f", saved by Keras {saved}," if saved else ""
             raise BadInput(
-                f"The optimizer, loss or metrics of {spec}{by} cannot be read; name them, as in "
-                f"--optimizer adam --loss mse. {reason}"
+                f"{left_out}{by} cannot be read; name them, as in --optimizer adam --loss mse. "
+                f"({reason})"
             ) from error
-        if unknown := re.search(r"(?:Could not locate|Unknown layer)[^.]*", text):
-            raise BadInput(
-                f"{spec} uses a class that Keras does not know. Pass --import with the module that "
-                "registers the class by @keras.saving.register_keras_serializable(), or pass "
-                f"module:function with a function that makes the model. ({unknown[0]})"
-            ) from error
-        if isinstance(error, ValueError) and "File not found" in text:
-            text = "it is cut short, or its content does not match its file name extension."
-        if isinstance(error, MemoryError):
-            text = "it needs more memory than this machine has."
-        raise BadInput(f"{spec} could not be loaded: {one_line(text, 300)}") from error
+        click.echo(visible(f"{left_out} cannot be read and are left out. ({reason})"), err=True)
     if model is None:
         raise BadInput(f"{spec} does not hold a model.")
     return model
+
+
+def _load(spec: str, trust: bool, lean: bool, compiled: bool, *, compile: bool) -> Any:
+    import keras
+
+    from keras_lr.optimizers.wrapper import public_optimizers
+
+    unused = ["tensorflow"] if lean and keras.backend.backend() != "tensorflow" else []
+    known = {**public_optimizers(), **(_old_names() if spec.endswith(H5) else {})}
+    limit = contextlib.nullcontext() if trust else limited_weights(spec)
+    with hidden(*unused), limit, compiled_as_saved():
+        model = keras.saving.load_model(
+            spec, safe_mode=not trust, compile=compile, custom_objects=known
+        )
+        if spec.endswith(H5) and compile:
+            _repair_optimizer(model, spec)
+            if compiled:
+                _check_metrics(spec)
+        if compile:
+            _choose_compiler(model)
+    return model
+
+
+def _refused(spec: str, trust: bool, error: Exception) -> BadInput | None:
+    """The message for a file that Keras refuses to load at all."""
+    import keras
+
+    text = one_line(error, 100_000)
+    if not trust and any(word in text for word in ("safe_mode", "unsafe", "Lambda")):
+        return _untrusted(spec, "a Lambda layer")
+    saved, here = saved_by(spec), keras.__version__
+    if _release(saved) > _release(here):
+        return BadInput(
+            f"{spec} was saved by Keras {saved}, and Keras {here} cannot load it; "
+            f"pip install -U keras. ({one_line(text, 200)})"
+        )
+    return None
+
+
+def _unreadable(spec: str, error: Exception) -> BadInput:
+    """The message for a file that does not load without its compile state either."""
+    text = one_line(error, 100_000)
+    if unknown := re.search(r"(?:Could not locate|Unknown layer)[^.]*", text):
+        return BadInput(
+            f"{spec} uses a class that Keras does not know. Pass --import with the module that "
+            "registers the class by @keras.saving.register_keras_serializable(), or pass "
+            f"module:function with a function that makes the model. ({unknown[0]})"
+        )
+    if isinstance(error, ValueError) and "File not found" in text:
+        text = "it is cut short, or its content does not match its file name extension."
+    if isinstance(error, MemoryError):
+        text = "it needs more memory than this machine has."
+    return BadInput(f"{spec} could not be loaded: {one_line(text, 300)}")
 
 
 def _untrusted(spec: str, code: str) -> BadInput:

@@ -26,12 +26,12 @@ import_option = click.option(
     "imports",
     metavar="MODULE",
     multiple=True,
-    help="Import it for the classes it registers; repeatable.",
+    help="Import a module that registers classes; repeatable.",
 )
 data_options = options(
     click.option("--data", metavar="SRC", help="Training data; by default MODEL's .npz."),
     click.option("--target", metavar="COL", help="Column of a table to predict."),
-    click.option("--features", metavar="COLS", help="Columns of it for MODEL, as in a,b,c."),
+    click.option("--features", metavar="COLS", help="Columns that MODEL takes, as in a,b,c."),
     click.option("--drop", metavar="COLS", help="Columns of a table to leave out."),
     click.option("--validation", metavar="SRC", help="Held-out data, measured during the run."),
     click.option(
@@ -47,7 +47,9 @@ data_options = options(
 model_options = options(
     click.option("--optimizer", metavar="NAME", help="Compile with this optimizer."),
     click.option("--loss", metavar="NAME", help="Compile with this loss."),
-    click.option("--metric", metavar="NAME", multiple=True, help="Compile with it; repeatable."),
+    click.option(
+        "--metric", metavar="NAME", multiple=True, help="Compile with this metric; repeatable."
+    ),
     click.option("--multipliers", metavar="FILE", help="JSON with a multiplier for each layer."),
     import_option,
     click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda)."),

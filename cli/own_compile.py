@@ -26,17 +26,16 @@ def compiled_as_saved() -> Iterator[None]:
     """
     import keras
 
+    from keras_lr._util.patching import replaced
+
     of_keras = keras.Model.compile_from_config
 
     def compile_from_config(self: Any, config: Any) -> None:
         if not _is_own(self) or not _compile(self, keras.saving.deserialize_keras_object(config)):
             of_keras(self, config)
 
-    keras.Model.compile_from_config = compile_from_config
-    try:
+    with replaced(keras.Model, "compile_from_config", compile_from_config):
         yield
-    finally:
-        del keras.Model.compile_from_config
 
 
 def missing_arguments(model: Any) -> list[str]:

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from .class_options import flag_of
-from .errors import BadInput, RunFailed, one_line, visible
+from .errors import BadInput, ending, one_line, visible
 from .outputs import check_outputs, schema_of, try_outputs, writing
 from .policies import OF_KERAS, OURS, POLICIES, Policy, warm_up_options
 from .shell import fit_to_terminal
@@ -61,7 +61,7 @@ def _make_command(name: str, policy: Policy) -> click.Command:
             show_default=True,
             help="Updates in the run.",
         ),
-        click.Option(["--plot"], metavar="FILE", help="Save the figure: .png, .svg, .pdf."),
+        click.Option(["--plot"], metavar="FILE", help="Save the plot: .png, .svg, .pdf."),
         click.Option(["--csv"], metavar="FILE", help="Save a table with a row for each step."),
         click.Option(
             ["--json", "as_json"], is_flag=True, help="Print one JSON object and nothing else."
@@ -112,17 +112,11 @@ def _preview(
         given[policy.length] = steps - given.get("warmup_steps", 0) * (policy.home == OF_KERAS)
         typed.add(policy.length)
     given = {option: value for option, value in given.items() if value is not None}
-    with short_warnings():
+    with ending("The preview failed.", False, "Interrupted."), short_warnings():
         # Keras's warm-up accepts only single steps, which are fast on JAX alone.
         backend = start(prefer="jax" if given.get("warmup_target") else "numpy", cache=False)
-        try:
-            shown = _shown(policy, given, warm_up, steps)
-            written = _write(shown, plot, csv, log)
-        except click.ClickException:
-            raise
-        except Exception as error:
-            text = f"{type(error).__name__}: {one_line(error)}"
-            raise RunFailed(f"The preview failed. {text}") from error
+        shown = _shown(policy, given, warm_up, steps)
+        written = _write(shown, plot, csv, log)
     python = _in_python(policy, {each: given[each] for each in given if each in typed}, warm_up)
     if as_json:
         answer = {

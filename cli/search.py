@@ -71,17 +71,17 @@ sweep_options = options(
         multiple=True,
         default=("policy",),
         show_default=True,
-        help="Search this first; repeatable. See above.",
+        help="Search this too; repeatable. See above.",
     ),
     _option("--objective", "NAME", "Log entry to optimize.", "val_loss"),
     _option("--mode", "MODE", "min or max; auto uses the metric.", "auto"),
-    _option("--pruner", "NAME", "Stops poor runs: none, median, halving.", "none"),
+    _option("--pruner", "NAME", "Rule that stops poor runs: none, median, halving.", "none"),
     _option("--validation-split", "X", "Share held out if no --validation.", 0.2),
-    _option("--seed", "N", "Chooses rows and the first seed.", 0),
+    _option("--seed", "N", "Seed of the rows, and of the first run.", 0),
     _option("--timeout", "S", "Seconds after which no run begins.", kind=float),
 )
 record_options = options(
-    _option("--storage", "WHERE", "Record; by default MODEL.search.sqlite3."),
+    _option("--storage", "WHERE", "The record; by default MODEL.search.sqlite3."),
     _option("--study", "NAME", "Name of the record; by default MODEL's."),
     click.option(
         "--resume/--no-resume",
@@ -94,7 +94,7 @@ record_options = options(
 )
 output_options = options(
     _option("--plot", "FILE", "Save the plot: .png, .svg, .pdf."),
-    _option("--report", "FILE", "Save a report as one .html file."),
+    _option("--report", "FILE", "Save a report as one HTML file."),
     _option("--save", "FILE", "Save all results as JSON."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object only."),
     click.option("--quiet", is_flag=True, help="Print the rate only."),
@@ -116,27 +116,26 @@ def search(model: str, **given: Any) -> None:
     """Search the best policy and learning rate for MODEL by short trainings.
 
     MODEL is a .keras or .h5 file, which is not changed, or module:function
-    that returns a model; then each run trains a new one. A range test says
-    where to begin. The first round compares policies, three rates each, on a
-    part of the data; later rounds try finer steps around the best rate on
-    more data.
+    that returns a model; then each run trains a new one. The search begins
+    around the rate of a range test. The first round compares policies, three
+    rates each, on a part of the data; later rounds try finer steps around the
+    best rate on more data.
 
     SRC is as for keras-lr find.
 
-    \b
-    WHERE is the record of the search. With it the search can continue
-    after an interruption, and several processes share the work:
-      search.sqlite3                       a file, for one machine
-      postgresql://user:word@host/name     for any number of machines
-      mysql://user:word@host/name
-      journal:search.log                   a file on a shared disk
-    Run the same command on another machine to join the search.
+    WHERE is the record of the search, by which it continues after an
+    interruption and several processes share the work. To join a search, run
+    the same command on another machine. WHERE is one of
 
     \b
-    NAME is one of
-      momentum  beta-2  batch-size  weight-decay  warmup  policy
-    with optional values to try: batch-size=32,64  policy=constant,one-cycle
-    or none: the learning rate alone, at a third of the cost
+      search.sqlite3                     a file, for one machine
+      postgresql://user:word@host/name   for any number of machines
+      mysql://user:word@host/name        the same
+      journal:search.log                 a file on a shared disk
+
+    NAME is momentum, beta-2, batch-size, weight-decay, warmup or policy, with
+    optional values to try, as in batch-size=32,64. The NAME none searches the
+    learning rate alone, at a third of the cost.
     """
     from .quiet import short_warnings
 

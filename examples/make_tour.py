@@ -41,7 +41,8 @@ x.shape, model.count_params()
     """
 ## Find a rate
 
-`lr_find` trains for 100 steps with an increasing rate, and restores the model.
+`lr_find` trains for 200 steps, first at rising rates, then at a few constant ones, and restores the
+model.
 """,
     """
 >>>

@@ -216,7 +216,7 @@ def test_layers_that_freeze_on_the_way_stop_at_once(how):
 def test_a_callback_that_sets_the_rate_is_refused():
     x, y = data()
     model = classifier(Hypergradient(optimizers.SGD(0.01)))
-    with pytest.raises(ValueError, match="a callback of this fit sets it as well"):
+    with pytest.raises(ValueError, match=r"rate of Hypergradient\[SGD\]; got OneCycle\. Use"):
         model.fit(x, y, verbose=0, callbacks=[keras_lr.OneCycle(0.1, cycle_momentum=False)])
 
 

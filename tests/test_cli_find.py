@@ -15,7 +15,7 @@ from range_tests import FALLS, RATES, probes
 
 import keras_lr
 from keras_lr.range_test.planned_run import planned_run
-from keras_lr_cli.find import POLICIES
+from keras_lr_cli.find_options import POLICIES
 from keras_lr_cli.report import RULES
 from keras_lr_cli.text import can_draw
 

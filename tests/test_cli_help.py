@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from keras_lr_cli import main
-from keras_lr_cli.find import METHODS
+from keras_lr_cli.find_options import METHODS
 
 pytestmark = pytest.mark.long_elsewhere(
     "the command line calls the library, which other tests run on each backend"

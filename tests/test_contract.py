@@ -288,12 +288,8 @@ def test_the_rate_of_a_callback_reaches_it_or_is_refused(make):
     for rate in (1e-12, 1.0):
         model = classifier(make(), dropout=0.0)
         before = model.get_weights()[0]
-        if isinstance(model.optimizer, keras_lr.optimizers.Hypergradient):
-            with pytest.raises(ValueError, match="tunes the learning rate itself"):
-                model.fit(x, y, verbose=0, callbacks=[keras_lr.ScheduleLR(rate)])
-            return
-        if isinstance(model.optimizer, keras_lr.optimizers.ScheduleFree):
-            with pytest.raises(ValueError, match="trains at a constant learning rate"):
+        if getattr(model.optimizer, "constant_rate", False):
+            with pytest.raises(ValueError, match="No callback can set the learning rate of"):
                 model.fit(x, y, verbose=0, callbacks=[keras_lr.ScheduleLR(rate)])
             return
         model.fit(x, y, verbose=0, callbacks=[keras_lr.ScheduleLR(rate)])

@@ -1,4 +1,4 @@
-"""What is lost when something goes wrong? Prints the tables of damaged files, disks and kills.
+"""Measure what is lost after a fault: damaged files, full disks and kills.
 
     python benchmarks/faults/run.py            # over an hour on two cores, longer on busy ones
     python benchmarks/faults/run.py --quick    # 20 damaged files each and 30 kills

@@ -17,15 +17,22 @@ Result = TypeVar("Result")
 _DAMAGE = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
-def jsonable(value: Any) -> Any:
-    """Replace NumPy values by Python's, keys by strings, and NaN and infinity by None."""
+def jsonable(value: Any, *, infinity: bool = False) -> Any:
+    """Replace NumPy values by Python's, keys by strings, and NaN by None.
+
+    Args:
+        infinity: Whether to keep an infinity, as the text "inf" or "-inf", which `float` reads;
+            otherwise it becomes None.
+    """
     if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item, infinity=infinity) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
+        return [jsonable(item, infinity=infinity) for item in value]
     if hasattr(value, "tolist"):
-        return jsonable(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return jsonable(value.tolist(), infinity=infinity)
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return str(value) if infinity and math.isinf(value) else None
 
 
 def read_saved(

@@ -1,4 +1,4 @@
-"""Replace an attribute of an object for a while."""
+"""Replace an attribute of an object or a class for a while."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ __all__ = ["replaced"]
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute of the object itself within the block, and restore it afterwards.
+    """Set an attribute of an object or a class itself in the block, and restore it afterwards.
 
-    Bypasses `__setattr__`, so that Keras does not track the value.
+    Bypasses an object's own `__setattr__`, so that Keras does not track the value.
     """
+    kind = type if isinstance(owner, type) else object
     had, before = name in vars(owner), vars(owner).get(name)
-    object.__setattr__(owner, name, value)
+    kind.__setattr__(owner, name, value)
     try:
         yield
     finally:
         if had:
-            object.__setattr__(owner, name, before)
+            kind.__setattr__(owner, name, before)
         else:
-            object.__delattr__(owner, name)
+            kind.__delattr__(owner, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 
-__all__ = ["cause_of", "is_interactive", "is_notebook", "visible"]
+__all__ = ["cause_of", "is_notebook", "shows_progress", "visible"]
 
 _WRAPPED = "Exception encountered when calling"  # the first line of an error inside a Keras layer
 
@@ -15,9 +15,9 @@ def is_notebook() -> bool:
     return type(sys.stderr).__module__.startswith("ipykernel")
 
 
-def is_interactive() -> bool:
-    """Whether stderr is a terminal or is shown in a notebook."""
-    return is_notebook() or sys.stderr.isatty()
+def shows_progress(verbose: str | int) -> bool:
+    """Whether to print progress: "auto" does if stderr is a terminal or is shown in a notebook."""
+    return is_notebook() or sys.stderr.isatty() if verbose == "auto" else bool(verbose)
 
 
 def visible(text: str) -> str:

@@ -71,8 +71,8 @@ class LRFinder(SteeringCallback):
             after the `fit`. The groups of a `MultiOptimizer` keep their ratios, and `WarmUp` and
             the plateau callbacks scale the new rate. If a curve supports no suggestion, the rate
             stays, with a warning that says why.
-        optimizer, validation_data: As in `lr_find`. Without `validation_data`, `confirm` judges
-            by batches of the `fit` that it leaves out.
+        optimizer, validation_data: As in `lr_find`. Without `validation_data`, the short runs are
+            compared on batches of the `fit` that they leave out.
         options: The options of the range test; see `keras_lr.range_test.options.Options`.
 
     Attributes:

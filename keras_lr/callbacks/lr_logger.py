@@ -46,7 +46,7 @@ class LRLogger(SteeringCallback):
             and, for a `MultiOptimizer`, `learning_rate/<group>`. If callbacks steer several
             optimizers, the keys are `learning_rate/<optimizer>` and `momentum/<optimizer>`. In W&B
             the updates are the axis `update`.
-        optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
+        optimizer: The optimizer to log, if the model trains with several: the optimizer itself,
             or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
     Attributes:

@@ -32,8 +32,8 @@ class OneCycle(TimedCallback):
             share a reading. A resumed run goes on with what was left of the budget at its backup.
         pct_start: Fraction of the cycle in which the rate rises, in [0, 1].
         anneal: Shape of the phases, `"cos"` or `"linear"`.
-        div_factor: The cycle starts at `max_lr / div_factor`.
-        final_div_factor: The cycle ends at the first rate divided by this.
+        div_factor: The cycle starts at `max_lr / div_factor`; at least 1.
+        final_div_factor: The cycle ends at the first rate divided by this; at least 1.
         three_phase: Whether the rate falls to the first rate as steeply as it rose, and then to
             the last rate.
         cycle_momentum: Whether the momentum falls while the rate rises. The momentum is
@@ -53,9 +53,8 @@ class OneCycle(TimedCallback):
 
     Raises:
         ValueError: If an argument is out of its range, or both `total_steps` and `minutes` are
-            given; when `fit` begins, if the length of the
-            run is unknown, another callback sets the rate or warms it up, or the optimizer has no
-            momentum.
+            given; when `fit` begins, if the length of the run is unknown, another callback sets
+            the rate or warms it up, or the optimizer has no momentum.
         TypeError: If an argument is of the wrong kind.
 
     Source: Smith, "A disciplined approach to neural network hyper-parameters", 2018

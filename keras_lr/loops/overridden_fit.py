@@ -1,4 +1,4 @@
-"""The arguments that a model's own `fit` passes on to Keras's, after preprocessing the data say."""
+"""The arguments that Keras's `fit` gets from a model whose class overrides `fit`."""
 
 from __future__ import annotations
 
@@ -167,11 +167,8 @@ def _ending_in(model: Any, name: str) -> Iterator[None]:
         bound.apply_defaults()
         raise _Reached(name, bound.arguments)
 
-    setattr(owner, name, end)
-    try:
+    with replaced(owner, name, end):
         yield
-    finally:
-        setattr(owner, name, method)
 
 
 def overrides(model: Any, method: str) -> bool:

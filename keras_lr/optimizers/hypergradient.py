@@ -12,7 +12,6 @@ from keras_lr._keras.optimizers import stored_rate, velocities
 from keras_lr._util import checks
 from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.optimizers.wrapper import OptimizerWrapper, check_linear, registered
-from keras_lr.steering.binding import SteeredRate
 
 _BETA_OF_GRADIENTS = 1e-3  # the paper's, for SGD and SGDN
 _BETA_OF_NORMALIZED_STEPS = 1e-7  # the paper's, for Adam
@@ -123,11 +122,6 @@ class Hypergradient(OptimizerWrapper):
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
         rate = stored_rate(self)
-        if isinstance(rate, SteeredRate):
-            raise ValueError(
-                "Hypergradient tunes the learning rate itself, but a callback of this fit sets it "
-                "as well. Remove the callback, or train with the optimizer inside Hypergradient."
-            )
         if not isinstance(rate, keras.Variable):  # a range test sets the rate
             super()._update_all(grads, variables, learning_rate)
             return

@@ -17,7 +17,6 @@ from keras_lr._keras.optimizers import (
     mean_squares,
     number,
     number_outside,
-    stored_rate,
     velocities,
 )
 from keras_lr._util import checks
@@ -26,7 +25,6 @@ from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.optimizers.rectification import rectification
 from keras_lr.optimizers.schedule_free_checks import check_constant, check_inner, check_rectified
 from keras_lr.optimizers.wrapper import OptimizerWrapper, registered
-from keras_lr.steering.binding import SteeredRate
 
 _SETTINGS = ("warmup_steps", "r", "weight_lr_power", "rectify")
 _MARKED = 256  # elements of a variable, about, that its mark depends on
@@ -250,11 +248,6 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     def _update_all(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        if isinstance(stored_rate(self), SteeredRate):
-            raise ValueError(
-                "ScheduleFree trains at a constant learning rate, but a callback of this fit "
-                "steers it. Remove the callback; for a warm-up, pass warmup_steps to ScheduleFree."
-            )
         if self._may_evaluate:
             at_average = number_outside(self._at_average)
             if at_average:

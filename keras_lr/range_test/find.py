@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_lr._keras.metrics import directions_of
-from keras_lr._util.terminal import is_interactive, is_notebook
+from keras_lr._util.terminal import is_notebook, shows_progress
 from keras_lr._util.versions import environment
 from keras_lr.loops.data import is_array_data
 from keras_lr.range_test.borrowing import borrow
@@ -59,14 +59,16 @@ def lr_find(
 ) -> RangeTest:
     """Train briefly at rising, then at a few constant learning rates, and restore the model.
 
-    The learning-rate range test of Smith (2015, arXiv 1506.01186, section 3.3), with an
-    exponential ramp as in fastai; the losses are the true losses of each batch. Then short runs
-    at constant rates around its answer, from the same weights, which held-out data compare. The
-    suggestion is for the run that you plan: `policy` and `total_steps`. Afterwards the
-    model, its optimizer, its metrics and the random generators are as before, bit for bit, also
-    after an exception or Ctrl-C: `fit` after `lr_find` equals `fit` without it. The position of
-    your own data object cannot be restored: a generator has yielded its batches, and a shuffled
-    `tf.data.Dataset` continues with its next order.
+    First comes a ramp of rising rates, the learning-rate range test of Smith (2015, arXiv
+    1506.01186, section 3.3), exponential as in fastai; it records the true loss of each batch.
+    Then come short runs at constant rates from the same weights, which are compared on held-out
+    data. A small `budget` allows only one of the two. The suggestion is for the run that you plan,
+    by `policy` and `total_steps` or `epochs`.
+
+    Afterwards the model, its optimizer, its metrics and the random generators are as before, bit
+    for bit, also after an exception or Ctrl-C: `fit` after `lr_find` equals `fit` without it. The
+    position of your own data object cannot be restored: a generator has yielded its batches, and a
+    shuffled `tf.data.Dataset` continues with its next order.
 
     Args:
         model: A compiled Keras model.
@@ -169,19 +171,7 @@ def run_range_test(
         rates = ramp_rates(options, steps, usual)
         total = steps * options["repeats"] + rest
         bench.report = stack.enter_context(progress(options["verbose"], total))
-        runs: list[Run] = []
-        for _ in range(options["repeats"] if steps else 0):
-            if runs and runs[-1].stop_reason == "data_ended":
-                break
-            runs.append(
-                bench.run(
-                    rates,
-                    stop_factor=options["stop_factor"],
-                    validation=sample,
-                    validation_every=options["validation_every"] or max(1, steps // 25),
-                )
-            )
-        test = _assemble(rates, runs)
+        test = _assemble(rates, _ramps(bench, rates, options, sample))
         test.planned = planned
         used: Options = {**options, "steps": steps, "budget": total}
         used["policy"] = None if planned is None else planned.policy
@@ -204,6 +194,24 @@ def run_range_test(
         test.probes = prober.probes()
         test._continue = continuation(model, optimizer, prober, bench, seed, monitor)
     return test
+
+
+def _ramps(
+    bench: Workbench, rates: np.ndarray, options: Options, sample: list[Any] | None
+) -> list[Run]:
+    """The ramps, each from the same weights on the next batches; fewer if the data end."""
+    runs: list[Run] = []
+    for _ in range(options["repeats"] if len(rates) else 0):
+        if runs and runs[-1].stop_reason == "data_ended":
+            break
+        run = bench.run(
+            rates,
+            stop_factor=options["stop_factor"],
+            validation=sample,
+            validation_every=options["validation_every"] or max(1, len(rates) // 25),
+        )
+        runs.append(run)
+    return runs
 
 
 def _epochs_hint(length: int | None, batches: int | None, optimizer: Any) -> list[str]:
@@ -285,7 +293,7 @@ def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) 
 @contextmanager
 def progress(verbose: str | int, total: int, title: str = "Range test") -> Iterator[Report | None]:
     """A progress bar on stderr with step, rate and loss, unless nobody would see it."""
-    if not (is_interactive() if verbose == "auto" else verbose):
+    if not shows_progress(verbose):
         yield None
         return
     if is_notebook():  # rich needs another package there

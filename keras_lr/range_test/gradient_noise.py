@@ -108,7 +108,7 @@ def noise_scale(
     Raises:
         ValueError: If an argument is out of its range, the model overrides `train_step` or sums its
             loss over a batch, has a distribution strategy, a gradient is not finite, every
-            gradient is 0, or the data end before.
+            gradient is 0, or the data end before so many batches are read.
         TypeError: If an argument is of the wrong kind.
 
     Source: McCandlish et al., "An empirical model of large-batch training", 2018

@@ -16,7 +16,7 @@ import numpy as np
 from keras_lr._keras.metrics import direction_by_name
 from keras_lr._util import checks
 from keras_lr._util.files import atomic_write
-from keras_lr._util.json import read_saved
+from keras_lr._util.json import jsonable, read_saved
 from keras_lr.range_test import bounds, rules
 from keras_lr.range_test.evidence import for_run, weigh
 from keras_lr.range_test.planned_run import (
@@ -283,17 +283,18 @@ class RangeTest:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as lists and numbers; values that are not finite become None or text."""
-        return {
-            "learning_rates": _plain(self.learning_rates),
-            "losses": _plain(self.losses),
-            "metrics": {name: _plain(values) for name, values in self.metrics.items()},
-            "validation": _plain(self.validation),
+        content = {
+            "learning_rates": self.learning_rates,
+            "losses": self.losses,
+            "metrics": self.metrics,
+            "validation": self.validation,
             "stop_reason": self.stop_reason,
-            "probes": _plain(None if self.probes is None else dataclasses.asdict(self.probes)),
+            "probes": None if self.probes is None else dataclasses.asdict(self.probes),
             "planned": None if self.planned is None else self.planned.to_dict(),
             "training_steps": self.training_steps,
-            "provenance": _plain(self.provenance),
+            "provenance": self.provenance,
         }
+        return dict(jsonable(content, infinity=True))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RangeTest:
@@ -343,23 +344,8 @@ def _check_rising(name: str, rates: np.ndarray) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
-    """NumPy values as JSON values: NaN becomes null, an infinity its name."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None if np.isnan(value) else str(value)
-    return value
-
-
 def _numbers(value: Any) -> np.ndarray:
-    """The inverse of `_plain` for arrays: float64 understands None and 'inf'."""
+    """The inverse of `jsonable` for arrays: float64 understands None and 'inf'."""
     return np.array(value, dtype=np.float64)
 
 

@@ -88,13 +88,11 @@ def smooth(learning_rates: Any, losses: Any, *, bandwidth: float = BANDWIDTH) ->
     True
     """
     rates, rows = checked(learning_rates, losses)
-    return _padded(rates, rows[0], bandwidth, "smoothed")
-
-
-def log_slope(learning_rates: Any, losses: Any, *, bandwidth: float = BANDWIDTH) -> np.ndarray:
-    """Change of the smoothed loss per unit of ln lr; see `smooth` for arguments and NaN."""
-    rates, rows = checked(learning_rates, losses)
-    return _padded(rates, rows[0], bandwidth, "slope")
+    result = np.full(len(rates), np.nan)
+    if np.isfinite(rows[0, :1]).all() and len(rates):
+        values = read_curve(rates, rows[0], bandwidth).smoothed
+        result[: len(values)] = values
+    return result
 
 
 def median_of_repeats(rows: Any) -> np.ndarray:
@@ -128,14 +126,6 @@ def checked(learning_rates: Any, losses: Any) -> tuple[np.ndarray, np.ndarray]:
     if not (np.isfinite(rates).all() and (rates > 0).all() and (np.diff(rates) > 0).all()):
         raise ValueError("learning_rates must be above 0, finite and increasing.")
     return rates, np.atleast_2d(rows)
-
-
-def _padded(rates: np.ndarray, losses: np.ndarray, bandwidth: float, part: str) -> np.ndarray:
-    result = np.full(len(losses), np.nan)
-    if np.isfinite(losses[:1]).all() and len(losses):
-        values = getattr(read_curve(rates, losses, bandwidth), part)
-        result[: len(values)] = values
-    return result
 
 
 def _local_lines(x: np.ndarray, y: np.ndarray, bandwidth: float) -> tuple[np.ndarray, np.ndarray]:

@@ -113,42 +113,18 @@ class Options:
                 f"fraction must be 1 for data of unknown length; got {fraction!r}. Pass "
                 "steps_per_epoch, or arrays."
             )
+        rows = None if data.rows is None else fraction * data.rows
         also: dict[str, tuple[Any, ...]] = {}
-        momentum: float | None = None
-        beta_2: float | None = None
         assert isinstance(self.also, Mapping)  # noqa: S101  __post_init__ made it one
         for name, values in self.also.items():
             if name in ("policy", "warmup", "momentum") and constant_only(model.optimizer):
                 _check_constant(name, values, model.optimizer)
-            elif name == "momentum":
-                if not has_momentum(model.optimizer):
-                    raise ValueError(
-                        "also='momentum' needs an optimizer with a momentum above 0; got "
-                        f"{type(model.optimizer).__name__}. Compile it with momentum=0.9, or "
-                        "leave momentum out of also."
-                    )
-                momentum = current_momentum(model.optimizer)
-                also[name] = tuple(values or sorted({momentum, *MOMENTA}))
-            elif name == "batch_size":
-                if data.rows is None or batch_size is None:
-                    raise ValueError(
-                        "also='batch_size' needs arrays as x; got a data set with batches of its "
-                        f"own ({type(data.x).__name__})."
-                    )
-                for size in values or ():
-                    runner.check_batches(size)
-                also[name] = tuple(values or usual_sizes(runner, batch_size, fraction * data.rows))
-            elif name == "policy":
-                also[name] = tuple(values or usual_policies(data))
-            elif name == "beta_2":
-                beta_2 = _compiled(model, name, "an optimizer like Adam", "Compile it with Adam")
-                also[name] = tuple(values or sorted({beta_2, *BETAS_2}))
-            elif name == "weight_decay":
-                way_out = "Compile it with weight_decay=0.004, for instance"
-                decay = _compiled(model, name, "an optimizer with a weight decay above 0", way_out)
-                also[name] = tuple(values or (decay * factor for factor in DECAYS))
             else:
-                also[name] = tuple(values or WARMUPS)
+                usual = _usual_values(name, values, runner, batch_size, rows)
+                also[name] = tuple(values or usual)
+        optimizer = innermost_optimizers(model.optimizer)[0]
+        momentum = current_momentum(model.optimizer) if "momentum" in also else None
+        beta_2 = float(optimizer.beta_2) if "beta_2" in also else None
         mode = direction_of(model, self.objective) if self.mode == "auto" else self.mode
         return Design(
             fine_rounds=self.fine_rounds,
@@ -161,7 +137,7 @@ class Options:
             also=also,
             base=Setting(1.0, momentum, batch_size, beta_2=beta_2),
             max_runs=self.max_runs or MOST_RUNS + MORE_RUNS * len(also),
-            velocity=hasattr(innermost_optimizers(model.optimizer)[0], "momentum"),
+            velocity=hasattr(optimizer, "momentum"),
             batch_rule=usual_rule(model.optimizer) or UNKNOWN_RULE,
         )
 
@@ -177,6 +153,52 @@ class Options:
             "mode": "max" if design.maximize else "min",
             "batch_size": design.base.batch_size,
         }
+
+
+def _usual_values(
+    name: str,
+    given: Sequence[Any] | None,
+    runner: Runner,
+    batch_size: int | None,
+    rows: float | None,
+) -> Iterable[Any]:
+    """The values of a dimension to try if none are given.
+
+    Args:
+        given: The given values, which are checked; or None.
+        rows: Rows of the first round; None for a data set.
+
+    Raises:
+        ValueError: If the optimizer or the data do not have the dimension.
+    """
+    model, data = runner.model, runner.data
+    if name == "momentum":
+        if not has_momentum(model.optimizer):
+            raise ValueError(
+                "also='momentum' needs an optimizer with a momentum above 0; got "
+                f"{type(model.optimizer).__name__}. Compile it with momentum=0.9, or "
+                "leave momentum out of also."
+            )
+        return sorted({current_momentum(model.optimizer), *MOMENTA})
+    if name == "batch_size":
+        if rows is None or batch_size is None:
+            raise ValueError(
+                "also='batch_size' needs arrays as x; got a data set with batches of its "
+                f"own ({type(data.x).__name__})."
+            )
+        for size in given or ():
+            runner.check_batches(size)
+        return usual_sizes(runner, batch_size, rows)
+    if name == "policy":
+        return usual_policies(data)
+    if name == "beta_2":
+        beta_2 = _compiled(model, name, "an optimizer like Adam", "Compile it with Adam")
+        return sorted({beta_2, *BETAS_2})
+    if name == "weight_decay":
+        way_out = "Compile it with weight_decay=0.004, for instance"
+        decay = _compiled(model, name, "an optimizer with a weight decay above 0", way_out)
+        return [decay * factor for factor in DECAYS]
+    return WARMUPS
 
 
 def _compiled(model: Any, name: str, needed: str, way_out: str) -> float:

@@ -212,7 +212,7 @@ class Search:
         return write_report(self, path)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it: null for NaN, text for an injsonable loss."""
+        """All of it as JSON can hold it: null for NaN, text for an infinite loss."""
         return jsonable(
             {
                 "format": f"keras-lr {_KIND}",

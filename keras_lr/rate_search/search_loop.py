@@ -14,7 +14,7 @@ import keras
 
 from keras_lr._util import checks
 from keras_lr._util.interrupts import check_interrupt, recorded_interrupts
-from keras_lr._util.terminal import is_interactive, visible
+from keras_lr._util.terminal import shows_progress, visible
 from keras_lr._util.versions import environment
 from keras_lr.range_test import NoSuggestion, RangeTest
 from keras_lr.range_test.probes import unmoved
@@ -233,9 +233,8 @@ class _JobLoop:
         self._design = design
         self._options = options
         self._deadline = time.monotonic() + (options.timeout or math.inf)
-        shown = is_interactive() if options.verbose == "auto" else bool(options.verbose)
-        self._say: Callable[[str], None] = _print if shown else (lambda _: None)
-        self._shown = shown
+        self._shown = shows_progress(options.verbose)
+        self._say: Callable[[str], None] = _print if self._shown else (lambda _: None)
         self._progress: Progress | None = None
         self._waiting = False
 

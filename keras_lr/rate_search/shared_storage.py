@@ -69,8 +69,8 @@ def retrying(rdb: Any) -> Any:
                     if given_up is None:
                         given_up = time.monotonic() + self.patience
                         warnings.warn(
-                            f"The record cannot be reached: {cause_of(error)}. The search retries "
-                            f"for {self.patience:g} s.",
+                            f"The record cannot be reached: {database_cause(error)}. The search "
+                            f"retries for {self.patience:g} s.",
                             stacklevel=2,
                         )
                     elif time.monotonic() > given_up:
@@ -186,7 +186,7 @@ def with_heartbeats(journal: Any) -> Any:
     return Journal
 
 
-def cause_of(error: BaseException) -> str:
+def database_cause(error: BaseException) -> str:
     """The first line of the error below an error of Optuna or SQLAlchemy."""
     return first_line(getattr(error, "orig", None) or error.__cause__ or error)
 

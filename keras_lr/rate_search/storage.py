@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_lr.rate_search.shared_storage import (
-    cause_of,
+    database_cause,
     first_line,
     locking_sqlite,
     requeue,
@@ -106,7 +106,7 @@ def _damaged(error: BaseException, where: str) -> str:
 
 
 def _explained(error: BaseException, where: str, local: bool) -> str:
-    cause = cause_of(error)
+    cause = database_cause(error)
     if "locked" in cause:
         return (
             f"{where} is locked by another process: {cause}. Wait for that process, or keep the "
@@ -170,9 +170,6 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
         ValueError: If the storage cannot be opened or its driver is not installed.
     """
     import optuna
-    import sqlalchemy
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
 
     if storage is None:
         return optuna.storages.InMemoryStorage()
@@ -180,12 +177,24 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
         return storage
     text = os.fspath(storage)
     if text.startswith("journal:"):
-        path = text.removeprefix("journal:")
-        _check_folder(path, where)
-        _check_journal(path, where)
-        return with_heartbeats(JournalStorage)(
-            JournalFileBackend(path), heartbeat, GRACE * heartbeat
-        )
+        return _journal(text.removeprefix("journal:"), heartbeat, where)
+    return _database(text, heartbeat, where)
+
+
+def _journal(path: str, heartbeat: int, where: str) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    _check_folder(path, where)
+    _check_journal(path, where)
+    return with_heartbeats(JournalStorage)(JournalFileBackend(path), heartbeat, GRACE * heartbeat)
+
+
+def _database(text: str, heartbeat: int, where: str) -> Any:
+    import alembic.util
+    import sqlalchemy
+    from optuna.storages import RDBStorage
+
     url = (
         _url(text)
         if "://" in text
@@ -196,29 +205,12 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
             "storage must be a file, journal:FILE or a URL like postgresql://user@host/name; got "
             "a URL that cannot be parsed. In a password write @ as %40 and / as %2F."
         )
-    options: dict[str, Any] = {}
-    kind = url.get_backend_name()
-    if kind == "sqlite":
-        if url.database not in (None, "", ":memory:"):
-            _check_folder(str(url.database), where)
-        options = {"connect_args": {"timeout": LOCKED}}
-    elif kind in _DRIVERS:
-        names, install = _DRIVERS[kind]
-        installed = [name for name in names if importlib.util.find_spec(name)]
-        if url.drivername == kind:
-            if not installed:
-                raise Refused(f"{where} needs a driver that is not installed. {install}.")
-            driver = {"MySQLdb": "mysqldb"}.get(installed[0], installed[0])
-            url = url.set(drivername=f"{kind}+{driver}")
-        options = {"pool_pre_ping": True}
-        if url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
-            options["connect_args"] = {"connect_timeout": REACHED}
-    import alembic.util  # Optuna needs it for databases only
-
+    url, options = _with_driver(url, where)
+    kind = locking_sqlite if url.get_backend_name() == "sqlite" else retrying
     address = url.render_as_string(hide_password=False)
     try:
         return _created(
-            lambda: (locking_sqlite if kind == "sqlite" else retrying)(RDBStorage)(
+            lambda: kind(RDBStorage)(
                 address.replace("{", "{{").replace("}", "}}"),  # Optuna formats the URL
                 engine_kwargs=options,
                 heartbeat_interval=heartbeat,
@@ -233,6 +225,28 @@ def opened(storage: Any, heartbeat: int, where: str) -> Any:
         ) from error
     except alembic.util.CommandError as error:  # more than one version of the tables
         raise SearchError(_damaged(error, where)) from error
+
+
+def _with_driver(url: Any, where: str) -> tuple[Any, dict[str, Any]]:
+    """The URL with a driver that is installed, and the arguments of SQLAlchemy's engine."""
+    kind = url.get_backend_name()
+    if kind == "sqlite":
+        if url.database not in (None, "", ":memory:"):
+            _check_folder(str(url.database), where)
+        return url, {"connect_args": {"timeout": LOCKED}}
+    if kind not in _DRIVERS:
+        return url, {}
+    names, install = _DRIVERS[kind]
+    installed = [name for name in names if importlib.util.find_spec(name)]
+    if url.drivername == kind:
+        if not installed:
+            raise Refused(f"{where} needs a driver that is not installed. {install}.")
+        driver = {"MySQLdb": "mysqldb"}.get(installed[0], installed[0])
+        url = url.set(drivername=f"{kind}+{driver}")
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
+        options["connect_args"] = {"connect_timeout": REACHED}
+    return url, options
 
 
 def _created(make: Any, tries: int = 10) -> Any:

@@ -49,7 +49,6 @@ def scale_lr(
         optimizer: An optimizer of Keras, also within wrappers, or its name as in `compile`:
             "linear" for SGD, "sqrt" for Adam, AdamW, Adamax, Nadam, RMSprop and Lamb (You et al.
             2019, arXiv 1904.00962, section 4). Others have no common rule.
-
         noise_scale: The result of `keras_lr.noise_scale`, or examples, above 0; None if unknown.
             Both rules hold for batches below it (McCandlish et al. 2018, arXiv 1812.06162). If
             `batch_size` is larger, there is a warning; the rate is the same.

@@ -60,6 +60,21 @@ def fit_optimizers(optimizers: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+class SeveralOptimizers(ValueError):
+    """A model has several optimizers, and none is chosen.
+
+    Attributes:
+        problem: The first sentence of the message, which names the optimizers.
+        example: One of the names, to show how to choose.
+    """
+
+    def __init__(self, model: Any, names: list[str], whose: str) -> None:
+        self.problem = f"The model {model.name!r} has several optimizers: {', '.join(names)}."
+        self.example = next(name for name in reversed(names) if name != "optimizer")
+        way_out = f"Choose one for {whose}: pass optimizer={self.example!r}."
+        super().__init__(f"{self.problem} {way_out}")
+
+
 def choose_optimizer(model: Any, choice: Any, whose: str) -> Any:
     """The optimizer of a model that `choice` names; see `named_optimizer`."""
     return named_optimizer(model, choice, whose)[1]
@@ -78,7 +93,8 @@ def named_optimizer(
         optimizers: The result of `model_optimizers`, if the caller has it.
 
     Raises:
-        ValueError: If the model does not have this optimizer; or has several, and `choice` is None.
+        ValueError: If the model does not have this optimizer.
+        SeveralOptimizers: If the model has several, and `choice` is None.
         TypeError: If `choice` is neither a name nor an optimizer.
     """
     optimizers = model_optimizers(model) if optimizers is None else optimizers
@@ -109,11 +125,7 @@ def named_optimizer(
             f"{whose} needs an optimizer; the model {model.name!r} has none. Compile it first."
         )
     if len(own) > 1:
-        first = next(name for name in reversed(own) if name != "optimizer")
-        raise ValueError(
-            f"The model {model.name!r} has several optimizers: {', '.join(own)}. Choose one "
-            f"for {whose}: pass optimizer={first!r}."
-        )
+        raise SeveralOptimizers(model, list(own), whose)
     return next(iter(own.items()))
 
 

@@ -129,6 +129,8 @@ class SteeredOptimizer:
                 batches=batches,
                 begun_at=start,
             )
+            if binding.steers:
+                self._check_no_constant_rate(optimizer)
             self.bindings.append(binding)
         watchers = [policy for policy in self.policies if policy.watches]
         self.account.begin(self.bindings, begun_at, watchers)
@@ -137,6 +139,21 @@ class SteeredOptimizer:
             self.account.scale_schedules()
             for binding in self.bindings:
                 binding.steers = True
+
+    def _check_no_constant_rate(self, optimizer: Any) -> None:
+        if getattr(optimizer, "constant_rate", False):
+            kind = type(optimizer).__name__
+            steering = [
+                type(each).__name__
+                for each in self.policies
+                if each.retraces or not {"schedule", "warm-up"}.isdisjoint(each.roles)
+            ]
+            names = " and ".join(dict.fromkeys(steering))
+            warm_up = " For a warm-up, pass warmup_steps to it."
+            raise ValueError(
+                f"No callback can set the learning rate of {kind}; got {names}. Use one of the two."
+                + (warm_up if hasattr(optimizer, "warmup_steps") else "")
+            )
 
     def installed(self, place: slice, scales: np.ndarray | None) -> None:
         """Finish the preparation, after the train function was patched.
