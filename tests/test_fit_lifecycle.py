@@ -367,3 +367,58 @@ def test_a_loop_that_was_broken_off_is_over_when_the_next_fit_begins():
     history = fit(model, keras_lr.WarmUp(steps=1), epochs=1).history
     np.testing.assert_allclose(history["learning_rate"], [0.01], rtol=1e-5, atol=0)
     is_ordinary(model)
+
+
+def test_methods_that_a_program_put_into_objects_are_called_and_stay(tmp_path):
+    model, expected, saved = network(sgd(0.0)), network(sgd(0.0, rate=0.02)), []
+    optimizer, own, save = model.optimizer, model.optimizer.apply, model.save_own_variables
+
+    def doubled(gradients, variables=None):
+        return own([2 * each for each in gradients], variables)
+
+    def noted(store):
+        saved.append(store)
+        save(store)
+
+    object.__setattr__(optimizer, "apply", doubled)
+    object.__setattr__(model, "save_own_variables", noted)
+    path = tmp_path / "model.weights.h5"
+    saving = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: model.save_weights(path))
+    fit(model, keras_lr.WarmUp(steps=6), saving, epochs=2)
+    fit(expected, keras_lr.WarmUp(steps=6), epochs=2)
+    pairs = zip(values(model.weights), values(expected.weights), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    assert len(saved) == 2
+    assert optimizer.apply is doubled and model.save_own_variables is noted
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_later_epoch_of_unknown_length_has_no_place_in_a_curve():
+    x, y = rows()
+    model = network(sgd())
+    before = values(model.weights)
+
+    def resume(*callbacks, **options):
+        batches = ((x[:BATCH], y[:BATCH]) for _ in range(2 * STEPS))
+        history = model.fit(
+            batches, initial_epoch=2, epochs=3, shuffle=False, verbose=0,
+            callbacks=list(callbacks), **options,
+        )  # fmt: skip
+        return history.history["learning_rate"]
+
+    for callback in (
+        keras_lr.OneCycle(0.1, total_steps=20),
+        keras_lr.WarmUp(steps=6),
+        keras_lr.ScheduleHyperparameter("momentum", lambda update: 0.9 - 0.01 * update),
+    ):
+        name = type(callback).__name__
+        with pytest.raises(ValueError, match=f"{name} counts updates.*initial_epoch=2.*steps_per"):
+            resume(callback)
+        assert all(map(np.array_equal, before, values(model.weights)))
+        is_ordinary(model)
+    # Update 11 of the run, of 12.
+    rates = resume(keras_lr.OneCycle(0.1), steps_per_epoch=STEPS)
+    np.testing.assert_allclose(rates, one_cycle(12, 0.1)[-1:], rtol=1e-5, atol=0)
+    constant = keras_lr.WarmUpStableDecay(0.05)
+    np.testing.assert_allclose(resume(constant, keras_lr.LRLogger()), [0.05], rtol=1e-5, atol=0)

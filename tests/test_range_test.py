@@ -722,3 +722,24 @@ def test_short_runs_and_the_planned_run_survive_a_round_trip(tmp_path):
     loaded = keras_lr.RangeTest.load(tmp_path / "test.json")
     assert loaded.suggest() == test.suggest()
     assert loaded.suggest(policy="constant") == test.suggest(policy="constant")
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no sparse inputs on torch")
+def test_sparse_matrices_give_the_losses_of_dense_ones():
+    sparse = pytest.importorskip("scipy.sparse")
+    x, y = data()
+    x = np.where(x > 0.5, x, 0.0).astype("float32")
+
+    def model(**options):
+        keras.utils.set_random_seed(0)
+        network = keras.Sequential([keras.Input((6,), **options), layers.Dense(3)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        network.compile(keras.optimizers.SGD(0.01), loss)
+        return network
+
+    test = lr_find(
+        model(sparse=True), sparse.csr_matrix(x), y, batch_size=16, shuffle=False, steps=9,
+        start_lr=1e-2, end_lr=1.0, stop_factor=None, budget=9, verbose=0,
+    )  # fmt: skip
+    expected = by_hand(model(), batches_of((x, y), 16, 9), np.geomspace(1e-2, 1.0, 9))["loss"]
+    np.testing.assert_allclose(test.losses, expected, rtol=1e-4)

@@ -477,3 +477,19 @@ def test_model_saved_in_the_middle_of_a_fit_is_that_of_the_plain_optimizer(tmp_p
     assert loaded.optimizer.get_config() == config
     assert same(values(loaded.optimizer.variables), values(model.optimizer.variables))
     fit(loaded, epochs=1)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a graph draws the batches there")
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@compiled_or_not
+def test_the_end_of_data_of_unknown_length_does_not_count_as_a_batch(jit):
+    import tensorflow as tf
+
+    x, y = rows()
+    model = network(keras.optimizers.SGD(0.01), jit_compile=jit)
+    data = tf.data.Dataset.from_tensor_slices((x, y[:, None])).batch(BATCH).filter(lambda *_: True)
+    cycle = keras_lr.OneCycle(0.05, total_steps=3 * STEPS, cycle_momentum=False)
+    model.fit(data, epochs=3, shuffle=False, verbose=0, callbacks=[cycle])
+    rates, _ = one_cycle()
+    expected = network(keras.optimizers.SGD(0.01))
+    assert_close(values(model.trainable_variables), train_by_hand(expected, rates))

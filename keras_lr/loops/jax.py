@@ -135,6 +135,8 @@ class JaxLoop:
         if keras.distribution.distribution() is not None:
             return False
         leaves = [leaf for leaf in tree.flatten(batch) if leaf is not None]
+        if not all(isinstance(leaf, (np.ndarray, jax.Array)) for leaf in leaves):
+            return False  # sparse matrices, which cannot be stacked
         weights = sum(int(np.prod(v.shape)) for v in self._model.trainable_variables)
         samples = leaves[0].shape[0]
         size = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)

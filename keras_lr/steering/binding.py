@@ -9,7 +9,7 @@ assignment uses
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_lr._keras.optimizers import batch_counter, has_schedule, number, stored_rate
+from keras_lr._util.patching import replaced
 from keras_lr.steering.clock import Budget
 from keras_lr.steering.composition import Factor, RateRule
 from keras_lr.steering.optimizers import momentum_names
@@ -228,6 +229,8 @@ class ReplacedAttributes:
         self._before_update = before_update
         self._own: dict[str, Any] = {}
         self._put: dict[str, Any] = {}
+        self._methods = ExitStack()
+        self._own_apply: Any = None
         self._updates = 0  # that run now; each replica may run one
 
     def updating(self) -> bool:
@@ -246,8 +249,10 @@ class ReplacedAttributes:
     def put(self, name: str, value: Any) -> None:
         """Replace an attribute of the optimizer."""
         if not self._own:
-            object.__setattr__(self.optimizer, "get_config", self._get_config)
-            object.__setattr__(self.optimizer, "apply", self._apply)
+            # A program may have put a method of its own into this optimizer.
+            self._own_apply = self.optimizer.apply
+            for method, ours in (("get_config", self._get_config), ("apply", self._apply)):
+                self._methods.enter_context(replaced(self.optimizer, method, ours))
         self._own.setdefault(name, getattr(self.optimizer, name))
         self._put[name] = value
         object.__setattr__(self.optimizer, name, value)
@@ -256,8 +261,7 @@ class ReplacedAttributes:
         """Restore the original attributes."""
         if not self._own:
             return
-        object.__delattr__(self.optimizer, "get_config")
-        object.__delattr__(self.optimizer, "apply")
+        self._methods.close()
         for name, value in self._own.items():
             if getattr(self.optimizer, name) is self._put[name]:  # no other code has set it since
                 object.__setattr__(self.optimizer, name, value)
@@ -283,4 +287,4 @@ class ReplacedAttributes:
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._before_update()
         with self.in_step():
-            return type(self.optimizer).apply(self.optimizer, *args, **kwargs)
+            return self._own_apply(*args, **kwargs)

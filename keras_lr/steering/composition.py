@@ -191,8 +191,17 @@ class Plan:
     @property
     def timed(self) -> bool:
         """Whether a curve follows the clock."""
-        curves = (self.schedule, self.warm_up, self.momentum, *self.hyperparameters.values())
-        return any(isinstance(each, Timed) for each in curves)
+        return any(isinstance(each, Timed) for each in self._curves())
+
+    @property
+    def counted(self) -> bool:
+        """Whether a curve changes with the count of updates."""
+        factors = [Factor.of(each) for each in self._curves() if each is not None]
+        counts = np.append(0, 2 ** np.arange(20))
+        return any(np.ptp(each.values(counts)) > 0.0 for each in factors if each.budget is None)
+
+    def _curves(self) -> tuple[Any, ...]:
+        return self.schedule, self.warm_up, self.momentum, *self.hyperparameters.values()
 
     def joined(self, other: Plan) -> Plan:
         """Both plans combined: curves of `other` first, and the narrower bounds."""

@@ -16,6 +16,7 @@ import keras
 
 from keras_lr._keras.distribution import check_one_clock
 from keras_lr._keras.frames import caller_locals
+from keras_lr._util.patching import replaced
 from keras_lr.steering.backends import make_patch
 from keras_lr.steering.backup import Backup
 from keras_lr.steering.clock import Clocks, now
@@ -59,6 +60,8 @@ class SteeredFit:
         self._described: dict[str, float] = {}
         self._list: ExtendedList | None = None
         self._ending: list[Policy] = []  # whose time budgets end the fit
+        self._attributes = ExitStack()
+        self._own_save: Any = None
 
     # Finding it
 
@@ -141,6 +144,8 @@ class SteeredFit:
         for name, steered in self.optimizers.items():
             steered.begin(self.backup.start_of(name))
         self.backup.check_lengths()
+        if batches is None:
+            self._check_place(epoch)
         bindings = [each for part in self.optimizers.values() for each in part.bindings]
         run.clocks = Clocks(budget for each in bindings for budget in each.budgets)
         if run.clocks:
@@ -171,6 +176,19 @@ class SteeredFit:
             place = end
         self._check.begin()
         self._list = ExtendedList.of_running_fit(self.model, self.note_epoch, self.amend)
+
+    def _check_place(self, epoch: int) -> None:
+        """Raise if nobody knows how many updates the epochs before this one have made."""
+        if not epoch or self.run.by_hand or self.run.params.get("steps"):
+            return
+        for policy in self.policies:
+            if policy.plan(self._of[id(policy)].length).counted:
+                name = type(policy).__name__
+                raise ValueError(
+                    f"{name} counts updates, and the number before epoch {epoch} is unknown, as is "
+                    f"the length of an epoch; got initial_epoch={epoch}. Pass steps_per_epoch to "
+                    "fit, or resume with keras.callbacks.BackupAndRestore."
+                )
 
     def _after_batch(self, done: int, state: Any) -> None:
         self._check.after_batch(done, state)
@@ -241,13 +259,13 @@ class SteeredFit:
     # Details
 
     def _put_attributes(self) -> None:
-        object.__setattr__(self.model, _FIT, self)
-        object.__setattr__(self.model, _MEMORY, self.backup.saveable)
-        object.__setattr__(self.model, _SAVE, self._save_own_variables)
+        self._own_save = self.model.save_own_variables
+        put = {_FIT: self, _MEMORY: self.backup.saveable, _SAVE: self._save_own_variables}
+        for name, value in put.items():
+            self._attributes.enter_context(replaced(self.model, name, value))
 
     def _take_attributes(self) -> None:
-        for name in (_FIT, _MEMORY, _SAVE):
-            object.__delattr__(self.model, name)
+        self._attributes.close()
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
@@ -281,7 +299,7 @@ class SteeredFit:
         ending = caller_locals("on_epoch_end", keras.callbacks.CallbackList)
         if ending is not None and ending["logs"] is not None:
             self.settle(ending["epoch"], ending["logs"])
-        type(self.model).save_own_variables(self.model, store)
+        self._own_save(store)
 
 
 def _warn_of_hooks(policies: list[Policy]) -> None:

@@ -66,7 +66,10 @@ class TensorFlowPatch(TrainFunctionPatch):
         def step(data: Any) -> Any:
             with holder.patch._in_step():
                 logs = own(data)
-            count.assign_add(1)
+            # Otherwise the graph would count at the end of data of unknown length, where no batch
+            # is left. Keras's own counters do.
+            with _after_data(data):
+                count.assign_add(1)
             return logs
 
         with replaced(self.model, "train_step", step):
@@ -100,3 +103,11 @@ def _shared(value: Any, name: str) -> Any:
     return keras.Variable(
         value, dtype="int32", trainable=False, aggregation="only_first_replica", name=name
     )
+
+
+def _after_data(data: Any) -> Any:
+    """A context in which the operations of a graph wait for the tensors of a batch."""
+    import tensorflow as tf
+
+    leaves = tf.nest.flatten(data, expand_composites=True)
+    return tf.control_dependencies([each for each in leaves if tf.is_tensor(each)])
