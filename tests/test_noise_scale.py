@@ -44,6 +44,21 @@ def test_it_equals_the_variance_of_the_gradients_of_the_batches():
     assert (result.batch_size, result.batches) == (size, batches)
 
 
+def test_few_rows_are_read_in_a_new_order_each_epoch():
+    """Batches without replacement: E|g|^2 = |G|^2 + S^2 / b (1 - b / rows)."""
+    rows, size, batches = 96, 8, 600
+    x, y, truth = regression(rows)
+    start = truth + 0.3
+    result = keras_lr.noise_scale(linear(start), x, y, batches=batches, batch_size=size, seed=0)
+    each = 2.0 * (x.astype("float64") @ start - y)[:, None] * x
+    mean = each.mean(axis=0)
+    within = ((each - mean) ** 2).sum() / (rows - 1) * (1 / size - 1 / rows)
+    expected = within / (1 / size - 1 / (size * batches))
+    np.testing.assert_allclose(result.variance, expected, rtol=0.15)
+    np.testing.assert_allclose(result.squared_gradient, mean @ mean, rtol=0.05)
+    assert result.low < float(result) < result.high
+
+
 @pytest.mark.parametrize("size", [4, 32])
 def test_it_finds_the_true_value_whatever_the_batch_size(size):
     rows, noise = 16384, 0.5

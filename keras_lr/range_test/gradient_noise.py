@@ -95,7 +95,8 @@ def noise_scale(
     Args:
         model: A compiled Keras model.
         x, y, sample_weight, class_weight, shuffle, steps_per_epoch: As in `fit`. The data are read
-            again if they are shorter.
+            again if they are shorter: arrays in a new order, other data in the order that they
+            have. Where that is the same each time, the interval is too narrow.
         batches: Batches to read, at least 16. Batches of another size, as the last of an epoch
             often is, are left out.
         batch_size: Examples in a batch, as in `fit`. The result does not depend on it, except that
@@ -131,7 +132,7 @@ def noise_scale(
     fit_options = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
     data = TrainingData(model, x, y, sample_weight, steps_per_epoch, fit_options)
     with passed_to_fit(data, None) as (passed, _, _):
-        with borrow(model, passed.stream, seed, optimizer=optimizer) as bench:
+        with borrow(model, passed.reshuffled().stream, seed, optimizer=optimizer) as bench:
             for each in innermost_optimizers(optimizer):
                 if isinstance(each, ScheduleFree):
                     each.train()

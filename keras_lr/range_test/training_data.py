@@ -35,6 +35,19 @@ class TrainingData:
         options = {"sample_weight": weights, "steps_per_epoch": size, **self.fit_options}
         return stream(self.model, self.x, self.y, **options)
 
+    def reshuffled(self) -> TrainingData:
+        """The data with a new order in each epoch.
+
+        With a global seed, Keras on TensorFlow draws the same order of arrays in each epoch.
+        """
+        parts = (self.x, self.y, self.sample_weight)
+        if not self.fit_options.get("shuffle", True) or not is_array_data(*parts):
+            return self
+        total = len(keras.tree.flatten(self.x)[0])
+        rows = Rows(parts, np.arange(total), self.fit_options.get("batch_size") or 32, True)
+        options = {**self.fit_options, "batch_size": None}
+        return TrainingData(self.model, rows, None, None, self.steps_per_epoch, options)
+
     def hold_out(self, samples: int, used: Any) -> HeldOut:
         """Hold data out of the training data, to compare short runs.
 
