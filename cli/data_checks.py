@@ -36,6 +36,7 @@ def check_data(data: Data, model: Any, source: str) -> None:
         return  # its own `fit` may change the data first
     if data.is_arrays:
         _check(data.x, data.y, model, source)
+        _check_weights(data, model, source)
         return
     batch = _first_batch(data.x, source)
     if batch is not None and isinstance(batch, (tuple, list)) and len(batch) >= 2:
@@ -92,6 +93,23 @@ def _check(x: Any, y: Any, model: Any, source: str, examples: bool = True) -> No
         _check_finite(part, name, source)
         if loss and len(ys) == 1 and len(outputs) == 1:
             _check_target(part, tuple(outputs[0].shape), model, loss, name, source)
+
+
+def _check_weights(data: Data, model: Any, source: str) -> None:
+    """Check the weights of the examples, of which Keras would not say what is wrong."""
+    if data.sample_weight is None:
+        return
+    names = list(getattr(model, "output_names", None) or [])
+    examples = next(len(part) for _, part in _parts(data.x, ["x"], "x"))
+    for name, part in _parts(data.sample_weight, names, "sample_weight"):
+        name = name if name.startswith("sample_weight") else f"sample_weight of {name}"
+        _check_kind(part, name, source)
+        if not part.ndim or len(part) != examples:
+            raise BadInput(
+                f"{source}: {name} must have a weight for each of the {examples} examples; it has "
+                f"the shape {part.shape}."
+            )
+        _check_finite(part, name, source)
 
 
 def _parts(value: Any, names: list[str], one: str) -> Iterator[tuple[str, Any]]:

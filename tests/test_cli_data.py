@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 import zipfile
 
@@ -12,7 +13,7 @@ import pytest
 from command_line import refused
 
 from keras_lr_cli import data_checks
-from keras_lr_cli.data import load_data
+from keras_lr_cli.data import Data, load_data
 from keras_lr_cli.errors import BadInput
 from keras_lr_cli.tables import Columns, load_table
 
@@ -68,6 +69,61 @@ def test_npz_may_hold_an_array_for_each_input(tmp_path):
     np.savez(tmp_path / "e.npz", right=X[:, 2:], left=X[:, :3], y=np.eye(4)[Y])
     with pytest.raises(BadInput, match=r"right has shape \(64, 6\).*takes \(None, 5\)"):
         data_checks.check_data(load_data(str(tmp_path / "e.npz"), model), model, "e.npz")
+
+
+def test_npz_holds_an_array_for_each_output(tmp_path):
+    inputs = keras.Input((8,), name="features")
+    outputs = [keras.layers.Dense(n, name=name)(inputs) for n, name in ((1, "size"), (4, "kind"))]
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", ["mse", "sparse_categorical_crossentropy"])
+    np.savez(tmp_path / "d.npz", x=X, size=X[:, 0], kind=Y)
+    data = load_data(str(tmp_path / "d.npz"), model)
+    np.testing.assert_array_equal(data.y["kind"], Y)
+    np.testing.assert_array_equal(data.y["size"], X[:, 0])
+    np.savez(tmp_path / "e.npz", x=X, kind=Y)
+    with pytest.raises(BadInput, match=r"each output \(size, kind\) in the place of y"):
+        load_data(str(tmp_path / "e.npz"), model)
+
+
+def test_npz_says_which_arrays_it_does_not_use(tmp_path, model, capsys):
+    np.savez(tmp_path / "d.npz", x=X, y=Y, x_test=X, y_test=Y, sample_weights=Y, mask=Y)
+    assert load_data(str(tmp_path / "d.npz"), model).sample_weight is None
+    error = capsys.readouterr().err
+    assert "Not used" in error and "sample_weights, mask; weights must be named" in error
+    np.savez(tmp_path / "d.npz", x=X, y=Y, x_test=X, y_test=Y)
+    load_data(str(tmp_path / "d.npz"), model)
+    assert not capsys.readouterr().err
+
+
+def test_npz_with_names_that_differ_in_capitals_takes_the_exact_one(tmp_path, model):
+    np.savez(tmp_path / "d.npz", X=X + 1, x=X, Y=Y)
+    same(load_data(str(tmp_path / "d.npz"), model))
+    np.savez(tmp_path / "d.npz", X_Train=X + 1, X_train=X, y_train=Y)
+    with pytest.raises(BadInput, match="holds X_Train and X_train; name one of them x_train"):
+        load_data(str(tmp_path / "d.npz"), model)
+
+
+def test_weights_of_training_are_not_those_of_held_out_data(tmp_path, model):
+    parts = {"x": X, "y": Y, "x_val": X, "y_val": Y, "sample_weight": np.arange(len(X))}
+    np.savez(tmp_path / "d.npz", **parts)
+    assert load_data(str(tmp_path / "d.npz"), model).sample_weight[5] == 5
+    assert load_data(str(tmp_path / "d.npz"), model, validation=True).sample_weight is None
+    np.savez(tmp_path / "d.npz", **parts, sample_weight_val=np.ones(len(X)))
+    assert load_data(str(tmp_path / "d.npz"), model, validation=True).sample_weight[5] == 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (np.ones(3), "sample_weight must have a weight for each of the 64 examples; .*(3,)"),
+        (np.array(2.0), "sample_weight must have a weight for each"),
+        (np.where(np.arange(64) == 7, np.nan, 1), "sample_weight holds NaN .* row 7"),
+        (np.array(["a"] * 64), "sample_weight must hold numbers"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(model, weights, words):
+    with pytest.raises(BadInput, match=words):
+        data_checks.check_data(Data(X, Y, weights), model, "d.npz")
 
 
 class Autoencoder(keras.Model):
@@ -378,6 +434,50 @@ def test_folder_without_classes_is_explained(tmp_path, model):
         load_data(str(tmp_path), model)
 
 
+def test_held_out_folder_has_the_classes_of_the_training_data(pictures, tmp_path_factory, capsys):
+    data = load_data(str(pictures), cnn(), batch_size=9)
+    assert data.classes == ["cat", "dog", "emu"]
+    assert "cat=0 (4), dog=1 (3), emu=2 (2)" in capsys.readouterr().err
+    held_out = tmp_path_factory.mktemp("held_out")
+    shutil.copytree(pictures / "emu", held_out / "emu")
+    given = load_data(str(held_out), cnn(), batch_size=9, classes=data.classes, validation=True)
+    np.testing.assert_array_equal(given.x[0][1], [2, 2])
+    (held_out / "emu").rename(held_out / "eel")
+    with pytest.raises(BadInput, match="class eel, which is not a class of the training data"):
+        load_data(str(held_out), cnn(), classes=data.classes, validation=True)
+
+
+def test_hidden_folders_and_files_are_no_classes_or_images(pictures):
+    (pictures / "__MACOSX" / "cat").mkdir(parents=True)
+    (pictures / "__MACOSX" / "cat" / "0.png").write_bytes(b"Mac OS X")
+    (pictures / "cat" / "._0.png").write_bytes(b"Mac OS X")
+    data = load_data(str(pictures), cnn(), batch_size=9)
+    assert data.classes == ["cat", "dog", "emu"]
+    np.testing.assert_array_equal(np.bincount(data.x[0][1]), [4, 3, 2])
+
+
+def test_parts_of_a_data_set_are_not_classes(pictures, tmp_path_factory):
+    parts = tmp_path_factory.mktemp("parts")
+    for name in ("train", "Test"):
+        shutil.copytree(pictures, parts / name)
+    with pytest.raises(BadInput, match="Test, train, which are parts of a data set.*parts.*/Test"):
+        load_data(str(parts), cnn())
+    assert load_data(str(parts / "train"), cnn()).classes == ["cat", "dog", "emu"]
+
+
+class OfMine(keras.losses.SparseCategoricalCrossentropy):
+    """A loss that users derive from one of Keras."""
+
+
+def test_labels_suit_a_loss_of_the_user(pictures, capsys):
+    data = load_data(str(pictures), cnn(loss=OfMine()), batch_size=9)
+    np.testing.assert_array_equal(np.bincount(data.x[0][1]), [4, 3, 2])
+    assert "one-hot" not in capsys.readouterr().err
+    data = load_data(str(pictures), cnn(loss=lambda y, p: p), batch_size=9)
+    np.testing.assert_array_equal(data.x[0][1].sum(axis=0), [4, 3, 2])
+    assert "not one of Keras; it gets a one-hot row" in capsys.readouterr().err
+
+
 @pytest.fixture
 def texts(tmp_path):
     for name in ("bad", "good"):
@@ -454,6 +554,37 @@ def test_function_returns_a_data_set(function, model):
     data = load_data(spec, model)
     assert not data.is_arrays
     data_checks.check_data(data, model, spec)
+
+
+@pytest.mark.parametrize(
+    ("option", "data", "words"),
+    [
+        (("--target", "y"), "model.npz", "--target chooses a column of a table"),
+        (("--batch-size", 4), "own_data:make", "own_data:make, which has batches of its own"),
+    ],
+)
+def test_an_option_that_the_data_do_not_take_is_refused(
+    files, tmp_path, monkeypatch, option, data, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_data.py").write_text(
+        "import command_line\ndef make():\n    return command_line.Batches()\n"
+    )
+    data = data if ":" in data else files / data
+    assert words in refused("find", files / "model.keras", "--data", data, *option)
+
+
+def test_an_output_does_not_overwrite_the_data(files, tmp_path):
+    for name, values in (("x", X), ("y", Y)):
+        np.save(tmp_path / f"{name}.npy", values)
+    pair = f"{tmp_path / 'x.npy'},{tmp_path / 'y.npy'}"
+    line = refused("find", files / "model.keras", "--data", pair, "--save", tmp_path / "y.npy")
+    assert "--save" in line and "would overwrite an input" in line
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), Y)
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (picture := tmp_path / "images" / "cat" / "0.png").write_bytes(b"an image")
+    line = refused("find", files / "model.keras", "--data", tmp_path / "images", "--plot", picture)
+    assert "would overwrite an input" in line
 
 
 def test_generator_is_not_read_before_the_run(function, model):
