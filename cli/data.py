@@ -38,6 +38,7 @@ class Data:
     classes: list[str] | None = None  # names of the labels, if they came from text or folders
     without_targets: bool = False
     own_batches: bool = False  # whether `batch_size` has no effect
+    columns: Sequence[str] = ()  # the features of a table, for messages
 
     @property
     def is_arrays(self) -> bool:
@@ -152,8 +153,8 @@ def load_data(
                 columns_of(drop, "--drop") or (),
                 classes,
             )
-            x, y, classes = load_table(source, columns, model)
-            return Data(x, y, classes=classes and list(classes))
+            x, y, classes, names = load_table(source, columns, model)
+            return Data(x, y, classes=classes and list(classes), columns=names)
         return Data(*(_array(path) for path in files_of(source)))
     except (BadInput, KeyboardInterrupt):
         raise

@@ -11,7 +11,7 @@ import click
 from .errors import BadInput, one_line, visible
 from .models import loss_name
 
-__all__ = ["labels_for", "load_folder"]
+__all__ = ["LISTED", "labels_for", "listed", "load_folder"]
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 DEFAULT_SIZE = 224
@@ -51,7 +51,7 @@ def load_folder(
     if unknown := [name for name in found if name not in names_of]:
         raise BadInput(
             f"{folder} has the class {unknown[0]}, which is not a class of the training data: "
-            f"{_listed(names_of)}."
+            f"{listed(names_of)}."
         )
     files: list[tuple[str, int]] = []
     for label, name in enumerate(names_of):
@@ -71,13 +71,14 @@ def load_folder(
     if classes is None:
         counts = [f"{visible(n)}={i} ({codes.count(i)})" for i, n in enumerate(names_of)]
         kind = "images" if images else "texts"
-        click.echo(f"{visible(folder)}: {kind} of {_listed(counts)}", err=True)
+        click.echo(f"{visible(folder)}: {kind} of {listed(counts)}", err=True)
     if images:
         return _images([path for path, _ in images], labels, model, batch_size), None, names_of
     return _texts([path for path, _ in texts], folder, model), labels, names_of
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between them; the first ones of many."""
     return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 import zipfile
+from decimal import Decimal
 
 import command_line
 import keras
@@ -208,11 +209,11 @@ def test_rows_of_a_table_take_the_shape_of_the_input(files, capsys):
         ('a,label\n"1\n",2\n,3\n', "the column 'a' has no value in line 4"),
         ("a,label\n1,2\ninf,3\n", "the column 'a' has infinity in line 3"),
         ("a,label\n1,2\n4,\n", "the column 'label' has no value in line 3"),
-        ("a,label\n1,x\n4,NA\n", "the column 'label' has no value in line 3"),
+        ("a,label\n1,x\n4,NA\n", "'label' has 'NA', which stands for no value, in line 3"),
         ("a,a,label\n1,2,3\n", "several columns named 'a'"),
         ("a,label\n", "a header and no rows"),
         ("1,2\n3,4\n", "it holds numbers"),
-        ("a,label\n1,2,3\n", "could not be read"),
+        ("a,label\n1,2,3\n", "rows with more cells than its first line"),
         ("a;label\n1,5;2\n1.5;3\n", "columns that are not numbers: a"),
         ("label\n1\n", "no columns but the target"),
         ('a,label\n"1,2\n', "could not be read"),
@@ -337,6 +338,64 @@ def test_columns_that_cannot_be_chosen_are_refused(tmp_path, model, options, wor
 def test_columns_belong_to_tables(files, model):
     with pytest.raises(BadInput, match="--drop chooses columns of a table; --data .*npz is not"):
         load_data(str(files / "model.npz"), model, drop="f0")
+
+
+def test_a_first_column_that_counts_the_rows_is_not_a_feature(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    frame = pd.DataFrame({"a": [1.5, 2.5, 4.0], "label": [0.0, 1.0, 2.0]})
+    for start, separator in ((0, ","), (1, ";")):
+        frame.index = range(start, start + 3)
+        frame.to_csv(tmp_path / "d.csv", sep=separator)
+        with pytest.raises(
+            BadInput, match='counts the rows; leave it out with --drop "Unnamed: 0"'
+        ):
+            load_data(str(tmp_path / "d.csv"), model, target="label")
+    data = load_data(str(tmp_path / "d.csv"), model, target="label", features="Unnamed: 0,a")
+    np.testing.assert_allclose(data.x, [[1, 1.5], [2, 2.5], [3, 4.0]])
+    frame.index = [3.5, 1, 2]  # a feature that lost its name
+    frame.to_csv(tmp_path / "d.csv")
+    assert load_data(str(tmp_path / "d.csv"), model, target="label").x[0, 0] == 3.5
+
+
+def test_spaces_around_a_class_do_not_make_another_class(tmp_path, model):
+    (tmp_path / "d.csv").write_text(
+        ",".join(f"f{i}" for i in range(8)) + ", label\n" + "1,2,3,4,5,6,7,8, cat\n"
+        "1,2,3,4,5,6,7,8,cat \n1,2,3,4,5,6,7,8,ant\n"
+    )
+    data = load_data(str(tmp_path / "d.csv"), model, target="label")
+    assert data.classes == ["ant", "cat"]
+    np.testing.assert_array_equal(data.y, [1, 1, 0])
+
+
+def test_categories_and_decimals_of_a_database_are_numbers(tmp_path, model):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(X[:3].round(2), columns=[f"f{i}" for i in range(8)])
+    expected = frame.to_numpy().copy()
+    frame["f1"] = [Decimal(f"{value:.2f}") for value in frame["f1"]]
+    frame["label"] = pd.Categorical([2, 10, 1])
+    frame.to_parquet(tmp_path / "d.parquet")
+    data = load_data(str(tmp_path / "d.parquet"), model, target="label")
+    np.testing.assert_array_equal(data.y, [2, 10, 1])  # as text, 10 comes before 2
+    np.testing.assert_allclose(data.x, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a,b,c,label\n1,2,3,0\n", "takes 8 numbers for each row; .* has 3 columns .*: a, b, c"),
+        ("größe,label\n1,2\n".encode("latin-1"), "not text in UTF-8; save it"),
+        ("a,label\n1,2\n".encode("utf-16"), "not text in UTF-8; save it"),
+        (b"a,label\n1,None\n", "'label' has 'None', which stands for no value, in line 2"),
+        (b"sep=,\na,b,label\n1,2,3\n", "rows with more cells than its first line"),
+    ],
+)
+def test_a_table_that_cannot_be_read_says_why(tmp_path, model, content, words):
+    (tmp_path / "d.csv").write_bytes(content)
+    target = "sep=" if content.startswith(b"sep") else "label"
+    with pytest.raises(BadInput, match=words):
+        data = load_data(str(tmp_path / "d.csv"), model, target=target)
+        data_checks.check_data(data, model, "d.csv")
 
 
 def test_columns_go_to_the_inputs_of_their_names(tmp_path):
@@ -509,7 +568,7 @@ def test_a_column_of_texts_feeds_a_model_with_a_preprocessor(tmp_path, preproces
         with pytest.raises(BadInput, match="columns that are not numbers: text"):
             load_table(str(path), chosen, model)
         return
-    x, _, classes = load_table(str(path), chosen, model)
+    x, _, classes, _ = load_table(str(path), chosen, model)
     assert x.dtype.kind == "U" and x.tolist() == ["good, short", "bad"]
     assert classes == ["neg", "pos"]
 
