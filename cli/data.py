@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import BadInput, one_line
+import click
+
+from .errors import BadInput, one_line, visible
 from .functions import call, is_function
 from .tables import TABLES, Columns, columns_in, columns_of, load_table
 
-__all__ = ["Data", "check_source", "load_data", "source_beside"]
+__all__ = ["Data", "check_source", "files_of", "is_table", "load_data", "source_beside"]
 
 KINDS = (
     "an .npz file, x.npy,y.npy, a .csv, .tsv or .parquet file with --target, a folder, or "
@@ -33,8 +35,10 @@ class Data:
     x: Any
     y: Any = None
     sample_weight: Any = None
-    classes: list[str] | None = None  # names of the labels, if the target was text
+    classes: list[str] | None = None  # names of the labels, if they came from text or folders
     without_targets: bool = False
+    own_batches: bool = False  # whether `batch_size` has no effect
+    columns: Sequence[str] = ()  # the features of a table, for messages
 
     @property
     def is_arrays(self) -> bool:
@@ -56,11 +60,11 @@ def check_source(
     for_tables = {"--features": features, "--drop": drop}
     for name, given in for_tables.items():
         columns_of(given, name)
-        if given is not None and (os.path.isdir(source) or not source.endswith(TABLES)):
+        if given is not None and not is_table(source):
             raise BadInput(f"{name} chooses columns of a table; {option} {source} is not a table.")
     if is_function(source):
         return
-    paths = _pair(source) or [source]
+    paths = files_of(source)
     for path in paths:
         if not os.path.exists(path):
             raise BadInput(f"{option} {path} does not exist.")
@@ -79,6 +83,16 @@ def check_source(
             raise BadInput(f"{source} is a table; name the column to predict with --target{names}.")
     elif not source.endswith(".npz"):
         raise BadInput(f"{option} {source} is of an unknown kind; it takes {KINDS}.")
+
+
+def files_of(source: str) -> list[str]:
+    """The files or the folder that a source names."""
+    return _pair(source) or [source]
+
+
+def is_table(source: str) -> bool:
+    """Whether `load_data` reads the source as a table."""
+    return source.endswith(TABLES) and not os.path.isdir(source)
 
 
 def source_beside(model_spec: str) -> str:
@@ -111,7 +125,8 @@ def load_data(
         target: The column of a table that holds the targets.
         features: The columns of a table for the model, with commas; `None` means all others.
         drop: The columns of a table to leave out.
-        classes: Names of the labels of the training data, for a table whose target is text.
+        classes: Names of the labels of the training data, for a table whose target is text, and
+            for a folder.
         validation: Prefer the arrays `x_val` and `y_val` of an `.npz` file.
 
     Raises:
@@ -122,12 +137,13 @@ def load_data(
         if is_function(source):
             return _made(call(source), source, model)
         if os.path.isfile(os.path.join(source, SAVED_DATASET)):
-            return Data(_saved_dataset(source, model, batch_size or 32))
+            dataset, batched = _saved_dataset(source, model, batch_size or 32)
+            return Data(dataset, own_batches=batched)
         if os.path.isdir(source):
             from .folders import load_folder
 
-            x, y = load_folder(source, model, batch_size or 32)
-            return Data(x, y)
+            x, y, classes = load_folder(source, model, batch_size or 32, classes)
+            return Data(x, y, classes=classes)
         if source.endswith(".npz"):
             return _npz(source, model, VALIDATION + TRAINING if validation else TRAINING)
         if source.endswith(TABLES):
@@ -137,9 +153,9 @@ def load_data(
                 columns_of(drop, "--drop") or (),
                 classes,
             )
-            x, y, classes = load_table(source, columns, model)
-            return Data(x, y, classes=classes and list(classes))
-        return Data(*(_array(path) for path in _pair(source)))
+            x, y, classes, names = load_table(source, columns, model)
+            return Data(x, y, classes=classes and list(classes), columns=names)
+        return Data(*(_array(path) for path in files_of(source)))
     except (BadInput, KeyboardInterrupt):
         raise
     except MemoryError as error:
@@ -172,11 +188,11 @@ def _made(made: Any, spec: str, model: Any) -> Data:
         if not isinstance(made, str) and _makes_targets(model):
             return Data(made, without_targets=True)
         raise BadInput(f"{spec} returned {type(made).__name__} without targets; return (x, y).")
-    return Data(made)
+    return Data(made, own_batches=True)
 
 
-def _saved_dataset(path: str, model: Any, batch_size: int) -> Any:
-    """A data set that `tf.data.Dataset.save` wrote, batched if it was saved unbatched."""
+def _saved_dataset(path: str, model: Any, batch_size: int) -> tuple[Any, bool]:
+    """A data set that `tf.data.Dataset.save` wrote, in batches, and whether it was saved so."""
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -188,8 +204,8 @@ def _saved_dataset(path: str, model: Any, batch_size: int) -> Any:
     inputs = getattr(model, "inputs", None) or []
     ranks = [part.shape.rank for part in tf.nest.flatten(parts[0])]
     if len(ranks) == len(inputs) and ranks == [len(tensor.shape) - 1 for tensor in inputs]:
-        dataset = dataset.batch(batch_size)
-    return dataset
+        return dataset.batch(batch_size), False
+    return dataset, True
 
 
 def _array(path: str) -> Any:
@@ -206,33 +222,87 @@ def _npz(path: str, model: Any, choices: Sequence[tuple[str, str]]) -> Data:
         raise BadInput(f"{path} is damaged, cut short or not an .npz file.")
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
-        lower = {name.lower(): name for name in names}
-
-        def read(name: str) -> Any:
-            return _member(archive, f"{lower[name]}.npy", path)
-
-        weight = read("sample_weight") if "sample_weight" in lower else None
-        for x, y in choices:
-            if x in lower and y in lower:
-                return Data(read(x), read(y), weight)
-        inputs = [tensor.name for tensor in getattr(model, "inputs", None) or []]
-        outputs = list(getattr(model, "output_names", None) or [])
-        found = {name.lower() for name in names}
-        if inputs and all(name.lower() in found for name in inputs):
-            x_parts = {name: read(name.lower()) for name in inputs}
-            if "y" in lower:
-                return Data(x_parts, read("y"), weight)
-            if outputs and all(name.lower() in found for name in outputs):
-                return Data(x_parts, {name: read(name.lower()) for name in outputs}, weight)
-            if _makes_targets(model):
-                return Data(x_parts, sample_weight=weight, without_targets=True)
-        for x, _ in choices:
-            if x in lower and _makes_targets(model):
-                return Data(read(x), sample_weight=weight, without_targets=True)
+        members = _Members(archive, names, path)
+        data = _chosen(members, model, choices)
+        if data is not None:
+            members.say_unused()
+            return data
     wanted = " or ".join(f"{x} and {y}" for x, y in choices)
+    inputs, outputs = _names(model)
     if len(inputs) > 1:
         wanted += f", or an array for each input ({', '.join(inputs)}) and y"
+    if len(outputs) > 1:
+        wanted += f", or an array for each output ({', '.join(outputs)}) in the place of y"
     raise BadInput(f"{path} must hold {wanted}; it holds {', '.join(names) or 'nothing'}.")
+
+
+class _Members:
+    """The arrays of an `.npz` file by their names, in which capitals do not count."""
+
+    def __init__(self, archive: zipfile.ZipFile, names: Sequence[str], path: str) -> None:
+        self._archive, self._names, self._path = archive, names, path
+        self._read: set[str] = set()
+
+    def has(self, *names: str) -> bool:
+        return {name.lower() for name in names} <= {name.lower() for name in self._names}
+
+    def read(self, name: str) -> Any:
+        same = [each for each in self._names if each.lower() == name.lower()]
+        exact = [each for each in same if each == name]
+        if len(same) > 1 and not exact:
+            raise BadInput(f"{self._path} holds {' and '.join(same)}; name one of them {name}.")
+        self._read.add((exact or same)[0])
+        return _member(self._archive, f"{(exact or same)[0]}.npy", self._path)
+
+    def weight(self, x: str) -> Any:
+        """The weights of the examples in the array `x`; None without any."""
+        part = x.partition("_")[2]
+        names = [f"sample_weight_{part}"] if part else []
+        if part in ("", "train"):
+            names.append("sample_weight")
+        return next((self.read(name) for name in names if self.has(name)), None)
+
+    def say_unused(self) -> None:
+        """Name the arrays that are not used, without those of the other parts of the data."""
+        stems = ("x", "y", "sample_weight")
+        parts = ("train", "val", "valid", "test")
+        known = {*stems, *(f"{stem}_{part}" for stem in stems for part in parts)}
+        unused = [n for n in self._names if n not in self._read and n.lower() not in known]
+        if unused:
+            listed = ", ".join(map(visible, unused))
+            weights = any(n.lower() in ("w", "sw") or "weight" in n.lower() for n in unused)
+            hint = "; weights must be named sample_weight" if weights else ""
+            click.echo(f"Not used of {visible(self._path)}: {listed}{hint}.", err=True)
+
+
+def _names(model: Any) -> tuple[list[str], list[str]]:
+    """The names of the inputs and of the outputs of a model, as far as it declares them."""
+    inputs = [tensor.name for tensor in getattr(model, "inputs", None) or []]
+    return inputs, list(getattr(model, "output_names", None) or [])
+
+
+def _chosen(members: _Members, model: Any, choices: Sequence[tuple[str, str]]) -> Data | None:
+    """The arrays that the model takes; None if the file lacks some."""
+    inputs, outputs = _names(model)
+    for x, y in choices:
+        if members.has(x, y):
+            return Data(members.read(x), members.read(y), members.weight(x))
+    if inputs and members.has(*inputs):
+        x_parts, weight = {name: members.read(name) for name in inputs}, members.weight("x")
+        if members.has("y"):
+            return Data(x_parts, members.read("y"), weight)
+        if outputs and members.has(*outputs):
+            return Data(x_parts, {name: members.read(name) for name in outputs}, weight)
+        if _makes_targets(model):
+            return Data(x_parts, sample_weight=weight, without_targets=True)
+    for x, _ in choices:
+        if members.has(x):
+            if len(outputs) > 1 and members.has(*outputs):
+                y_parts = {name: members.read(name) for name in outputs}
+                return Data(members.read(x), y_parts, members.weight(x))
+            if _makes_targets(model):
+                return Data(members.read(x), sample_weight=members.weight(x), without_targets=True)
+    return None
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .data import Data
 from .errors import BadInput, one_line
+from .folders import listed
 from .models import loss_name
 
 __all__ = ["check_data", "describe_inputs"]
@@ -35,7 +36,9 @@ def check_data(data: Data, model: Any, source: str) -> None:
     if type(model).fit is not keras.Model.fit:
         return  # its own `fit` may change the data first
     if data.is_arrays:
+        _check_width(data, model, source)
         _check(data.x, data.y, model, source)
+        _check_weights(data, model, source)
         return
     batch = _first_batch(data.x, source)
     if batch is not None and isinstance(batch, (tuple, list)) and len(batch) >= 2:
@@ -92,6 +95,37 @@ def _check(x: Any, y: Any, model: Any, source: str, examples: bool = True) -> No
         _check_finite(part, name, source)
         if loss and len(ys) == 1 and len(outputs) == 1:
             _check_target(part, tuple(outputs[0].shape), model, loss, name, source)
+
+
+def _check_width(data: Data, model: Any, source: str) -> None:
+    """Compare the number of columns of a table with the input of the model, and name them."""
+    inputs = list(getattr(model, "inputs", None) or [])
+    count = len(data.columns)
+    width = inputs[0].shape[1] if len(inputs) == 1 and len(inputs[0].shape) == 2 else None
+    if not count or width in (None, count):
+        return
+    plural = "column" if count == 1 else "columns"
+    raise BadInput(
+        f"The model takes {width} numbers for each row; {source} has {count} {plural} besides the "
+        f"target: {listed(data.columns)}. Choose columns with --features or --drop."
+    )
+
+
+def _check_weights(data: Data, model: Any, source: str) -> None:
+    """Check the weights of the examples, of which Keras would not say what is wrong."""
+    if data.sample_weight is None:
+        return
+    names = list(getattr(model, "output_names", None) or [])
+    examples = next(len(part) for _, part in _parts(data.x, ["x"], "x"))
+    for name, part in _parts(data.sample_weight, names, "sample_weight"):
+        name = name if name.startswith("sample_weight") else f"sample_weight of {name}"
+        _check_kind(part, name, source)
+        if not part.ndim or len(part) != examples:
+            raise BadInput(
+                f"{source}: {name} must have a weight for each of the {examples} examples; it has "
+                f"the shape {part.shape}."
+            )
+        _check_finite(part, name, source)
 
 
 def _parts(value: Any, names: list[str], one: str) -> Iterator[tuple[str, Any]]:

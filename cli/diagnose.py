@@ -84,7 +84,8 @@ def diagnose(
     from .quiet import short_warnings
 
     with ending(f"Cannot diagnose {logs[0]}.", show, "Interrupted."), short_warnings(quiet):
-        check_outputs({"--plot": plot, "--report": report}, logs)
+        read = [log for log, _ in _logs(logs) if not os.path.isdir(log)]
+        check_outputs({"--plot": plot, "--report": report}, read)
         found = _diagnose_all(logs, ignore, options)
         _write(found, plot, report)
         runs = runs_of(found)

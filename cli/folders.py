@@ -3,44 +3,83 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from .errors import BadInput, one_line
+from .errors import BadInput, one_line, visible
 from .models import loss_name
 
-__all__ = ["labels_for", "load_folder"]
+__all__ = ["LISTED", "labels_for", "listed", "load_folder"]
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 DEFAULT_SIZE = 224
+LISTED = 12
+NO_CLASS = (".", "__MACOSX")  # a zip of macOS holds the latter
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
 
-def load_folder(folder: str, model: Any, batch_size: int) -> tuple[Any, Any]:
+def load_folder(
+    folder: str, model: Any, batch_size: int, classes: Sequence[str] | None = None
+) -> tuple[Any, Any, list[str]]:
     """Images as a `PyDataset` that reads them batch by batch, text as one array of strings.
 
     Classes are the sub-folders in alphabetical order, as in the loaders of Keras. Labels are
     integers for a sparse loss, one-hot rows for a categorical one, 0.0 or 1.0 for a binary one.
+
+    Args:
+        folder: It.
+        model: The compiled model.
+        batch_size: Images in a batch.
+        classes: Those of the training data, of which held-out data may lack some.
+
+    Returns:
+        The images or texts, the labels of texts, and the classes.
     """
-    classes = sorted(
-        entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."
+    found = sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.is_dir() and not entry.name.startswith(NO_CLASS)
     )
+    if found and SPLITS.issuperset(name.lower() for name in found):
+        raise BadInput(
+            f"{folder} holds {', '.join(found)}, which are parts of a data set and not classes; "
+            f"pass one of them, as in {os.path.join(folder, found[0])}."
+        )
+    names_of = found if classes is None else list(classes)
+    if unknown := [name for name in found if name not in names_of]:
+        raise BadInput(
+            f"{folder} has the class {unknown[0]}, which is not a class of the training data: "
+            f"{listed(names_of)}."
+        )
     files: list[tuple[str, int]] = []
-    for label, name in enumerate(classes):
+    for label, name in enumerate(names_of):
         for place, folders, names in os.walk(os.path.join(folder, name)):
             folders.sort()
-            files += [(os.path.join(place, each), label) for each in sorted(names)]
+            kept = sorted(each for each in names if not each.startswith("."))
+            files += [(os.path.join(place, each), label) for each in kept]
     images = [item for item in files if item[0].lower().endswith(IMAGES)]
     texts = [item for item in files if item[0].lower().endswith(".txt")]
     if not images and not texts:
         raise BadInput(
             f"{folder} must hold one folder for each class, with images or .txt files; "
-            f"it has {len(classes)} folders and no such files."
+            f"it has {len(found)} folders and no such files."
         )
-    labels = labels_for([label for _, label in (images or texts)], len(classes), folder, model)
+    codes = [label for _, label in (images or texts)]
+    labels = labels_for(codes, len(names_of), folder, model)
+    if classes is None:
+        counts = [f"{visible(n)}={i} ({codes.count(i)})" for i, n in enumerate(names_of)]
+        kind = "images" if images else "texts"
+        click.echo(f"{visible(folder)}: {kind} of {listed(counts)}", err=True)
     if images:
-        return _images([path for path, _ in images], labels, model, batch_size), None
-    return _texts([path for path, _ in texts], folder, model), labels
+        return _images([path for path, _ in images], labels, model, batch_size), None, names_of
+    return _texts([path for path, _ in texts], folder, model), labels, names_of
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between them; the first ones of many."""
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 
 def labels_for(codes: list[int], classes: int, source: str, model: Any) -> Any:
@@ -59,7 +98,7 @@ def labels_for(codes: list[int], classes: int, source: str, model: Any) -> Any:
 
     outputs = getattr(model, "outputs", None) or []
     width = outputs[0].shape[-1] if len(outputs) == 1 else None
-    loss = loss_name(model.loss)
+    loss = _loss_kind(model.loss)
     array = np.asarray(codes, dtype="int32")
     if loss.startswith("binary") and width in (1, None):
         if classes != 2:
@@ -69,7 +108,19 @@ def labels_for(codes: list[int], classes: int, source: str, model: Any) -> Any:
         raise BadInput(f"{source} has {classes} classes but the model has only {width} outputs.")
     if loss.startswith("sparse"):
         return array
+    if not loss:
+        click.echo(
+            f"{visible(source)}: the loss of the model is not one of Keras; it gets a one-hot row "
+            "for each example.",
+            err=True,
+        )
     return np.eye(width or classes, dtype="float32")[array]
+
+
+def _loss_kind(loss: Any) -> str:
+    """The name of the loss, or of the loss of Keras from which its class is derived."""
+    kinds = [loss_name(loss), *(loss_name(kind.__name__) for kind in type(loss).__mro__)]
+    return next((kind for kind in kinds if kind not in ("", "loss")), "")
 
 
 def _images(paths: list[str], labels: Any, model: Any, batch_size: int) -> Any:

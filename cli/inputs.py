@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -143,6 +143,14 @@ class Inputs:
             raise
 
 
+def _check_used(options: InputOptions, data: Sequence[str]) -> None:
+    """Refuse --target if no source of data is a table: it would be ignored."""
+    if options.target is None or any(map(sources.is_table, data)):
+        return
+    named = " and ".join(data) or "the default data"
+    raise BadInput(f"--target chooses a column of a table; {named} is not a table.")
+
+
 def read_inputs(
     options: InputOptions, outputs: Mapping[str, str | None], seed: int | None = None
 ) -> Inputs:
@@ -163,7 +171,9 @@ def read_inputs(
         if source:
             sources.check_source(source, option, options.target, options.features, options.drop)
     read = [spec, *(source for source in (data, validation) if source)]
-    check_outputs(outputs, [*read, *([options.multipliers] if options.multipliers else [])])
+    _check_used(options, [source for source in (data, validation) if source])
+    files = [path for source in read for path in sources.files_of(source)]
+    check_outputs(outputs, [*files, *([options.multipliers] if options.multipliers else [])])
     own_code = bool(options.imports) or any(is_function(each) for each in read)
     backend = start(options.backend, cache=options.cache, lean=not own_code)
     if options.distribute:
@@ -187,6 +197,10 @@ def read_inputs(
         "drop": options.drop,
     }
     given = sources.load_data(data, model, batch_size=size, **columns)
+    if size is not None and given.own_batches:
+        raise BadInput(
+            f"--batch-size cannot be used with {data}, which has batches of its own; leave it out."
+        )
     check_data(given, model, data)
     held_out = None
     if validation:

@@ -16,6 +16,7 @@ import click
 
 from .errors import BadInput, one_line, visible
 from .functions import call, is_function
+from .logits import gives_logits
 from .model_files import (
     H5,
     carried_code,
@@ -29,7 +30,7 @@ from .startup import hidden
 
 __all__ = ["load_model", "loss_name"]
 
-LINEAR = (None, "linear")
+KEPT = ("loss_weights", "run_eagerly", "steps_per_execution", "jit_compile", "auto_scale_loss")
 PROBABILITIES = {
     "binary_crossentropy": "BinaryCrossentropy",
     "binary_focal_crossentropy": "BinaryFocalCrossentropy",
@@ -75,6 +76,8 @@ def load_model(
         model = _read(spec, trust, lean, bool(optimizer and loss), compiled)
     if optimizer or loss or metrics:
         _compile(model, optimizer, loss, metrics)
+        if not is_function(spec):
+            _choose_compiler(model)
     elif compiled and not _is_compiled(model):
         if not is_function(spec) and (lost := missing_arguments(model)):
             raise BadInput(
@@ -298,7 +301,10 @@ def _repair_optimizer(model: Any, spec: str) -> None:
 
 
 def _compile(model: Any, optimizer: str | None, loss: str | None, metrics: Sequence[str]) -> None:
+    """Compile with these names; what no name replaces stays as it is."""
     import keras
+
+    from keras_lr._keras.trainer import compile_arguments
 
     compiled = _is_compiled(model)
     if not compiled and not (optimizer and loss):
@@ -307,20 +313,35 @@ def _compile(model: Any, optimizer: str | None, loss: str | None, metrics: Seque
     chosen: Any = model.optimizer if compiled else None
     if optimizer:
         chosen = _named(keras.optimizers, keras.optimizers.Optimizer, "optimizer", optimizer)
-    measures: list[Any] = [
+    several = len(getattr(model, "output_names", None) or ())
+    measures: list[Any] = [_measures(metrics) for _ in range(several)]
+    if several < 2:
+        measures = _measures(metrics)
+    before = compile_arguments(model) if compiled else {}
+    kept = {name: before[name] for name in KEPT if before.get(name) is not None}
+    try:
+        losses = _loss(model, loss) if loss else model.loss
+        weights = kept.get("loss_weights")
+        if loss and isinstance(weights, dict):  # then Keras wants as many losses
+            losses = dict.fromkeys(weights, losses)
+        elif loss and isinstance(weights, (list, tuple)):
+            losses = [losses] * len(weights)
+        # Without metrics, Keras keeps those of before.
+        model.compile(optimizer=chosen, loss=losses, metrics=measures if metrics else None, **kept)
+    except Exception as error:
+        raise BadInput(f"The model could not be compiled: {one_line(error)}") from error
+
+
+def _measures(names: Sequence[str]) -> list[Any]:
+    """New metrics of these names, for one output."""
+    import keras
+
+    return [
         name
         if name in ("accuracy", "acc", "crossentropy", "ce")
         else _named(keras.metrics, keras.metrics.Metric, "metric", name)
-        for name in metrics
+        for name in names
     ]
-    try:
-        model.compile(
-            optimizer=chosen,
-            loss=_loss(model, loss) if loss else model.loss,
-            metrics=measures or None,
-        )
-    except Exception as error:
-        raise BadInput(f"The model could not be compiled: {one_line(error)}") from error
 
 
 def _loss(model: Any, name: str) -> Any:
@@ -328,16 +349,19 @@ def _loss(model: Any, name: str) -> Any:
 
     loss = _named(keras.losses, keras.losses.Loss, "loss", name)
     known = loss_name(loss)
-    if known not in PROBABILITIES or not _ends_linear(model):
+    if known not in PROBABILITIES:
         return loss
-    click.echo(f"The last layer has no softmax or sigmoid: {name} takes logits.", err=True)
+    logits = gives_logits(model)
+    if logits is None:
+        click.echo(
+            f"The layers do not say whether the output is probabilities or logits: {name} takes "
+            "probabilities. For logits, compile the model with from_logits=True.",
+            err=True,
+        )
+    if not logits:
+        return loss
+    click.echo(f"The output has no softmax or sigmoid: {name} takes logits.", err=True)
     return getattr(keras.losses, PROBABILITIES[known])(from_logits=True)
-
-
-def _ends_linear(model: Any) -> bool:
-    layers = getattr(model, "layers", None)
-    last = getattr(layers[-1], "activation", "none") if layers else "none"
-    return getattr(last, "__name__", last) in LINEAR
 
 
 def _named(module: Any, kind: type, what: str, name: str) -> Any:

@@ -27,7 +27,7 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
 
     Args:
         outputs: The files by the options that name them; the one of `--plot` is a picture.
-        inputs: The files that the command reads.
+        inputs: The files that the command reads, and the folders whose sub-folders it reads.
 
     Raises:
         BadInput: If a file cannot be written, or would overwrite an input.
@@ -38,14 +38,14 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
         raise BadInput(
             f"--plot {plot} must end in .{', .'.join(PICTURES[:3])} or another picture format."
         )
-    if len({os.path.realpath(path) for path in given.values()}) < len(given):
-        raise BadInput(f"{' and '.join(given)} name the same file.")
+    named: dict[str, str] = {}
+    for option, path in given.items():
+        other = named.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise BadInput(f"{other} and {option} name the same file.")
     for option, path in given.items():
         folder = os.path.dirname(os.path.realpath(path))
-        if any(
-            os.path.exists(each) and os.path.realpath(each) == os.path.realpath(path)
-            for each in inputs
-        ):
+        if any(_overwrites(path, each) for each in inputs):
             raise BadInput(f"{option} {path} would overwrite an input; name another file.")
         if os.path.isdir(path):
             raise BadInput(f"{option} {path} is a folder; name a file in it.")
@@ -53,6 +53,16 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
             raise BadInput(f"{option} {path}: the folder {folder} does not exist.")
         if not os.access(path if os.path.exists(path) else folder, os.W_OK):
             raise BadInput(f"{option} {path} cannot be written.")
+
+
+def _overwrites(path: str, read: str) -> bool:
+    """Whether writing `path` replaces a file that is read, or one in a sub-folder that is read."""
+    if not (os.path.exists(path) and os.path.exists(read)):
+        return False
+    output, source = os.path.realpath(path), os.path.realpath(read)
+    if not os.path.isdir(source):
+        return output == source
+    return os.path.dirname(output).startswith(os.path.join(source, ""))
 
 
 def try_outputs(*paths: str | None) -> None:

@@ -12,7 +12,7 @@ import shlex
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -178,9 +178,11 @@ def _search(
     storage = storage or f"{stem}.search.sqlite3"
     study = study or os.path.basename(stem)
     sweep = {**given, "also": dimensions, "storage": storage, "study": study}
+    outputs = {"--plot": plot, "--report": report, "--save": save}
+    _check_record(storage, outputs)
     with stop_signals() as stop, stdout_to_stderr():
         end_with_parent(stop)
-        inputs = read_inputs(asked, {"--plot": plot, "--report": report, "--save": save})
+        inputs = read_inputs(asked, outputs)
         with worker_processes(workers - 1, sweep, stop):
             stop.check()
             found = _run(inputs, sweep, quiet)
@@ -209,6 +211,14 @@ def _search(
         print_answer(_text(found, written, seconds, can_draw()), gist)
     if problem:
         raise problem
+
+
+def _check_record(storage: str, outputs: Mapping[str, str | None]) -> None:
+    """Refuse an output file that is the record, which would be lost when the answer is written."""
+    record = storage.removeprefix("journal:").removeprefix("sqlite:///")
+    for option, path in outputs.items():
+        if path and os.path.realpath(path) == os.path.realpath(record):
+            raise BadInput(f"{option} {path} would overwrite the record; name another file.")
 
 
 def _run(inputs: Inputs, sweep: dict[str, Any], quiet: bool) -> Any:

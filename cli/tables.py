@@ -6,18 +6,19 @@ import csv
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
 import click
 
 from .errors import BadInput, visible
-from .folders import labels_for
+from .folders import LISTED, labels_for, listed
 
 __all__ = ["TABLES", "Columns", "columns_in", "columns_of", "load_table"]
 
 TABLES = (".csv", ".tsv", ".parquet")
-LISTED = 12
+NAMELESS = "Unnamed: "
 _DECIMAL_COMMA = r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?"
 _NUMBER = rf"{_DECIMAL_COMMA}|[-+]?\d+(?:[eE][-+]?\d+)?"
 
@@ -56,8 +57,10 @@ def columns_of(text: str | None, option: str) -> list[str] | None:
     return names
 
 
-def load_table(path: str, chosen: Columns, model: Any) -> tuple[Any, Any, list[str] | None]:
-    """The features, the target, and the classes if the target is text.
+def load_table(
+    path: str, chosen: Columns, model: Any
+) -> tuple[Any, Any, list[str] | None, list[str]]:
+    """The features, the target, the classes if the target is text, and the names of the features.
 
     Raises:
         BadInput: If pandas is missing, or a column is missing or cannot be used.
@@ -76,9 +79,11 @@ def load_table(path: str, chosen: Columns, model: Any) -> tuple[Any, Any, list[s
     if not len(table):
         raise BadInput(f"{path} has a header and no rows.")
     _check_values(table[[*features, chosen.target]], path)
+    if chosen.features is None:
+        _check_no_index(table, features, path)
     x = _features(table[features], path, model)
     y, classes = _target(table[chosen.target], path, chosen, model)
-    return x, y, classes
+    return x, y, classes, features
 
 
 # Reading
@@ -92,28 +97,46 @@ def _parquet(pd: Any, path: str) -> Any:
     table.columns = [str(name) for name in table.columns]
     if twice := _repeated(list(table.columns)):
         raise BadInput(f"{path} has several columns named {twice!r}.")
-    return table
+    return table.apply(lambda column: _as_numbers(pd, column)) if len(table) else table
+
+
+def _as_numbers(pd: Any, column: Any) -> Any:
+    """Categories that are numbers, and decimals of a database, as numbers."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        kind = column.cat.categories.dtype
+        return column.astype(kind) if kind.kind in "iufb" and column.notna().all() else column
+    if column.dtype == object and all(isinstance(value, Decimal) for value in column):
+        return column.astype(float)
+    return column
 
 
 def _text(pd: Any, path: str) -> Any:
     """A text file, its cells separated by commas, semicolons or tabs, as in its first line."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        line = file.readline(2**20)
-        separator = "\t" if path.endswith(".tsv") else _separator(line)
-        file.seek(0)
-        header = next(csv.reader(file, delimiter=separator), [])
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            line = file.readline(2**20)
+            separator = "\t" if path.endswith(".tsv") else _separator(line)
+            file.seek(0)
+            header = next(csv.reader(file, delimiter=separator), [])
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not text in UTF-8; save it in that encoding.") from error
     if not any(header):
         raise BadInput(f"The first line of {path} must name the columns; it is empty.")
     # The name that pandas gives to a column without one, such as the index in its own files.
-    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
+    names = [name.strip() or f"{NAMELESS}{place}" for place, name in enumerate(header)]
     if twice := _repeated(names):
         raise BadInput(f"{path} has several columns named {twice!r}.")
     if all(_is_number(name) for name in names):
         raise BadInput(f"The first line of {path} must name the columns; it holds numbers.")
     options = {"sep": separator, "encoding": "utf-8-sig", "index_col": False}
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-        table = pd.read_csv(path, **options)
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            table = pd.read_csv(path, **options)
+        except pd.errors.ParserWarning as error:
+            raise BadInput(
+                f"{path} has rows with more cells than its first line, which must name all columns."
+            ) from error
     if separator != "," and any(_has_decimal_commas(pd, table[name]) for name in table.columns):
         click.echo(f"{path} is read with decimal commas.", err=True)
         table = pd.read_csv(path, decimal=",", **options)
@@ -182,7 +205,7 @@ def _choose(table: Any, path: str, chosen: Columns) -> Any:
             if name not in columns:
                 raise BadInput(
                     f"{path} has no column {name!r}, which {option} names; its columns are: "
-                    f"{_listed(columns)}."
+                    f"{listed(columns)}."
                 )
             if option != "--target" and name == chosen.target:
                 raise BadInput(f"{option} names {name!r}, which is the target.")
@@ -205,7 +228,7 @@ def _check_values(table: Any, path: str) -> None:
         if not missing.any():
             continue
         row, count = int(missing.argmax()), int(missing.sum())
-        value = "infinity" if column.notna().iloc[row] else "no value"
+        value = "infinity" if column.notna().iloc[row] else _missing(path, name, row)
         more = f", and so {count - 1} more" if count > 1 else ""
         raise BadInput(
             f"{path}: the column {name!r} has {value} in {_place(path, row)}{more}; fill it, or "
@@ -213,16 +236,47 @@ def _check_values(table: Any, path: str) -> None:
         )
 
 
+def _missing(path: str, name: str, row: int) -> str:
+    """What a cell without a value holds: nothing, or a word such as None, NA or null."""
+    header, cells = ([], []) if path.endswith(".parquet") else _line(path, row)[1:]
+    names = [each.strip() for each in header]
+    text = cells[names.index(name)].strip() if name in names[: len(cells)] else ""
+    return f"{text!r}, which stands for no value," if text else "no value"
+
+
 def _place(path: str, row: int) -> str:
     """The row, by its line number in a file of text."""
-    if path.endswith(".parquet"):
-        return f"row {row}"
+    return f"row {row}" if path.endswith(".parquet") else f"line {_line(path, row)[0]}"
+
+
+def _line(path: str, row: int) -> tuple[int, list[str], list[str]]:
+    """The number of the line of a row in a file of text, the header, and the cells of the row."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         separator = "\t" if path.endswith(".tsv") else _separator(file.readline(2**20))
         file.seek(0)
         reader = csv.reader(file, delimiter=separator)
-        lines = (reader.line_num for cells in reader if cells)
-        return f"line {next(islice(lines, row + 1, None), row + 2)}"
+        lines = ((reader.line_num, cells) for cells in reader if cells)
+        header = next(lines, (1, []))[1]
+        number, cells = next(islice(lines, row, None), (row + 2, []))
+        return number, header, cells
+
+
+def _check_no_index(table: Any, features: Sequence[str], path: str) -> None:
+    """Refuse a first column without a name that counts the rows: programs write it by default."""
+    import numpy as np
+
+    first = features[0]
+    if not first.startswith(NAMELESS) or not _is_whole(table[first]):
+        return
+    if np.array_equal(np.diff(table[first].to_numpy()), np.ones(len(table) - 1)):
+        raise BadInput(
+            f"{path}: the first column has no name and counts the rows; leave it out with --drop "
+            f"{_quoted(first)}, or name it in --features."
+        )
+
+
+def _is_whole(column: Any) -> bool:
+    return bool(column.dtype.kind in "iu")
 
 
 def _features(table: Any, path: str, model: Any) -> Any:
@@ -275,7 +329,7 @@ def _refuse_text(pd: Any, table: Any, path: str) -> None:
     if texts:
         names = ",".join(map(_quoted, texts[:LISTED]))
         raise BadInput(
-            f"{path} has columns that are not numbers: {_listed(texts)}; encode them as numbers, "
+            f"{path} has columns that are not numbers: {listed(texts)}; encode them as numbers, "
             f"or leave them out with --drop {names}{',...' if len(texts) > LISTED else ''}."
         )
 
@@ -288,25 +342,21 @@ def _target(column: Any, path: str, chosen: Columns, model: Any) -> tuple[Any, l
         return column.to_numpy(), None
     if pd.api.types.is_datetime64_any_dtype(column):
         raise BadInput(f"{path}: the target {chosen.target!r} holds dates; it must hold numbers.")
-    values = column.astype(str)
+    values = column.astype(str).str.strip()
     classes = sorted(set(values)) if chosen.classes is None else list(chosen.classes)
     codes: Mapping[str, int] = {name: code for code, name in enumerate(classes)}
     unknown = [value for value in sorted(set(values)) if value not in codes]
     if unknown:
         raise BadInput(
             f"{path}: the target {chosen.target!r} has {unknown[0]!r}, which is not a class of the "
-            f"training data: {_listed(classes)}."
+            f"training data: {listed(classes)}."
         )
     source = f"{path}: the target {chosen.target!r}"
     y = labels_for([codes[value] for value in values], len(classes), source, model)
     if chosen.classes is None:
-        labels = _listed([f"{visible(name)}={code}" for name, code in codes.items()])
+        labels = listed([f"{visible(name)}={code}" for name, code in codes.items()])
         click.echo(f"Target {chosen.target!r}: {len(classes)} classes {labels}", err=True)
     return y, classes
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 
 def _quoted(name: str) -> str:

@@ -2,8 +2,10 @@
 
 import io
 import json
+import shutil
 import sys
 import zipfile
+from decimal import Decimal
 
 import command_line
 import keras
@@ -12,7 +14,7 @@ import pytest
 from command_line import refused
 
 from keras_lr_cli import data_checks
-from keras_lr_cli.data import load_data
+from keras_lr_cli.data import Data, load_data
 from keras_lr_cli.errors import BadInput
 from keras_lr_cli.tables import Columns, load_table
 
@@ -68,6 +70,61 @@ def test_npz_may_hold_an_array_for_each_input(tmp_path):
     np.savez(tmp_path / "e.npz", right=X[:, 2:], left=X[:, :3], y=np.eye(4)[Y])
     with pytest.raises(BadInput, match=r"right has shape \(64, 6\).*takes \(None, 5\)"):
         data_checks.check_data(load_data(str(tmp_path / "e.npz"), model), model, "e.npz")
+
+
+def test_npz_holds_an_array_for_each_output(tmp_path):
+    inputs = keras.Input((8,), name="features")
+    outputs = [keras.layers.Dense(n, name=name)(inputs) for n, name in ((1, "size"), (4, "kind"))]
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", ["mse", "sparse_categorical_crossentropy"])
+    np.savez(tmp_path / "d.npz", x=X, size=X[:, 0], kind=Y)
+    data = load_data(str(tmp_path / "d.npz"), model)
+    np.testing.assert_array_equal(data.y["kind"], Y)
+    np.testing.assert_array_equal(data.y["size"], X[:, 0])
+    np.savez(tmp_path / "e.npz", x=X, kind=Y)
+    with pytest.raises(BadInput, match=r"each output \(size, kind\) in the place of y"):
+        load_data(str(tmp_path / "e.npz"), model)
+
+
+def test_npz_says_which_arrays_it_does_not_use(tmp_path, model, capsys):
+    np.savez(tmp_path / "d.npz", x=X, y=Y, x_test=X, y_test=Y, sample_weights=Y, mask=Y)
+    assert load_data(str(tmp_path / "d.npz"), model).sample_weight is None
+    error = capsys.readouterr().err
+    assert "Not used" in error and "sample_weights, mask; weights must be named" in error
+    np.savez(tmp_path / "d.npz", x=X, y=Y, x_test=X, y_test=Y)
+    load_data(str(tmp_path / "d.npz"), model)
+    assert not capsys.readouterr().err
+
+
+def test_npz_with_names_that_differ_in_capitals_takes_the_exact_one(tmp_path, model):
+    np.savez(tmp_path / "d.npz", X=X + 1, x=X, Y=Y)
+    same(load_data(str(tmp_path / "d.npz"), model))
+    np.savez(tmp_path / "d.npz", X_Train=X + 1, X_train=X, y_train=Y)
+    with pytest.raises(BadInput, match="holds X_Train and X_train; name one of them x_train"):
+        load_data(str(tmp_path / "d.npz"), model)
+
+
+def test_weights_of_training_are_not_those_of_held_out_data(tmp_path, model):
+    parts = {"x": X, "y": Y, "x_val": X, "y_val": Y, "sample_weight": np.arange(len(X))}
+    np.savez(tmp_path / "d.npz", **parts)
+    assert load_data(str(tmp_path / "d.npz"), model).sample_weight[5] == 5
+    assert load_data(str(tmp_path / "d.npz"), model, validation=True).sample_weight is None
+    np.savez(tmp_path / "d.npz", **parts, sample_weight_val=np.ones(len(X)))
+    assert load_data(str(tmp_path / "d.npz"), model, validation=True).sample_weight[5] == 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (np.ones(3), "sample_weight must have a weight for each of the 64 examples; .*(3,)"),
+        (np.array(2.0), "sample_weight must have a weight for each"),
+        (np.where(np.arange(64) == 7, np.nan, 1), "sample_weight holds NaN .* row 7"),
+        (np.array(["a"] * 64), "sample_weight must hold numbers"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(model, weights, words):
+    with pytest.raises(BadInput, match=words):
+        data_checks.check_data(Data(X, Y, weights), model, "d.npz")
 
 
 class Autoencoder(keras.Model):
@@ -152,11 +209,11 @@ def test_rows_of_a_table_take_the_shape_of_the_input(files, capsys):
         ('a,label\n"1\n",2\n,3\n', "the column 'a' has no value in line 4"),
         ("a,label\n1,2\ninf,3\n", "the column 'a' has infinity in line 3"),
         ("a,label\n1,2\n4,\n", "the column 'label' has no value in line 3"),
-        ("a,label\n1,x\n4,NA\n", "the column 'label' has no value in line 3"),
+        ("a,label\n1,x\n4,NA\n", "'label' has 'NA', which stands for no value, in line 3"),
         ("a,a,label\n1,2,3\n", "several columns named 'a'"),
         ("a,label\n", "a header and no rows"),
         ("1,2\n3,4\n", "it holds numbers"),
-        ("a,label\n1,2,3\n", "could not be read"),
+        ("a,label\n1,2,3\n", "rows with more cells than its first line"),
         ("a;label\n1,5;2\n1.5;3\n", "columns that are not numbers: a"),
         ("label\n1\n", "no columns but the target"),
         ('a,label\n"1,2\n', "could not be read"),
@@ -283,6 +340,64 @@ def test_columns_belong_to_tables(files, model):
         load_data(str(files / "model.npz"), model, drop="f0")
 
 
+def test_a_first_column_that_counts_the_rows_is_not_a_feature(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    frame = pd.DataFrame({"a": [1.5, 2.5, 4.0], "label": [0.0, 1.0, 2.0]})
+    for start, separator in ((0, ","), (1, ";")):
+        frame.index = range(start, start + 3)
+        frame.to_csv(tmp_path / "d.csv", sep=separator)
+        with pytest.raises(
+            BadInput, match='counts the rows; leave it out with --drop "Unnamed: 0"'
+        ):
+            load_data(str(tmp_path / "d.csv"), model, target="label")
+    data = load_data(str(tmp_path / "d.csv"), model, target="label", features="Unnamed: 0,a")
+    np.testing.assert_allclose(data.x, [[1, 1.5], [2, 2.5], [3, 4.0]])
+    frame.index = [3.5, 1, 2]  # a feature that lost its name
+    frame.to_csv(tmp_path / "d.csv")
+    assert load_data(str(tmp_path / "d.csv"), model, target="label").x[0, 0] == 3.5
+
+
+def test_spaces_around_a_class_do_not_make_another_class(tmp_path, model):
+    (tmp_path / "d.csv").write_text(
+        ",".join(f"f{i}" for i in range(8)) + ", label\n" + "1,2,3,4,5,6,7,8, cat\n"
+        "1,2,3,4,5,6,7,8,cat \n1,2,3,4,5,6,7,8,ant\n"
+    )
+    data = load_data(str(tmp_path / "d.csv"), model, target="label")
+    assert data.classes == ["ant", "cat"]
+    np.testing.assert_array_equal(data.y, [1, 1, 0])
+
+
+def test_categories_and_decimals_of_a_database_are_numbers(tmp_path, model):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(X[:3].round(2), columns=[f"f{i}" for i in range(8)])
+    expected = frame.to_numpy().copy()
+    frame["f1"] = [Decimal(f"{value:.2f}") for value in frame["f1"]]
+    frame["label"] = pd.Categorical([2, 10, 1])
+    frame.to_parquet(tmp_path / "d.parquet")
+    data = load_data(str(tmp_path / "d.parquet"), model, target="label")
+    np.testing.assert_array_equal(data.y, [2, 10, 1])  # as text, 10 comes before 2
+    np.testing.assert_allclose(data.x, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a,b,c,label\n1,2,3,0\n", "takes 8 numbers for each row; .* has 3 columns .*: a, b, c"),
+        ("größe,label\n1,2\n".encode("latin-1"), "not text in UTF-8; save it"),
+        ("a,label\n1,2\n".encode("utf-16"), "not text in UTF-8; save it"),
+        (b"a,label\n1,None\n", "'label' has 'None', which stands for no value, in line 2"),
+        (b"sep=,\na,b,label\n1,2,3\n", "rows with more cells than its first line"),
+    ],
+)
+def test_a_table_that_cannot_be_read_says_why(tmp_path, model, content, words):
+    (tmp_path / "d.csv").write_bytes(content)
+    target = "sep=" if content.startswith(b"sep") else "label"
+    with pytest.raises(BadInput, match=words):
+        data = load_data(str(tmp_path / "d.csv"), model, target=target)
+        data_checks.check_data(data, model, "d.csv")
+
+
 def test_columns_go_to_the_inputs_of_their_names(tmp_path):
     inputs = [keras.Input((1,), name=name) for name in ("f3", "f1")]
     model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.concatenate(inputs)))
@@ -378,6 +493,50 @@ def test_folder_without_classes_is_explained(tmp_path, model):
         load_data(str(tmp_path), model)
 
 
+def test_held_out_folder_has_the_classes_of_the_training_data(pictures, tmp_path_factory, capsys):
+    data = load_data(str(pictures), cnn(), batch_size=9)
+    assert data.classes == ["cat", "dog", "emu"]
+    assert "cat=0 (4), dog=1 (3), emu=2 (2)" in capsys.readouterr().err
+    held_out = tmp_path_factory.mktemp("held_out")
+    shutil.copytree(pictures / "emu", held_out / "emu")
+    given = load_data(str(held_out), cnn(), batch_size=9, classes=data.classes, validation=True)
+    np.testing.assert_array_equal(given.x[0][1], [2, 2])
+    (held_out / "emu").rename(held_out / "eel")
+    with pytest.raises(BadInput, match="class eel, which is not a class of the training data"):
+        load_data(str(held_out), cnn(), classes=data.classes, validation=True)
+
+
+def test_hidden_folders_and_files_are_no_classes_or_images(pictures):
+    (pictures / "__MACOSX" / "cat").mkdir(parents=True)
+    (pictures / "__MACOSX" / "cat" / "0.png").write_bytes(b"Mac OS X")
+    (pictures / "cat" / "._0.png").write_bytes(b"Mac OS X")
+    data = load_data(str(pictures), cnn(), batch_size=9)
+    assert data.classes == ["cat", "dog", "emu"]
+    np.testing.assert_array_equal(np.bincount(data.x[0][1]), [4, 3, 2])
+
+
+def test_parts_of_a_data_set_are_not_classes(pictures, tmp_path_factory):
+    parts = tmp_path_factory.mktemp("parts")
+    for name in ("train", "Test"):
+        shutil.copytree(pictures, parts / name)
+    with pytest.raises(BadInput, match="Test, train, which are parts of a data set.*parts.*/Test"):
+        load_data(str(parts), cnn())
+    assert load_data(str(parts / "train"), cnn()).classes == ["cat", "dog", "emu"]
+
+
+class OfMine(keras.losses.SparseCategoricalCrossentropy):
+    """A loss that users derive from one of Keras."""
+
+
+def test_labels_suit_a_loss_of_the_user(pictures, capsys):
+    data = load_data(str(pictures), cnn(loss=OfMine()), batch_size=9)
+    np.testing.assert_array_equal(np.bincount(data.x[0][1]), [4, 3, 2])
+    assert "one-hot" not in capsys.readouterr().err
+    data = load_data(str(pictures), cnn(loss=lambda y, p: p), batch_size=9)
+    np.testing.assert_array_equal(data.x[0][1].sum(axis=0), [4, 3, 2])
+    assert "not one of Keras; it gets a one-hot row" in capsys.readouterr().err
+
+
 @pytest.fixture
 def texts(tmp_path):
     for name in ("bad", "good"):
@@ -409,7 +568,7 @@ def test_a_column_of_texts_feeds_a_model_with_a_preprocessor(tmp_path, preproces
         with pytest.raises(BadInput, match="columns that are not numbers: text"):
             load_table(str(path), chosen, model)
         return
-    x, _, classes = load_table(str(path), chosen, model)
+    x, _, classes, _ = load_table(str(path), chosen, model)
     assert x.dtype.kind == "U" and x.tolist() == ["good, short", "bad"]
     assert classes == ["neg", "pos"]
 
@@ -454,6 +613,37 @@ def test_function_returns_a_data_set(function, model):
     data = load_data(spec, model)
     assert not data.is_arrays
     data_checks.check_data(data, model, spec)
+
+
+@pytest.mark.parametrize(
+    ("option", "data", "words"),
+    [
+        (("--target", "y"), "model.npz", "--target chooses a column of a table"),
+        (("--batch-size", 4), "own_data:make", "own_data:make, which has batches of its own"),
+    ],
+)
+def test_an_option_that_the_data_do_not_take_is_refused(
+    files, tmp_path, monkeypatch, option, data, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_data.py").write_text(
+        "import command_line\ndef make():\n    return command_line.Batches()\n"
+    )
+    data = data if ":" in data else files / data
+    assert words in refused("find", files / "model.keras", "--data", data, *option)
+
+
+def test_an_output_does_not_overwrite_the_data(files, tmp_path):
+    for name, values in (("x", X), ("y", Y)):
+        np.save(tmp_path / f"{name}.npy", values)
+    pair = f"{tmp_path / 'x.npy'},{tmp_path / 'y.npy'}"
+    line = refused("find", files / "model.keras", "--data", pair, "--save", tmp_path / "y.npy")
+    assert "--save" in line and "would overwrite an input" in line
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), Y)
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (picture := tmp_path / "images" / "cat" / "0.png").write_bytes(b"an image")
+    line = refused("find", files / "model.keras", "--data", tmp_path / "images", "--plot", picture)
+    assert "would overwrite an input" in line
 
 
 def test_generator_is_not_read_before_the_run(function, model):

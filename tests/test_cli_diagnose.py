@@ -225,6 +225,9 @@ def test_pictures_and_a_report(csv, tmp_path):
     assert "--plot draws one log; got 2." in refused("diagnose", bad, good, "--plot", picture)
     assert "must end in .png" in refused("diagnose", bad, "--plot", tmp_path / "run.xyz")
     assert "would overwrite an input" in refused("diagnose", bad, "--report", bad)
+    assert "would overwrite an input" in refused("diagnose", tmp_path, "--report", bad)
+    assert bad.read_text().startswith("epoch")
+    assert run("diagnose", tmp_path, "--report", report).exit_code == 0  # its own, of before
 
 
 def test_fail_on_and_ignore(csv):

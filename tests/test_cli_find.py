@@ -560,7 +560,10 @@ def test_damaged_image_in_the_middle_of_the_run_is_named(tmp_path):
     result = run(*arguments, "--steps", 12)
     assert result.exit_code in (0, 1) and "Cost" in result.stdout, result.stderr
     (tmp_path / "pets" / last[0] / f"{last[1]}.png").write_bytes(b"no picture")
-    message = refused(*arguments)
+    result = run(*arguments)
+    classes, message = result.stderr.splitlines()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert classes.endswith("pets: images of cat=0 (8), dog=1 (8)")
     assert f"{last[0]}/{last[1]}.png is not a readable image" in message
 
 

@@ -21,6 +21,7 @@ import keras_lr
 from keras_lr._util import terminal
 from keras_lr_cli import errors, model_files, models
 from keras_lr_cli.errors import BadInput
+from keras_lr_cli.logits import gives_logits
 from keras_lr_cli.model_files import carried_code, is_endless
 from keras_lr_cli.text import labelled, table_text
 
@@ -245,6 +246,80 @@ def test_named_loss_takes_logits_exactly_when_the_model_gives_them(tmp_path, act
         output = np.exp(output) / np.exp(output).sum(axis=1, keepdims=True)
     expected = -np.log(output[np.arange(len(y)), y]).mean()
     assert model.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-4)
+
+
+def head(activation):
+    hidden = keras.layers.Dense(8, activation="relu")
+    return keras.Sequential([hidden, keras.layers.Dense(3, activation=activation)])
+
+
+GIVES_LOGITS = {
+    "a head in a model": (lambda h: head(None)(h), True),
+    "a head with a softmax": (lambda h: head("softmax")(h), False),
+    "the operation softmax": (lambda h: keras.ops.softmax(keras.layers.Dense(3)(h)), False),
+    "a layer after the logits": (lambda h: keras.layers.Dropout(0.1)(head(None)(h)), True),
+    "a cast after the softmax": (
+        lambda h: keras.layers.Activation("linear", dtype="float32")(head("softmax")(h)),
+        False,
+    ),
+    "a sum of logits": (lambda h: keras.layers.Dense(3)(h) + keras.layers.Dense(3)(h), True),
+    "several of both": (lambda h: [head("softmax")(h), head(None)(h)], None),
+    "another operation": (lambda h: keras.layers.Dense(3)(h) * 2.0, None),
+    "a relu": (lambda h: head("relu")(h), False),
+}
+
+
+@pytest.mark.parametrize("name", GIVES_LOGITS)
+def test_logits_are_found_wherever_the_activation_stands(name):
+    build, expected = GIVES_LOGITS[name]
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, build(keras.layers.Dense(8)(inputs)))
+    assert gives_logits(model) is expected
+
+
+def test_logits_of_a_model_without_a_graph():
+    class Own(keras.Model):
+        def __init__(self, activation):
+            super().__init__()
+            self.first = keras.layers.Dense(3, activation="relu")
+            self.last = keras.layers.Dense(3, activation=activation)
+
+    assert gives_logits(Own(None)) is True and gives_logits(Own("softmax")) is False
+    assert gives_logits(head(None)) is True
+    sequence = [keras.Input((5, 4)), keras.layers.TimeDistributed(head(None))]
+    assert gives_logits(keras.Sequential(sequence)) is True
+
+
+def test_a_loss_for_an_unknown_output_is_said_to_take_probabilities(tmp_path, capsys):
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, keras.layers.Dense(4)(inputs) * 2.0)
+    model.save(tmp_path / "m.keras")
+    model = models.load_model(
+        str(tmp_path / "m.keras"), optimizer="sgd", loss="sparse_categorical_crossentropy"
+    )
+    assert "do not say whether" in capsys.readouterr().err
+    x, y = command_line.arrays()
+    output = np.asarray(model.predict(x, verbose=0), dtype="float64")
+    expected = keras.losses.sparse_categorical_crossentropy(y, output.astype("float32"))
+    expected = np.asarray(keras.ops.convert_to_numpy(expected)).mean()
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_new_optimizer_keeps_the_weights_of_the_losses_and_the_metrics(tmp_path):
+    inputs = keras.Input((8,))
+    outputs = [keras.layers.Dense(1, name=name)(inputs) for name in ("a", "b")]
+    model = keras.Model(inputs, outputs)
+    model.compile("adam", ["mse", "mse"], loss_weights=[100.0, 1.0], metrics=[["mae"], ["mae"]])
+    model.save(tmp_path / "m.keras")
+    x, _ = command_line.arrays()
+    y = [x[:, :1], x[:, 1:2]]
+    before = model.evaluate(x, y, verbose=0, return_dict=True)
+    for options in ({"optimizer": "sgd"}, {"metrics": ["mse"]}, {"loss": "mse"}):
+        again = models.load_model(str(tmp_path / "m.keras"), **options)
+        after = again.evaluate(x, y, verbose=0, return_dict=True)
+        assert after["loss"] == pytest.approx(before["loss"], rel=1e-5)
+        assert ("b_mae" in after) is ("metrics" not in options)
+        assert ("metrics" in options) is any("squared" in name for name in after)
 
 
 @pytest.mark.parametrize(

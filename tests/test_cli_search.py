@@ -276,6 +276,9 @@ def test_no_password_is_written_down(monkeypatch):
         (("--report", "model.html", "--save", "model.html"), "--report and --save name the same"),
         (("--plot", "model.keras"), "--plot model.keras must end in .png, .svg"),
         (("--save", "model.keras"), "--save model.keras would overwrite an input"),
+        (("--storage", "s.db", "--save", "s.db"), "--save s.db would overwrite the record"),
+        (("--save", "model.search.sqlite3"), "would overwrite the record; name another file"),
+        (("--storage", "journal:s.html", "--report", "s.html"), "would overwrite the record"),
         (("--storage", "none/search.sqlite3"), "The folder of none/search.sqlite3 must exist"),
         (
             ("--storage", "oracle://me@host/x"),

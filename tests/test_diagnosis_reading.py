@@ -380,3 +380,45 @@ def test_a_loss_of_reinforcement_learning_need_not_fall():
 def test_the_best_loss_is_none_of_an_empty_replay_buffer():
     loss = [0.0] * 5 + [0.5, 0.4, 0.3, 0.6, 0.7, 0.5]
     assert diagnose({"loss": loss}).best == 0.3
+
+
+ENDED_AT = [1.0 / (1 + 0.3 * i) for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("scale", "written"),
+    [
+        (1.0, lambda value: f"{value:.3f}".replace(".", ",")),  # 0,523
+        (1.0, lambda value: f"{value:.2e}".replace(".", ",")),
+        (5000.0, lambda value: f"{value:,.2f}"),  # 1,234.56
+    ],
+)
+@pytest.mark.parametrize("form", ["a,b", "a;b", "a\tb", "text"])
+def test_commas_in_numbers_are_read_as_they_are_meant(tmp_path, scale, written, form):
+    losses = [scale * value for value in ENDED_AT]
+    path = tmp_path / ("run.log" if form == "text" else "run.csv")
+    if form == "text":
+        lines = [f"Epoch {i}: loss: {written(value)}" for i, value in enumerate(losses)]
+    else:
+        lines = [f"epoch{form[1]}loss"]
+        lines += [f'{i}{form[1]}"{written(value)}"' for i, value in enumerate(losses)]
+    path.write_text("\n".join(lines) + "\n")
+    found = diagnose(path)
+    assert (found.rows, found.best_at) == (12, 11)
+    assert found.best == pytest.approx(losses[-1], rel=0.02)
+
+
+def test_a_number_that_may_be_two_numbers_is_refused(tmp_path):
+    (tmp_path / "run.csv").write_text('epoch,loss\n0,"1,234"\n1,"1,100"\n')
+    with pytest.raises(ValueError, match="must be a number; got '1,234'"):
+        diagnose(tmp_path / "run.csv")
+
+
+def test_a_log_whose_last_epoch_comes_first_is_read_backwards(tmp_path):
+    rows = [f"{i},{value}" for i, value in enumerate(ENDED_AT)]
+    (tmp_path / "run.csv").write_text("\n".join(["epoch,loss", *reversed(rows)]))
+    found = diagnose(tmp_path / "run.csv")
+    assert (found.rows, found.best_at, found.names) == (12, 11, ())
+    assert any("The last epoch comes first" in note for note in found.notes)
+    (tmp_path / "run.csv").write_text("\n".join(["epoch,loss", *rows]))
+    assert not diagnose(tmp_path / "run.csv").notes

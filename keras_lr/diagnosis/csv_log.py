@@ -13,7 +13,7 @@ from typing import Any
 from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.log import Log
-from keras_lr.diagnosis.rows import log_of_rows, number
+from keras_lr.diagnosis.rows import DECIMAL_COMMA, log_of_rows, number
 from keras_lr.diagnosis.writers import plain_header, plain_rows
 
 __all__ = ["header_of", "log_of_csv", "rows_of_table"]
@@ -147,6 +147,11 @@ def log_of_csv(text: str, path: str, asked: Asked) -> Log:
     found: list[dict[str, str]] = []
     lines: list[int] = []
     restarts: list[int] = []
+    decimal_commas = separator == ";" or any(
+        re.fullmatch(DECIMAL_COMMA, cell.strip(), re.IGNORECASE)
+        for _, row in rows[1:]
+        for cell in row
+    )
     for line, row in rows[1:]:
         cells = [cell.strip() for cell in row]
         if cells == header or (len(cells) == len(header) and not any(map(is_number, cells))):
@@ -169,8 +174,8 @@ def log_of_csv(text: str, path: str, asked: Asked) -> Log:
             raise ValueError(
                 f"{path}, line {line}, has {len(cells)} cells; the header has {len(header)}."
             )
-        if separator == ";":
-            cells = [re.sub(r"^([-+]?\d+),(\d)", r"\1.\2", cell) for cell in cells]
+        if decimal_commas:
+            cells = [re.sub(r"^([-+]?\d+),(\d+)(?![\d.,])", r"\1.\2", cell) for cell in cells]
         found.append(dict(zip(header, cells, strict=True)))
         lines.append(line)
     if not found:

@@ -15,16 +15,20 @@ from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_se
 from keras_lr.diagnosis.columns import kind_of, pick, rewarded, role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
 
-__all__ = ["log_of_rows", "number", "short"]
+__all__ = ["DECIMAL_COMMA", "THOUSANDS", "log_of_rows", "number", "short"]
 
 _MISSING = {"", "na", "n/a", "<na>", "none", "null", "-", "--", "no log"}
 # A number printed alone, in brackets, by NumPy, or as a tensor. No two adjacent repeats match the
 # same text, so matching takes time linear in the cell.
+_PLAIN = r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
 _NUMBER = re.compile(
-    r"(?:[\w.]+\()?\[?\s*([-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?))"
-    r"\s*(?:%|\]?(?:,[^()]*(?:\([^()]*\)[^()]*)?)?\)?)",
+    rf"({_PLAIN})\s*[%,]?"
+    rf"|(?:[\w.]+\(\[?|\[)\s*({_PLAIN})\s*\]?(?:,[^()]*(?:\([^()]*\)[^()]*)?)?\)?",
     re.IGNORECASE,
 )
+THOUSANDS = r"[-+]?[1-9]\d{0,2}(?:,\d{3})+\.\d+"  # 1,234.5
+# 0,52 but not "1,234", which may be 1234.
+DECIMAL_COMMA = r"[-+]?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))(?:e[-+]?\d+)?"
 
 
 def number(value: Any) -> float | None:
@@ -38,10 +42,14 @@ def number(value: Any) -> float | None:
     if isinstance(value, str):
         if value.strip().lower() in _MISSING:
             return None
+        if re.fullmatch(THOUSANDS, value.strip()):
+            return float(value.replace(",", ""))
+        if re.fullmatch(DECIMAL_COMMA, value.strip(), re.IGNORECASE):
+            return float(value.replace(",", "."))
         found = _NUMBER.fullmatch(value.strip())
         if not found:
             raise ValueError(value)
-        return float(found.group(1))
+        return float(found.group(1) or found.group(2))
     if isinstance(value, (bool, Mapping)):
         raise ValueError(value)
     if isinstance(value, (list, tuple)) and not value:
@@ -117,6 +125,9 @@ def _table_of(
         table.append(cells or {})
     _tell_spoilt(table, spoilt, skipped, notes)
     key, unit = _key_of(table, names, len(restarts))
+    if key and not restarts and _is_reversed(table, key):
+        table.reverse()
+        notes.append(f"The last {unit} comes first; the rows are read from the last to the first.")
     run, before, series = 0, -math.inf, {name: Series([], []) for name in names}
     began = set(restarts)
     losses = set(_chosen_loss(table))
@@ -201,6 +212,12 @@ def _tell_spoilt(
     if skipped:
         rows = "1 row was" if skipped == 1 else f"{skipped} rows were"
         notes.append(f"{rows} skipped, without a number for the epoch or the step.")
+
+
+def _is_reversed(table: Sequence[Mapping[str, float]], key: str) -> bool:
+    """Whether the rows go from the last position to the first, as some services export them."""
+    places = [cells[key] for cells in table if key in cells]
+    return len(places) > 2 and all(a > b for a, b in zip(places, places[1:], strict=False))
 
 
 def _chosen_loss(table: Sequence[Mapping[str, float]]) -> list[str]:

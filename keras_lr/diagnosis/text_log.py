@@ -11,10 +11,14 @@ import numpy as np
 from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.curves import noise
+from keras_lr.diagnosis.rows import THOUSANDS
 
 __all__ = ["lowered", "rows_of_text"]
 
-_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf|nan"
+_NUMBER = (
+    rf"{THOUSANDS}|[-+]?\d+,\d+(?:e[-+]?\d+)?(?![\d.,])"
+    r"|[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf|nan"
+)
 # The number of a row. "epochs=100" is a setting, but "Epochs 3/100" is not.
 _PLACES = {
     "epoch": (
@@ -131,7 +135,8 @@ def _values(line: str, named: set[str]) -> list[tuple[str, float]]:
             name = f"val_{name}"
         other = role is None and substitutes([name]) is not None
         if name in named or other or (role is not None and role[0] not in ("epoch", "step")):
-            found.append((name, float(value.group(3) or value.group(2))))
+            text = value.group(3) or value.group(2)
+            found.append((name, float(text.replace(",", "" if "." in text else "."))))
     return found
 
 
