@@ -17,7 +17,7 @@ from .layers import layers
 from .preview import preview
 from .search import search
 from .shell import fit_to_terminal
-from .signals import leave
+from .signals import leave, stop_signals
 
 __all__ = ["main"]
 
@@ -25,7 +25,14 @@ EPILOG = "Example: keras-lr find model.keras --data train.npz --plot range_test.
 
 
 class Group(click.Group):
-    """A group that reports each error in one line on stderr and exits with 130 on Ctrl-C."""
+    """A group that reports each error in one line on stderr.
+
+    It exits with 130 on Ctrl-C, SIGTERM and SIGHUP.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with stop_signals():
+            return super().invoke(ctx)
 
     def main(
         self,

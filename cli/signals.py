@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a search that must stop releases its run first."""
+"""Ctrl-C, SIGTERM and SIGHUP: a command that must stop restores and releases what it holds."""
 
 from __future__ import annotations
 

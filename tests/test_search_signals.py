@@ -40,6 +40,7 @@ class Batches(keras.utils.PyDataset):
     """In its tenth batch a signal comes."""
 
     signal = signal.SIGINT
+    send = Signals
     drawn = 0
 
     def __len__(self):
@@ -48,7 +49,7 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         Batches.drawn += 1
         if Batches.drawn == 10:
-            Signals(Batches.signal)
+            Batches.send(Batches.signal)
         x, y = arrays()
         return x[8 * index : 8 * index + 8], y[8 * index : 8 * index + 8]
 
@@ -76,6 +77,21 @@ def test_a_signal_whose_exception_is_swallowed_still_ends_the_search(
     study = optuna.load_study(study_name="model", storage="sqlite:///model.search.sqlite3")
     (trial,) = study.trials
     assert trial.state.name == "FAIL" and trial.user_attrs["given_back"] == "interrupted"
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda each: each.name)
+def test_a_signal_ends_a_range_test(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    compiled().save("model.keras")
+    monkeypatch.setattr(Batches, "signal", number)
+    monkeypatch.setattr(Batches, "send", signal.raise_signal)
+    monkeypatch.setattr(Batches, "drawn", 0)
+    before = [signal.getsignal(each) for each in SIGNALS]
+    shown = run("find", "model.keras", "--data", f"{__name__}:data", "--save", "curve.json")
+    assert shown.exit_code == 130 and 10 <= Batches.drawn < 60, shown.output
+    assert sorted(os.listdir(tmp_path)) == ["model.keras"]
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
