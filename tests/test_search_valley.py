@@ -102,6 +102,17 @@ def test_a_range_test_counts_as_one_more_measurement(seed):
     np.testing.assert_allclose(found.rate, 1e-2 * 10**expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("suggestion, expected", [(5.3e-2, 3e-1 * 10**-0.35), (2.5e-1, 2.5e-1)])
+def test_at_the_edge_of_divergence_the_range_test_leads_away(suggestion, expected):
+    """Losses of a small network on `load_breast_cancer`: the lower, the nearer to divergence."""
+    rates = [5.3e-3, 1.7e-2, 5.3e-2, 1.7e-1, 3e-1]
+    losses = [0.0640, 0.0244, 0.0178, 0.0097, 0.0043]
+    runs = [*trained(rates, losses), *trained([5.3e-1], [math.nan], None, "diverged")]
+    assert Valley.through(runs, 3e-1, False).rate == 3e-1
+    found = Valley.through(runs, 3e-1, False, suggestion)
+    np.testing.assert_allclose(found.rate, expected, rtol=1e-5, atol=0)
+
+
 def test_a_wrong_range_test_hardly_moves_what_the_runs_tell():
     u = np.array([-1.0, -0.5, 0.0, 0.25, 0.5, 1.0])
     noise = 0.01 * np.array([1, -1, 1, -1, 1, -1])

@@ -112,11 +112,13 @@ class Valley:
         That is the minimum of the parabola, moved by at most 0.35; 0 if it opens downwards. If a
         range test suggests a rate as well, it is the mean of both, weighted by the inverses of
         their variances: those of the minimum by the delta method, and 0.35^2 for the range test,
-        whose error was measured on planned runs of other data sets (`benchmarks/horizon`).
+        whose error was measured on planned runs of other data sets (`benchmarks/horizon`). A
+        parabola that opens downwards does not say where the minimum is: then it is the suggestion
+        of the range test, at most 0.35 away, and so away from a rate at the edge of divergence.
         """
-        if not self.bend > 0:
-            return 0.0
         low, high = max(-FURTHEST, self.low), min(FURTHEST, self.high)
+        if not self.bend > 0:
+            return min(max(self.expected or 0.0, low), high)
         minimum = -self.slope / (2 * self.bend)
         fitted = min(max(minimum, low), high)
         if self.expected is None or self.variances is None:
