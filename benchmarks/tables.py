@@ -1,4 +1,4 @@
-"""Remake the tables of README.md, benchmarks/README.md and docs/ from measurements.
+"""Remake the tables of README.md, benchmarks/ and docs/ from measurements.
 
     python benchmarks/tables.py                     # all of them: hours
     python benchmarks/tables.py suggestion          # those of one script
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     ROOT / "README.md",
     ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "benchmarks" / "tables").glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 )
 SCRIPTS = {

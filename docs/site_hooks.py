@@ -21,10 +21,10 @@ FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 def stubs() -> dict[str, str]:
     """The page in docs/ of each file that has one."""
     found = {"README.md": "index.md"}
-    for page in DOCS.glob("*.md"):
+    for page in DOCS.rglob("*.md"):
         match = STUB.fullmatch(page.read_text("utf-8"))
         if match:
-            found[match["file"]] = page.name
+            found[match["file"]] = page.relative_to(DOCS).as_posix()
     return found
 
 

@@ -12,6 +12,7 @@ OTHERS = [
     ROOT / name for name in ("benchmarks/README.md", "CONTRIBUTING.md", "examples/README.md",
                              "CHANGELOG.md", "SECURITY.md")
 ]  # fmt: skip
+OTHERS += sorted((ROOT / "benchmarks" / "tables").glob("*.md"))
 PAGES = [README, *SITE, *OTHERS]
 
 FENCE = re.compile(r"^```(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
