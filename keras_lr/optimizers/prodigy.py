@@ -44,8 +44,9 @@ class Prodigy(JointUpdate, keras.optimizers.Optimizer):
             `learning_rate`.
         growth_rate: Largest factor by which `d` may grow in an update; in [1, inf]. None for no
             limit. 1.02 gives a slow start.
-        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
-            loss_scale_factor, gradient_accumulation_steps, name: As in every Keras optimizer.
+        clipnorm, clipvalue, global_clipnorm: As in every Keras optimizer.
+        use_ema, ema_momentum, ema_overwrite_frequency: As in every Keras optimizer.
+        loss_scale_factor, gradient_accumulation_steps, name: As in every Keras optimizer.
 
     Raises:
         ValueError: If an argument is out of range, or a trainable variable is float16, which
