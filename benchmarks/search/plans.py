@@ -5,9 +5,9 @@
 For each of nine small tasks, six of which are not those of `run.py`, all policies train at 18 rates
 from 1e-4 to 1.8, with three seeds on each of six splits into training and validation rows, and with
 six seeds on all training rows, judged on test rows: five epochs each, all runs of a task at once
-(`jax.vmap`; momentum does not cycle). A range test per split says where a search begins. A plan is then driven
-by the tables, interpolated in the logarithms of rate and loss, so that many plans can be compared
-on the same runs. TPE draws from 1e-5 to 1 and is repeated with four seeds.
+(`jax.vmap`; momentum does not cycle). A range test per split says where a search begins. A plan is
+then driven by the tables, interpolated in the logarithms of rate and loss, so that many plans can
+be compared on the same runs. TPE draws from 1e-5 to 1 and is repeated with four seeds.
 
 The second table is about the interval of the rate alone: whether it holds the best rate of the test
 table. Its last row has the width beyond the runs (`answer.ROWS`) that is the least to hold it in
