@@ -43,6 +43,15 @@ def test_the_fit_is_a_weighted_parabola_over_decades(maximize):
     assert abs(straight / (2 * plain) - slope / (2 * bend)) > 1e-3  # the weights count
 
 
+def noisy(seed, deviation):
+    """Decades, costs, and their weighted parabola by `polyfit` with its covariance."""
+    draw = np.random.default_rng(seed)
+    u = np.linspace(-1.0, 1.0, 9)
+    cost = 2.0 * (u - 0.1) ** 2 + deviation * draw.normal(size=9)
+    weights = np.sqrt(np.exp(-0.5 * (u / 0.5) ** 2))
+    return u, cost, *np.polyfit(u, cost, 2, w=weights, cov=True)
+
+
 def test_each_share_of_the_data_and_seed_has_a_level_of_its_own():
     u = np.array([-1.0, 0.0, 1.0, -0.5, 0.0, 0.5, 0.0, 0.5, 0.25])
     levels = [(0.25, 0)] * 3 + [(1.0, 0)] * 3 + [(1.0, 1)] * 2 + [(0.5, 0)]
@@ -90,11 +99,7 @@ def test_a_loss_of_0_is_not_refined():
 @pytest.mark.parametrize("seed", range(4))
 def test_a_range_test_counts_as_one_more_measurement(seed):
     """Weights are inverses of variances: of the minimum by the delta method, and 0.35^2."""
-    draw = np.random.default_rng(seed)
-    u = np.linspace(-1.0, 1.0, 9)
-    cost = 2.0 * (u - 0.1) ** 2 + 0.2 * draw.normal(size=9)
-    weights = np.sqrt(np.exp(-0.5 * (u / 0.5) ** 2))
-    (bend, slope, _), covariance = np.polyfit(u, cost, 2, w=weights, cov=True)
+    u, cost, (bend, slope, _), covariance = noisy(seed, 0.2)
     gradient = [slope / (2 * bend**2), -1 / (2 * bend), 0.0]  # of -slope / (2 bend)
     precisions = [1 / (gradient @ covariance @ gradient), 1 / 0.35**2]
     expected = np.average([-slope / (2 * bend), 0.3], weights=precisions)
@@ -127,11 +132,7 @@ def test_a_wrong_range_test_hardly_moves_what_the_runs_tell():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_interval_is_fiellers_for_the_minimum(seed):
-    draw = np.random.default_rng(seed)
-    u = np.linspace(-1.0, 1.0, 9)
-    cost = 2.0 * (u - 0.1) ** 2 + 0.1 * draw.normal(size=9)
-    weights = np.sqrt(np.exp(-0.5 * (u / 0.5) ** 2))
-    (bend, slope, _), covariance = np.polyfit(u, cost, 2, w=weights, cov=True)
+    u, cost, (bend, slope, _), covariance = noisy(seed, 0.1)
     t2 = stats.t.ppf(0.975, 9 - 3) ** 2
     # (b + 2 a u)^2 = t^2 (V_b + 4 u V_ab + 4 u^2 V_a), a quadratic equation in u.
     ends = np.roots(

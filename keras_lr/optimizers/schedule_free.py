@@ -281,16 +281,17 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         if not isinstance(self, keras.optimizers.SGD):
             # In float32, 1 - 0.999**k would lose half of its digits.
             correction = -ops.expm1((k + 1.0) * math.log(self.beta_2))
-        if self._steps_together(grads, variables, c, along_y, along_slot, correction):
-            return
         slots: Any = velocities(self)
-        for gradient, variable in zip(grads, variables, strict=True):
-            index = self._index_of(variable)
-            multiplier = self._factor_of(index)
+        pairs = [
+            (index, gradient)
+            for index, gradient in zip(map(self._index_of, variables), grads, strict=True)
             # 0 times a gradient that overflowed is not 0.
-            if slots[index] is None or not multiplier:
-                continue
-            place, slot = self._trained[index], slots[index]
+            if slots[index] is not None and self._factor_of(index) != 0.0
+        ]
+        if self._steps_together(pairs, c, along_y, along_slot, correction):
+            return
+        for index, gradient in pairs:
+            place, slot, multiplier = self._trained[index], slots[index], self._factor_of(index)
             y, to_z = ops.convert_to_tensor(place), ops.convert_to_tensor(slot)
             u = self._direction(ops.cast(dense(gradient), y.dtype), index, correction)
             if self.weight_decay and self._decays(place):
@@ -306,7 +307,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         return float(self._multipliers[index].number) if isinstance(self, LayerwiseLR) else 1.0
 
     def _steps_together(
-        self, grads: Any, variables: Any, c: Any, along_y: Any, along_slot: Any, correction: Any
+        self, pairs: list[tuple[int, Any]], c: Any, along_y: Any, along_slot: Any, correction: Any
     ) -> bool:
         """On torch, make the update of all variables by calls for lists; False elsewhere."""
         if keras.backend.backend() != "torch":
@@ -314,11 +315,6 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         from keras_lr.optimizers.torch_fused import schedule_free_step
 
         slots: Any = velocities(self)
-        pairs = [
-            (index, gradient)
-            for index, gradient in zip(map(self._index_of, variables), grads, strict=True)
-            if slots[index] is not None and self._factor_of(index) != 0.0
-        ]
         places = [index for index, _ in pairs]
         y = [self._trained[index].value for index in places]
         if len({each.dtype for each in y}) != 1:
