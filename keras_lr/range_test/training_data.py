@@ -43,10 +43,14 @@ class TrainingData:
         parts = (self.x, self.y, self.sample_weight)
         if not self.fit_options.get("shuffle", True) or not is_array_data(*parts):
             return self
-        total = len(keras.tree.flatten(self.x)[0])
-        rows = Rows(parts, np.arange(total), self.fit_options.get("batch_size") or 32, True)
+        return self._of_rows(np.arange(len(keras.tree.flatten(self.x)[0])), self.steps_per_epoch)
+
+    def _of_rows(self, rows: np.ndarray, steps_per_epoch: int | None = None) -> TrainingData:
+        """Some rows of the arrays, which are not copied."""
+        size, shuffle = self.fit_options.get("batch_size"), self.fit_options.get("shuffle", True)
+        read = Rows((self.x, self.y, self.sample_weight), rows, size or 32, bool(shuffle))
         options = {**self.fit_options, "batch_size": None}
-        return TrainingData(self.model, rows, None, None, self.steps_per_epoch, options)
+        return TrainingData(self.model, read, None, None, steps_per_epoch, options)
 
     def hold_out(self, samples: int, used: Any) -> HeldOut:
         """Hold data out of the training data, to compare short runs.
@@ -75,10 +79,7 @@ class TrainingData:
         if held < len(rows) and len(rows) * row_bytes <= _MAX_COPIED_BYTES:
             rest = take_rows(parts, rows[held:])
         elif held < len(rows):
-            options = {**self.fit_options, "batch_size": None}
-            shuffle = bool(options.get("shuffle", True))
-            read = Rows(parts, rows[held:], size or 32, shuffle)
-            return HeldOut(sample, lambda: stream(self.model, read, **options))
+            return HeldOut(sample, self._of_rows(rows[held:]).stream)
         x, y, weight = rest
         options = {"sample_weight": weight, **self.fit_options}
         return HeldOut(sample, lambda: stream(self.model, x, y, **options))
