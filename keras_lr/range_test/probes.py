@@ -22,6 +22,8 @@ LEAST = 50  # updates of a short run
 SHORT, SHIFT = 100, -0.125  # runs of fewer updates prefer rates too high by this many decades
 FEWEST_MORE = 10  # updates by which a run goes on
 PLATEAU = 0.25  # share of the start that a loss loses before low rates can be compared
+ABOVE = 0.5  # decades above the centre: the lowest answer where no run has lost that much
+ROOM = 0.3  # decades, at least, between that answer and a rate whose run made the loss worse
 UNMOVED = 1e-6  # share of the start by which rounding may move a loss
 FEWEST_ROWS = 150  # of the held-out sample, below which the evidence is thin
 
@@ -77,17 +79,14 @@ class Probes:
         The weighted mean of the best rates: a run counts by how close its loss is to the best
         one, and not at all if it lags by more than a twentieth of the best run's fall. Runs of
         fewer than 100 updates favour rates that are too high, by an eighth of a decade. Where no
-        run has lost a quarter of its loss, low rates look better than they are: the answer is
-        then at least the centre, unless a run at such a rate was cut off. None if all runs were
-        cut off.
+        run has lost a quarter of its loss, low rates look better than they are, and a model that
+        learns so slowly needs more than its usual rate: the answer is then at least half a decade
+        above the centre, or the centre if a run not far above that made the loss worse. None if
+        all runs were cut off.
         """
         if not len(self.judged[0]):
             return None
-        answer = self._of_best_rates()
-        broken = self.tried[~np.isfinite(np.asarray(self.losses))[self._order]]
-        if self.on_plateau and not (broken <= self.centre + 1e-9).any():
-            answer = max(answer, self.centre)
-        return answer
+        return max(self._of_best_rates(), self._lowest())
 
     def reason(self) -> str:
         """How the answer follows from the runs, in sentences; "" if all were cut off."""
@@ -110,7 +109,7 @@ class Probes:
         if answer > self._of_best_rates():
             parts.append(
                 "No run left the first plateau, where low rates look good, so the answer is at "
-                f"least {10.0**self.centre:.2g}."
+                f"least {10.0**answer:.2g}."
             )
         return " ".join(parts)
 
@@ -126,6 +125,16 @@ class Probes:
         near = NEAR * fall if fall > 0 else 1e-9 * max(abs(best), 1e-9)
         weight = np.maximum(0.0, 1.0 - (losses - best) / near)
         return float((weight * rates).sum() / weight.sum())
+
+    def _lowest(self) -> float:
+        """log10 of the lowest rate that can be the answer."""
+        if not self.on_plateau:
+            return -np.inf
+        losses = np.asarray(self.losses)[self._order]
+        worse, cut_off = self.tried[~(losses <= self.start)], self.tried[~np.isfinite(losses)]
+        if worse.min(initial=np.inf) > self.centre + ABOVE + ROOM:
+            return self.centre + ABOVE
+        return self.centre if cut_off.min(initial=np.inf) > self.centre + 1e-9 else -np.inf
 
     @property
     def short(self) -> bool:
@@ -153,7 +162,8 @@ class Probes:
         if not known and len(self.learning_rates) == 2:
             half = 1.15
         few = self.rows < FEWEST_ROWS
-        return half + 0.5 * few, half + 0.25 * few + 0.5 * self.on_plateau
+        half += 0.25 * self.on_plateau
+        return half + 0.5 * few, half + 0.25 * few
 
     def notes(self) -> list[str]:
         """What makes the answer less certain, one sentence each."""
@@ -195,9 +205,8 @@ def updates_of_a_run(budget: int, planned: int | None = None) -> int:
 
 
 def longest_run(budget: int) -> int:
-    """Updates of the longest short run that a budget may have."""
-    steps = updates_of_a_run(budget)
-    return steps and max(steps, steps + (budget - 3 * steps) // 2)
+    """Updates that no short run exceeds: the best go on only if there are two of them."""
+    return budget // 2 if budget >= 2 * LEAST else 0
 
 
 class Outcome(NamedTuple):
