@@ -9,11 +9,12 @@ interpolated in ln lr, as the mean over seeds. Each rule answers for each seed, 
 scored under both policies; a rule without an answer scores 1. All rules read ramps from 1e-7 to 10
 of 30, 50, 100 and 300 steps with the same true batch losses; each finder smooths them and stops in
 its own way. "The curve of `lr_find`" is `suggest("curve")` on what `lr_find` records; peers run
-their own code (`peers.py`). "`lr_find`" is its answer by short runs: 200 steps by default when the
-length of the run is unknown. They start from the usual rate of the optimizer's family, or from 1e-2
-as if it were unknown, without a ramp; they are judged on the held-out sample, and each policy is
-scored at the rate for it. Intervals are 90% bootstrap intervals over tasks. Steps are the steps
-that the finder would have trained.
+their own code (`peers.py`). "`lr_find` without short runs" is its answer where there is only a
+ramp: the curve, weighed with the usual rate of the optimizer's family. "`lr_find`" is its answer by
+short runs, without the ramp of 50 steps that a budget of 200 and more has beside them. They start
+from the usual rate of the optimizer's family, or from 1e-2 as if it were unknown; they are judged
+on the held-out sample, and each policy is scored at the rate for it. Intervals are 90% bootstrap
+intervals over tasks. Steps are the steps that the finder would have trained.
 
 Training results are kept in a folder beside this file, and computed again after a change of
 `tasks.py` or `runs.py`. Needs the packages in requirements/bench.txt, and the network once: fastai
@@ -63,7 +64,8 @@ QUICK = (0, 2, 6, 10, 13, 20, 27, 29)
 KERAS = {"sgd": "SGD", "momentum": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"}
 KERAS |= {"rmsprop": "RMSprop", "adagrad": "Adagrad", "lion": "Lion"}
 CURVE = "the curve of `lr_find`"  # `suggest("curve")`
-BUDGETS = (100, 200, 300, 500)  # updates of the short runs, without a ramp
+NO_RUNS = "`lr_find` without short runs"  # the curve and the usual rate of the family
+BUDGETS = (100, 150, 200, 300, 500)  # updates of the short runs; by default 150, beside a ramp
 PLANNED = "`lr_find`"  # by short runs
 WITHOUT_FAMILY = "`lr_find`, optimizer unknown"
 PRIOR = "the usual rate of the optimizer's family"
@@ -107,8 +109,12 @@ def planned(
         each = [weigh(no_curve, prober.probes(), usual, family, run) for run in POLICIES]
     except NoSuggestion:
         return Answer(None, prober.cost)
+    return of_policies(each, prober.cost)
+
+
+def of_policies(each: list[Suggestion], cost: int) -> Planned:
     rates = tuple(one.learning_rate for one in each)
-    return Planned(rates, prober.cost, tuple((one.low, one.high) for one in each))
+    return Planned(rates, cost, tuple((one.low, one.high) for one in each))
 
 
 def policy_factors() -> list[float]:
@@ -133,17 +139,20 @@ def holds_best(table: np.ndarray, answer: Planned) -> list[bool]:
 def answers(found: Trained, seed: int) -> dict[Key, Answer | Planned]:
     """The answer of each rule after each ramp, and the steps that it took."""
     given: dict[Key, Answer | Planned] = {}
+    usual, family = usual_rate(FAMILIES.get(found.task.optimizer, found.task.optimizer))
     for steps, ramps in found.ramps.items():
         curve, cost = ramps[seed].recorded(), ramps[seed].trained()
+        read = functools.partial(suggest, *curve)
         try:
-            given[CURVE, steps] = Answer(suggest(*curve).learning_rate, cost)
+            given[CURVE, steps] = Answer(read().learning_rate, cost)
+            each = [weigh(read, None, usual, family, run) for run in POLICIES]
+            given[NO_RUNS, steps] = of_policies(each, cost)
         except NoSuggestion:
-            given[CURVE, steps] = Answer(None, cost)
+            given[CURVE, steps] = given[NO_RUNS, steps] = Answer(None, cost)
         lowest = curve[0][np.argmin(moving_average(curve[1], MEMORY))] if len(curve[0]) else None
         given[AVERAGE, steps] = Answer(None if lowest is None else lowest / 10, cost)
         for name, peer in PEERS.items():
             given[name, steps] = peer(*ramps[seed])
-    usual, family = usual_rate(FAMILIES.get(found.task.optimizer, found.task.optimizer))
     for budget in BUDGETS:
         given[PLANNED, budget] = planned(found, seed, budget, usual, family)
         given[WITHOUT_FAMILY, budget] = planned(found, seed, budget, None, UNKNOWN)
@@ -220,9 +229,10 @@ def short_table(found: dict[Key, Scores]) -> list[str]:
     keys[best(ktrain, 100)] = f"{best(ktrain, 100)[0]} (its best of three)"
     keys |= {(name, 0): name for name in (DEFAULT, "always 1e-2", "always 1e-3", PRIOR, LIMIT)}
     keys |= {(name, n): f"{name}, {n} steps" for name in (PLANNED, WITHOUT_FAMILY) for n in BUDGETS}
-    keys[PLANNED, 200] += ", the default"
+    keys[PLANNED, 150] += " beside a ramp of 50, the default"
     for steps in LENGTHS:
         keys[CURVE, steps] = f"{CURVE}, {steps} steps"
+        keys[NO_RUNS, steps] = f"{NO_RUNS}, {steps} steps"
         if steps != 100:
             peer = best(list(PEERS), steps)
             keys[peer] = f"the best peer at {steps} steps: {peer[0]}"
@@ -248,7 +258,8 @@ def intervals_table(
         "| | the best rate is inside | median width, decades |",
         "| --- | --- | --- |",
     ]
-    for name, steps in ((name, n) for name in (PLANNED, WITHOUT_FAMILY) for n in BUDGETS):
+    shown = [(name, n) for name in (PLANNED, WITHOUT_FAMILY) for n in BUDGETS]
+    for name, steps in (*shown, (NO_RUNS, 100)):
         pairs = zip(tables, given[name, steps], strict=True)
         found = [(table, one) for table, row in pairs for one in row if isinstance(one, Planned)]
         held = np.mean([holds_best(table, one) for table, one in found])

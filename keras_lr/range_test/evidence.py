@@ -18,9 +18,9 @@ from keras_lr.range_test.suggestion import NoSuggestion, Suggestion
 
 # A curve is weighed with the usual rate of the optimizer's family; the sum is raised by this many
 # decades, because a ramp shows the damage of high rates before a whole run would.
-CURVE_WEIGHT, RAISED = 0.5, 0.25
+CURVE_WEIGHT, RAISED = 0.3, 0.375
 # Half the width of a curve's interval, in decades: it holds the best rate in 85% of cases.
-KNOWN, UNKNOWN = 1.1, 1.3
+KNOWN, UNKNOWN = 1.0, 1.3
 
 
 def weigh(
@@ -107,8 +107,8 @@ def _from_curve(found: Suggestion, usual: float | None, family: str) -> Suggesti
     if usual is not None:
         middle, half = CURVE_WEIGHT * middle + (1.0 - CURVE_WEIGHT) * usual + RAISED, KNOWN
         reason += (
-            f" It is averaged with {10.0**usual:.2g}, the usual rate of {family}, and raised by "
-            f"{10.0**RAISED:.1f}: a ramp shows damage early."
+            f" It counts {CURVE_WEIGHT:.0%} beside {10.0**usual:.2g}, the usual rate of {family}, "
+            f"in decades; the mean is raised by {10.0**RAISED:.1f}: a ramp shows damage early."
         )
     return replace(
         found,
