@@ -120,7 +120,8 @@ def test_the_planned_run_multiplies_the_rate():
     np.testing.assert_allclose(longer.learning_rate / constant.learning_rate, 10**-0.2, rtol=1e-5)
     peak = test.suggest(policy="one-cycle").learning_rate
     np.testing.assert_allclose(peak / constant.learning_rate, 10**0.4, rtol=1e-5)
-    assert any("250 times" in note for note in test.suggest().warnings)
+    notes = test.suggest().warnings
+    assert any("250 times" in note and "overfitting" in note for note in notes)
 
 
 def test_a_policy_may_count_the_epochs_of_the_data():
