@@ -39,6 +39,7 @@ class _Policies(click.Group):
 @click.group(
     cls=_Policies,
     short_help="Show the learning rate of each step.",
+    subcommand_metavar="POLICY [OPTIONS]",
     epilog="Example: keras-lr preview one-cycle --max-lr 0.1 --plot one_cycle.png",
 )
 def preview() -> None:

@@ -238,13 +238,16 @@ def test_fail_on_and_ignore(csv):
     assert run("diagnose", warned, "--fail-on", "error").exit_code == 0
     assert run("diagnose", warned, "--fail-on", "warning").exit_code == 1
     assert "--ignore must be one of not-a-number" in refused("diagnose", bad, "--ignore", "x")
-    assert "no log" not in refused("diagnose", bad.parent, "--ignore", "x")
+    in_folder = refused("diagnose", bad.parent, "--ignore", "x")
+    assert "--ignore must be one of not-a-number" in in_folder and "no log" not in in_folder
 
 
 def test_columns_by_name_and_standard_input(csv):
     path = csv({"a": [2.0, 1.0], "b": [1.0, 1.0], "held": [4.0, 3.5], "eta": [0.1, 0.1]})
     named = ("--loss", "a+b", "--val-loss", "held", "--lr", "eta")
-    assert "Best val_loss: 3.5 in epoch 1." in run("diagnose", path, *named).stdout
+    told = run("diagnose", path, *named).stdout
+    assert "Best val_loss: 3.5 in epoch 1." in told and "no learning rate" not in told
+    assert "no learning rate" in run("diagnose", path, *named[:4]).stdout
     assert "no column 'c' for loss" in refused("diagnose", path, "--loss", "c")
     code = "from keras_lr_cli import main; main(['diagnose', '-', '--json', '--loss', 'a+b'])"
     done = subprocess.run(

@@ -236,7 +236,8 @@ def test_epochs_that_end_before_the_budget_are_told(fake):
 
 def test_another_callback_may_stop_before_the_budget(fake):
     stop = keras.callbacks.EarlyStopping("loss", min_delta=1e9, patience=1)
-    recorded(fake, keras_lr.OneCycle(0.1, minutes=1), stop)
+    steps = recorded(fake, keras_lr.OneCycle(0.1, minutes=1), stop)["step"]
+    assert len(steps) == 2 * STEPS < LEFT  # and no warning of a budget that is left
 
 
 def test_a_first_step_longer_than_the_budget_is_told(fake):

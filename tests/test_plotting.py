@@ -214,7 +214,7 @@ def test_line_that_has_left_the_picture_does_not_come_back(name):
     loss = plot_range_test(RangeTest(**REAL[name]), slope=False)
     line = drawn(loss, "smoothed")[1]
     gone = int(np.argmax(line > loss.get_ylim()[1]))  # 0 if it never leaves
-    assert not gone or np.isnan(line[gone + 1 :]).all()
+    assert gone and np.isnan(line[gone + 1 :]).all()
 
 
 @pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")

@@ -244,7 +244,9 @@ def test_a_layer_can_be_unfrozen_and_compiled_again_after_find():
     keras_lr.lr_find(model, x, y, steps=5, verbose=0)
     model.layers[0].trainable = True
     model.compile(optimizer, "sparse_categorical_crossentropy")
+    before = keras.ops.convert_to_numpy(model.layers[0].kernel).copy()
     model.fit(x, y, verbose=0)
+    assert (keras.ops.convert_to_numpy(model.layers[0].kernel) != before).any()
 
 
 def test_layers_that_are_frozen_meanwhile_train_again():

@@ -10,6 +10,7 @@ from models import classifier
 import keras_lr
 from keras_lr import lr_find
 from keras_lr._util.terminal import cause_of
+from keras_lr.loops import CHUNK
 
 pytestmark = pytest.mark.filterwarnings("ignore::keras_lr.SuggestionWarning")
 ROWS, MOMENTUM = 60, 0.9
@@ -120,7 +121,8 @@ def test_the_planned_run_multiplies_the_rate():
     np.testing.assert_allclose(longer.learning_rate / constant.learning_rate, 10**-0.2, rtol=1e-5)
     peak = test.suggest(policy="one-cycle").learning_rate
     np.testing.assert_allclose(peak / constant.learning_rate, 10**0.4, rtol=1e-5)
-    assert any("250 times" in note for note in test.suggest().warnings)
+    notes = test.suggest().warnings
+    assert any("250 times" in note and "overfitting" in note for note in notes)
 
 
 def test_a_policy_may_count_the_epochs_of_the_data():
@@ -132,6 +134,18 @@ def test_a_policy_may_count_the_epochs_of_the_data():
     np.testing.assert_allclose(test.planned.shape, 0.5**at, rtol=1e-5)
     longer = test._run(halving, 48)  # six epochs
     np.testing.assert_allclose(longer.shape[[0, -1]], [1.0, 0.5**5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [None, 12])
+def test_an_update_may_take_more_batches_than_the_loop_trains_in_one_call(steps):
+    model, (x, y) = linear(), regression(0, rows=320)
+    model.compile(keras.optimizers.SGD(0.01, gradient_accumulation_steps=CHUNK + 2), "mse")
+    options = {} if steps is None else {"steps": steps, "budget": steps}
+    test = lr_find(model, x, y, batch_size=4, epochs=27, verbose=0, seed=0, **options)
+    if steps is None:
+        assert len(test.probes.losses) >= 2 and np.isfinite(test.probes.losses).any()
+    else:
+        assert 3 <= len(test.losses) <= steps and np.isfinite(test.losses).all()
 
 
 def test_a_run_of_few_epochs_has_no_warning_of_overfitting():

@@ -174,7 +174,8 @@ class Workbench:
                     reason = "diverged"
                     break
             # The noise of the first losses matters where the loss starts near zero.
-            if ceiling is not None and np.median(losses[-5:]) > ceiling + np.ptp(losses[:3]):
+            limit = None if ceiling is None or not done else ceiling + np.ptp(losses[:3])
+            if limit is not None and np.median(losses[-5:]) > limit:
                 reason = "diverged"
                 break
             due = done % validation_every == 0 or done == total

@@ -60,15 +60,24 @@ class Answer:
             object.__setattr__(self, "tried", self.setting)
 
 
+@dataclass(frozen=True)
+class Rates:
+    """The rates that an answer may have.
+
+    Args:
+        at: The setting at another rate, rounded as the search does.
+        low, high: The lowest and the highest rate allowed.
+        expected: The rate that the range test suggests for the best setting; None without one.
+    """
+
+    at: Callable[[Setting, float], Setting]
+    low: float
+    high: float
+    expected: float | None = None
+
+
 def answer_of(
-    rounds: Sequence[Round],
-    now: Round,
-    best: Score,
-    done: bool,
-    at: Callable[[Setting, float], Setting],
-    untrained: float = math.nan,
-    expected: float | None = None,
-    limits: tuple[float, float] = (0.0, math.inf),
+    rounds: Sequence[Round], now: Round, best: Score, rates: Rates, untrained: float = math.nan
 ) -> Answer:
     """The answer that the best setting of a round gives.
 
@@ -76,53 +85,34 @@ def answer_of(
         rounds: All rounds.
         now: The round.
         best: Its best setting.
-        done: Whether the search is finished.
-        at: The setting at another rate, rounded as the search does.
+        rates: The rates that the answer may have.
         untrained: The objective before training; NaN if it is unknown.
-        expected: The rate that the range test suggests for that setting; None without one.
-        limits: The lowest and the highest rate allowed.
     """
+    done = now is rounds[-1] and now.complete
     like = [s for s in now.scores if s.setting.variant == best.setting.variant]
     like.sort(key=lambda score: score.setting.learning_rate)
     place = like.index(best)
     noise = Noise.among(like, best)
-    high, open_above = interval_end(best, like[place + 1 :], noise)
-    low, open_below = interval_end(best, like[:place][::-1], noise)
+    above = interval_end(best, like[place + 1 :], noise)
+    below = interval_end(best, like[:place][::-1], noise)
+    valley = _valley(rounds, best.setting, now.maximize, rates.expected)
+    around = valley.interval() if valley else None
     notes = []
     if not done:
         notes.append(f"The search is not finished: this is the best rate of the {now.name} round.")
-    valley = _valley(rounds, best.setting, now.maximize, expected)
-    around = valley.interval() if valley else None
     if len(best.values) < 2 and around is None:
         notes.append(
             "The best rate ran once in this round, so the noise between runs is unknown; the "
             "interval ends half way to the neighbouring rates."
         )
-    tried = f"tried in the {now.name} round"
-    if len(like) < len(now.scores):
-        tried += " with this setting"
-    for end, is_open, word in ((low, open_below, "lower"), (high, open_above, "higher")):
-        if is_open and best.setting.learning_rate == end:
-            notes.append(
-                f"The best rate is the {word[:-2]}est {tried}; a {word} rate may be better."
-            )
-        elif is_open:
-            notes.append(
-                f"The interval includes the {word[:-2]}est rate {tried}; a {word} rate may be "
-                "as good."
-            )
+    notes += _edges(now, best, below, above, alone=len(like) == len(now.scores))
     other_variant = rival(best, now.scores)
     if other_variant is not None:
         other = describe_difference(other_variant.setting, best.setting)
         notes.append(f"Another setting is as good, within the noise of the seeds: {other}.")
-    setting = at(best.setting, valley.rate) if valley else best.setting
+    setting = rates.at(best.setting, valley.rate) if valley else best.setting
     rate = setting.learning_rate
-    low, high = min(low, rate, *(around or ())), max(high, rate, *(around or ()))
-    low, high = max(low / 10**ROWS, limits[0]), min(high * 10**ROWS, limits[1])
-    if expected is not None:
-        known = (rate, best.setting.learning_rate)
-        low = max(low, min(*known, expected / 10**WITHIN))
-        high = min(high, max(*known, expected * 10**WITHIN))
+    low, high = _interval([below[0], above[0], rate, *(around or ())], rate, best, rates)
     unknown = (math.nan, math.nan)
     return Answer(
         setting,
@@ -132,6 +122,45 @@ def answer_of(
         sensitivity=_excess(valley, best.mean, rate / 3, rate * 3) if valley else unknown,
         lr_sensitivity=valley.mean_excess(best.mean, untrained) if valley else math.nan,
     )
+
+
+def _edges(
+    now: Round, best: Score, below: tuple[float, bool], above: tuple[float, bool], alone: bool
+) -> list[str]:
+    """Warnings of an interval that reaches the lowest or the highest rate that was tried.
+
+    Args:
+        now: The round.
+        best: Its best setting.
+        below, above: Each end of the interval, and whether all rates on that side are inside.
+        alone: Whether the round tried no other variant of the setting.
+    """
+    tried = f"tried in the {now.name} round" + ("" if alone else " with this setting")
+    notes = []
+    for (end, is_open), word in ((below, "lower"), (above, "higher")):
+        if is_open and best.setting.learning_rate == end:
+            notes.append(
+                f"The best rate is the {word[:-2]}est {tried}; a {word} rate may be better."
+            )
+        elif is_open:
+            notes.append(
+                f"The interval includes the {word[:-2]}est rate {tried}; a {word} rate may be "
+                "as good."
+            )
+    return notes
+
+
+def _interval(
+    inside: Sequence[float], rate: float, best: Score, rates: Rates
+) -> tuple[float, float]:
+    """The interval around the rates `inside`, as `Answer` describes it."""
+    low = max(min(inside) / 10**ROWS, rates.low)
+    high = min(max(inside) * 10**ROWS, rates.high)
+    if rates.expected is not None:
+        known = (rate, best.setting.learning_rate)
+        low = max(low, min(*known, rates.expected / 10**WITHIN))
+        high = min(high, max(*known, rates.expected * 10**WITHIN))
+    return low, high
 
 
 def _valley(

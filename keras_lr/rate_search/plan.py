@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from keras_lr.range_test import transfer_lr
-from keras_lr.rate_search.answer import Answer, answer_of
+from keras_lr.rate_search.answer import Answer, Rates, answer_of
 from keras_lr.rate_search.evidence import contenders, finalists
 from keras_lr.rate_search.jobs import Job, Outcome, Setting
 from keras_lr.rate_search.rounds import Round
@@ -145,9 +145,8 @@ class Plan:
                 continue  # the first seed of the race is not over
             best = now.best()
             if best is not None and best.ended == "finished":
-                done = now is rounds[-1] and now.complete
-                expected, limits = self._expected(best.setting), self._limits
-                return answer_of(rounds, now, best, done, self._at, untrained, expected, limits)
+                rates = Rates(self._at, *self._limits, self._expected(best.setting))
+                return answer_of(rounds, now, best, rates, untrained)
         return None
 
     def _expected(self, setting: Setting) -> float | None:
