@@ -224,3 +224,32 @@ def test_a_train_function_of_the_models_own_is_refused():
         keras_lr.lr_find(model, x, x[:, 0], verbose=0)
     with pytest.raises(ValueError, match="Own overrides make_train_function"):
         model.fit(x, x[:, 0], verbose=0, callbacks=[keras_lr.LRFinder()])
+
+
+def test_methods_that_a_program_put_into_objects_stay_after_an_interrupted_fit():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    originals = model.get_metrics_result, model.optimizer.finalize_variable_values
+
+    def metrics():
+        return originals[0]()
+
+    def finalize(variables):
+        originals[1](variables)
+
+    def kept():
+        return vars(model)["get_metrics_result"], vars(model.optimizer)["finalize_variable_values"]
+
+    model.get_metrics_result, model.optimizer.finalize_variable_values = metrics, finalize
+
+    class Fails(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    finder = keras_lr.LRFinder(steps=3, budget=3)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, callbacks=[finder, Fails()], **FIT)
+    assert kept() == (metrics, finalize)
+    model.fit(X, Y, callbacks=[finder], verbose=0, **FIT)
+    assert len(finder.result.losses) == 3
+    assert kept() == (metrics, finalize)
