@@ -142,6 +142,7 @@ class LRFinder(SteeringCallback):
         self._observes = isinstance(every, int) and not apply
         self._rule = every if isinstance(every, PlateauRule) else None
         self._stalled = False
+        self._snapshot: Snapshot | None = None  # of the model, during a fit that the test replaces
         self._end_of_fit: ExitStack | None = None  # methods that are replaced now
 
     def set_model(self, model: Any) -> None:
@@ -241,11 +242,8 @@ class LRFinder(SteeringCallback):
         if self.every is None:
             self._unpatch(self._unsynced_model)
 
-    def on_train_end(self, logs: Any = None) -> None:
-        if not self._observes:
-            super().on_train_end(logs)
-        if self.every is not None:
-            del self._training_data
+    def hand_back(self) -> None:
+        if self._snapshot is None:
             return
         with uninterrupted():
             model = self.model  # reads JAX's state back before it is overwritten
@@ -253,7 +251,14 @@ class LRFinder(SteeringCallback):
             stop, history = model.stop_training, model.history
             self._snapshot.restore()
             model.stop_training, model.history = stop, history
-        del self._snapshot
+            self._snapshot = None
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if not self._observes:
+            super().on_train_end(logs)
+        if self.every is not None:
+            del self._training_data
+        self.hand_back()
 
     def _collect(self, *arguments: Any) -> Any:
         """Replaces the train function: keeps the batches and does not train.

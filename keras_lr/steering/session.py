@@ -227,6 +227,8 @@ class SteeredFit:
             self._list = None
         if self.run.patch is not None:
             self.run.patch.remove()
+        for policy in self.policies:
+            policy.hand_back()
 
     def settle(self, epoch: int, logs: dict[str, Any]) -> None:
         """Let every policy act at the end of an epoch; once.
