@@ -224,3 +224,54 @@ def test_a_train_function_of_the_models_own_is_refused():
         keras_lr.lr_find(model, x, x[:, 0], verbose=0)
     with pytest.raises(ValueError, match="Own overrides make_train_function"):
         model.fit(x, x[:, 0], verbose=0, callbacks=[keras_lr.LRFinder()])
+
+
+def test_a_fit_after_an_interrupted_finder_is_that_without_it():
+    class Fails(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    def weights(interrupted):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5)])
+        model.add(keras.layers.Dense(1))
+        model.compile("adam", "mse")
+        model.fit(X, Y, batch_size=16, verbose=0)  # shuffled
+        if interrupted:
+            function = model.train_function
+            with pytest.raises(KeyboardInterrupt):
+                model.fit(X, Y, batch_size=16, callbacks=[keras_lr.LRFinder(steps=9), Fails()])
+            assert model.train_function is function
+        model.fit(X, Y, batch_size=16, verbose=0)
+        return values([*model.variables, *model.optimizer.variables])
+
+    assert same(weights(True), weights(False))
+
+
+def test_methods_that_a_program_put_into_objects_stay_after_an_interrupted_fit():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    originals = model.get_metrics_result, model.optimizer.finalize_variable_values
+
+    def metrics():
+        return originals[0]()
+
+    def finalize(variables):
+        originals[1](variables)
+
+    def kept():
+        return vars(model)["get_metrics_result"], vars(model.optimizer)["finalize_variable_values"]
+
+    model.get_metrics_result, model.optimizer.finalize_variable_values = metrics, finalize
+
+    class Fails(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    finder = keras_lr.LRFinder(steps=3, budget=3)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, callbacks=[finder, Fails()], **FIT)
+    assert kept() == (metrics, finalize)
+    model.fit(X, Y, callbacks=[finder], verbose=0, **FIT)
+    assert len(finder.result.losses) == 3
+    assert kept() == (metrics, finalize)

@@ -254,11 +254,11 @@ def test_callbacks_that_cannot_assign_the_rate_are_refused_when_fit_begins(their
 # Loops of the user's own
 
 
-def loop(model, callbacks, epochs, step, hooks=True):
+def loop(model, callbacks, epochs, step, hooks=True, first=0):
     """A training loop that calls the callbacks as Keras's fit does."""
     x, y = rows()
     callbacks.on_train_begin()
-    for epoch in range(epochs):
+    for epoch in range(first, epochs):
         if hooks:
             callbacks.on_epoch_begin(epoch)
         for index in range(STEPS):
@@ -346,6 +346,24 @@ def test_a_loop_by_hand_tells_the_length_as_fit_does():
     loop(model, callbacks, 3, train_on_batch)
     expected = one_cycle(3 * STEPS, 0.1)
     np.testing.assert_allclose(logger.history["learning_rate"], expected, rtol=1e-5, atol=0)
+
+
+def test_a_loop_by_hand_may_count_its_epochs_from_1():
+    model, expected = network(sgd()), one_cycle(3 * STEPS, 0.1)
+
+    def rates(epochs, first):
+        logger = keras_lr.LRLogger()
+        callbacks = [keras_lr.OneCycle(0.1), logger]
+        callbacks = keras.callbacks.CallbackList(callbacks, model=model, epochs=3, steps=STEPS)
+        loop(model, callbacks, epochs, train_on_batch, first=first)
+        return logger.history["learning_rate"]
+
+    np.testing.assert_allclose(rates(4, 1), expected, rtol=1e-5, atol=0)
+    np.testing.assert_allclose(rates(4, 1), expected, rtol=1e-5, atol=0)
+    # The optimizer has made one epoch of updates, so epoch 1 is the second one of a run.
+    model = network(sgd())
+    np.testing.assert_allclose(rates(1, 0), expected[:STEPS], rtol=1e-5, atol=0)
+    np.testing.assert_allclose(rates(3, 1), expected[STEPS:], rtol=1e-5, atol=0)
 
 
 def test_a_loop_that_calls_no_hook_before_it_trains_is_warned_of():

@@ -105,6 +105,59 @@ def test_it_prints_what_it_unfreezes(capsys):
     assert "GradualUnfreeze unfreezes block2" in lines[0]
 
 
+class Normalization(keras.layers.BatchNormalization):
+    def call(self, inputs, training=None):  # without the mask
+        return super().call(inputs, training)
+
+
+class Always(keras.layers.BatchNormalization):
+    def call(self, inputs):
+        return super().call(inputs, True)
+
+
+def normalized(layer):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), layer, keras.layers.Dense(1, name="head")])
+    model.compile("sgd", "mse")
+    return model
+
+
+def fit_statistics(model):
+    """The statistics after an epoch in which only the head trains."""
+    x, y = data()
+    thaw = keras_lr.GradualUnfreeze(["head", "norm"])
+    model.fit(x, y, epochs=2, initial_epoch=0, batch_size=16, verbose=0, callbacks=[thaw, Stops()])
+    return values(model.get_layer("norm").non_trainable_variables)
+
+
+class Stops(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+def test_a_call_of_the_programs_own_is_frozen_and_stays():
+    before = [np.zeros(6, "float32"), np.ones(6, "float32")]
+    assert same(fit_statistics(normalized(Normalization(name="norm"))), before)
+
+    layer, calls = keras.layers.BatchNormalization(name="norm"), []
+    model, original = normalized(layer), layer.call
+
+    def own(inputs, training=None, mask=None):
+        calls.append(training)
+        return original(inputs, training=training, mask=mask)
+
+    object.__setattr__(layer, "call", own)
+    assert same(fit_statistics(model), before)
+    assert layer.call is own and set(calls) == {False}
+
+
+def test_a_call_without_training_is_refused():
+    model = normalized(Always(name="norm"))
+    with pytest.raises(ValueError, match="statistics of 'norm' cannot be frozen, .* no argument"):
+        fit_statistics(model)
+    assert "call" not in vars(model.get_layer("norm"))
+
+
 @elsewhere
 def test_several_epochs_for_each_group():
     model, record = network(), Record()

@@ -102,6 +102,22 @@ def test_after_an_exception_the_layer_has_its_own_rate():
     assert model.get_layer("drop").rate == 0.5
 
 
+def test_a_config_of_the_programs_own_is_saved_and_stays():
+    model = network()
+    layer, seen = model.get_layer("drop"), []
+
+    def own():
+        return {**type(layer).get_config(layer), "note": "mine"}
+
+    object.__setattr__(layer, "get_config", own)
+    noting = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs=None: seen.append(layer.get_config())
+    )
+    fit(model, schedule(), noting, epochs=1)
+    assert [(config["rate"], config["note"]) for config in seen] == STEPS * [(0.5, "mine")]
+    assert layer.get_config is own
+
+
 def test_what_cannot_be_scheduled_is_refused():
     with pytest.raises(ValueError, match="name must be 'rate', .* got 'seed'"):
         keras_lr.ScheduleHyperparameter("seed", 0.1, layers="drop")

@@ -7,6 +7,7 @@ from test_callbacks import finite, recorded
 from test_steering import STEPS, fit, groups, network
 
 import keras_lr
+from keras_lr.optimizers import LayerwiseLR
 from keras_lr.schedules.base import evaluate
 from keras_lr.schedules.warm_up import UntunedWarmUpFactor
 
@@ -109,3 +110,46 @@ def test_a_longer_run_that_is_resumed_can_keep_the_old_warm_up():
     history = recorded(network(inner.SGD(0.1)), keras_lr.WarmUp(**arguments), epochs=50)
     expected = 0.1 * np.minimum(1, np.arange(1, 50 * STEPS + 1) / 5)
     np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5, atol=0)
+
+
+class Decay(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule as the guide of Keras writes it, which computes with the integers that it gets."""
+
+    def __call__(self, step):
+        return 0.1 / (1 + 0.5 * step)
+
+
+class Harmonic(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.1 / (step + 1)
+
+
+class Weights(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.weights = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.weights.append(self.model.get_weights()[0].item())
+
+
+@pytest.mark.parametrize(("kind", "growth"), [(Decay, 0.5), (Harmonic, 1.0)])
+def test_schedules_of_a_program_get_counts_that_they_can_compute_with(kind, growth):
+    steps, one = np.arange(4), np.ones((4, 1), "float32")
+
+    def rates(optimizer, *callbacks):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        model.compile(optimizer, lambda y_true, y_pred: y_pred[:, 0])
+        moved = [model.get_weights()[0].item()]
+        record = Weights()
+        model.fit(one, one, epochs=4, verbose=0, callbacks=[*callbacks, record])
+        return -np.diff([*moved, *record.weights])
+
+    curve = 0.1 / (1 + growth * steps)
+    scheduled = rates(keras.optimizers.SGD(1.0), keras_lr.ScheduleLR(kind()))
+    np.testing.assert_allclose(scheduled, curve, rtol=1e-4, atol=1e-7)
+    warm = rates(keras.optimizers.SGD(kind()), keras_lr.WarmUp(steps=2))
+    np.testing.assert_allclose(warm, curve * [0, 0.5, 1, 1], rtol=1e-4, atol=1e-7)
+    part = rates(LayerwiseLR(keras.optimizers.SGD(1.0), {"dense.*": kind()}))
+    np.testing.assert_allclose(part, curve, rtol=1e-4, atol=1e-7)
+    decay = keras_lr.ScheduleHyperparameter("weight_decay", lambda step: 0.1 / (step + growth))
+    assert rates(keras.optimizers.SGD(0.1, weight_decay=0.1), decay).shape == (4,)

@@ -132,6 +132,7 @@ class GradualUnfreeze(SteeringCallback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
+        epoch -= self._session.run.epochs_from
         unfrozen = self._unfrozen(epoch)
         if epoch and unfrozen > self._unfrozen(epoch - 1):
             if self.verbose:

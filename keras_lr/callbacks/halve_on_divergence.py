@@ -155,7 +155,7 @@ class HalveOnDivergence(SteeringCallback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        self._epoch = epoch
+        self._epoch = epoch - self._session.run.epochs_from
         self._stretch = Stretch()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

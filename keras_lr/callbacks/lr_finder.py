@@ -16,6 +16,7 @@ from keras_lr._keras.optimizers import stored_rate
 from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util.checks import count, flag
 from keras_lr._util.interrupts import uninterrupted
+from keras_lr._util.patching import replaced
 from keras_lr.callbacks.base import SteeringCallback, monitored
 from keras_lr.callbacks.plateau_rule import PlateauRule
 from keras_lr.loops.data import is_array_data
@@ -141,6 +142,8 @@ class LRFinder(SteeringCallback):
         self._observes = isinstance(every, int) and not apply
         self._rule = every if isinstance(every, PlateauRule) else None
         self._stalled = False
+        self._snapshot: Snapshot | None = None  # of the model, during a fit that the test replaces
+        self._end_of_fit: ExitStack | None = None  # methods that are replaced now
 
     def set_model(self, model: Any) -> None:
         if self._observes:
@@ -239,11 +242,8 @@ class LRFinder(SteeringCallback):
         if self.every is None:
             self._unpatch(self._unsynced_model)
 
-    def on_train_end(self, logs: Any = None) -> None:
-        if not self._observes:
-            super().on_train_end(logs)
-        if self.every is not None:
-            del self._training_data
+    def hand_back(self) -> None:
+        if self._snapshot is None:
             return
         with uninterrupted():
             model = self.model  # reads JAX's state back before it is overwritten
@@ -251,7 +251,14 @@ class LRFinder(SteeringCallback):
             stop, history = model.stop_training, model.history
             self._snapshot.restore()
             model.stop_training, model.history = stop, history
-        del self._snapshot
+            self._snapshot = None
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if not self._observes:
+            super().on_train_end(logs)
+        if self.every is not None:
+            del self._training_data
+        self.hand_back()
 
     def _collect(self, *arguments: Any) -> Any:
         """Replaces the train function: keeps the batches and does not train.
@@ -300,17 +307,21 @@ class LRFinder(SteeringCallback):
 
         On TensorFlow the first training step creates both, and none has run.
         """
-        object.__setattr__(model, "get_metrics_result", dict)
+        if self._end_of_fit is not None:
+            return
+        self._end_of_fit = ExitStack()
+        self._end_of_fit.enter_context(replaced(model, "get_metrics_result", dict))
         if model.optimizer is not None:
-            object.__setattr__(model.optimizer, "finalize_variable_values", _nothing)
+            method = replaced(model.optimizer, "finalize_variable_values", _nothing)
+            self._end_of_fit.enter_context(method)
 
     def _unpatch(self, model: Any) -> None:
         """Remove everything that this callback put into the model."""
         if model.train_function == self._collect:
             model.train_function = self._train_function
-        vars(model).pop("get_metrics_result", None)
-        if model.optimizer is not None:
-            vars(model.optimizer).pop("finalize_variable_values", None)
+        if self._end_of_fit is not None:
+            self._end_of_fit.close()
+            self._end_of_fit = None
 
     def _test_between_epochs(self, epoch: int) -> None:
         """A range test between two epochs of the `fit`."""

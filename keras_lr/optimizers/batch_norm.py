@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import keras
 
 from keras_lr._keras.layers import all_layers, own_variables
+from keras_lr._util.patching import replaced
 
 
 class FrozenStatistics:
@@ -20,6 +23,12 @@ class FrozenStatistics:
 
     Args:
         layers: Layers and models; the `BatchNormalization` layers among and inside them matter.
+
+    Attributes:
+        frozen: Whether any layer is frozen now.
+
+    Raises:
+        ValueError: In `freeze`, if the `call` of a layer takes no argument `training`.
     """
 
     def __init__(self, layers: Iterable[Any]) -> None:
@@ -27,14 +36,14 @@ class FrozenStatistics:
         kind = keras.layers.BatchNormalization
         self.layers = [part for part in found.values() if isinstance(part, kind)]
 
-    @property
-    def frozen(self) -> bool:
-        """Whether any layer is frozen now."""
-        return any("call" in vars(layer) for layer in self.layers)
+        self._calls = ExitStack()
+        self.frozen = False
 
     def freeze(self) -> None:
         for layer in self.layers:
-            object.__setattr__(layer, "call", _as_at_inference(layer))
+            if not isinstance(layer.call, _AtInference):  # two groups may share a layer
+                self._calls.enter_context(replaced(layer, "call", _AtInference(layer)))
+        self.frozen = bool(self.layers)
 
     def __enter__(self) -> FrozenStatistics:
         self.freeze()
@@ -44,9 +53,8 @@ class FrozenStatistics:
         self.thaw()
 
     def thaw(self) -> None:
-        for layer in self.layers:
-            if "call" in vars(layer):
-                object.__delattr__(layer, "call")
+        self._calls.close()
+        self.frozen = False
 
 
 def owning_layers(model: Any) -> dict[int, Any]:
@@ -54,8 +62,20 @@ def owning_layers(model: Any) -> dict[int, Any]:
     return {id(variable): layer for layer in all_layers(model) for variable in own_variables(layer)}
 
 
-def _as_at_inference(layer: Any) -> Any:
-    def call(inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        return type(layer).call(layer, inputs, training=False, mask=mask)
+class _AtInference:
+    """The `call` of a layer, which may be a program's own, with `training=False`."""
 
-    return call
+    def __init__(self, layer: Any) -> None:
+        self._own = layer.call
+        self._signature = inspect.signature(self._own)
+        names = self._signature.parameters
+        if "training" not in names and not any(p.kind is p.VAR_KEYWORD for p in names.values()):
+            raise ValueError(
+                f"The statistics of {layer.name!r} cannot be frozen, because its call takes no "
+                "argument training. Add it, or leave the statistics as they are."
+            )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        bound = self._signature.bind_partial(*args)
+        bound.arguments.pop("training", None)
+        return self._own(*bound.args, **{**bound.kwargs, **kwargs, "training": False})

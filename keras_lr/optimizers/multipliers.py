@@ -12,7 +12,7 @@ import keras
 from keras_lr._util import checks
 from keras_lr.optimizers.patterns import Pattern
 from keras_lr.optimizers.variable_paths import Paths, path_of, paths_in
-from keras_lr.schedules.base import as_schedule, deserialized
+from keras_lr.schedules.base import as_schedule, at_count, deserialized
 
 _LISTED = 40  # layers in a message
 
@@ -53,7 +53,7 @@ class Multiplier:
             return self.number
         value: Any = self.number
         for curve in self.curves:
-            value = value * keras.ops.cast(curve(updates), "float32")
+            value = value * keras.ops.cast(at_count(curve, updates), "float32")
         return value
 
     def times(self, curve: Any) -> Multiplier:

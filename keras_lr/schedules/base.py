@@ -140,6 +140,21 @@ def rates_of(schedule: Any, step: Any) -> Any:
     return ops.cast(rates, "float32")
 
 
+def at_count(curve: Callable[[Any], Any], count: Any) -> Any:
+    """The value of a curve at a count of updates: a number, or an integer tensor of a graph.
+
+    Keras passes the counter of the optimizer, a variable, which every backend multiplies by 0.1.
+    TensorFlow does not multiply an integer tensor by 0.1, so that a program's own curve may fail;
+    it then gets the count as a float.
+    """
+    if isinstance(curve, Curve) or not ops.is_tensor(count):
+        return curve(count)
+    try:
+        return curve(count)
+    except (TypeError, ValueError):
+        return curve(ops.cast(count, "float32"))
+
+
 def evaluate(schedule: Callable[[Any], Any], steps: Any) -> np.ndarray:
     """Evaluate a schedule, or any function of the step, at an array of steps.
 
@@ -153,5 +168,5 @@ def evaluate(schedule: Callable[[Any], Any], steps: Any) -> np.ndarray:
     inputs = (
         ops.convert_to_tensor(int(step), "int32") if tensors else int(step) for step in steps.flat
     )
-    rates = [float(ops.convert_to_numpy(schedule(step))) for step in inputs]
+    rates = [float(ops.convert_to_numpy(at_count(schedule, step))) for step in inputs]
     return np.asarray(rates, dtype="float64").reshape(steps.shape)

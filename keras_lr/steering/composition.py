@@ -25,7 +25,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lr.schedules.base import Schedule, evaluate
+from keras_lr.schedules.base import Schedule, at_count, evaluate
 from keras_lr.steering.clock import Budget, Ticks, Timed
 
 
@@ -79,7 +79,7 @@ class Factor:
             update: The count of the update.
             ticks: The ticks of a budget at this update.
         """
-        return self.curve(self._count(update, ticks))
+        return at_count(self.curve, self._count(update, ticks))
 
     def values(self, updates: np.ndarray, ticks: Ticks | None = None) -> np.ndarray:
         """The value at each update of an array."""

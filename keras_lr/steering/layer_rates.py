@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_lr.schedules.base import evaluate
+from keras_lr._util.patching import replaced
+from keras_lr.schedules.base import at_count, evaluate
 from keras_lr.steering.binding import SteeredAttribute
 from keras_lr.steering.value_table import ValueTable
 
@@ -38,20 +40,22 @@ class LayerRates:
         self._layers = [(layer, layer.rate) for layer in layers]
         self._curve, self._update = curve, update
         self._table = ValueTable(lambda updates, _: evaluate(curve, updates))
+        self._methods = ExitStack()
 
     def replace(self) -> None:
         """Replace the rates, and the method that would save them."""
         for layer, own in self._layers:
             if keras.backend.backend() != "torch":
-                rate = _Rate(own, lambda: ops.cast(self._curve(self._update()), "float32"))
+                rate = _Rate(own, self._rate_in_graph)
                 object.__setattr__(layer, "rate", rate)
-            object.__setattr__(layer, "get_config", lambda layer=layer: self._config(layer))
+            config = functools.partial(self._config, layer)
+            self._methods.enter_context(replaced(layer, "get_config", config))
 
     def release(self) -> None:
         """Restore the layers' own rates."""
         for layer, own in self._layers:
             object.__setattr__(layer, "rate", own)
-            vars(layer).pop("get_config", None)
+        self._methods.close()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -74,6 +78,9 @@ class LayerRates:
     def value_at(self, update: int) -> float:
         """The rate at an update."""
         return self._table.number_at(update, 0)
+
+    def _rate_in_graph(self) -> Any:
+        return ops.cast(at_count(self._curve, self._update()), "float32")
 
     def _config(self, layer: Any) -> dict[str, Any]:
         with self.paused():

@@ -82,3 +82,7 @@ class Policy(Callback):
     # Undo the changes to the model; also called when a `fit` was interrupted.
     def leave(self) -> None:
         pass
+
+    # Restore a model that the `fit` was not to train; called last, however the `fit` ends.
+    def hand_back(self) -> None:
+        pass

@@ -18,7 +18,8 @@ class Run:
         model: The model.
         by_hand: Whether a loop of the user calls the callbacks, instead of `fit`.
         params: The `params` of callbacks in Keras: `epochs` and `steps`.
-        first_epoch: The epoch that this process begins with.
+        epochs_from: The number of the first epoch, 0; a loop of the user may count from 1.
+        first_epoch: The epoch that this process begins with, counted from 0.
         first_batches: Batches that an earlier process has trained.
         patch: The patched train function; None before the first epoch.
         clocks: The clocks of the time budgets, which start with the first epoch.
@@ -28,6 +29,7 @@ class Run:
         self.model = model
         self.by_hand = fits_running(model) == 0
         self.params: dict[str, Any] = {}
+        self.epochs_from = 0
         self.first_epoch = 0
         self.first_batches = 0
         self.patch: TrainFunctionPatch | None = None

@@ -16,13 +16,14 @@ import keras
 
 from keras_lr._keras.distribution import check_one_clock
 from keras_lr._keras.frames import caller_locals
+from keras_lr._keras.optimizers import batch_counter, number
 from keras_lr._util.patching import replaced
 from keras_lr.steering.backends import make_patch
 from keras_lr.steering.backup import Backup
 from keras_lr.steering.clock import Clocks, now
 from keras_lr.steering.epoch_logs import ExtendedList
 from keras_lr.steering.guard import guard_fit
-from keras_lr.steering.optimizers import model_optimizers, named_optimizer
+from keras_lr.steering.optimizers import innermost_optimizers, model_optimizers, named_optimizer
 from keras_lr.steering.policy import Policy
 from keras_lr.steering.run import Run
 from keras_lr.steering.steered_optimizer import SteeredOptimizer
@@ -138,8 +139,10 @@ class SteeredFit:
         self.begun = self.backup.ready = True
         run = self.run
         run.synchronise()
-        run.first_epoch = epoch
         batches = self.backup.batches
+        run.epochs_from = self._counted_from(epoch)
+        epoch -= run.epochs_from
+        run.first_epoch = epoch
         run.first_batches = epoch * (run.params.get("steps") or 0) if batches is None else batches
         for name, steered in self.optimizers.items():
             steered.begin(self.backup.start_of(name))
@@ -177,6 +180,22 @@ class SteeredFit:
         self._check.begin()
         self._list = ExtendedList.of_running_fit(self.model, self.note_epoch, self.amend)
 
+    def _counted_from(self, epoch: int) -> int:
+        """The number of the first epoch: a loop by hand may begin with 1.
+
+        It may also go on with epoch 1, the second one, as `fit` does with `initial_epoch`. Then an
+        optimizer has made an epoch of updates.
+        """
+        steps = self.run.params.get("steps")
+        if not self.run.by_hand or epoch != 1 or not steps or self.backup.batches is not None:
+            return 0
+        optimizers = [
+            inner
+            for each in self.optimizers.values()
+            for inner in innermost_optimizers(each.optimizer)
+        ]
+        return int(all(number(batch_counter(each)) != steps for each in optimizers))
+
     def _check_place(self, epoch: int) -> None:
         """Raise if nobody knows how many updates the epochs before this one have made."""
         if not epoch or self.run.by_hand or self.run.params.get("steps"):
@@ -208,6 +227,8 @@ class SteeredFit:
             self._list = None
         if self.run.patch is not None:
             self.run.patch.remove()
+        for policy in self.policies:
+            policy.hand_back()
 
     def settle(self, epoch: int, logs: dict[str, Any]) -> None:
         """Let every policy act at the end of an epoch; once.
@@ -222,7 +243,7 @@ class SteeredFit:
         self._settled = epoch
         logs.update(self._described)
         for policy in self.policies:
-            policy.judge(epoch, logs)
+            policy.judge(epoch - self.run.epochs_from, logs)
 
     def note_epoch(self, epoch: int) -> None:
         """Note the rate of the last batch of an epoch, before a callback changes it."""
