@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from .endings import DAMAGED, ending, opened_text
 from .errors import BadInput, visible
 from .folders import LISTED, labels_for, listed
 
@@ -69,7 +70,7 @@ def load_table(
         import pandas as pd
     except ImportError as error:
         raise BadInput(f"Reading {path} needs pandas; pip install pandas.") from error
-    table = _parquet(pd, path) if path.endswith(".parquet") else _text(pd, path)
+    table = _parquet(pd, path) if ending(path) == ".parquet" else _text(pd, path)
     table = _choose(table, path, chosen)
     features = [name for name in table.columns if name != chosen.target]
     if chosen.features is not None:
@@ -113,9 +114,8 @@ def _as_numbers(pd: Any, column: Any) -> Any:
 def _text(pd: Any, path: str) -> Any:
     """A text file, its cells separated by commas, semicolons or tabs, as in its first line."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            line = file.readline(2**20)
-            separator = "\t" if path.endswith(".tsv") else _separator(line)
+        with opened_text(path) as file:
+            separator = _separator(path, file.readline(2**20))
             file.seek(0)
             header = next(csv.reader(file, delimiter=separator), [])
     except UnicodeDecodeError as error:
@@ -128,41 +128,44 @@ def _text(pd: Any, path: str) -> Any:
         raise BadInput(f"{path} has several columns named {twice!r}.")
     if all(_is_number(name) for name in names):
         raise BadInput(f"The first line of {path} must name the columns; it holds numbers.")
-    options = {"sep": separator, "encoding": "utf-8-sig", "index_col": False}
+    options = {"sep": separator, "index_col": False}
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            table = pd.read_csv(path, **options)
+            with opened_text(path) as file:
+                table = pd.read_csv(file, **options)
         except pd.errors.ParserWarning as error:
             raise BadInput(
                 f"{path} has rows with more cells than its first line, which must name all columns."
             ) from error
     if separator != "," and any(_has_decimal_commas(pd, table[name]) for name in table.columns):
         click.echo(f"{path} is read with decimal commas.", err=True)
-        table = pd.read_csv(path, decimal=",", **options)
+        with opened_text(path) as file:
+            table = pd.read_csv(file, decimal=",", **options)
     table.columns = names
     return table
 
 
 def columns_in(path: str) -> str:
     """The columns of a text table for a message; "" if they cannot be read."""
-    if path.endswith(".parquet"):
+    if ending(path) == ".parquet":
         return ""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with opened_text(path) as file:
             line = file.readline(2**16)
-    except (OSError, ValueError):
+    except (BadInput, *DAMAGED):
         return ""
-    separator = "\t" if path.endswith(".tsv") else _separator(line)
-    names = next(csv.reader([line], delimiter=separator), [])
+    names = next(csv.reader([line], delimiter=_separator(path, line)), [])
     shown = [visible(name.strip()) for name in names]
     if len(shown) > LISTED:  # the column to predict is often the last
         shown = [*shown[: LISTED - 3], "...", *shown[-2:]]
     return ", ".join(shown)
 
 
-def _separator(header: str) -> str:
-    """The most frequent separator outside quotes."""
+def _separator(path: str, header: str) -> str:
+    """The most frequent separator outside quotes; a tab in a `.tsv` file."""
+    if ending(path) == ".tsv":
+        return "\t"
     bare = "".join(header.split('"')[::2])
     return max(",;\t", key=bare.count)
 
@@ -238,7 +241,7 @@ def _check_values(table: Any, path: str) -> None:
 
 def _missing(path: str, name: str, row: int) -> str:
     """What a cell without a value holds: nothing, or a word such as None, NA or null."""
-    header, cells = ([], []) if path.endswith(".parquet") else _line(path, row)[1:]
+    header, cells = ([], []) if ending(path) == ".parquet" else _line(path, row)[1:]
     names = [each.strip() for each in header]
     text = cells[names.index(name)].strip() if name in names[: len(cells)] else ""
     return f"{text!r}, which stands for no value," if text else "no value"
@@ -246,13 +249,13 @@ def _missing(path: str, name: str, row: int) -> str:
 
 def _place(path: str, row: int) -> str:
     """The row, by its line number in a file of text."""
-    return f"row {row}" if path.endswith(".parquet") else f"line {_line(path, row)[0]}"
+    return f"row {row}" if ending(path) == ".parquet" else f"line {_line(path, row)[0]}"
 
 
 def _line(path: str, row: int) -> tuple[int, list[str], list[str]]:
     """The number of the line of a row in a file of text, the header, and the cells of the row."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        separator = "\t" if path.endswith(".tsv") else _separator(file.readline(2**20))
+    with opened_text(path) as file:
+        separator = _separator(path, file.readline(2**20))
         file.seek(0)
         reader = csv.reader(file, delimiter=separator)
         lines = ((reader.line_num, cells) for cells in reader if cells)

@@ -170,6 +170,45 @@ def test_csv(files, model):
     same(load_data(str(files / "model.csv"), model, target="label"))
 
 
+@pytest.mark.parametrize("end", ["CSV", "csv.gz", "Csv.BZ2", "csv.xz", "csv.zip", "TSV", "tsv.gz"])
+def test_capitals_and_compression_of_a_table_do_not_count(files, tmp_path, model, end):
+    table = pd.read_csv(files / "model.csv")
+    tab = "\t" if "tsv" in end.lower() else ","
+    table.to_csv(tmp_path / f"d.{end}", index=False, sep=tab, compression="infer")
+    path = str(tmp_path / f"d.{end}")
+    same(load_data(path, model, target="label"))
+    assert "its columns are: f0, f1" in refused("find", files / "model.keras", "--data", path)
+    table.loc[7, "f2"] = np.nan
+    table.to_csv(path, index=False, sep=tab, compression="infer")
+    with pytest.raises(BadInput, match="'f2' has no value in line 9"):
+        load_data(path, model, target="label")
+
+
+def test_capitals_in_the_ends_of_other_names_do_not_count(tmp_path, model):
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    (tmp_path / "d.npz").rename(tmp_path / "D.NPZ")
+    same(load_data(str(tmp_path / "D.NPZ"), model))
+    for name, array in (("X.NPY", X), ("y.Npy", Y)):
+        with open(tmp_path / name, "wb") as file:
+            np.save(file, array)
+    same(load_data(f"{tmp_path}/X.NPY,{tmp_path}/y.Npy", model))
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame(X, columns=[f"f{i}" for i in range(X.shape[1])]).assign(label=Y)
+    table.to_parquet(tmp_path / "d.Parquet")
+    same(load_data(str(tmp_path / "d.Parquet"), model, target="label"))
+
+
+def test_a_compressed_table_that_cannot_be_read_is_refused(tmp_path, model):
+    (tmp_path / "d.csv.gz").write_text("a,b\n1,2\n")
+    with pytest.raises(BadInput, match=r"d\.csv\.gz could not be read: Not a gzipped file"):
+        load_data(str(tmp_path / "d.csv.gz"), model, target="b")
+    with zipfile.ZipFile(tmp_path / "d.csv.zip", "w") as archive:
+        archive.writestr("train.csv", "a,b\n1,2\n")
+        archive.writestr("test.csv", "a,b\n1,2\n")
+    with pytest.raises(BadInput, match="must hold one file; it holds 2"):
+        load_data(str(tmp_path / "d.csv.zip"), model, target="b")
+
+
 def test_parquet(tmp_path, model):
     pytest.importorskip("pyarrow")
     table = pd.DataFrame(X, columns=[f"f{i}" for i in range(X.shape[1])]).assign(label=Y)

@@ -59,7 +59,7 @@ def read_text(text: str, path: str, asked: Asked = AUTO) -> Log:
     """Read a log from its text; `path` names it in messages."""
     if not text.strip():
         raise ValueError(f"{path} is empty.")
-    named = path.removesuffix(".gz").endswith((".json", ".jsonl"))
+    named = re.search(r"\.jsonl?(?:\.(?:gz|bz2|xz))?$", path, re.IGNORECASE) is not None
     if text.lstrip()[0] in "{[" or named:
         notes: list[str] = []
         try:
