@@ -20,8 +20,7 @@ __all__ = ["TABLES", "Columns", "columns_in", "columns_of", "load_table"]
 
 TABLES = (".csv", ".tsv", ".parquet")
 NAMELESS = "Unnamed: "
-_DECIMAL_COMMA = r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?"
-_NUMBER = rf"{_DECIMAL_COMMA}|[-+]?\d+(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?[\d.,]*\d(?:[eE][-+]?\d+)?"
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,12 @@ class Columns:
     features: Sequence[str] | None = None
     drop: Sequence[str] = ()
     classes: Sequence[str] | None = None
+
+    def uses(self, name: str) -> bool:
+        """Whether the column is one of the features or the target."""
+        if name == self.target:
+            return True
+        return name in self.features if self.features is not None else name not in self.drop
 
 
 def columns_of(text: str | None, option: str) -> list[str] | None:
@@ -70,7 +75,7 @@ def load_table(
         import pandas as pd
     except ImportError as error:
         raise BadInput(f"Reading {path} needs pandas; pip install pandas.") from error
-    table = _parquet(pd, path) if ending(path) == ".parquet" else _text(pd, path)
+    table = _parquet(pd, path) if ending(path) == ".parquet" else _text(pd, path, chosen)
     table = _choose(table, path, chosen)
     features = [name for name in table.columns if name != chosen.target]
     if chosen.features is not None:
@@ -111,7 +116,7 @@ def _as_numbers(pd: Any, column: Any) -> Any:
     return column
 
 
-def _text(pd: Any, path: str) -> Any:
+def _text(pd: Any, path: str, chosen: Columns) -> Any:
     """A text file, its cells separated by commas, semicolons or tabs, as in its first line."""
     try:
         with opened_text(path) as file:
@@ -138,12 +143,8 @@ def _text(pd: Any, path: str) -> Any:
             raise BadInput(
                 f"{path} has rows with more cells than its first line, which must name all columns."
             ) from error
-    if separator != "," and any(_has_decimal_commas(pd, table[name]) for name in table.columns):
-        click.echo(f"{path} is read with decimal commas.", err=True)
-        with opened_text(path) as file:
-            table = pd.read_csv(file, decimal=",", **options)
     table.columns = names
-    return table
+    return _without_commas(pd, table, path, separator, chosen)
 
 
 def columns_in(path: str) -> str:
@@ -178,12 +179,54 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _has_decimal_commas(pd: Any, column: Any) -> bool:
-    if _is_numeric(pd, column):
-        return False
-    values = column.dropna().astype(str).str.strip()
-    numbers = values.str.fullmatch(_NUMBER)
-    return bool(len(values) and numbers.all() and values.str.contains(",").any())
+def _without_commas(pd: Any, table: Any, path: str, separator: str, chosen: Columns) -> Any:
+    """The table with numbers in the place of texts such as 0,5 and 1,234.5.
+
+    With commas between the cells, a cell such as "1,5" stays text: it may be a list.
+
+    Raises:
+        BadInput: If a column in use has 1,234, and the table does not tell which number it is.
+    """
+    from keras_lr._util.numerals import comma_of, meaning, plain
+
+    texts = {
+        name: table[name].dropna().astype(str).str.strip()
+        for name in table.columns
+        if not _is_numeric(pd, table[name])
+    }
+    texts = {name: cells for name, cells in texts.items() if cells.str.fullmatch(_NUMBER).all()}
+    texts = {name: cells for name, cells in texts.items() if cells.str.contains(",").any()}
+    if not texts:
+        return table
+    fractions = any(
+        table[name].dtype.kind == "f" and (table[name].dropna() % 1 != 0).any()
+        for name in table.columns
+    )
+    comma = comma_of([*(set(cells) for cells in texts.values()), ["0.5"] if fractions else []])
+    # Programs write semicolons where a comma is the decimal sign.
+    comma = comma or ("decimal" if separator == ";" else None)
+    read: set[str] = set()  # what commas are read as
+    for name, cells in texts.items():
+        found = {meaning(cell) for cell in cells} - {None}
+        decimal = "decimal" in found or comma == "decimal"
+        if decimal and (separator == "," or cells.str.contains(".", regex=False).any()):
+            continue
+        if comma is None and "either" in found:
+            if chosen.uses(name):
+                one = next(cell for cell in cells if meaning(cell) == "either")
+                raise BadInput(
+                    f"{path}: the column {name!r} has {one}, which may be {plain(one, 'decimal')} "
+                    f"or {plain(one, 'thousands')}; write one of them."
+                )
+            continue
+        numbers = pd.to_numeric(cells.map(lambda cell: plain(cell, comma)), errors="coerce")
+        if not numbers.isna().any():
+            table[name] = numbers.reindex(table.index)
+            read |= {str(comma if each == "either" else each) for each in found}
+    words = {"decimal": "decimal commas", "thousands": "commas between thousands"}
+    for each in sorted(read):
+        click.echo(f"{path} is read with {words[each]}.", err=True)
+    return table
 
 
 def _repeated(names: Sequence[str]) -> str | None:

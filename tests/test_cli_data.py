@@ -297,6 +297,36 @@ def test_text_to_predict_becomes_classes_in_order(
     assert ("decimal commas" in told) == (decimal == ",")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a;b\n0,5;1\n1,234;2\n", [0.5, 1.234]),
+        ("a;b\n1,234;1\n2,345;2\n", [1.234, 2.345]),  # semicolons: the comma is taken
+        ("a;b\n1,234;1\n951;2\n", [1234, 951]),
+        ("a\tb\n1,234\t0.5\n2,951\t2\n", [1234, 2951]),
+        ('a,b\n"1,234",0.5\n"2,345",2\n', [1234, 2345]),
+        ('a,b\n"1,234,567.5",5\n345,2\n', [1234567.5, 345]),
+        ('a,b\n"1,234",5\n"2,345",2\n', "'a' has 1,234, which may be 1.234 or 1234"),
+        ("a\tb\n1,234\t1\n2,345\t2\n", "'a' has 1,234, which may be 1.234 or 1234"),
+        ('a,b\n"1,2",5\n"3,4",2\n', "columns that are not numbers: a"),  # may be lists
+    ],
+)
+def test_commas_in_numbers_are_told_by_the_rest_of_the_table(tmp_path, capsys, text, expected):
+    (tmp_path / "d.csv").write_text(text)
+    if isinstance(expected, str):
+        with pytest.raises(BadInput, match=expected):
+            load_data(str(tmp_path / "d.csv"), None, target="b")
+        # A column that is not used does not matter.
+        with pytest.raises(BadInput, match="no columns but the target"):
+            load_data(str(tmp_path / "d.csv"), None, target="b", drop="a")
+        return
+    read = load_data(str(tmp_path / "d.csv"), None, target="b")
+    np.testing.assert_allclose(read.x[:, 0], expected, rtol=1e-6)
+    decimal = expected[1] < 100
+    words = "decimal commas" if decimal else "commas between thousands"
+    assert f"d.csv is read with {words}." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("header", ['"a;b";"c,d,e,f";label', "\ufeffa;b,c;label"])
 def test_separator_is_that_of_the_header_outside_of_quotes(tmp_path, header):
     (tmp_path / "d.csv").write_text(f"{header}\n1;2;0\n3;4;1\n", encoding="utf-8")

@@ -408,10 +408,41 @@ def test_commas_in_numbers_are_read_as_they_are_meant(tmp_path, scale, written, 
     assert found.best == pytest.approx(losses[-1], rel=0.02)
 
 
-def test_a_number_that_may_be_two_numbers_is_refused(tmp_path):
-    (tmp_path / "run.csv").write_text('epoch,loss\n0,"1,234"\n1,"1,100"\n')
-    with pytest.raises(ValueError, match="must be a number; got '1,234'"):
-        diagnose(tmp_path / "run.csv")
+@pytest.mark.parametrize("form", ["csv", "text"])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["2,302", "1,132", "951", "823"], [2302, 1132, 951, 823]),
+        (["2,302", "1,132", "0,951", "0,823"], [2.302, 1.132, 0.951, 0.823]),
+        (["12,302", "1,132.5", "1,002", "999.5"], [12302, 1132.5, 1002, 999.5]),
+        (["3,302", "2,132", "1,951", "1,823"], None),
+    ],
+)
+def test_a_number_that_may_be_two_numbers_is_told_by_the_others(tmp_path, values, expected, form):
+    if form == "csv":
+        path = tmp_path / "run.csv"
+        lines = ["epoch,loss", *(f'{i},"{value}"' for i, value in enumerate(values))]
+    else:
+        path = tmp_path / "run.log"
+        lines = [f"Epoch {i}, loss: {value}, time: 3 s" for i, value in enumerate(values)]
+    path.write_text("\n".join([*lines, ""]))
+    if expected is None:
+        with pytest.raises(ValueError, match=r"3,302.* may be 3\.302 or 3302; write one of them"):
+            diagnose(path)
+    else:
+        np.testing.assert_allclose(read(path).loss, expected)
+
+
+@pytest.mark.parametrize("form", ["csv", "text"])
+def test_steps_with_commas_between_thousands(tmp_path, form):
+    steps = [500 * i for i in range(1, 13)]
+    if form == "csv":
+        lines = ["step,loss", *(f'"{n:,}",{v}' for n, v in zip(steps, ENDED_AT, strict=True))]
+    else:
+        lines = [f"Step {n:,}: loss: {v}" for n, v in zip(steps, ENDED_AT, strict=True)]
+    (tmp_path / "run.csv").write_text("\n".join(lines) + "\n")
+    found = diagnose(tmp_path / "run.csv")
+    assert (found.rows, found.unit, found.best_at) == (12, "step", 6000)
 
 
 def test_a_log_whose_last_epoch_comes_first_is_read_backwards(tmp_path):

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from keras_lr._util.numerals import Comma
 from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.log import Log
-from keras_lr.diagnosis.rows import DECIMAL_COMMA, log_of_rows, number
+from keras_lr.diagnosis.rows import log_of_rows, number
 from keras_lr.diagnosis.writers import plain_header, plain_rows
 
 __all__ = ["header_of", "log_of_csv", "rows_of_table"]
@@ -117,7 +118,7 @@ def _is_loss(name: str) -> bool:
 def _is_value(cell: str) -> bool:
     """Whether a cell is a number or says that there is none."""
     try:
-        number(cell)
+        number(cell, "decimal")
     except ValueError:
         return False
     return True
@@ -147,11 +148,6 @@ def log_of_csv(text: str, path: str, asked: Asked) -> Log:
     found: list[dict[str, str]] = []
     lines: list[int] = []
     restarts: list[int] = []
-    decimal_commas = separator == ";" or any(
-        re.fullmatch(DECIMAL_COMMA, cell.strip(), re.IGNORECASE)
-        for _, row in rows[1:]
-        for cell in row
-    )
     for line, row in rows[1:]:
         cells = [cell.strip() for cell in row]
         if cells == header or (len(cells) == len(header) and not any(map(is_number, cells))):
@@ -174,13 +170,13 @@ def log_of_csv(text: str, path: str, asked: Asked) -> Log:
             raise ValueError(
                 f"{path}, line {line}, has {len(cells)} cells; the header has {len(header)}."
             )
-        if decimal_commas:
-            cells = [re.sub(r"^([-+]?\d+),(\d+)(?![\d.,])", r"\1.\2", cell) for cell in cells]
         found.append(dict(zip(header, cells, strict=True)))
         lines.append(line)
     if not found:
         text = "only a header" if any(map(role_of, header)) else "one line and no known column"
         raise ValueError(f"{path} is empty: it has {text}.")
+    # Programs write semicolons where a comma is the decimal sign.
+    comma: Comma | None = "decimal" if separator == ";" else None
     plain = plain_header(header, path, asked)
     if plain != header:
         found = [
@@ -188,8 +184,8 @@ def log_of_csv(text: str, path: str, asked: Asked) -> Log:
         ]
     table = plain_rows(found)
     if table is not found:  # a row for each step, from lines of one value
-        return log_of_rows(table, path, notes, asked=asked)
-    return log_of_rows(found, path, notes, restarts=restarts, lines=lines, asked=asked)
+        return log_of_rows(table, path, notes, comma=comma, asked=asked)
+    return log_of_rows(found, path, notes, restarts=restarts, lines=lines, comma=comma, asked=asked)
 
 
 def _ragged(rows: Sequence[tuple[int, list[str]]], header: Sequence[str]) -> bool:
@@ -205,6 +201,6 @@ def _numbered(reader: Any) -> Iterable[tuple[int, list[str]]]:
 
 def is_number(text: str) -> bool:
     try:
-        return number(text) is not None
+        return number(text, "decimal") is not None
     except ValueError:
         return False

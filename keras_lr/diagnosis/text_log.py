@@ -8,24 +8,28 @@ from typing import Any
 
 import numpy as np
 
+from keras_lr._util.numerals import comma_of, meaning, plain
 from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.curves import noise
-from keras_lr.diagnosis.rows import THOUSANDS
 
 __all__ = ["lowered", "rows_of_text"]
 
 _NUMBER = (
-    rf"{THOUSANDS}|[-+]?\d+,\d+(?:e[-+]?\d+)?(?![\d.,])"
+    r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?(?![.,]?\d)|[-+]?\d+,\d+(?:e[-+]?\d+)?(?![.,]?\d)"
     r"|[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf|nan"
 )
+_WHOLE = r"[1-9]\d{0,2}(?:,\d{3})+(?![.,]?\d)|\d{1,9}"  # 3, or 1,000
 # The number of a row. "epochs=100" is a setting, but "Epochs 3/100" is not.
 _PLACES = {
     "epoch": (
         r"(?<!best )(?<!best_)\b(?:epochs(?=\s*:?\s*\[?\s*\d+\s*/)|epoch|ep)\b\.?\s*(?:\(\w+\)\s*)?"
-        r"[:=#]?\s*[\[(]?\s*(\d{1,9})"
+        rf"[:=#]?\s*[\[(]?\s*({_WHOLE})"
     ),
-    "step": r"\b(?:global[ _]step|step|iter(?:ation)?|episode)s?\b\s*[:=#]?\s*[\[(]?\s*(\d{1,9})",
+    "step": (
+        r"\b(?:global[ _]step|step|iter(?:ation)?|episode)s?\b\s*[:=#]?\s*[\[(]?\s*"
+        rf"({_WHOLE})"
+    ),
     "row": r"^\W{0,3}\[\s*(\d{1,9})\s*[/,]\s*\d+\s*\]",  # [3/100], [3,  2000]
     "update": r"^\s*(\d+)(?=: \S+, \S+ avg\b)",  # darknet
 }
@@ -88,7 +92,7 @@ def rows_of_text(text: str, asked: Asked) -> list[dict[str, float]]:
     for line in lines:
         found = pattern.search(line)
         if found:
-            number = float(found.group(1))
+            number = float(found.group(1).replace(",", ""))
             back = bool(rows) and number < rows[-1][place]
             if not rows or (number != rows[-1][place] and not (back and _AGAIN.search(line))):
                 rows.append({place: number})
@@ -101,6 +105,7 @@ def rows_of_text(text: str, asked: Asked) -> list[dict[str, float]]:
             continue
         for name, value in _values(line, named):
             rows[-1].setdefault(name, []).append(value)
+    _read_numbers(rows, place)
     return _numbers([row for row in rows if len(row) > 1], place)
 
 
@@ -113,10 +118,10 @@ def _place_of(lines: list[str]) -> tuple[str, re.Pattern[str]]:
     return "epoch", re.compile(_PLACES["epoch"], re.IGNORECASE)
 
 
-def _values(line: str, named: set[str]) -> list[tuple[str, float]]:
-    """The columns of a line with their values."""
+def _values(line: str, named: set[str]) -> list[tuple[str, str]]:
+    """The columns of a line with the texts of their values."""
     if darknet := _DARKNET.search(line):
-        return [("loss", float(darknet.group(1))), ("lr", float(darknet.group(2)))]
+        return [("loss", darknet.group(1)), ("lr", darknet.group(2))]
     values = list(_VALUE.finditer(line))
     begin = line[: values[0].start()] if values else ""
     held_out = bool(_HELD_OUT.search(begin)) and "train" not in begin.lower()
@@ -135,9 +140,33 @@ def _values(line: str, named: set[str]) -> list[tuple[str, float]]:
             name = f"val_{name}"
         other = role is None and substitutes([name]) is not None
         if name in named or other or (role is not None and role[0] not in ("epoch", "step")):
-            text = value.group(3) or value.group(2)
-            found.append((name, float(text.replace(",", "" if "." in text else "."))))
+            found.append((name, value.group(3) or value.group(2)))
     return found
+
+
+def _read_numbers(rows: list[dict[str, Any]], place: str) -> None:
+    """Replace the texts of the values by numbers.
+
+    Raises:
+        ValueError: If a comma in one of them may be a decimal comma or separate thousands.
+    """
+    columns: dict[str, list[str]] = {}
+    for row in rows:
+        for name, texts in row.items():
+            if name != place:
+                columns.setdefault(name, []).extend(texts)
+    comma = comma_of(columns.values())
+    for name, texts in columns.items():
+        for text in texts:
+            if comma is None and meaning(text) == "either":
+                raise ValueError(
+                    f"The log has {name} {text}, which may be {plain(text, 'decimal')} or "
+                    f"{plain(text, 'thousands')}; write one of them."
+                )
+    for row in rows:
+        for name in row:
+            if name != place:
+                row[name] = [float(plain(text, comma)) for text in row[name]]
 
 
 def _numbers(rows: list[dict[str, Any]], place: str) -> list[dict[str, float]]:
