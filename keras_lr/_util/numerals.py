@@ -60,7 +60,7 @@ def plain(text: str, comma: Comma | None) -> str:
     """
     found = meaning(text)
     if found == "either":
-        found = comma  # type: ignore[assignment]
+        found = comma
     if found is None:
         return text
     return text.replace(",", "." if found == "decimal" else "")

@@ -133,9 +133,8 @@ def _table_of(
         table.append(cells or {})
     _tell_spoilt(table, spoilt, skipped, notes)
     key, unit = _key_of(table, names, len(restarts))
-    if key and not restarts and _is_reversed(table, key):
-        table.reverse()
-        notes.append(f"The last {unit} comes first; the rows are read from the last to the first.")
+    if key and not restarts:
+        _put_in_order(table, key, unit, notes)
     run, before, series = 0, -math.inf, {name: Series([], []) for name in names}
     began = set(restarts)
     losses = set(_chosen_loss(table))
@@ -246,10 +245,23 @@ def _tell_spoilt(
         notes.append(f"{rows} skipped, without a number for the epoch or the step.")
 
 
-def _is_reversed(table: Sequence[Mapping[str, float]], key: str) -> bool:
-    """Whether the rows go from the last position to the first, as some services export them."""
+def _put_in_order(table: list[dict[str, float]], key: str, unit: str, notes: list[str]) -> None:
+    """Order rows that go from the last position to the first, or are sorted as text: 1, 10, 2."""
     places = [cells[key] for cells in table if key in cells]
-    return len(places) > 2 and all(a > b for a, b in zip(places, places[1:], strict=False))
+    pairs = list(zip(places, places[1:], strict=False))
+    if len(places) > 2 and all(a > b for a, b in pairs):
+        table.reverse()
+        notes.append(f"The last {unit} comes first; the rows are read from the last to the first.")
+        return
+    if not 3 < len(places) == len(table) or not all(map(math.isfinite, places)):
+        return
+    texts = [f"{place:.17g}" for place in places]
+    if any(a > b for a, b in pairs) and all(a < b for a, b in zip(texts, texts[1:], strict=False)):
+        table.sort(key=lambda cells: cells[key])
+        notes.append(
+            f"The rows are sorted as text ({', '.join(texts[:4])}, ...); they are read in the "
+            f"order of the {unit}s."
+        )
 
 
 def _chosen_loss(table: Sequence[Mapping[str, float]]) -> list[str]:

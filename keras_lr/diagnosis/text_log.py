@@ -12,6 +12,7 @@ from keras_lr._util.numerals import comma_of, meaning, plain
 from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.curves import noise
+from keras_lr.diagnosis.cut_off import is_cut_off
 
 __all__ = ["lowered", "rows_of_text"]
 
@@ -72,13 +73,15 @@ class _Bar:
         return again
 
 
-def rows_of_text(text: str, asked: Asked) -> list[dict[str, float]]:
+def rows_of_text(text: str, asked: Asked, notes: list[str]) -> list[dict[str, float]]:
     """A row for each epoch that the text names, or else each step.
 
     The last value of a column counts: a progress bar prints the mean so far many times in an
     epoch. Where the lines of an epoch have the losses of single batches, their mean counts. Text
     before the first epoch is ignored. In a line that begins with a word for held-out data, such as
     "Test set: average loss: 0.5", the values are those of that data.
+
+    A value that may be cut off is left out, and `notes` gets a sentence about it.
     """
     lines = [
         _ABBREVIATED.sub(r"\1 ", line) for line in re.split(r"[\r\n]+|\x08+", _ANSI.sub("", text))
@@ -105,6 +108,7 @@ def rows_of_text(text: str, asked: Asked) -> list[dict[str, float]]:
             continue
         for name, value in _values(line, named):
             rows[-1].setdefault(name, []).append(value)
+    _leave_out_cut_off(rows, place, text, lines, notes)
     _read_numbers(rows, place)
     return _numbers([row for row in rows if len(row) > 1], place)
 
@@ -142,6 +146,24 @@ def _values(line: str, named: set[str]) -> list[tuple[str, str]]:
         if name in named or other or (role is not None and role[0] not in ("epoch", "step")):
             found.append((name, value.group(3) or value.group(2)))
     return found
+
+
+def _leave_out_cut_off(
+    rows: list[dict[str, Any]], place: str, text: str, lines: list[str], notes: list[str]
+) -> None:
+    """Leave out the value at the very end of a text if it may be cut off."""
+    if not rows:
+        return
+    end = lines[-1].rstrip(".,eE+-")  # what belongs to no whole number
+    for name, values in list(rows[-1].items()):
+        if name == place or not end.endswith(values[-1]):
+            continue
+        if is_cut_off(text, [value for row in rows for value in row.get(name, [])]):
+            values.pop()
+            if not values:
+                del rows[-1][name]
+            notes.append(f"The last {name} may be cut off, and was left out.")
+            return
 
 
 def _read_numbers(rows: list[dict[str, Any]], place: str) -> None:
