@@ -89,7 +89,25 @@ def load_model(
             f"{spec} was saved without its optimizer and loss; name both, as in "
             "--optimizer adam --loss mse."
         )
+    if compiled and (frozen := _quantized(model)):
+        shown = ", ".join(frozen[:5]) + (f" and {len(frozen) - 5} more" if frozen[5:] else "")
+        click.echo(
+            f"The kernels of {shown} are quantized and do not train. Train the model "
+            "before it is quantized, or call enable_lora on the layers.",
+            err=True,
+        )
     return model
+
+
+def _quantized(model: Any) -> list[str]:
+    """The layers whose kernels are integers, without LoRA weights beside them."""
+    found = []
+    for layer in getattr(model, "layers", ()):
+        if layer.trainable and getattr(layer, "quantization_mode", None) in ("int8", "int4"):
+            if not getattr(layer, "lora_enabled", False):
+                found.append(visible(layer.name))
+        found += _quantized(layer)
+    return found
 
 
 def _is_compiled(model: Any) -> Any:
@@ -194,6 +212,11 @@ def _unreadable(spec: str, error: Exception) -> BadInput:
             f"{spec} uses a class that Keras does not know. Pass --import with the module that "
             "registers the class by @keras.saving.register_keras_serializable(), or pass "
             f"module:function with a function that makes the model. ({unknown[0]})"
+        )
+    if "No model config found" in text:
+        return BadInput(
+            f"{spec} holds no model (No model config found), perhaps weights only; save the whole "
+            "model with model.save(...)."
         )
     if isinstance(error, ValueError) and "File not found" in text:
         text = "it is cut short, or its content does not match its file name extension."

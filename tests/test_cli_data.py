@@ -870,6 +870,12 @@ def test_unknown_kind_of_file_is_refused(files, tmp_path):
     assert "unknown kind" in message and ".npz" in message
 
 
+def test_labels_of_text_in_an_array_have_a_way_out(files, tmp_path):
+    np.savez(tmp_path / "d.npz", x=X, y=np.array(list("abcd"))[Y])
+    message = refused("find", files / "model.keras", "--data", tmp_path / "d.npz")
+    assert "it holds text. Encode it as integers, as by np.unique(y, return_inverse=" in message
+
+
 def test_without_data_the_file_beside_the_model_is_looked_for(files, tmp_path):
     (tmp_path / "alone.keras").write_bytes((files / "model.keras").read_bytes())
     message = refused("find", tmp_path / "alone.keras")

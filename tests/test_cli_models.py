@@ -621,6 +621,25 @@ def test_file_of_keras_2_with_metrics_takes_options(files, tmp_path):
     assert shown.exit_code == 0 and "dense" in shown.stdout
 
 
+def test_weights_under_the_name_of_a_model_are_refused(tmp_path):
+    command_line.dense().save_weights(tmp_path / "w.weights.h5")
+    shutil.copy(tmp_path / "w.weights.h5", tmp_path / "model.h5")
+    shutil.copy(tmp_path / "w.weights.h5", tmp_path / "model.keras")
+    assert "perhaps weights only; save the whole model" in refused("find", tmp_path / "model.h5")
+    message = refused("find", tmp_path / "model.keras")
+    assert "is an HDF5 file; give it a name that ends with .h5" in message
+
+
+def test_a_quantized_model_says_which_layers_do_not_train(tmp_path, capsys):
+    model = command_line.compiled()
+    names = [layer.name for layer in model.layers]
+    model.layers[0].quantize("int8")
+    model.compile("sgd", "mse")
+    model.save(tmp_path / "m.keras")
+    models.load_model(str(tmp_path / "m.keras"))
+    assert f"The kernels of {names[0]} are quantized and do not" in capsys.readouterr().err
+
+
 @pytest.mark.once
 def test_saved_model_is_refused_with_a_way_out(tmp_path):
     (tmp_path / "saved").mkdir()
