@@ -31,7 +31,8 @@ class Group(click.Group):
     """
 
     def invoke(self, ctx: click.Context) -> Any:
-        with stop_signals():
+        with stop_signals() as stop:
+            ctx.obj = stop
             return super().invoke(ctx)
 
     def main(

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .endings import ending
 from .errors import BadInput, one_line, visible
 from .functions import call, is_function
 from .tables import TABLES, Columns, columns_in, columns_of, load_table
@@ -74,14 +75,14 @@ def check_source(
             raise BadInput(f"{option} {path} is an empty file.")
     if os.path.isdir(source) or len(paths) == 2:
         return
-    if source.endswith(".npy"):
+    if ending(source) == ".npy":
         raise BadInput(f"{source} is one array; name two files with a comma, as in x.npy,y.npy.")
-    if source.endswith(TABLES):
+    if ending(source) in TABLES:
         if target is None:
             columns = columns_in(source)
             names = f"; its columns are: {columns}" if columns else ""
             raise BadInput(f"{source} is a table; name the column to predict with --target{names}.")
-    elif not source.endswith(".npz"):
+    elif ending(source) != ".npz":
         raise BadInput(f"{option} {source} is of an unknown kind; it takes {KINDS}.")
 
 
@@ -92,7 +93,7 @@ def files_of(source: str) -> list[str]:
 
 def is_table(source: str) -> bool:
     """Whether `load_data` reads the source as a table."""
-    return source.endswith(TABLES) and not os.path.isdir(source)
+    return ending(source) in TABLES and not os.path.isdir(source)
 
 
 def source_beside(model_spec: str) -> str:
@@ -144,9 +145,9 @@ def load_data(
 
             x, y, classes = load_folder(source, model, batch_size or 32, classes)
             return Data(x, y, classes=classes)
-        if source.endswith(".npz"):
+        if ending(source) == ".npz":
             return _npz(source, model, VALIDATION + TRAINING if validation else TRAINING)
-        if source.endswith(TABLES):
+        if ending(source) in TABLES:
             columns = Columns(
                 str(target),
                 columns_of(features, "--features"),
@@ -166,7 +167,7 @@ def load_data(
 
 def _pair(source: str) -> list[str]:
     paths = source.split(",")
-    return paths if len(paths) == 2 and all(path.endswith(".npy") for path in paths) else []
+    return paths if len(paths) == 2 and all(ending(path) == ".npy" for path in paths) else []
 
 
 def _makes_targets(model: Any) -> bool:

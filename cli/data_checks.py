@@ -91,7 +91,7 @@ def _check(x: Any, y: Any, model: Any, source: str, examples: bool = True) -> No
         _check_finite(part, name, source)
     loss = loss_name(model.loss)
     for name, part in ys.items():
-        _check_kind(part, name, source)
+        _check_kind(part, name, source, labels=True)
         _check_finite(part, name, source)
         if loss and len(ys) == 1 and len(outputs) == 1:
             _check_target(part, tuple(outputs[0].shape), model, loss, name, source)
@@ -155,14 +155,21 @@ def _parts(value: Any, names: list[str], one: str) -> Iterator[tuple[str, Any]]:
             raise BadInput(f"{name} is not an array: {one_line(error)}") from error
 
 
-def _check_kind(part: Any, name: str, source: str, text: bool = False) -> None:
+def _check_kind(
+    part: Any, name: str, source: str, *, text: bool = False, labels: bool = False
+) -> None:
     if part.dtype.kind in "biuf" and not text or text and part.dtype.kind in "OSUT":
         return
     if part.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
         return
     kind = {"O": "Python objects", "S": "bytes", "U": "text", "T": "text"}
     got = kind.get(part.dtype.kind, str(part.dtype))
-    raise BadInput(f"{source}: {name} must hold {'text' if text else 'numbers'}; it holds {got}.")
+    hint = ""
+    if labels and part.dtype.kind in "SUT":
+        hint = f" Encode it as integers, as by np.unique({name}, return_inverse=True)[1]."
+    raise BadInput(
+        f"{source}: {name} must hold {'text' if text else 'numbers'}; it holds {got}.{hint}"
+    )
 
 
 def _check_finite(part: Any, name: str, source: str) -> None:

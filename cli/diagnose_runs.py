@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from .endings import ending
+
 __all__ = ["compared", "logs_in", "runs_of"]
 
-_LOGS = (".csv", ".tsv", ".json", ".jsonl", ".log", ".csv.gz", ".json.gz", ".jsonl.gz", ".log.gz")
+_LOGS = (".csv", ".tsv", ".json", ".jsonl", ".log")
 _EVENTS = "tfevents"
 _SIDES = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "test"}
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -38,7 +40,7 @@ def logs_in(folder: str) -> list[str]:
             if checkpoint and name == "trainer_state.json":
                 run = os.path.dirname(place)
                 states[run] = max(states.get(run, (-1, "")), (int(checkpoint.group(1)), path))
-            elif name.endswith(_LOGS) and _EVENTS not in name:
+            elif ending(name) in _LOGS and _EVENTS not in name and not name.endswith(".zip"):
                 found[path] = None
     for run, (_, path) in states.items():
         if os.path.join(run, "trainer_state.json") not in found:

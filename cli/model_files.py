@@ -92,6 +92,11 @@ def _check_archive(spec: str) -> None:
             entries = archive.infolist()
             names = {entry.filename for entry in entries}
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        with open(spec, "rb") as file:
+            if file.read(4) == b"\x89HDF":
+                raise BadInput(
+                    f"{spec} is an HDF5 file; give it a name that ends with .h5."
+                ) from error
         raise BadInput(f"{spec} is damaged or not a .keras file: {one_line(error)}") from error
     if "config.json" not in names:
         raise BadInput(f"{spec} is not a Keras model: it has no config.json.")

@@ -89,7 +89,25 @@ def load_model(
             f"{spec} was saved without its optimizer and loss; name both, as in "
             "--optimizer adam --loss mse."
         )
+    if compiled and (frozen := _quantized(model)):
+        shown = ", ".join(frozen[:5]) + (f" and {len(frozen) - 5} more" if frozen[5:] else "")
+        click.echo(
+            f"The kernels of {shown} are quantized and do not train. Train the model "
+            "before it is quantized, or call enable_lora on the layers.",
+            err=True,
+        )
     return model
+
+
+def _quantized(model: Any) -> list[str]:
+    """The layers whose kernels are integers, without LoRA weights beside them."""
+    found = []
+    for layer in getattr(model, "layers", ()):
+        if layer.trainable and getattr(layer, "quantization_mode", None) in ("int8", "int4"):
+            if not getattr(layer, "lora_enabled", False):
+                found.append(visible(layer.name))
+        found += _quantized(layer)
+    return found
 
 
 def _is_compiled(model: Any) -> Any:
@@ -125,19 +143,18 @@ def _read(spec: str, trust: bool, lean: bool, recompiled: bool, compiled: bool) 
         raise _untrusted(spec, code)
     load = functools.partial(_load, spec, trust, lean, compiled)
     try:
-        model = load(compile=not recompiled)
-    except BadInput:
-        raise
+        model = load(compile=True)
     except Exception as error:
-        if refused := _refused(spec, trust, error):
-            raise refused from error
+        refused = error if isinstance(error, BadInput) else _refused(spec, trust, error)
+        if refused and not recompiled:
+            raise refused from error.__cause__ if refused is error else error
         model = None
         with contextlib.suppress(Exception):
-            model = None if recompiled else load(compile=False)
+            model = load(compile=False)
         if model is None:
-            raise _unreadable(spec, error) from error
+            raise (refused or _unreadable(spec, error)) from error
         left_out, reason = f"The optimizer, loss or metrics of {spec}", one_line(error, 200)
-        if compiled:
+        if compiled and not recompiled:
             saved = saved_by(spec)
             by = f", saved by Keras {saved}," if saved else ""
             raise BadInput(
@@ -195,6 +212,11 @@ def _unreadable(spec: str, error: Exception) -> BadInput:
             f"{spec} uses a class that Keras does not know. Pass --import with the module that "
             "registers the class by @keras.saving.register_keras_serializable(), or pass "
             f"module:function with a function that makes the model. ({unknown[0]})"
+        )
+    if "No model config found" in text:
+        return BadInput(
+            f"{spec} holds no model (No model config found), perhaps weights only; save the whole "
+            "model with model.save(...)."
         )
     if isinstance(error, ValueError) and "File not found" in text:
         text = "it is cut short, or its content does not match its file name extension."
@@ -326,10 +348,39 @@ def _compile(model: Any, optimizer: str | None, loss: str | None, metrics: Seque
             losses = dict.fromkeys(weights, losses)
         elif loss and isinstance(weights, (list, tuple)):
             losses = [losses] * len(weights)
+        if metrics and before.get("weighted_metrics") is not None:
+            kept["weighted_metrics"] = before["weighted_metrics"]
+        elif not metrics and loss and _other_labels(model, loss_name(losses)):
+            metrics, measures = ("none",), []
         # Without metrics, Keras keeps those of before.
         model.compile(optimizer=chosen, loss=losses, metrics=measures if metrics else None, **kept)
     except Exception as error:
         raise BadInput(f"The model could not be compiled: {one_line(error)}") from error
+
+
+def _other_labels(model: Any, loss: str) -> bool:
+    """Whether the metrics of the file take labels in another form than the new loss, and say so.
+
+    The sparse losses and metrics take integers, the other categorical ones one-hot rows.
+    """
+    import keras
+
+    from keras_lr._keras.trainer import compile_arguments
+
+    forms = {True: "integers", False: "one-hot rows"}
+    if "categorical_" not in loss:
+        return False
+    sparse = loss.startswith("sparse_")
+    for metric in keras.tree.flatten(compile_arguments(model).get("metrics")):
+        name = metric if isinstance(metric, str) else getattr(metric, "name", "")
+        if "categorical_" in name and name.startswith("sparse_") is not sparse:
+            click.echo(
+                f"The metrics of the file are left out: {visible(name)} takes {forms[not sparse]} "
+                f"as labels, {loss} {forms[sparse]}. Name others with --metric.",
+                err=True,
+            )
+            return True
+    return False
 
 
 def _measures(names: Sequence[str]) -> list[Any]:

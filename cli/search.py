@@ -21,7 +21,7 @@ from .errors import BadInput, ending, one_line
 from .functions import is_function
 from .options import data_options, model_options, options, process_options
 from .outputs import print_answer, schema_of, write_all
-from .signals import stop_signals
+from .signals import StopRequest
 from .startup import hidden
 from .text import LABEL, can_draw, is_narrow, labelled, rate_text, table_box, table_text
 from .workers import arguments, end_with_parent, worker_processes
@@ -180,7 +180,9 @@ def _search(
     sweep = {**given, "also": dimensions, "storage": storage, "study": study}
     outputs = {"--plot": plot, "--report": report, "--save": save}
     _check_record(storage, outputs)
-    with stop_signals() as stop, stdout_to_stderr():
+    stop = click.get_current_context().find_object(StopRequest)
+    assert stop is not None  # noqa: S101  the group sets it
+    with stdout_to_stderr():
         end_with_parent(stop)
         inputs = read_inputs(asked, outputs)
         with worker_processes(workers - 1, sweep, stop):

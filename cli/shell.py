@@ -1,4 +1,4 @@
-"""Help that fits the width of the terminal, and completion of file names in the shell."""
+"""What the shell and the terminal need: help that fits, completion of files, no empty values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,20 @@ HELP_OPTIONS = ["-h", "--help"]
 FILES = ("FILE", "SRC", "MODEL", "LOG")  # metavars of arguments that may be files
 
 
-class _File(click.ParamType):
-    """Text that the shell completes as a path; other values, as `module:function`, are kept."""
+class _Text(click.ParamType):
+    """Text that is not empty: with "" in their place, options would be ignored in silence."""
 
     name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not text.strip():
+            self.fail("it is empty, as is a shell variable that is not set.", param, ctx)
+        return text
+
+
+class _File(_Text):
+    """Text that the shell completes as a path; other values, as `module:function`, are kept."""
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -71,14 +81,14 @@ class _Context(click.Context):
 
 
 def fit_to_terminal(command: click.Command) -> None:
-    """Apply both to a command and its subcommands."""
+    """Apply this to a command and its subcommands."""
     for each in _all(command):
         each.context_class = _Context
         # Click keeps the help option of the first call, which may come without the group's context.
         each.context_settings.setdefault("help_option_names", HELP_OPTIONS)
         for parameter in each.params:
-            if parameter.metavar in FILES and parameter.type is click.STRING:
-                parameter.type = _File()
+            if parameter.type is click.STRING:
+                parameter.type = _File() if parameter.metavar in FILES else _Text()
 
 
 def _all(command: click.Command) -> Iterator[click.Command]:

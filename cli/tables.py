@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from .endings import DAMAGED, ending, opened_text
 from .errors import BadInput, visible
 from .folders import LISTED, labels_for, listed
 
@@ -19,8 +20,7 @@ __all__ = ["TABLES", "Columns", "columns_in", "columns_of", "load_table"]
 
 TABLES = (".csv", ".tsv", ".parquet")
 NAMELESS = "Unnamed: "
-_DECIMAL_COMMA = r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?"
-_NUMBER = rf"{_DECIMAL_COMMA}|[-+]?\d+(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?[\d.,]*\d(?:[eE][-+]?\d+)?"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,12 @@ class Columns:
     features: Sequence[str] | None = None
     drop: Sequence[str] = ()
     classes: Sequence[str] | None = None
+
+    def uses(self, name: str) -> bool:
+        """Whether the column is one of the features or the target."""
+        if name == self.target:
+            return True
+        return name in self.features if self.features is not None else name not in self.drop
 
 
 def columns_of(text: str | None, option: str) -> list[str] | None:
@@ -69,7 +75,7 @@ def load_table(
         import pandas as pd
     except ImportError as error:
         raise BadInput(f"Reading {path} needs pandas; pip install pandas.") from error
-    table = _parquet(pd, path) if path.endswith(".parquet") else _text(pd, path)
+    table = _parquet(pd, path) if ending(path) == ".parquet" else _text(pd, path, chosen)
     table = _choose(table, path, chosen)
     features = [name for name in table.columns if name != chosen.target]
     if chosen.features is not None:
@@ -110,12 +116,11 @@ def _as_numbers(pd: Any, column: Any) -> Any:
     return column
 
 
-def _text(pd: Any, path: str) -> Any:
+def _text(pd: Any, path: str, chosen: Columns) -> Any:
     """A text file, its cells separated by commas, semicolons or tabs, as in its first line."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            line = file.readline(2**20)
-            separator = "\t" if path.endswith(".tsv") else _separator(line)
+        with opened_text(path) as file:
+            separator = _separator(path, file.readline(2**20))
             file.seek(0)
             header = next(csv.reader(file, delimiter=separator), [])
     except UnicodeDecodeError as error:
@@ -128,41 +133,40 @@ def _text(pd: Any, path: str) -> Any:
         raise BadInput(f"{path} has several columns named {twice!r}.")
     if all(_is_number(name) for name in names):
         raise BadInput(f"The first line of {path} must name the columns; it holds numbers.")
-    options = {"sep": separator, "encoding": "utf-8-sig", "index_col": False}
+    options = {"sep": separator, "index_col": False}
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            table = pd.read_csv(path, **options)
+            with opened_text(path) as file:
+                table = pd.read_csv(file, **options)
         except pd.errors.ParserWarning as error:
             raise BadInput(
                 f"{path} has rows with more cells than its first line, which must name all columns."
             ) from error
-    if separator != "," and any(_has_decimal_commas(pd, table[name]) for name in table.columns):
-        click.echo(f"{path} is read with decimal commas.", err=True)
-        table = pd.read_csv(path, decimal=",", **options)
     table.columns = names
-    return table
+    return _without_commas(pd, table, path, separator, chosen)
 
 
 def columns_in(path: str) -> str:
     """The columns of a text table for a message; "" if they cannot be read."""
-    if path.endswith(".parquet"):
+    if ending(path) == ".parquet":
         return ""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with opened_text(path) as file:
             line = file.readline(2**16)
-    except (OSError, ValueError):
+    except (BadInput, *DAMAGED):
         return ""
-    separator = "\t" if path.endswith(".tsv") else _separator(line)
-    names = next(csv.reader([line], delimiter=separator), [])
+    names = next(csv.reader([line], delimiter=_separator(path, line)), [])
     shown = [visible(name.strip()) for name in names]
     if len(shown) > LISTED:  # the column to predict is often the last
         shown = [*shown[: LISTED - 3], "...", *shown[-2:]]
     return ", ".join(shown)
 
 
-def _separator(header: str) -> str:
-    """The most frequent separator outside quotes."""
+def _separator(path: str, header: str) -> str:
+    """The most frequent separator outside quotes; a tab in a `.tsv` file."""
+    if ending(path) == ".tsv":
+        return "\t"
     bare = "".join(header.split('"')[::2])
     return max(",;\t", key=bare.count)
 
@@ -175,12 +179,54 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _has_decimal_commas(pd: Any, column: Any) -> bool:
-    if _is_numeric(pd, column):
-        return False
-    values = column.dropna().astype(str).str.strip()
-    numbers = values.str.fullmatch(_NUMBER)
-    return bool(len(values) and numbers.all() and values.str.contains(",").any())
+def _without_commas(pd: Any, table: Any, path: str, separator: str, chosen: Columns) -> Any:
+    """The table with numbers in the place of texts such as 0,5 and 1,234.5.
+
+    With commas between the cells, a cell such as "1,5" stays text: it may be a list.
+
+    Raises:
+        BadInput: If a column in use has 1,234, and the table does not tell which number it is.
+    """
+    from keras_lr._util.numerals import comma_of, meaning, plain
+
+    texts = {
+        name: table[name].dropna().astype(str).str.strip()
+        for name in table.columns
+        if not _is_numeric(pd, table[name])
+    }
+    texts = {name: cells for name, cells in texts.items() if cells.str.fullmatch(_NUMBER).all()}
+    texts = {name: cells for name, cells in texts.items() if cells.str.contains(",").any()}
+    if not texts:
+        return table
+    fractions = any(
+        table[name].dtype.kind == "f" and (table[name].dropna() % 1 != 0).any()
+        for name in table.columns
+    )
+    comma = comma_of([*(set(cells) for cells in texts.values()), ["0.5"] if fractions else []])
+    # Programs write semicolons where a comma is the decimal sign.
+    comma = comma or ("decimal" if separator == ";" else None)
+    read: set[str] = set()  # what commas are read as
+    for name, cells in texts.items():
+        found = {meaning(cell) for cell in cells} - {None}
+        decimal = "decimal" in found or comma == "decimal"
+        if decimal and (separator == "," or cells.str.contains(".", regex=False).any()):
+            continue
+        if comma is None and "either" in found:
+            if chosen.uses(name):
+                one = next(cell for cell in cells if meaning(cell) == "either")
+                raise BadInput(
+                    f"{path}: the column {name!r} has {one}, which may be {plain(one, 'decimal')} "
+                    f"or {plain(one, 'thousands')}; write one of them."
+                )
+            continue
+        numbers = pd.to_numeric(cells.map(lambda cell: plain(cell, comma)), errors="coerce")
+        if not numbers.isna().any():
+            table[name] = numbers.reindex(table.index)
+            read |= {str(comma if each == "either" else each) for each in found}
+    words = {"decimal": "decimal commas", "thousands": "commas between thousands"}
+    for each in sorted(read):
+        click.echo(f"{path} is read with {words[each]}.", err=True)
+    return table
 
 
 def _repeated(names: Sequence[str]) -> str | None:
@@ -238,7 +284,7 @@ def _check_values(table: Any, path: str) -> None:
 
 def _missing(path: str, name: str, row: int) -> str:
     """What a cell without a value holds: nothing, or a word such as None, NA or null."""
-    header, cells = ([], []) if path.endswith(".parquet") else _line(path, row)[1:]
+    header, cells = ([], []) if ending(path) == ".parquet" else _line(path, row)[1:]
     names = [each.strip() for each in header]
     text = cells[names.index(name)].strip() if name in names[: len(cells)] else ""
     return f"{text!r}, which stands for no value," if text else "no value"
@@ -246,13 +292,13 @@ def _missing(path: str, name: str, row: int) -> str:
 
 def _place(path: str, row: int) -> str:
     """The row, by its line number in a file of text."""
-    return f"row {row}" if path.endswith(".parquet") else f"line {_line(path, row)[0]}"
+    return f"row {row}" if ending(path) == ".parquet" else f"line {_line(path, row)[0]}"
 
 
 def _line(path: str, row: int) -> tuple[int, list[str], list[str]]:
     """The number of the line of a row in a file of text, the header, and the cells of the row."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        separator = "\t" if path.endswith(".tsv") else _separator(file.readline(2**20))
+    with opened_text(path) as file:
+        separator = _separator(path, file.readline(2**20))
         file.seek(0)
         reader = csv.reader(file, delimiter=separator)
         lines = ((reader.line_num, cells) for cells in reader if cells)

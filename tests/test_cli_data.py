@@ -170,6 +170,45 @@ def test_csv(files, model):
     same(load_data(str(files / "model.csv"), model, target="label"))
 
 
+@pytest.mark.parametrize("end", ["CSV", "csv.gz", "Csv.BZ2", "csv.xz", "csv.zip", "TSV", "tsv.gz"])
+def test_capitals_and_compression_of_a_table_do_not_count(files, tmp_path, model, end):
+    table = pd.read_csv(files / "model.csv")
+    tab = "\t" if "tsv" in end.lower() else ","
+    table.to_csv(tmp_path / f"d.{end}", index=False, sep=tab, compression="infer")
+    path = str(tmp_path / f"d.{end}")
+    same(load_data(path, model, target="label"))
+    assert "its columns are: f0, f1" in refused("find", files / "model.keras", "--data", path)
+    table.loc[7, "f2"] = np.nan
+    table.to_csv(path, index=False, sep=tab, compression="infer")
+    with pytest.raises(BadInput, match="'f2' has no value in line 9"):
+        load_data(path, model, target="label")
+
+
+def test_capitals_in_the_ends_of_other_names_do_not_count(tmp_path, model):
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    (tmp_path / "d.npz").rename(tmp_path / "D.NPZ")
+    same(load_data(str(tmp_path / "D.NPZ"), model))
+    for name, array in (("X.NPY", X), ("y.Npy", Y)):
+        with open(tmp_path / name, "wb") as file:
+            np.save(file, array)
+    same(load_data(f"{tmp_path}/X.NPY,{tmp_path}/y.Npy", model))
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame(X, columns=[f"f{i}" for i in range(X.shape[1])]).assign(label=Y)
+    table.to_parquet(tmp_path / "d.Parquet")
+    same(load_data(str(tmp_path / "d.Parquet"), model, target="label"))
+
+
+def test_a_compressed_table_that_cannot_be_read_is_refused(tmp_path, model):
+    (tmp_path / "d.csv.gz").write_text("a,b\n1,2\n")
+    with pytest.raises(BadInput, match=r"d\.csv\.gz could not be read: Not a gzipped file"):
+        load_data(str(tmp_path / "d.csv.gz"), model, target="b")
+    with zipfile.ZipFile(tmp_path / "d.csv.zip", "w") as archive:
+        archive.writestr("train.csv", "a,b\n1,2\n")
+        archive.writestr("test.csv", "a,b\n1,2\n")
+    with pytest.raises(BadInput, match="must hold one file; it holds 2"):
+        load_data(str(tmp_path / "d.csv.zip"), model, target="b")
+
+
 def test_parquet(tmp_path, model):
     pytest.importorskip("pyarrow")
     table = pd.DataFrame(X, columns=[f"f{i}" for i in range(X.shape[1])]).assign(label=Y)
@@ -256,6 +295,36 @@ def test_text_to_predict_becomes_classes_in_order(
     told = capsys.readouterr().err
     assert "Target 'species': 4 classes setosa=0, versicolor=1, virginica=2" in told
     assert ("decimal commas" in told) == (decimal == ",")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a;b\n0,5;1\n1,234;2\n", [0.5, 1.234]),
+        ("a;b\n1,234;1\n2,345;2\n", [1.234, 2.345]),  # semicolons: the comma is taken
+        ("a;b\n1,234;1\n951;2\n", [1234, 951]),
+        ("a\tb\n1,234\t0.5\n2,951\t2\n", [1234, 2951]),
+        ('a,b\n"1,234",0.5\n"2,345",2\n', [1234, 2345]),
+        ('a,b\n"1,234,567.5",5\n345,2\n', [1234567.5, 345]),
+        ('a,b\n"1,234",5\n"2,345",2\n', "'a' has 1,234, which may be 1.234 or 1234"),
+        ("a\tb\n1,234\t1\n2,345\t2\n", "'a' has 1,234, which may be 1.234 or 1234"),
+        ('a,b\n"1,2",5\n"3,4",2\n', "columns that are not numbers: a"),  # may be lists
+    ],
+)
+def test_commas_in_numbers_are_told_by_the_rest_of_the_table(tmp_path, capsys, text, expected):
+    (tmp_path / "d.csv").write_text(text)
+    if isinstance(expected, str):
+        with pytest.raises(BadInput, match=expected):
+            load_data(str(tmp_path / "d.csv"), None, target="b")
+        # A column that is not used does not matter.
+        with pytest.raises(BadInput, match="no columns but the target"):
+            load_data(str(tmp_path / "d.csv"), None, target="b", drop="a")
+        return
+    read = load_data(str(tmp_path / "d.csv"), None, target="b")
+    np.testing.assert_allclose(read.x[:, 0], expected, rtol=1e-6)
+    decimal = expected[1] < 100
+    words = "decimal commas" if decimal else "commas between thousands"
+    assert f"d.csv is read with {words}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("header", ['"a;b";"c,d,e,f";label', "\ufeffa;b,c;label"])
@@ -799,6 +868,12 @@ def test_unknown_kind_of_file_is_refused(files, tmp_path):
     (tmp_path / "d.xlsx").write_text("x")
     message = refused("find", files / "model.keras", "--data", tmp_path / "d.xlsx")
     assert "unknown kind" in message and ".npz" in message
+
+
+def test_labels_of_text_in_an_array_have_a_way_out(files, tmp_path):
+    np.savez(tmp_path / "d.npz", x=X, y=np.array(list("abcd"))[Y])
+    message = refused("find", files / "model.keras", "--data", tmp_path / "d.npz")
+    assert "it holds text. Encode it as integers, as by np.unique(y, return_inverse=" in message
 
 
 def test_without_data_the_file_beside_the_model_is_looked_for(files, tmp_path):

@@ -1,6 +1,9 @@
 """`keras-lr diagnose`: logs in, findings out, errors in one line."""
 
+import bz2
+import gzip
 import json
+import lzma
 import math
 import os
 import subprocess
@@ -158,6 +161,21 @@ def test_several_logs_give_a_line_each_worst_first(csv):
     lines = run("diagnose", good, bad, "--json").stdout.splitlines()
     assert [json.loads(line)["verdict"] for line in lines] == ["error", "healthy"]
     assert run("diagnose", good, bad, "--quiet").stdout == f"{bad}: diverged\n"
+
+
+def test_logs_in_a_folder_may_be_compressed_or_have_names_in_capitals(csv, tmp_path):
+    (tmp_path / "runs").mkdir()
+    text = (csv(HEALTHY)).read_bytes()
+    for name, packed in {
+        "A.CSV": bytes,
+        "b.csv.gz": gzip.compress,
+        "c.Log.BZ2": bz2.compress,
+    }.items():
+        (tmp_path / "runs" / name).write_bytes(packed(text))
+    history = lzma.compress(json.dumps({"loss": list(LEARNING)}).encode())
+    (tmp_path / "runs" / "D.JSON.xz").write_bytes(history)
+    shown = run("diagnose", tmp_path / "runs").stdout
+    assert all(name in shown for name in ("A.CSV", "b.csv.gz", "c.Log.BZ2", "D.JSON.xz"))
 
 
 def test_a_folder_stands_for_its_logs(csv, tmp_path):

@@ -1,10 +1,13 @@
-"""The ten commonest mistakes on the command line: each is one line that names the way out."""
+"""The commonest mistakes on the command line: each is one line that names the way out."""
 
+import click
 import command_line
 import keras
 import numpy as np
 import pytest
 from command_line import refused
+
+from keras_lr_cli import main
 
 pytestmark = pytest.mark.once
 
@@ -106,3 +109,19 @@ def test_a_common_mistake_ends_in_a_line_with_the_way_out(files, monkeypatch, mi
     arguments, wrong, way_out = MISTAKES[mistake]
     line = refused("find", *arguments)
     assert wrong in line and way_out in line, line
+
+
+def test_an_empty_value_is_refused_not_ignored():
+    """As from `--save "$OUT"` with a variable that is not set."""
+    count = 0
+    for name, command in main.commands.items():
+        for parameter in command.params:
+            if parameter.type.name == "text":
+                place = [] if parameter.param_type_name == "argument" else ["model.keras"]
+                option = [parameter.opts[0]] if place else []
+                message = refused(name, *place, *option, "")
+                assert "it is empty, as is a shell variable that is not set" in message
+                count += 1
+            else:
+                assert parameter.type is not click.STRING
+    assert count > 40

@@ -3,6 +3,7 @@
 import base64
 import importlib
 import io
+import itertools
 import json
 import marshal
 import re
@@ -305,21 +306,40 @@ def test_a_loss_for_an_unknown_output_is_said_to_take_probabilities(tmp_path, ca
     assert model.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_new_optimizer_keeps_the_weights_of_the_losses_and_the_metrics(tmp_path):
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_options_keep_the_weights_of_the_losses_and_the_metrics(tmp_path, ending):
     inputs = keras.Input((8,))
     outputs = [keras.layers.Dense(1, name=name)(inputs) for name in ("a", "b")]
     model = keras.Model(inputs, outputs)
     model.compile("adam", ["mse", "mse"], loss_weights=[100.0, 1.0], metrics=[["mae"], ["mae"]])
-    model.save(tmp_path / "m.keras")
+    model.save(tmp_path / f"m.{ending}")
     x, _ = command_line.arrays()
     y = [x[:, :1], x[:, 1:2]]
     before = model.evaluate(x, y, verbose=0, return_dict=True)
-    for options in ({"optimizer": "sgd"}, {"metrics": ["mse"]}, {"loss": "mse"}):
-        again = models.load_model(str(tmp_path / "m.keras"), **options)
+    given = {"optimizer": "sgd", "metrics": ["mse"], "loss": "mse"}
+    some = [names for count in (1, 2, 3) for names in itertools.combinations(given, count)]
+    for names in some:
+        options = {name: given[name] for name in names}
+        again = models.load_model(str(tmp_path / f"m.{ending}"), **options)
         after = again.evaluate(x, y, verbose=0, return_dict=True)
-        assert after["loss"] == pytest.approx(before["loss"], rel=1e-5)
-        assert ("b_mae" in after) is ("metrics" not in options)
+        assert after["loss"] == pytest.approx(before["loss"], rel=1e-5), names
+        kept = {"b_mae", "b_mean_absolute_error"}.intersection(after)  # as the file writes it
+        assert bool(kept) is ("metrics" not in options)
         assert ("metrics" in options) is any("squared" in name for name in after)
+
+
+@pytest.mark.parametrize("optimizer", [None, "sgd"])
+def test_metrics_of_other_labels_than_the_new_loss_takes_are_left_out(tmp_path, capsys, optimizer):
+    model = command_line.dense()
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["sparse_categorical_accuracy"]
+    )
+    model.save(tmp_path / "m.keras")
+    loss = "categorical_crossentropy"
+    again = models.load_model(str(tmp_path / "m.keras"), loss=loss, optimizer=optimizer)
+    assert "sparse_categorical_accuracy takes integers as labels" in capsys.readouterr().err
+    x, y = command_line.arrays()
+    assert list(again.evaluate(x, np.eye(4)[y], verbose=0, return_dict=True)) == ["loss"]
 
 
 @pytest.mark.parametrize(
@@ -372,7 +392,7 @@ def test_h5_with_a_loss_by_its_short_name_loads(tmp_path, loss):
     np.testing.assert_allclose(loaded.evaluate(x, y, verbose=0), expected, rtol=1e-5)
 
 
-def test_compile_state_that_cannot_be_read_gives_way_to_options(files, tmp_path):
+def test_compile_state_that_cannot_be_read_gives_way_to_options(files, tmp_path, capsys):
     def change(config):
         unknown = {"class_name": "Adamantine", "registered_name": "Adamantine"}
         config["compile_config"]["optimizer"].update(unknown)
@@ -382,6 +402,7 @@ def test_compile_state_that_cannot_be_read_gives_way_to_options(files, tmp_path)
         models.load_model(str(tmp_path / "m.keras"))
     model = models.load_model(str(tmp_path / "m.keras"), optimizer="sgd", loss="mse")
     assert isinstance(model.optimizer, keras.optimizers.SGD)
+    assert "cannot be read and are left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("saved", [True, False])
@@ -598,6 +619,25 @@ def test_file_of_keras_2_with_metrics_takes_options(files, tmp_path):
     assert model.compiled
     shown = command_line.run("layers", tmp_path / "old.h5")
     assert shown.exit_code == 0 and "dense" in shown.stdout
+
+
+def test_weights_under_the_name_of_a_model_are_refused(tmp_path):
+    command_line.dense().save_weights(tmp_path / "w.weights.h5")
+    shutil.copy(tmp_path / "w.weights.h5", tmp_path / "model.h5")
+    shutil.copy(tmp_path / "w.weights.h5", tmp_path / "model.keras")
+    assert "perhaps weights only; save the whole model" in refused("find", tmp_path / "model.h5")
+    message = refused("find", tmp_path / "model.keras")
+    assert "is an HDF5 file; give it a name that ends with .h5" in message
+
+
+def test_a_quantized_model_says_which_layers_do_not_train(tmp_path, capsys):
+    model = command_line.compiled()
+    names = [layer.name for layer in model.layers]
+    model.layers[0].quantize("int8")
+    model.compile("sgd", "mse")
+    model.save(tmp_path / "m.keras")
+    models.load_model(str(tmp_path / "m.keras"))
+    assert f"The kernels of {names[0]} are quantized and do not" in capsys.readouterr().err
 
 
 @pytest.mark.once

@@ -408,10 +408,102 @@ def test_commas_in_numbers_are_read_as_they_are_meant(tmp_path, scale, written, 
     assert found.best == pytest.approx(losses[-1], rel=0.02)
 
 
-def test_a_number_that_may_be_two_numbers_is_refused(tmp_path):
-    (tmp_path / "run.csv").write_text('epoch,loss\n0,"1,234"\n1,"1,100"\n')
-    with pytest.raises(ValueError, match="must be a number; got '1,234'"):
-        diagnose(tmp_path / "run.csv")
+@pytest.mark.parametrize("form", ["csv", "text"])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["2,302", "1,132", "951", "823"], [2302, 1132, 951, 823]),
+        (["2,302", "1,132", "0,951", "0,823"], [2.302, 1.132, 0.951, 0.823]),
+        (["12,302", "1,132.5", "1,002", "999.5"], [12302, 1132.5, 1002, 999.5]),
+        (["3,302", "2,132", "1,951", "1,823"], None),
+    ],
+)
+def test_a_number_that_may_be_two_numbers_is_told_by_the_others(tmp_path, values, expected, form):
+    if form == "csv":
+        path = tmp_path / "run.csv"
+        lines = ["epoch,loss", *(f'{i},"{value}"' for i, value in enumerate(values))]
+    else:
+        path = tmp_path / "run.log"
+        lines = [f"Epoch {i}, loss: {value}, time: 3 s" for i, value in enumerate(values)]
+    path.write_text("\n".join([*lines, ""]))
+    if expected is None:
+        with pytest.raises(ValueError, match=r"3,302.* may be 3\.302 or 3302; write one of them"):
+            diagnose(path)
+    else:
+        np.testing.assert_allclose(read(path).loss, expected)
+
+
+@pytest.mark.parametrize("form", ["csv", "text"])
+def test_steps_with_commas_between_thousands(tmp_path, form):
+    steps = [500 * i for i in range(1, 13)]
+    if form == "csv":
+        lines = ["step,loss", *(f'"{n:,}",{v}' for n, v in zip(steps, ENDED_AT, strict=True))]
+    else:
+        lines = [f"Step {n:,}: loss: {v}" for n, v in zip(steps, ENDED_AT, strict=True)]
+    (tmp_path / "run.csv").write_text("\n".join(lines) + "\n")
+    found = diagnose(tmp_path / "run.csv")
+    assert (found.rows, found.unit, found.best_at) == (12, "step", 6000)
+
+
+FORMS = {
+    "csv": ("epoch,loss\n", "{},{}"),
+    "text": ("", "Epoch {}: loss: {}"),
+    "table": ("epoch  loss\n", "{}      {}"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("written", "cut"),
+    [("{:.4f}", 1), ("{:.4f}", 4), ("{:.4f}", 5), ("{:.3e}", 1), ("{:.3e}", 4), ("{:.3e}", 7)],
+)
+def test_a_number_that_a_killed_run_cut_off_is_left_out(form, written, cut):
+    head, line = FORMS[form]
+    scale = 1e-5 if "e" in written else 1.0
+    cells = [written.format(scale * value) for value in ENDED_AT]
+    text = head + "\n".join(line.format(i, cell) for i, cell in enumerate(cells))
+    whole, log = read_text(text, "run.log"), read_text(text[:-cut], "run.log")
+    np.testing.assert_allclose(whole.loss, [float(cell) for cell in cells])
+    assert not any("cut off" in note for note in whole.notes)
+    np.testing.assert_allclose(log.loss, whole.loss[:-1])
+    assert any("may be cut off" in note for note in log.notes)
+    assert len(read_text(text[:-cut] + "0\n", "run.log").loss) == 12  # the line is complete
+
+
+def test_a_log_without_a_last_line_end_may_have_digits_of_any_number():
+    cells = [0.5, 0.41234, 0.3, 0.2]
+    log = read_text("\n".join(["epoch,loss", *(f"{i},{c}" for i, c in enumerate(cells))]), "a.csv")
+    np.testing.assert_array_equal(log.loss, cells)
+
+
+@pytest.mark.parametrize("name", ["loss", "val_loss", "lr", "epoch"])
+def test_two_columns_of_one_name_are_refused_unless_they_agree(name):
+    def text(change):
+        lines = [f"{i},{v},{v + 1},0.1,{row}" for i, v, row in change]
+        return "\n".join([f"epoch,loss,val_loss,lr,{name}", *lines]) + "\n"
+
+    column = {"loss": 1, "val_loss": 2, "lr": 3, "epoch": 0}[name]
+    rows = [(i, v, (i, v, v + 1, 0.1)[column]) for i, v in enumerate(ENDED_AT)]
+    assert len(read_text(text(rows), "a.csv").loss) == 12
+    with pytest.raises(ValueError, match=f"in two columns named {name}; rename one of them"):
+        read_text(text([(i, v, 7) for i, v, _ in rows]), "a.csv")
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame([[2.0, 1.0], [1.0, 3.0]], columns=["loss", "loss"])
+    with pytest.raises(ValueError, match="two columns named loss; rename one"):
+        diagnose(table)
+
+
+def test_rows_that_are_sorted_as_text_are_read_in_the_order_of_their_numbers(tmp_path):
+    numbers = sorted(range(1, 13), key=str)
+    lines = [f"{n},{ENDED_AT[n - 1]}" for n in numbers]
+    (tmp_path / "run.csv").write_text("\n".join(["epoch,loss", *lines]) + "\n")
+    found = diagnose(tmp_path / "run.csv")
+    assert (found.rows, found.best_at, found.names) == (12, 12, ())
+    assert any("sorted as text (1, 10, 11, 12, ...)" in note for note in found.notes)
+    resumed = [*range(1, 11), *range(4, 13)]  # a run that trained epochs again
+    lines = [f"{n},{ENDED_AT[n - 1]}" for n in resumed]
+    (tmp_path / "run.csv").write_text("\n".join(["epoch,loss", *lines]) + "\n")
+    assert not any("sorted" in note for note in diagnose(tmp_path / "run.csv").notes)
 
 
 def test_a_log_whose_last_epoch_comes_first_is_read_backwards(tmp_path):

@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from keras_lr._util.numerals import Comma
 from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
+from keras_lr.diagnosis.cut_off import is_cut_off
 from keras_lr.diagnosis.log import Log
-from keras_lr.diagnosis.rows import DECIMAL_COMMA, log_of_rows, number
+from keras_lr.diagnosis.rows import log_of_rows, number, short
 from keras_lr.diagnosis.writers import plain_header, plain_rows
 
 __all__ = ["header_of", "log_of_csv", "rows_of_table"]
@@ -69,8 +71,10 @@ def _fits(header: Sequence[str], cells: Sequence[str]) -> bool:
     return bool(numbers)
 
 
-def rows_of_table(text: str, asked: Asked) -> list[dict[str, str]]:
+def rows_of_table(text: str, asked: Asked, notes: list[str]) -> list[dict[str, str]]:
     """The rows of the first table in the text whose columns are set with spaces or bars.
+
+    A row that may be cut off is left out, and `notes` gets a sentence about it.
 
     Such are the tables of fastai, of pandas, of rich, and of the cards of models.
     """
@@ -83,13 +87,19 @@ def rows_of_table(text: str, asked: Asked) -> list[dict[str, str]]:
             spoken = any(re.search("[:=,]$|=", name) for name in header)
             if len(header) < 2 or spoken or not _names_loss(header, asked):
                 continue
-            rows = _below(lines[place + 1 :], header, split)
+            rows = _below(lines[place + 1 :], header, split, asked)
             if len(rows) > 1:
+                last = list(rows[-1])[-1]
+                if is_cut_off(text, [row[last] for row in rows if row.get(last)]):
+                    rows.pop()
+                    notes.append(f"The last line may be cut off in {last}, and was skipped.")
                 return rows
     return []
 
 
-def _below(lines: Sequence[str], header: list[str], split: Any) -> list[dict[str, str]]:
+def _below(
+    lines: Sequence[str], header: list[str], split: Any, asked: Asked
+) -> list[dict[str, str]]:
     """The rows under a header, until a line of another form."""
     rows: list[dict[str, str]] = []
     losses = [place for place, name in enumerate(header) if _is_loss(name)]
@@ -106,7 +116,8 @@ def _below(lines: Sequence[str], header: list[str], split: Any) -> list[dict[str
             if rows:
                 break
             continue
-        rows.append({name: cell for name, cell in zip(names, cells, strict=True) if name})
+        row = _row(names, cells, "The table", asked)
+        rows.append({name: cell for name, cell in row.items() if name})
     return rows
 
 
@@ -117,7 +128,7 @@ def _is_loss(name: str) -> bool:
 def _is_value(cell: str) -> bool:
     """Whether a cell is a number or says that there is none."""
     try:
-        number(cell)
+        number(cell, "decimal")
     except ValueError:
         return False
     return True
@@ -147,11 +158,6 @@ def log_of_csv(text: str, path: str, asked: Asked) -> Log:
     found: list[dict[str, str]] = []
     lines: list[int] = []
     restarts: list[int] = []
-    decimal_commas = separator == ";" or any(
-        re.fullmatch(DECIMAL_COMMA, cell.strip(), re.IGNORECASE)
-        for _, row in rows[1:]
-        for cell in row
-    )
     for line, row in rows[1:]:
         cells = [cell.strip() for cell in row]
         if cells == header or (len(cells) == len(header) and not any(map(is_number, cells))):
@@ -174,13 +180,19 @@ def log_of_csv(text: str, path: str, asked: Asked) -> Log:
             raise ValueError(
                 f"{path}, line {line}, has {len(cells)} cells; the header has {len(header)}."
             )
-        if decimal_commas:
-            cells = [re.sub(r"^([-+]?\d+),(\d+)(?![\d.,])", r"\1.\2", cell) for cell in cells]
-        found.append(dict(zip(header, cells, strict=True)))
+        found.append(_row(header, cells, f"{path}, line {line},", asked))
         lines.append(line)
+    last = header[len(rows[-1][1]) - 1] if found else ""
+    used = role_of(last) or _names_loss([last], asked) or last in dataclasses.astuple(asked)
+    if used and is_cut_off(text, [row[last] for row in found if row.get(last)]):
+        found.pop()
+        lines.pop()
+        notes.append(f"The last line may be cut off in {last}, and was skipped.")
     if not found:
         text = "only a header" if any(map(role_of, header)) else "one line and no known column"
         raise ValueError(f"{path} is empty: it has {text}.")
+    # Programs write semicolons where a comma is the decimal sign.
+    comma: Comma | None = "decimal" if separator == ";" else None
     plain = plain_header(header, path, asked)
     if plain != header:
         found = [
@@ -188,8 +200,25 @@ def log_of_csv(text: str, path: str, asked: Asked) -> Log:
         ]
     table = plain_rows(found)
     if table is not found:  # a row for each step, from lines of one value
-        return log_of_rows(table, path, notes, asked=asked)
-    return log_of_rows(found, path, notes, restarts=restarts, lines=lines, asked=asked)
+        return log_of_rows(table, path, notes, comma=comma, asked=asked)
+    return log_of_rows(found, path, notes, restarts=restarts, lines=lines, comma=comma, asked=asked)
+
+
+def _row(header: Sequence[str], cells: Sequence[str], where: str, asked: Asked) -> dict[str, str]:
+    """The cells of a row by the names of their columns.
+
+    Raises:
+        ValueError: If two columns of one name, which is that of a loss or such, differ.
+    """
+    row = dict(zip(header, cells, strict=True))
+    if len(row) < len(header):
+        for name, cell in zip(header, cells, strict=True):
+            if row[name] != cell and (role_of(name) or name in dataclasses.astuple(asked)):
+                raise ValueError(
+                    f"{where} has {short(cell)} and {short(row[name])} in two columns named "
+                    f"{name}; rename one of them."
+                )
+    return row
 
 
 def _ragged(rows: Sequence[tuple[int, list[str]]], header: Sequence[str]) -> bool:
@@ -205,6 +234,6 @@ def _numbered(reader: Any) -> Iterable[tuple[int, list[str]]]:
 
 def is_number(text: str) -> bool:
     try:
-        return number(text) is not None
+        return number(text, "decimal") is not None
     except ValueError:
         return False

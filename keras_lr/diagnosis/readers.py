@@ -59,9 +59,10 @@ def read_text(text: str, path: str, asked: Asked = AUTO) -> Log:
     """Read a log from its text; `path` names it in messages."""
     if not text.strip():
         raise ValueError(f"{path} is empty.")
-    named = path.removesuffix(".gz").endswith((".json", ".jsonl"))
+    notes: list[str]
+    named = re.search(r"\.jsonl?(?:\.(?:gz|bz2|xz))?$", path, re.IGNORECASE) is not None
     if text.lstrip()[0] in "{[" or named:
-        notes: list[str] = []
+        notes = []
         try:
             return log_of_content(_content(text, notes), path, notes, asked)
         except _NotJson as error:
@@ -80,15 +81,14 @@ def read_text(text: str, path: str, asked: Asked = AUTO) -> Log:
             ["The values are read from the lines that hold a dictionary."],
             asked=asked,
         )
-    rows = rows_of_table(text, asked)
+    notes = ["The values are read from the table in the text."]
+    rows = rows_of_table(text, asked, notes)
     if rows:
-        return log_of_rows(
-            plain_rows(rows), path, ["The values are read from the table in the text."], asked=asked
-        )
-    lines = rows_of_text(text, asked)
+        return log_of_rows(plain_rows(rows), path, notes, asked=asked)
+    notes = ["The values are read from the lines that name an epoch or a step."]
+    lines = rows_of_text(text, asked, notes)
     if len(lines) > 1:
-        note = "The values are read from the lines that name an epoch or a step."
-        return log_of_rows(lines, path, [note], asked=lowered(asked))
+        return log_of_rows(lines, path, notes, asked=lowered(asked))
     head, _, rest = plain.lstrip("\n").partition("\n")
     known = any(map(role_of, re.split(r"[,;\t]", head)))
     if not known and rest.strip() and not re.search(r"[,;\t]", head):
@@ -127,7 +127,13 @@ def _with_gaps(table: Any) -> dict[str, list[Any]]:
     A NaN followed by numbers is an empty cell; NaNs at the end of a column are values of the loss.
     """
     columns = {}
-    for name in table.columns:
+    names = [str(name) for name in table.columns]
+    for name in names:
+        if names.count(name) > 1 and role_of(name):
+            raise ValueError(f"The table has two columns named {name}; rename one of them.")
+    for name in dict.fromkeys(table.columns):
+        if names.count(str(name)) > 1:
+            continue
         values = table[name].tolist()
         lost = [isinstance(value, float) and math.isnan(value) for value in values]
         if True in lost and False in lost[lost.index(True) :]:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from keras_lr._util import checks
+from keras_lr._util.numerals import Comma, comma_of, meaning, plain
 from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_sets, renamed
 from keras_lr.diagnosis.columns import kind_of, pick, rewarded, role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
 
-__all__ = ["DECIMAL_COMMA", "THOUSANDS", "log_of_rows", "number", "short"]
+__all__ = ["log_of_rows", "number", "short"]
 
 _MISSING = {"", "na", "n/a", "<na>", "none", "null", "-", "--", "no log"}
 # A number printed alone, in brackets, by NumPy, or as a tensor. No two adjacent repeats match the
@@ -26,13 +27,15 @@ _NUMBER = re.compile(
     rf"|(?:[\w.]+\(\[?|\[)\s*({_PLAIN})\s*\]?(?:,[^()]*(?:\([^()]*\)[^()]*)?)?\)?",
     re.IGNORECASE,
 )
-THOUSANDS = r"[-+]?[1-9]\d{0,2}(?:,\d{3})+\.\d+"  # 1,234.5
-# 0,52 but not "1,234", which may be 1234.
-DECIMAL_COMMA = r"[-+]?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))(?:e[-+]?\d+)?"
+_BEGIN = re.compile(r"[-+]?[\d.,]*\d(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
-def number(value: Any) -> float | None:
+def number(value: Any, comma: Comma | None = None) -> float | None:
     """A value as a float, None if it is missing; a list gives its last value.
+
+    Args:
+        value: A number, its text, or a list of numbers.
+        comma: What a comma stands for in a text such as "1,234"; None refuses that text.
 
     Raises:
         ValueError: If it is not a number.
@@ -42,11 +45,8 @@ def number(value: Any) -> float | None:
     if isinstance(value, str):
         if value.strip().lower() in _MISSING:
             return None
-        if re.fullmatch(THOUSANDS, value.strip()):
-            return float(value.replace(",", ""))
-        if re.fullmatch(DECIMAL_COMMA, value.strip(), re.IGNORECASE):
-            return float(value.replace(",", "."))
-        found = _NUMBER.fullmatch(value.strip())
+        text = _BEGIN.sub(lambda found: plain(found.group(), comma), value.strip(), count=1)
+        found = _NUMBER.fullmatch(text)
         if not found:
             raise ValueError(value)
         return float(found.group(1) or found.group(2))
@@ -73,6 +73,7 @@ def log_of_rows(
     restarts: Sequence[int] = (),
     lines: Sequence[int] | None = None,
     total_epochs: int | None = None,
+    comma: Comma | None = None,
     asked: Asked = AUTO,
 ) -> Log:
     """A log from rows, in the order in which they were written, with its evaluation sets.
@@ -80,7 +81,12 @@ def log_of_rows(
     The arguments are those of `_table_of`.
     """
     rows = list(rows)
-    shared: Any = {"restarts": restarts, "lines": lines, "total_epochs": total_epochs}
+    shared: Any = {
+        "restarts": restarts,
+        "lines": lines,
+        "total_epochs": total_epochs,
+        "comma": _comma_in(rows) or comma,
+    }
     log = _table_of(rows, source, notes, asked=asked, **shared)
     others = evaluation_sets(dict.fromkeys(str(name) for row in rows for name in row), asked)[1:]
     sets = {
@@ -98,6 +104,7 @@ def _table_of(
     restarts: Sequence[int],
     lines: Sequence[int] | None,
     total_epochs: int | None,
+    comma: Comma | None,
     asked: Asked,
 ) -> Log:
     """A log from rows.
@@ -109,6 +116,7 @@ def _table_of(
         restarts: Rows at which the file shows the start of a run.
         lines: Line number of each row in the file, for messages.
         total_epochs: Planned number of epochs.
+        comma: What a comma stands for in a number such as 1,234.
         asked: Columns that the caller names.
     """
     head = list(dict.fromkeys(str(name) for row in rows for name in row))
@@ -119,15 +127,14 @@ def _table_of(
     skipped = 0
     for place, row in enumerate(rows):
         where = f"line {lines[place]}" if lines else f"row {place}"
-        cells = _cells_of(row, columns, f"{source}, {where}", spoilt)
+        cells = _cells_of(row, columns, f"{source}, {where}", spoilt, comma)
         if cells is None:
             skipped += 1
         table.append(cells or {})
     _tell_spoilt(table, spoilt, skipped, notes)
     key, unit = _key_of(table, names, len(restarts))
-    if key and not restarts and _is_reversed(table, key):
-        table.reverse()
-        notes.append(f"The last {unit} comes first; the rows are read from the last to the first.")
+    if key and not restarts:
+        _put_in_order(table, key, unit, notes)
     run, before, series = 0, -math.inf, {name: Series([], []) for name in names}
     began = set(restarts)
     losses = set(_chosen_loss(table))
@@ -152,9 +159,30 @@ def _table_of(
 
 
 def _number_in(value: Any) -> float | None:
-    """The number in the text of a position, such as "3/100" or "Epoch 3"."""
-    found = re.search(r"\d+(?:\.\d+)?", value) if isinstance(value, str) else None
-    return float(found.group()) if found else None
+    """The number in the text of a position, such as "3/100", "Epoch 3" or "1,000"."""
+    found = re.search(r"\d(?:[\d.,]*\d)?", value) if isinstance(value, str) else None
+    try:
+        return float(plain(found.group(), "thousands")) if found else None
+    except ValueError:
+        return None
+
+
+def _comma_in(rows: Sequence[Mapping[Any, Any]]) -> Comma | None:
+    """What a comma stands for in the cells; None if they do not tell or have none."""
+    columns: dict[Any, list[str]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, str):
+                columns.setdefault(name, []).append(value.strip().rstrip("% "))
+    return comma_of(columns.values())
+
+
+def _either(value: Any) -> str:
+    """The way out for a number that has two readings; "" for any other cell."""
+    text = value.strip() if isinstance(value, str) else ""
+    if meaning(text) != "either":
+        return ""
+    return f" It may be {plain(text, 'decimal')} or {plain(text, 'thousands')}; write one of them."
 
 
 def _cells_of(
@@ -162,6 +190,7 @@ def _cells_of(
     columns: Mapping[str, tuple[str, ...]],
     where: str,
     spoilt: dict[str, str],
+    comma: Comma | None,
 ) -> dict[str, float] | None:
     """The cells with a known role as numbers; None for a row with text in place of its position.
 
@@ -173,9 +202,11 @@ def _cells_of(
 
     def loss(value: Any) -> float | None:
         try:
-            return number(value)
+            return number(value, comma)
         except ValueError as error:
-            raise ValueError(f"{where}: the loss must be a number; got {short(value)}.") from error
+            raise ValueError(
+                f"{where}: the loss must be a number; got {short(value)}.{_either(value)}"
+            ) from error
 
     cells: dict[str, float] = {}
     for name, value in renamed(row, columns, loss).items():
@@ -183,11 +214,11 @@ def _cells_of(
         if not role:
             continue
         try:
-            cell = number(value)
+            cell = number(value, "thousands" if role == "step" else comma)
         except ValueError as error:
             if role in ("loss", "val_loss"):
                 raise ValueError(
-                    f"{where}: {name} must be a number; got {short(value)}."
+                    f"{where}: {name} must be a number; got {short(value)}.{_either(value)}"
                 ) from error
             if role in ("epoch", "step"):
                 cell = _number_in(value)
@@ -214,10 +245,23 @@ def _tell_spoilt(
         notes.append(f"{rows} skipped, without a number for the epoch or the step.")
 
 
-def _is_reversed(table: Sequence[Mapping[str, float]], key: str) -> bool:
-    """Whether the rows go from the last position to the first, as some services export them."""
+def _put_in_order(table: list[dict[str, float]], key: str, unit: str, notes: list[str]) -> None:
+    """Order rows that go from the last position to the first, or are sorted as text: 1, 10, 2."""
     places = [cells[key] for cells in table if key in cells]
-    return len(places) > 2 and all(a > b for a, b in zip(places, places[1:], strict=False))
+    pairs = list(zip(places, places[1:], strict=False))
+    if len(places) > 2 and all(a > b for a, b in pairs):
+        table.reverse()
+        notes.append(f"The last {unit} comes first; the rows are read from the last to the first.")
+        return
+    if not 3 < len(places) == len(table) or not all(map(math.isfinite, places)):
+        return
+    texts = [f"{place:.17g}" for place in places]
+    if any(a > b for a, b in pairs) and all(a < b for a, b in zip(texts, texts[1:], strict=False)):
+        table.sort(key=lambda cells: cells[key])
+        notes.append(
+            f"The rows are sorted as text ({', '.join(texts[:4])}, ...); they are read in the "
+            f"order of the {unit}s."
+        )
 
 
 def _chosen_loss(table: Sequence[Mapping[str, float]]) -> list[str]:

@@ -8,24 +8,29 @@ from typing import Any
 
 import numpy as np
 
+from keras_lr._util.numerals import comma_of, meaning, plain
 from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.curves import noise
-from keras_lr.diagnosis.rows import THOUSANDS
+from keras_lr.diagnosis.cut_off import is_cut_off
 
 __all__ = ["lowered", "rows_of_text"]
 
 _NUMBER = (
-    rf"{THOUSANDS}|[-+]?\d+,\d+(?:e[-+]?\d+)?(?![\d.,])"
+    r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?(?![.,]?\d)|[-+]?\d+,\d+(?:e[-+]?\d+)?(?![.,]?\d)"
     r"|[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf|nan"
 )
+_WHOLE = r"[1-9]\d{0,2}(?:,\d{3})+(?![.,]?\d)|\d{1,9}"  # 3, or 1,000
 # The number of a row. "epochs=100" is a setting, but "Epochs 3/100" is not.
 _PLACES = {
     "epoch": (
         r"(?<!best )(?<!best_)\b(?:epochs(?=\s*:?\s*\[?\s*\d+\s*/)|epoch|ep)\b\.?\s*(?:\(\w+\)\s*)?"
-        r"[:=#]?\s*[\[(]?\s*(\d{1,9})"
+        rf"[:=#]?\s*[\[(]?\s*({_WHOLE})"
     ),
-    "step": r"\b(?:global[ _]step|step|iter(?:ation)?|episode)s?\b\s*[:=#]?\s*[\[(]?\s*(\d{1,9})",
+    "step": (
+        r"\b(?:global[ _]step|step|iter(?:ation)?|episode)s?\b\s*[:=#]?\s*[\[(]?\s*"
+        rf"({_WHOLE})"
+    ),
     "row": r"^\W{0,3}\[\s*(\d{1,9})\s*[/,]\s*\d+\s*\]",  # [3/100], [3,  2000]
     "update": r"^\s*(\d+)(?=: \S+, \S+ avg\b)",  # darknet
 }
@@ -68,13 +73,15 @@ class _Bar:
         return again
 
 
-def rows_of_text(text: str, asked: Asked) -> list[dict[str, float]]:
+def rows_of_text(text: str, asked: Asked, notes: list[str]) -> list[dict[str, float]]:
     """A row for each epoch that the text names, or else each step.
 
     The last value of a column counts: a progress bar prints the mean so far many times in an
     epoch. Where the lines of an epoch have the losses of single batches, their mean counts. Text
     before the first epoch is ignored. In a line that begins with a word for held-out data, such as
     "Test set: average loss: 0.5", the values are those of that data.
+
+    A value that may be cut off is left out, and `notes` gets a sentence about it.
     """
     lines = [
         _ABBREVIATED.sub(r"\1 ", line) for line in re.split(r"[\r\n]+|\x08+", _ANSI.sub("", text))
@@ -88,7 +95,7 @@ def rows_of_text(text: str, asked: Asked) -> list[dict[str, float]]:
     for line in lines:
         found = pattern.search(line)
         if found:
-            number = float(found.group(1))
+            number = float(found.group(1).replace(",", ""))
             back = bool(rows) and number < rows[-1][place]
             if not rows or (number != rows[-1][place] and not (back and _AGAIN.search(line))):
                 rows.append({place: number})
@@ -101,6 +108,8 @@ def rows_of_text(text: str, asked: Asked) -> list[dict[str, float]]:
             continue
         for name, value in _values(line, named):
             rows[-1].setdefault(name, []).append(value)
+    _leave_out_cut_off(rows, place, text, lines, notes)
+    _read_numbers(rows, place)
     return _numbers([row for row in rows if len(row) > 1], place)
 
 
@@ -113,10 +122,10 @@ def _place_of(lines: list[str]) -> tuple[str, re.Pattern[str]]:
     return "epoch", re.compile(_PLACES["epoch"], re.IGNORECASE)
 
 
-def _values(line: str, named: set[str]) -> list[tuple[str, float]]:
-    """The columns of a line with their values."""
+def _values(line: str, named: set[str]) -> list[tuple[str, str]]:
+    """The columns of a line with the texts of their values."""
     if darknet := _DARKNET.search(line):
-        return [("loss", float(darknet.group(1))), ("lr", float(darknet.group(2)))]
+        return [("loss", darknet.group(1)), ("lr", darknet.group(2))]
     values = list(_VALUE.finditer(line))
     begin = line[: values[0].start()] if values else ""
     held_out = bool(_HELD_OUT.search(begin)) and "train" not in begin.lower()
@@ -135,9 +144,51 @@ def _values(line: str, named: set[str]) -> list[tuple[str, float]]:
             name = f"val_{name}"
         other = role is None and substitutes([name]) is not None
         if name in named or other or (role is not None and role[0] not in ("epoch", "step")):
-            text = value.group(3) or value.group(2)
-            found.append((name, float(text.replace(",", "" if "." in text else "."))))
+            found.append((name, value.group(3) or value.group(2)))
     return found
+
+
+def _leave_out_cut_off(
+    rows: list[dict[str, Any]], place: str, text: str, lines: list[str], notes: list[str]
+) -> None:
+    """Leave out the value at the very end of a text if it may be cut off."""
+    if not rows:
+        return
+    end = lines[-1].rstrip(".,eE+-")  # what belongs to no whole number
+    for name, values in list(rows[-1].items()):
+        if name == place or not end.endswith(values[-1]):
+            continue
+        if is_cut_off(text, [value for row in rows for value in row.get(name, [])]):
+            values.pop()
+            if not values:
+                del rows[-1][name]
+            notes.append(f"The last {name} may be cut off, and was left out.")
+            return
+
+
+def _read_numbers(rows: list[dict[str, Any]], place: str) -> None:
+    """Replace the texts of the values by numbers.
+
+    Raises:
+        ValueError: If a comma in one of them may be a decimal comma or separate thousands.
+    """
+    columns: dict[str, list[str]] = {}
+    for row in rows:
+        for name, texts in row.items():
+            if name != place:
+                columns.setdefault(name, []).extend(texts)
+    comma = comma_of(columns.values())
+    for name, texts in columns.items():
+        for text in texts:
+            if comma is None and meaning(text) == "either":
+                raise ValueError(
+                    f"The log has {name} {text}, which may be {plain(text, 'decimal')} or "
+                    f"{plain(text, 'thousands')}; write one of them."
+                )
+    for row in rows:
+        for name in row:
+            if name != place:
+                row[name] = [float(plain(text, comma)) for text in row[name]]
 
 
 def _numbers(rows: list[dict[str, Any]], place: str) -> list[dict[str, float]]:
