@@ -279,6 +279,18 @@ def test_data_of_unknown_length_are_refused():
         network().fit(batches(), epochs=3, shuffle=False, callbacks=[thaw], verbose=0)
 
 
+def test_an_optimizer_with_a_method_put_into_it_is_refused():
+    # It calls the plain step, for all weights: what is frozen would train.
+    model = network()
+    optimizer, plain = model.optimizer, model.optimizer.apply
+    optimizer.apply = lambda *arguments: plain(*arguments)
+    before = values(model.variables)
+    with pytest.raises(ValueError, match="got Adam with apply put into the object"):
+        model.fit(*data(), verbose=0, callbacks=[keras_lr.GradualUnfreeze(GROUPS)])
+    assert model.optimizer is optimizer and "apply" in vars(optimizer)
+    assert same(values(model.variables), before)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -492,3 +492,15 @@ def test_a_range_test_keeps_the_ratios_and_leaves_no_trace():
     assert len(test.losses) > 5
     trained(model)
     assert same(values([model.layers[0].kernel]), before[:1])
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["LayerwiseLR", "ScheduleFree", "Hypergradient", "AdaptiveGains"]
+)
+@pytest.mark.parametrize("method", ["apply", "update_step"])
+def test_a_method_put_into_the_optimizer_is_refused_since_it_calls_the_plain_step(wrapper, method):
+    optimizer = optimizers.SGD(RATE)
+    setattr(optimizer, method, getattr(optimizer, method))
+    arguments = [{"a": 0.5}] if wrapper == "LayerwiseLR" else []
+    with pytest.raises(ValueError, match=f"Define {method} in a subclass .* the {wrapper}"):
+        getattr(keras_lr.optimizers, wrapper)(optimizer, *arguments)

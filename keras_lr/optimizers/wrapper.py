@@ -8,6 +8,7 @@ a schedule, slots of weights already trained) stay.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -149,7 +150,11 @@ def registered(cls: type) -> type:
 
 
 def check_optimizer(owner: str, optimizer: Any) -> None:
-    """Raise unless `optimizer` is a Keras optimizer that contains no other optimizer."""
+    """Raise unless `optimizer` is a Keras optimizer that contains no other, with plain methods.
+
+    A method that a program has put into the object calls the plain step, so that a wrapper which
+    took it over would have no effect.
+    """
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(
             f"{owner} needs a Keras optimizer; got {optimizer!r}. Pass an instance, such as "
@@ -161,6 +166,19 @@ def check_optimizer(owner: str, optimizer: Any) -> None:
             f"{owner} needs an optimizer that contains no other; got {kind}. Put {owner} inside: "
             f"{kind} around {owner}."
         )
+    cls = type(optimizer)
+    replaced = [name for name, each in vars(optimizer).items() if _is_method(cls, name, each)]
+    if replaced:
+        raise ValueError(
+            f"{owner} needs an optimizer with the methods of its class; got {cls.__name__} with "
+            f"{replaced[0]} put into the object, which would go on calling the plain optimizer. "
+            f"Define {replaced[0]} in a subclass of {cls.__name__}, or put it into the {owner}."
+        )
+
+
+def _is_method(cls: type, name: str, value: Any) -> bool:
+    """Whether an attribute of an object hides a method of its class."""
+    return inspect.isroutine(getattr(cls, name, None)) and callable(value)
 
 
 def check_linear(owner: str, optimizer: Any) -> None:
