@@ -274,7 +274,7 @@ def test_layers_of_a_subclassed_model_and_its_own_weights(tmp_path, monkeypatch)
         ("decay:0.5:0", "min_scale must be in (0, 1]; got 0.0"),
         ("head:1:2", "got 'head:1:2'"),
         ("tail:10", "got 'tail:10'"),
-        ("", "got ''"),
+        ("", "it is empty, as is a shell variable that is not set"),
         ("head:ten", "--preset head:ten: 'ten' is not a number"),
         ("decay:2", "decay must be in (0, 1]; got 2.0"),
         ("decay:nan", "got nan"),
