@@ -279,6 +279,21 @@ def test_data_of_unknown_length_are_refused():
         network().fit(batches(), epochs=3, shuffle=False, callbacks=[thaw], verbose=0)
 
 
+def test_attributes_that_a_program_sets_during_the_fit_stay():
+    class SetDecay(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.optimizer.weight_decay = 0.25
+
+    model = network(keras.optimizers.AdamW(0.01))
+    optimizer = model.optimizer
+    stack = [SetDecay(), keras_lr.OneCycle(max_lr=0.02), keras_lr.GradualUnfreeze(GROUPS)]
+    model.fit(*data(), epochs=3, verbose=0, callbacks=stack)
+    assert model.optimizer is optimizer
+    assert (optimizer.weight_decay, optimizer.beta_1) == (0.25, 0.9)  # and the momentum of before
+    assert not {"apply", "get_config"} & set(vars(optimizer))
+    np.testing.assert_allclose(values([optimizer._learning_rate])[0], 0.01, rtol=1e-5, atol=0)
+
+
 def test_an_optimizer_with_a_method_put_into_it_is_refused():
     # It calls the plain step, for all weights: what is frozen would train.
     model = network()

@@ -153,6 +153,9 @@ class GradualUnfreeze(SteeringCallback):
         self._frozen = []
         if self._borrowed is not None:
             self._borrowed.optimizer.gate({})
+
+    def hand_back(self) -> None:
+        if self._borrowed is not None:
             self._borrowed.restore()
             self._borrowed = None
 

@@ -15,7 +15,8 @@ class TemporaryLayerwiseLR:
     """Puts a `LayerwiseLR` in the place of a model's optimizer, until `restore`.
 
     It shares its variables with the optimizer that the model was compiled with, so that one has
-    the whole state afterwards. If the model's optimizer is a `LayerwiseLR` already, it stays.
+    the whole state afterwards. Call `restore` when no callback steers its attributes any more. If
+    the model's optimizer is a `LayerwiseLR` already, it stays.
 
     Args:
         model: A compiled, built model with one optimizer, which may be in a loss scale.
@@ -45,7 +46,11 @@ class TemporaryLayerwiseLR:
         replace_optimizer(model, self._own, self.optimizer)
 
     def restore(self) -> None:
-        """Put the model's own optimizer back."""
+        """Put the model's own optimizer back, with what a program has set on this one meanwhile."""
+        own = vars(self._own)
+        for name, value in vars(self.optimizer).items():
+            if name in own and own[name] is not value:
+                object.__setattr__(self._own, name, value)
         replace_optimizer(self._model, self.optimizer, self._own)
 
 
