@@ -29,7 +29,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -159,9 +159,9 @@ class Record:
             self.losses[task.name] = [*known.items(), *task.losses(more).items()]
             self.save()
 
-    def results(self, names: list[str]) -> list[dict[str, Any]]:
+    def results(self, names: list[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
         """The scores of each task and seed with an answer of each method."""
-        pairs = dict.fromkeys((task, seed) for task, seed, _ in self.answers)
+        pairs = dict.fromkeys((task, seed) for task, seed, _ in self.answers if seed in seeds)
         complete = [(t, s) for t, s in pairs if all((t, s, n) in self.answers for n in names)]
         return [self._scored(task, seed, names) for task, seed in complete if task in self.losses]
 
@@ -246,7 +246,7 @@ def main() -> None:
         if not options.only or any(each in name for each in options.only)
     }
     if options.read:
-        print(table(Record(*options.read).results(list(chosen))))
+        print(table(Record(*options.read).results(list(chosen), options.seeds)))
         return
     record = Record(*([options.save] if options.save else []))
     warnings.simplefilter("ignore")
@@ -256,7 +256,7 @@ def main() -> None:
             record.find(task, seed, chosen)
     for task in tasks.values():
         record.judge(task)
-    print(table(record.results(list(chosen))))
+    print(table(record.results(list(chosen), options.seeds)))
 
 
 if __name__ == "__main__":
