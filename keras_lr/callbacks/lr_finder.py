@@ -258,7 +258,6 @@ class LRFinder(SteeringCallback):
             super().on_train_end(logs)
         if self.every is not None:
             del self._training_data
-        self.hand_back()
 
     def _collect(self, *arguments: Any) -> Any:
         """Replaces the train function: keeps the batches and does not train.
