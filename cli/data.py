@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from .endings import ending
 from .errors import BadInput, one_line, visible
+from .extensions import extension
 from .functions import call, is_function
 from .tables import TABLES, Columns, columns_in, columns_of, load_table
 
@@ -75,14 +75,14 @@ def check_source(
             raise BadInput(f"{option} {path} is an empty file.")
     if os.path.isdir(source) or len(paths) == 2:
         return
-    if ending(source) == ".npy":
+    if extension(source) == ".npy":
         raise BadInput(f"{source} is one array; name two files with a comma, as in x.npy,y.npy.")
-    if ending(source) in TABLES:
+    if extension(source) in TABLES:
         if target is None:
             columns = columns_in(source)
             names = f"; its columns are: {columns}" if columns else ""
             raise BadInput(f"{source} is a table; name the column to predict with --target{names}.")
-    elif ending(source) != ".npz":
+    elif extension(source) != ".npz":
         raise BadInput(f"{option} {source} is of an unknown kind; it takes {KINDS}.")
 
 
@@ -93,7 +93,7 @@ def files_of(source: str) -> list[str]:
 
 def is_table(source: str) -> bool:
     """Whether `load_data` reads the source as a table."""
-    return ending(source) in TABLES and not os.path.isdir(source)
+    return extension(source) in TABLES and not os.path.isdir(source)
 
 
 def source_beside(model_spec: str) -> str:
@@ -145,9 +145,9 @@ def load_data(
 
             x, y, classes = load_folder(source, model, batch_size or 32, classes)
             return Data(x, y, classes=classes)
-        if ending(source) == ".npz":
+        if extension(source) == ".npz":
             return _npz(source, model, VALIDATION + TRAINING if validation else TRAINING)
-        if ending(source) in TABLES:
+        if extension(source) in TABLES:
             columns = Columns(
                 str(target),
                 columns_of(features, "--features"),
@@ -167,7 +167,7 @@ def load_data(
 
 def _pair(source: str) -> list[str]:
     paths = source.split(",")
-    return paths if len(paths) == 2 and all(ending(path) == ".npy" for path in paths) else []
+    return paths if len(paths) == 2 and all(extension(path) == ".npy" for path in paths) else []
 
 
 def _makes_targets(model: Any) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .endings import ending
+from .extensions import extension
 
 __all__ = ["compared", "logs_in", "runs_of"]
 
@@ -40,7 +40,7 @@ def logs_in(folder: str) -> list[str]:
             if checkpoint and name == "trainer_state.json":
                 run = os.path.dirname(place)
                 states[run] = max(states.get(run, (-1, "")), (int(checkpoint.group(1)), path))
-            elif ending(name) in _LOGS and _EVENTS not in name and not name.endswith(".zip"):
+            elif extension(name) in _LOGS and _EVENTS not in name and not name.endswith(".zip"):
                 found[path] = None
     for run, (_, path) in states.items():
         if os.path.join(run, "trainer_state.json") not in found:

@@ -1,4 +1,4 @@
-"""The kind of a file by its name: capitals and a compression do not count."""
+"""The extension of a file: capitals and a compression do not count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from .errors import BadInput
 
-__all__ = ["DAMAGED", "ending", "opened_text"]
+__all__ = ["DAMAGED", "extension", "opened_text"]
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".log")
@@ -23,11 +23,11 @@ _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".log")
 DAMAGED = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
-def ending(path: str) -> str:
-    """The end of the name of a file in lower case; that of the text in a compressed file of text.
+def extension(path: str) -> str:
+    """The extension of a file in lower case; that of the text in a compressed file of text.
 
-    >>> ending("Train.CSV"), ending("train.tsv.gz"), ending("data.npz.gz"), ending("folder")
-    ('.csv', '.tsv', '.gz', '')
+    >>> [extension(name) for name in ("Train.CSV", "train.tsv.gz", "data.npz.gz", "folder")]
+    ['.csv', '.tsv', '.gz', '']
     """
     stem, suffix = os.path.splitext(path.lower())
     inner = os.path.splitext(stem)[1]

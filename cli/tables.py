@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from .endings import DAMAGED, ending, opened_text
 from .errors import BadInput, visible
+from .extensions import DAMAGED, extension, opened_text
 from .folders import LISTED, labels_for, listed
 
 __all__ = ["TABLES", "Columns", "columns_in", "columns_of", "load_table"]
@@ -75,7 +75,7 @@ def load_table(
         import pandas as pd
     except ImportError as error:
         raise BadInput(f"Reading {path} needs pandas; pip install pandas.") from error
-    table = _parquet(pd, path) if ending(path) == ".parquet" else _text(pd, path, chosen)
+    table = _parquet(pd, path) if extension(path) == ".parquet" else _text(pd, path, chosen)
     table = _choose(table, path, chosen)
     features = [name for name in table.columns if name != chosen.target]
     if chosen.features is not None:
@@ -149,7 +149,7 @@ def _text(pd: Any, path: str, chosen: Columns) -> Any:
 
 def columns_in(path: str) -> str:
     """The columns of a text table for a message; "" if they cannot be read."""
-    if ending(path) == ".parquet":
+    if extension(path) == ".parquet":
         return ""
     try:
         with opened_text(path) as file:
@@ -165,7 +165,7 @@ def columns_in(path: str) -> str:
 
 def _separator(path: str, header: str) -> str:
     """The most frequent separator outside quotes; a tab in a `.tsv` file."""
-    if ending(path) == ".tsv":
+    if extension(path) == ".tsv":
         return "\t"
     bare = "".join(header.split('"')[::2])
     return max(",;\t", key=bare.count)
@@ -284,7 +284,7 @@ def _check_values(table: Any, path: str) -> None:
 
 def _missing(path: str, name: str, row: int) -> str:
     """What a cell without a value holds: nothing, or a word such as None, NA or null."""
-    header, cells = ([], []) if ending(path) == ".parquet" else _line(path, row)[1:]
+    header, cells = ([], []) if extension(path) == ".parquet" else _line(path, row)[1:]
     names = [each.strip() for each in header]
     text = cells[names.index(name)].strip() if name in names[: len(cells)] else ""
     return f"{text!r}, which stands for no value," if text else "no value"
@@ -292,7 +292,7 @@ def _missing(path: str, name: str, row: int) -> str:
 
 def _place(path: str, row: int) -> str:
     """The row, by its line number in a file of text."""
-    return f"row {row}" if ending(path) == ".parquet" else f"line {_line(path, row)[0]}"
+    return f"row {row}" if extension(path) == ".parquet" else f"line {_line(path, row)[0]}"
 
 
 def _line(path: str, row: int) -> tuple[int, list[str], list[str]]:
