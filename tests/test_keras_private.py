@@ -122,6 +122,7 @@ ROWS = [
     # random_state.py
     Row("global_state", "keras.src.backend.common", "restoring random generators"),
     Row("global_seed_generator", "global state", "restoring random generators"),
+    Row("global_seed_generator", "keras.src.random.seed_generator", "short runs of equal noise"),
     Row("global_random_seed", "global state", "restoring random generators"),
     Row("object_name_uids", "global state", "the names of layers made after a range test"),
 ]

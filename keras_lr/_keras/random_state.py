@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import global_seed_generator
 
 from keras_lr._keras.object_graph import reachable
 from keras_lr._keras.replicas import copied, variable_scope
@@ -17,6 +18,7 @@ from keras_lr._util.interrupts import uninterrupted
 
 __all__ = [
     "RandomState",
+    "make_seed_generator",
     "name_counters_kept",
     "random_generators_kept",
     "reseed",
@@ -32,6 +34,17 @@ _NAME_COUNTERS = "object_name_uids"  # as Keras calls them
 def seed_generator() -> Any:
     """Keras's global seed generator, which no model holds; None if there is none yet."""
     return global_state.get_global_attribute(_GLOBAL_SEED_GENERATOR)
+
+
+def make_seed_generator() -> None:
+    """Make Keras's global seed generator now, as the first draw without a seed would.
+
+    Its seed comes from Python's generator, which does not go on: the next layer gets the weights
+    that it would have got. A `RandomState` taken before restores that there was none.
+    """
+    state = random.getstate()
+    global_seed_generator()
+    random.setstate(state)
 
 
 def _copied_counters() -> Any:
@@ -121,14 +134,26 @@ def _torch_random() -> Callable[[], None]:
     return restore
 
 
-def seed_everything(seed: int) -> None:
-    """Seed the generators that order data and draw noise; a `Snapshot` restores them."""
+def seed_everything(seed: int, *, operations: bool = True) -> None:
+    """Seed the generators that order data and draw noise; a `Snapshot` restores them.
+
+    Args:
+        operations: Whether TensorFlow's random operations that have run before start again as
+            well. TensorFlow then prepares every compiled function anew, which takes as long as
+            40 training steps of a small model. Operations that have not run yet always start
+            from the seed.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
+        from tensorflow.python.eager import context
 
-        tf.random.set_seed(seed)
+        if operations:
+            tf.random.set_seed(seed)
+        else:
+            context.context()._seed = seed
+            context.context()._rng = random.Random(seed)
     elif keras.backend.backend() == "torch":
         import torch
 

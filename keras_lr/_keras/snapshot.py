@@ -18,9 +18,8 @@ from typing import Any
 
 import keras
 
-from keras_lr._keras.object_graph import reachable
-from keras_lr._keras.python_state import PythonState
-from keras_lr._keras.random_state import RandomState
+from keras_lr._keras.python_state import PythonState, variables_without_metrics
+from keras_lr._keras.random_state import RandomState, make_seed_generator
 from keras_lr._keras.tensors import TensorCopies, torch_gradients
 from keras_lr._keras.values import Values
 from keras_lr._util.interrupts import uninterrupted
@@ -46,6 +45,11 @@ class KeptState:
     def nbytes(self) -> int:
         """Memory that the values of variables take, in bytes."""
         return self._values.nbytes
+
+    @property
+    def variables(self) -> list[Any]:
+        """Its variables."""
+        return self._variables
 
     def put_back(self, start: PythonState) -> None:
         """Assign the values.
@@ -92,6 +96,7 @@ class Snapshot:
         Warns:
             UserWarning: If the model holds something that cannot be restored.
         """
+        make_seed_generator()  # made by a step, it could not be set back to its start
         start = PythonState(self._model)
         self._values = Values(self._model, start.variables, tensors=False, on_device=True)
         self._tensors = TensorCopies(self._model, start.tensors, earlier=self._tensors_before)
@@ -112,50 +117,39 @@ class Snapshot:
         """Memory that the copied values of variables take, in bytes."""
         return 0 if self._values is None else self._values.nbytes
 
-    def rewind(self) -> None:
-        """Go back to the start: the next training step begins where the first one did."""
+    def rewind(self) -> bool:
+        """Go back to the start: the next training step begins where the first one did.
+
+        Returns:
+            Whether variables that training had created were removed. Their initial values are
+            unknown; the next step has to create them again.
+        """
         if self._start is None or self._values is None or self._tensors is None:
-            return
-        if self.has_grown():
-            self.unbuild()
+            return False
+        grown = self._has_new(variables_without_metrics(self._model))
+        if grown:
+            self._start.restore()  # what was built since, and what was compiled with it
         self._values.restore()
         self._tensors.restore()
         if self._drop_gradients is not None:
             self._drop_gradients()
         self._start.rewind()
+        return grown
 
     def capture(self) -> KeptState | None:
-        """The state now, on the host, for `resume`; None if variables were created since."""
-        if self.has_grown():
-            return None
-        return KeptState(self._model)
+        """The state now, for `resume`; None if variables were created since."""
+        state = KeptState(self._model)
+        return None if self._has_new(state.variables) else state
 
     def resume(self, state: KeptState) -> None:
-        """Go on from a state that `capture` returned."""
-        self.rewind()
+        """Go on, after a `rewind`, from a state that `capture` returned."""
         if self._start is not None:
             state.put_back(self._start)
 
-    def has_grown(self) -> bool:
-        """Whether training has created variables since `copy_values`, except those of metrics.
-
-        Their initial values are unknown; the next run has to create them again.
-        """
-        if self._start is None:
-            return False
-        known = {id(variable) for variable in self._start.variables}
-        new: set[int] = set()
-        for _, part in reachable(self._model):
-            if isinstance(part, keras.Variable) and id(part) not in known:
-                new.add(id(part))
-            elif isinstance(part, keras.metrics.Metric):
-                known |= {id(variable) for variable in part.variables}
-        return not new <= known
-
-    def unbuild(self) -> None:
-        """Remove what was built since `copy_values`, and what was compiled with it."""
-        if self._start is not None:
-            self._start.restore()
+    def _has_new(self, variables: list[Any]) -> bool:
+        """Whether some of these variables were created since `copy_values`."""
+        known = set() if self._start is None else {id(each) for each in self._start.variables}
+        return self._start is not None and any(id(each) not in known for each in variables)
 
     def restore(self) -> None:
         """Restore everything, and drop the copies."""

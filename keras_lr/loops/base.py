@@ -21,6 +21,10 @@ class Loop(Protocol):
     # of the same shapes, such as the slots of an optimizer that is built again.
     stateless: bool
 
+    @property
+    def draws(self) -> bool:
+        """Whether steps may draw from random generators that no variable of Keras holds."""
+
     def build(self, stream: Any) -> None:
         """Create the variables that the first training step of `fit` would create.
 

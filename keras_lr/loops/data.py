@@ -25,6 +25,8 @@ class _Batches:
     # Batches of an epoch, and those left in the running one; None if unknown.
     batches: int | None = None
     left: int | None = None
+    # Whether code of the program makes the batches, and may draw random numbers for them.
+    from_program: bool = False
 
     def __init__(self) -> None:
         self._returned: list[Any] = []
@@ -269,7 +271,9 @@ def stream(model: Any, x: Any, y: Any = None, **options: Any) -> Stream:
     with warnings.catch_warnings():
         # Keras warns about its own default, which the user has not chosen.
         warnings.filterwarnings("ignore", "`shuffle=True` was passed, but will be ignored")
-        return Stream(Epochs(model, x, y, **options))
+        made = Stream(Epochs(model, x, y, **options))
+    made.from_program = isinstance(x, keras.utils.PyDataset) and not isinstance(x, Rows)
+    return made
 
 
 def is_array_data(*parts: Any) -> bool:

@@ -29,6 +29,7 @@ class JaxLoop:
         self._monitor = monitor
         self.eager = False
         self.stateless = True
+        self.draws = True
         self._names: list[str] = []
         self._compiled = bool(model.jit_compile) and not model.run_eagerly
         self._state: Any = None

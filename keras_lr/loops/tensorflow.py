@@ -27,11 +27,16 @@ class TensorFlowLoop:
         self._monitor = monitor
         self.eager = bool(model.run_eagerly)
         self.stateless = False
+        self._drawing: list[bool] = []  # for each graph that was traced
         self._names: list[str] = []
         self._step = self._make_step()
         self._chunk = self._make_chunk()
         self._open_chunk = self._make_open_chunk()
         self._test = self._make_test()
+
+    @property
+    def draws(self) -> bool:
+        return not self._drawing or any(self._drawing)
 
     def build(self, stream: Any) -> None:
         if self.eager:
@@ -129,6 +134,7 @@ class TensorFlowLoop:
             logs = reduced_over_replicas(logs, strategy)
             logs = scalar_logs(logs, self._monitor)
             self._names = list(logs)
+            self._look_for_draws()
             return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
 
         if model.run_eagerly:
@@ -181,6 +187,17 @@ class TensorFlowLoop:
         finite = tf.math.is_finite(row[self._names.index(self._monitor)])
         return tf.pad(row, [[0, _WIDTH - len(self._names)]]), finite
 
+    def _look_for_draws(self) -> None:
+        """Note whether the graph that is traced has random operations with a state of their own.
+
+        They have a seed as an attribute. Those that Keras uses get it as an input, from a variable.
+        """
+        if self.eager:
+            return
+        graph = tf.compat.v1.get_default_graph().as_graph_def()
+        bodies = [graph.node, *(function.node_def for function in graph.library.function)]
+        self._drawing.append(any("seed" in node.attr for body in bodies for node in body))
+
     def _make_test(self) -> Any:
         model = self._model
         test_step = autoconverted(model, model.test_step)
@@ -189,6 +206,7 @@ class TensorFlowLoop:
         def test(data: Any) -> Any:
             strategy = model.distribute_strategy
             logs = strategy.run(test_step, args=(data,))
+            self._look_for_draws()
             return reduced_over_replicas(logs, strategy)
 
         if model.run_eagerly:

@@ -20,6 +20,7 @@ class TorchLoop:
         self._monitor = monitor
         self.eager = True
         self.stateless = False
+        self.draws = True
         # A tensor that each rate is written to: torch.compile would specialise on a number.
         self._value = ops.convert_to_tensor(0.0, dtype="float32")
         self._step = torch.compile(model.train_step) if _compiles(model) else model.train_step

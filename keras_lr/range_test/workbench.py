@@ -205,7 +205,8 @@ class Workbench:
         """
         if self.make_stream is not None:
             self.stream.close()
-            seed_everything(self.run_seed + (resume is not None))
+            again = self.loop.draws or self.stream.from_program
+            seed_everything(self.run_seed + (resume is not None), operations=again)
             self.stream = self.make_stream()
         before = self.steps_trained
         rates = np.full(steps, learning_rate)
@@ -249,17 +250,14 @@ class Workbench:
     def _rewind(self, resume: KeptState | None = None) -> None:
         if not self._fresh or resume is not None:
             self.loop.release()
-            self._grows = self._grows or (self.loop.eager and self._snapshot.has_grown())
-            if self._grows:
-                # The first step created variables whose initial values were never read. It creates
-                # them again.
-                self._snapshot.unbuild()
+            grown = self._snapshot.rewind()
+            if self.loop.eager and grown:
+                # The first step created variables, and creates them again.
+                self._grows = True
                 random.setstate(self._random)
                 for optimizer, borrowed in zip(self._inner, self._borrowed, strict=True):
                     put_rate(optimizer, borrowed)
-            if resume is None:
-                self._snapshot.rewind()
-            else:
+            if resume is not None:
                 self._snapshot.resume(resume)
         self._fresh = False
         for optimizer in self._averaging:
