@@ -62,6 +62,14 @@ def test_blocks_are_made_of_the_parts_that_were_measured(script, tmp_path):
         "| OneCycle | **1.15** (1.12-1.18), wall 1.00, mark 1.05 | 1 + 1 |",
     ]
     assert set(made) == {"speed-callbacks", "speed-callbacks-full"}
+    # The rounds of a second process count as well.
+    rows = [figures.row("callbacks", "OneCycle", "20 variables", [0.9, 1.0], [2.0, 2.0], mark=1.05)]
+    (tmp_path / "callbacks-jax-2.json").write_text(json.dumps({**told, "rows": rows}))
+    found = run.results(tmp_path, ["callbacks"], ["jax"], quick=False, processes=2)
+    assert run.blocks(run.Figures(found))["speed-callbacks-full"].splitlines()[2:] == [
+        "| plain fit | floor | - |",
+        "| OneCycle | 1.05 (0.97-1.12), wall 1.50, mark 1.05 | 1 + 1 |",
+    ]
 
 
 def test_every_callback_is_measured(script):

@@ -6,15 +6,18 @@
 
 Each script runs on each backend in its own process, where contenders and baseline alternate. The
 output are ratios: medians in the short tables, in bold above the mark; medians and quartiles in
-the full ones. `--results` keeps the result of each process
-as a JSON file, and skips processes whose file exists. `--quick` checks that everything runs; its
-figures are meaningless, so do not mix its folder with real results.
+the full ones. Where a compiler puts a model's memory differs between processes, which moves the
+ratio of one process by up to .1: `--processes` counts the rounds of several together.
+`--results` keeps the result of each process as a JSON file, and skips processes whose file exists.
+`--quick` checks that everything runs; its figures are meaningless, so do not mix its folder with
+real results.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import subprocess
@@ -60,26 +63,48 @@ def measured(part: str, backend: str, quick: bool) -> dict[str, Any]:
 
 
 def results(
-    folder: Path, parts: Sequence[str], backends: Sequence[str], quick: bool
+    folder: Path, parts: Sequence[str], backends: Sequence[str], quick: bool, processes: int = 1
 ) -> list[dict[str, Any]]:
     """Measure what has no file in the folder, and read all files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for part in parts:
-        for backend in backends:
-            keep(
-                folder / f"{part}-{backend}.json",
-                f"{part} on {BACKENDS[backend]}",
-                functools.partial(measured, part, backend, quick),
-            )
-    paths = (folder / f"{part}-{backend}.json" for part in PARTS for backend in BACKENDS)
-    return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
+    for process in range(1, processes + 1):
+        for part in parts:
+            for backend in backends:
+                keep(
+                    folder / file_name(part, backend, process),
+                    f"{part} on {BACKENDS[backend]}, process {process}",
+                    functools.partial(measured, part, backend, quick),
+                )
+    found = []
+    for part in PARTS:
+        for backend in BACKENDS:
+            for process in itertools.count(1):
+                path = folder / file_name(part, backend, process)
+                if not path.exists():
+                    break
+                found.append(json.loads(path.read_text("utf-8")))
+    return found
+
+
+def file_name(part: str, backend: str, process: int) -> str:
+    return f"{part}-{backend}{'' if process == 1 else f'-{process}'}.json"
 
 
 class Figures:
-    """All rows, by part and backend."""
+    """All rows, by part and backend; those of several processes have the rounds of all."""
 
     def __init__(self, results: Sequence[dict[str, Any]]) -> None:
-        self._rows = {(each["part"], each["backend"]): each["rows"] for each in results}
+        self._rows: dict[tuple[str, str], list[Row]] = {}
+        for each in results:
+            known = self._rows.setdefault((each["part"], each["backend"]), [])
+            rows = {(row["table"], row["row"], row["column"]): row for row in known}
+            for row in each["rows"]:
+                earlier = rows.get((row["table"], row["row"], row["column"]))
+                if earlier is None:
+                    known.append({**row})
+                else:
+                    for kind in ("cpu", "wall"):
+                        earlier[kind] = [*earlier[kind], *row[kind]]
 
     def of(self, part: str) -> dict[str, list[Row]]:
         """The rows of a part by backend; backends without rows are left out."""
@@ -183,11 +208,12 @@ def main() -> None:
     parser.add_argument(
         "--results", type=Path, metavar="FOLDER", help="keep results and reuse them"
     )
+    parser.add_argument("--processes", type=int, default=1, help="for each part and backend")
     parser.add_argument("--quick", action="store_true", help="few repeats, to check that it runs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.results or Path(scratch)
-        found = results(folder, options.part, options.backend, options.quick)
+        found = results(folder, options.part, options.backend, options.quick, options.processes)
     for name, text in blocks(Figures(found)).items():
         print(block(name, text))
 
