@@ -75,6 +75,13 @@ class _Batches:
                 return
             yield batch
 
+    def close(self) -> None:
+        """End the running epoch; the next `draw` begins one.
+
+        With the same seed then, the batches come in the same order again.
+        """
+        raise NotImplementedError
+
     def took(self, count: int) -> None:
         """Count batches that were drawn from `iterator` directly."""
         if self.left is not None:
@@ -142,6 +149,7 @@ class Stream(_Batches):
         return batches
 
     def close(self) -> None:
+        self._returned.clear()
         if self._iterator is not None:
             self._iterator = None
             self._epochs.end()
@@ -236,7 +244,8 @@ class Replay(_Batches):
         return aside
 
     def close(self) -> None:
-        """Do nothing: no epoch is open."""
+        self._returned.clear()
+        self._iterator = iter(self._batches)
 
     def peek(self) -> Any:
         return of_one_replica(self._batches[0])

@@ -99,7 +99,7 @@ class Options(TypedDict, total=False):
         "Steps between two measurements of the validation loss; a 25th of the ramp by default.",
     ]
     validation_samples: Annotated[
-        int, 512, "Size of the validation sample; all of the data if it has fewer."
+        int, 256, "Size of the validation sample; all of the data if it has fewer."
     ]
     confirm: Annotated[bool | None, None, "Deprecated: True means `budget=500`."]
     seed: Annotated[

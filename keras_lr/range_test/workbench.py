@@ -76,6 +76,7 @@ class Workbench:
     ) -> None:
         self.stream = stream
         self.make_stream: Callable[[], Any] | None = None
+        self._streams: dict[bool, Any] = {}  # of short runs; True: of those that go on
         self.held_out: list[Any] = []
         self.rows = 0
         self.start_loss: float | None = None
@@ -205,9 +206,11 @@ class Workbench:
         """
         if self.make_stream is not None:
             self.stream.close()
-            again = self.loop.draws or self.stream.from_program
-            seed_everything(self.run_seed + (resume is not None), operations=again)
-            self.stream = self.make_stream()
+            program, later = self.stream.from_program, resume is not None
+            seed_everything(self.run_seed + later, operations=program or self.loop.draws)
+            if program or later not in self._streams:
+                self._streams[later] = self.make_stream()
+            self.stream = self._streams[later]
         before = self.steps_trained
         rates = np.full(steps, learning_rate)
         run = self.run(rates, ceiling=ceiling, resume=resume)
