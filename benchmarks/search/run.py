@@ -8,7 +8,7 @@ Beside them Optuna (TPE, Gaussian process, random; TPE with the median pruner an
 and keras-tuner (Bayesian) by their own code through plain `fit`: once over the rate alone with 40
 epochs, once over the rate and the policy with 100, in the same range of rates.
 
-Each answer is then trained again, with new seeds, on all training rows, and evaluated on test rows
+Each answer is then trained again, with twelve new seeds, on all training rows, and evaluated on test rows
 that nothing above has seen. The seeds set the order of the data and the validation split. The
 regret of an answer is 0 at the best of all evaluated ones and 1 for the untrained model; these
 include a grid of four constant rates a decade. The best of the grid is chosen with the same seeds
@@ -25,6 +25,7 @@ import argparse
 import functools
 import importlib.util
 import json
+import os
 import statistics
 import sys
 import time
@@ -33,6 +34,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 from peers import by_keras_tuner, by_optuna, usable
