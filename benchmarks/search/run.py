@@ -8,9 +8,9 @@ Beside them Optuna (TPE, Gaussian process, random; TPE with the median pruner an
 and keras-tuner (Bayesian) by their own code through plain `fit`: once over the rate alone with 40
 epochs, once over the rate and the policy with 100, in the same range of rates.
 
-Each answer is then trained again, with twelve new seeds, on all training rows, and evaluated on test rows
-that nothing above has seen. The seeds set the order of the data and the validation split. The
-regret of an answer is 0 at the best of all evaluated ones and 1 for the untrained model; these
+Each answer is then trained again, with twelve new seeds, on all training rows, and evaluated on
+test rows that nothing above has seen. The seeds set the order of the data and the validation split.
+The regret of an answer is 0 at the best of all evaluated ones and 1 for the untrained model; these
 include a grid of four constant rates a decade. The best of the grid is chosen with the same seeds
 and rows, which favors the grid.
 
