@@ -34,7 +34,7 @@ from figures import row, tell
 
 import keras_lr
 
-STEPS, BATCH = 100, 64
+STEPS = 100
 layers = keras.layers
 
 
@@ -102,12 +102,12 @@ def compiled(make, steps_per_execution=1):
     return model
 
 
-def contenders(make, x, y):
+def contenders(make, x, y, batch):
     """Functions that train, each its own new model: 100 steps, or as many as their result says."""
     many = 1 if keras.backend.backend() == "torch" else 25
     fast = compiled(make, many)
     plain, slow, found, tried = (compiled(make) for _ in range(4))
-    options = {"batch_size": BATCH, "verbose": 0}
+    options = {"batch_size": batch, "verbose": 0}
     # The ramp ends where nothing diverges, so that all of them train 100 steps.
     ramp = {"end_lr": 1e-2, "stop_factor": None, "steps": STEPS, "budget": STEPS}
     return {
@@ -127,25 +127,25 @@ def spent(function):
     return took * STEPS / getattr(result, "training_steps", STEPS)
 
 
-def measure(name, repeats, firsts):
+def measure(name, repeats, firsts, batch):
     """The rows of one model: alternating runs, and first calls."""
     backend, make = keras.backend.backend(), MODELS[name]
     shape = make().input_shape[1:]
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(STEPS * BATCH, *shape)).astype("float32")
-    y = rng.integers(0, 10, STEPS * BATCH)
+    x = rng.normal(size=(STEPS * batch, *shape)).astype("float32")
+    y = rng.integers(0, 10, STEPS * batch)
     first = []
     for _ in range(firsts):
-        functions, found = contenders(make, x, y)
+        functions, found = contenders(make, x, y, batch)
         first.append({contender: spent(function) for contender, function in functions.items()})
     for ours, model in zip(("lr_find", DEFAULT), found, strict=True):
-        model.fit(x[:BATCH], y[:BATCH], verbose=0)  # built, as a model in use is
+        model.fit(x[:batch], y[:batch], verbose=0)  # built, as a model in use is
         functions[ours]()
     floors = {"classic": "floor", "lr_find": "floor", DEFAULT: "fit"}
     if backend == "torch":
         import torch_peers
 
-        peers = torch_peers.contenders(name, x, y, BATCH)
+        peers = torch_peers.contenders(name, x, y, batch)
         for function in peers.values():
             function()
         functions |= peers
@@ -171,12 +171,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--firsts", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=64, help="examples in a batch")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = []
     for name in options.models:
-        rows += measure(name, options.repeats, options.firsts)
+        rows += measure(name, options.repeats, options.firsts, options.batch)
     result = {"part": "range-test", "backend": keras.backend.backend(), "rows": rows}
     tell(result, options.json)
 
