@@ -172,6 +172,18 @@ def test_runs_of_one_two_and_three_updates(batches):
             lambda: [keras_lr.OneCycle(0.1), keras_lr.LRFinder()],
             "LRFinder stops the fit before it trains; got OneCycle in the same list",
         ),
+        (
+            lambda: [keras_lr.LRFinder(), keras_lr.LRLogger()],
+            "LRFinder stops the fit before it trains; got LRLogger in the same list",
+        ),
+        (
+            lambda: [keras_lr.HalveOnDivergence(), keras_lr.LRFinder()],
+            "LRFinder stops the fit before it trains; got HalveOnDivergence in the same list",
+        ),
+        (
+            lambda: [keras.callbacks.SwapEMAWeights(True), keras_lr.HalveOnDivergence()],
+            "HalveOnDivergence must come before SwapEMAWeights.swap_on_epoch=True. in the list",
+        ),
     ],
 )
 @elsewhere

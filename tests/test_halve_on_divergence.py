@@ -47,6 +47,19 @@ def rates_of(optimizer):
     return [float(ops.convert_to_numpy(part.learning_rate)) for part in parts]
 
 
+def test_it_restores_the_weights_of_the_training_before_keras_swaps_them_for_averages():
+    models = []
+    for swaps in ([], [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]):
+        optimizer = keras.optimizers.SGD(2.9, use_ema=True, ema_momentum=0.5)
+        model, xy = parabola(optimizer)
+        halve = halver(check_every=50)  # at the end of an epoch
+        fit(model, xy, halve, *swaps, epochs=6)
+        models.append((model, [(event.step, event.new) for event in halve.events]))
+    assert [new for _, new in models[0][1]] == pytest.approx([1.45, 0.725])
+    assert models[0][1] == models[1][1]
+    assert same(*(values(model.variables) for model, _ in models))
+
+
 @pytest.mark.parametrize("a", [1.0, 5.0])
 @pytest.mark.parametrize("start", [0.9, 1.8, 57.6, 1e6])
 def test_ends_at_the_first_rate_below_the_bound(start, a):

@@ -137,6 +137,43 @@ def test_half_precision_gives_the_same():
     np.testing.assert_allclose(result.squared_gradient, plain.squared_gradient, rtol=0.02)
 
 
+def test_a_loss_scale_that_overflows_is_lowered_as_in_training():
+    x, y, truth = regression(512)
+    options = {"batches": 16, "batch_size": 32, "shuffle": False}
+    plain = keras_lr.noise_scale(linear(truth + 0.3), x, y, **options)
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        half = linear(truth + 0.3)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), 2.0**40), "mse")
+    result = keras_lr.noise_scale(half, x, y, **options)
+    np.testing.assert_allclose(result.variance, plain.variance, rtol=0.02)
+    np.testing.assert_allclose(result.squared_gradient, plain.squared_gradient, rtol=0.02)
+    half.optimizer.build(half.trainable_variables)
+    assert float(half.optimizer.dynamic_scale.numpy()) == 2.0**40
+    x[3, 2] = np.nan
+    with pytest.raises(ValueError, match="it was not in batch 0. Check the data and the model.$"):
+        keras_lr.noise_scale(half, x, y, **options)
+    constant = keras.optimizers.SGD(0.01, loss_scale_factor=1e9)
+    half.compile(constant, "mse", auto_scale_loss=False)
+    with pytest.raises(ValueError, match="and lower loss_scale_factor=1000000000.0 of the optim"):
+        keras_lr.noise_scale(half, np.nan_to_num(x), y, **options)
+
+
+def test_weights_that_keras_overwrites_with_their_gradients_do_not_count():
+    """float8 gives its scales and histories as gradients, which are far larger."""
+    x, y, truth = regression(1024)
+    options = {"batches": 32, "batch_size": 32, "shuffle": False}
+    plain = keras_lr.noise_scale(linear(truth + 0.3), x, y, **options)
+    eighth = linear(truth + 0.3)
+    eighth.layers[0].quantize("float8")
+    eighth.compile("sgd", "mse")
+    result = keras_lr.noise_scale(eighth, x, y, **options)
+    np.testing.assert_allclose(result.variance, plain.variance, rtol=0.1)
+    np.testing.assert_allclose(result.squared_gradient, plain.squared_gradient, rtol=0.1)
+
+
 def test_a_batch_of_another_size_is_left_out():
     size = 8
     x, y, truth = regression(size * 16 + 3)

@@ -68,7 +68,8 @@ class HalveOnDivergence(SteeringCallback):
     It scales any rate, as `ReduceLROnPlateau` does: a number changes and stays changed after the
     fit, the scale of a schedule ends with the fit, and all groups of a `MultiOptimizer` are scaled
     by the same factor. With `keras.callbacks.BackupAndRestore` in the list, a run that was killed
-    resumes with the same good weights and counters.
+    resumes with the same good weights and counters. `SwapEMAWeights(swap_on_epoch=True)` must come
+    after this callback in the list.
 
     Args:
         factor: Factor of a halving, in (0, 1).
@@ -88,8 +89,8 @@ class HalveOnDivergence(SteeringCallback):
 
     Raises:
         ValueError, TypeError: If an argument is out of its range or of the wrong kind; when
-            `fit` begins, if the model is not built; after the first batch, if `monitor` is not in
-            the logs.
+            `fit` begins, if the model is not built, or `SwapEMAWeights` comes first; after the
+            first batch, if `monitor` is not in the logs.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.ones((64, 1), "float32")  # loss = weight ** 2: stable below a rate of 1
@@ -102,6 +103,7 @@ class HalveOnDivergence(SteeringCallback):
     """
 
     rescales = True
+    copies_weights = True
 
     def __init__(
         self,

@@ -300,6 +300,17 @@ def take_rows(part: Any, rows: np.ndarray | slice) -> Any:
         if leaf is None:
             return None
         on_device = keras.ops.is_tensor(leaf)
-        return (keras.ops.convert_to_numpy(leaf) if on_device else np.asarray(leaf))[rows]
+        taken = (keras.ops.convert_to_numpy(leaf) if on_device else np.asarray(leaf))[rows]
+        return _text(taken) if taken.dtype == object else taken
 
     return tree.map_structure(rows_of, part)
+
+
+def _text(rows: np.ndarray) -> Any:
+    """Text as a tensor of TensorFlow: Keras refuses bytes in an array, and text in batches."""
+    is_text = rows.size > 0 and isinstance(rows.flat[0], (str, bytes))
+    if not is_text or keras.backend.backend() != "tensorflow":
+        return rows
+    import tensorflow as tf
+
+    return tf.constant(rows)

@@ -79,6 +79,11 @@ def check_kinds(model: Any, x: Any, y: Any, sample_weight: Any = None) -> None:
     may_be_text = takes_text or not getattr(model, "inputs", None)
     for name, part in _arrays(x, y, sample_weight):
         kind = TEXT.get(np.dtype(part.dtype).kind)
+        if np.dtype(part.dtype).kind in "US" and name.startswith("x") and may_be_text:
+            raise ValueError(
+                f"{name} holds text of NumPy's type {np.dtype(part.dtype).str}, which Keras's fit "
+                f"does not take. Pass {name}.astype(object)."
+            )
         if kind and not (name.startswith("x") and may_be_text):
             raise ValueError(
                 f"{name} must hold numbers; it holds {kind}. Encode it as numbers first, "

@@ -13,7 +13,7 @@ from keras_lr._keras.replicas import has_strategy
 from keras_lr._util import checks
 from keras_lr._util.interrupts import check_interrupt
 from keras_lr.loops.data import DataEnded
-from keras_lr.loops.gradients import gradient_of, rows_of, squared_norm
+from keras_lr.loops.gradients import LossGradient, rows_of, squared_norm
 from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.borrowing import borrow
 from keras_lr.range_test.checks import check_model
@@ -90,7 +90,8 @@ def noise_scale(
         trace(Sigma) = (mean |g|^2 - |mean g|^2) / (1 / b - 1 / (N b))
 
     Their ratio is the noise scale. The interval comes from the spread of |G|^2 over eighths of the
-    batches. Memory: two more copies of the trainable weights.
+    batches. A dynamic loss scale at which the gradient overflows is halved until it does not, as in
+    training. Memory: two more copies of the trainable weights.
 
     Args:
         model: A compiled Keras model.
@@ -191,7 +192,7 @@ def result_of(
 
 
 def _measure(model: Any, stream: Any, batches: int) -> NoiseScale:
-    gradient = gradient_of(model)
+    gradient = LossGradient(model)
     sizes = [len(part) for part in np.array_split(np.arange(batches), BLOCKS)]
     total: list[Any] = []
     blocks: list[tuple[int, float, float]] = []
@@ -212,11 +213,15 @@ def _measure(model: Any, stream: Any, batches: int) -> NoiseScale:
                     )
                 continue
             found = gradient(batch)
-            squares.append(squared_norm(found))
-            if not np.isfinite(squares[-1]):
+            square = squared_norm(found)
+            while not np.isfinite(square) and gradient.lower_scale():
+                found = gradient(batch)
+                square = squared_norm(found)
+            squares.append(square)
+            if not np.isfinite(square):
                 raise ValueError(
                     f"The gradient must be finite; it was not in batch {done}. Check the data and "
-                    "the model."
+                    f"the model{_overflow_hint(model)}."
                 )
             of_block = _added(of_block, found)
             done += 1
@@ -239,6 +244,12 @@ def _drawn(stream: Any, done: int, batches: int) -> Any:
 
 def _added(sums: list[Any], more: list[Any]) -> list[Any]:
     return [a + b for a, b in zip(sums, more, strict=True)] if sums else list(more)
+
+
+def _overflow_hint(model: Any) -> str:
+    """More to check if the optimizer scales the loss by a constant."""
+    factor = getattr(model.optimizer, "loss_scale_factor", None)
+    return f", and lower loss_scale_factor={factor} of the optimizer" if factor else ""
 
 
 def _check_step(model: Any) -> None:

@@ -71,7 +71,7 @@ class TrainingData:
         judged, weights = take_rows(parts, rows[:held]), self.fit_options.get("class_weight")
         sample = sample_batches(self.model, judged, held, size, weights)
         row_bytes = sum(
-            take_rows(leaf, rows[:1]).nbytes
+            np.asarray(take_rows(leaf, rows[:1])).nbytes
             for leaf in keras.tree.flatten(parts)
             if leaf is not None
         )

@@ -277,13 +277,6 @@ class Roles:
                 + (", or join the curves with SequentialSchedule." if role == "schedule" else ".")
             )
         others[role] = name
-        if "find" in others and len(set(others.values())) > 1:
-            finder = others.pop("find")
-            other = next(iter(others.values()))
-            raise ValueError(
-                f"{finder} stops the fit before it trains; got {other} in the same list. Pass "
-                f"{other} to the next fit."
-            )
         if "rate" in others and "schedule" in others:
             setter, owner = others["rate"], others["schedule"]
             raise ValueError(

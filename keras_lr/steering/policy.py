@@ -25,6 +25,7 @@ class Policy(Callback):
         couples_decay: Whether the weight decay follows the rate so that their product is constant.
         retraces: Whether it changes what the training step computes during the fit, other than by
             scaling the rate.
+        copies_weights: Whether it copies or restores the weights at the end of an epoch.
         ends_after: The time budget with which the training stops; or None.
     """
 
@@ -34,6 +35,7 @@ class Policy(Callback):
     watches = False
     couples_decay = False
     retraces = False
+    copies_weights = False
     ends_after: Any = None
 
     # Comments instead of docstrings, which the API reference would show for every callback.

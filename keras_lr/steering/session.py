@@ -21,6 +21,7 @@ from keras_lr._util.patching import replaced
 from keras_lr.steering.backends import make_patch
 from keras_lr.steering.backup import Backup
 from keras_lr.steering.clock import Clocks, now
+from keras_lr.steering.companions import refuse_beside_finder
 from keras_lr.steering.epoch_logs import ExtendedList
 from keras_lr.steering.guard import guard_fit
 from keras_lr.steering.optimizers import innermost_optimizers, model_optimizers, named_optimizer
@@ -126,6 +127,7 @@ class SteeredFit:
         steered = self.optimizers[name]
         self.run.start(params)
         self.policies.append(policy)  # also if it is refused below: it may have changed the model
+        refuse_beside_finder(self.policies)
         self._of[id(policy)] = steered
         steered.join(policy, _callbacks_of("on_train_begin"))
         return steered
