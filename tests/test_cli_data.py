@@ -1,5 +1,7 @@
 """Data as users have it: files, folders, functions, and errors in them."""
 
+import bz2
+import gzip
 import io
 import json
 import shutil
@@ -199,14 +201,22 @@ def test_capitals_in_the_ends_of_other_names_do_not_count(tmp_path, model):
 
 
 def test_a_compressed_table_that_cannot_be_read_is_refused(tmp_path, model):
-    (tmp_path / "d.csv.gz").write_text("a,b\n1,2\n")
-    with pytest.raises(BadInput, match=r"d\.csv\.gz could not be read: Not a gzipped file"):
+    rows = "".join(f"{i},{i * 7919 % 1000}\n" for i in range(40_000))  # more than one buffer
+    (tmp_path / "d.csv.gz").write_bytes(gzip.compress(("a,b\n" + rows).encode())[:-9])
+    with pytest.raises(BadInput, match=r"^\S*d\.csv\.gz is a damaged compressed file: Comp.*end"):
         load_data(str(tmp_path / "d.csv.gz"), model, target="b")
     with zipfile.ZipFile(tmp_path / "d.csv.zip", "w") as archive:
         archive.writestr("train.csv", "a,b\n1,2\n")
         archive.writestr("test.csv", "a,b\n1,2\n")
-    with pytest.raises(BadInput, match="must hold one file; it holds 2"):
+    with pytest.raises(BadInput, match="must hold one file; it holds 2: train.csv, test.csv"):
         load_data(str(tmp_path / "d.csv.zip"), model, target="b")
+
+
+def test_a_table_is_unpacked_by_its_bytes_not_by_its_name(files, tmp_path, model):
+    text = (files / "model.csv").read_bytes()
+    for name, content in {"plain.csv.gz": text, "packed.csv": bz2.compress(text)}.items():
+        (tmp_path / name).write_bytes(content)
+        same(load_data(str(tmp_path / name), model, target="label"))
 
 
 def test_parquet(tmp_path, model):

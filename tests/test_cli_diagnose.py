@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -174,8 +175,11 @@ def test_logs_in_a_folder_may_be_compressed_or_have_names_in_capitals(csv, tmp_p
         (tmp_path / "runs" / name).write_bytes(packed(text))
     history = lzma.compress(json.dumps({"loss": list(LEARNING)}).encode())
     (tmp_path / "runs" / "D.JSON.xz").write_bytes(history)
+    with zipfile.ZipFile(tmp_path / "runs" / "e.csv.zip", "w") as archive:
+        archive.writestr("e.csv", text)
     shown = run("diagnose", tmp_path / "runs").stdout
-    assert all(name in shown for name in ("A.CSV", "b.csv.gz", "c.Log.BZ2", "D.JSON.xz"))
+    names = ("A.CSV", "b.csv.gz", "c.Log.BZ2", "D.JSON.xz", "e.csv.zip")
+    assert all(name in shown for name in names)
 
 
 def test_a_folder_stands_for_its_logs(csv, tmp_path):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_lr._util.compressed import SUFFIXES
 from keras_lr.diagnosis.choose import AUTO, Asked
 from keras_lr.diagnosis.columns import role_of
 from keras_lr.diagnosis.csv_log import header_of, log_of_csv, rows_of_table
@@ -60,7 +61,8 @@ def read_text(text: str, path: str, asked: Asked = AUTO) -> Log:
     if not text.strip():
         raise ValueError(f"{path} is empty.")
     notes: list[str]
-    named = re.search(r"\.jsonl?(?:\.(?:gz|bz2|xz))?$", path, re.IGNORECASE) is not None
+    stem, suffix = os.path.splitext(path.lower())
+    named = (stem if suffix in SUFFIXES else path.lower()).endswith((".json", ".jsonl"))
     if text.lstrip()[0] in "{[" or named:
         notes = []
         try:
