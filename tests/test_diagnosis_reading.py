@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import math
 import re
 import tarfile
 import zipfile
@@ -177,6 +178,7 @@ def test_a_compressed_file_of_json_has_the_message_of_json(tmp_path, name):
 
 _ZIPPED = in_zip({"log.csv": plain() * 50})
 _CRC = _ZIPPED[14:18]
+_XZ = lzma.compress(plain().encode())
 _TARRED = io.BytesIO()
 with tarfile.open(fileobj=_TARRED, mode="w") as _archive:
     _archive.addfile(tarfile.TarInfo("log.csv"))
@@ -190,7 +192,7 @@ DAMAGED = "is a damaged compressed file: "
         ("log.csv.bz2", bz2.compress(plain().encode() * 50)[:-9], DAMAGED + "Compressed file end"),
         ("log.csv.xz", lzma.compress(plain().encode() * 50)[:-40], DAMAGED + "Compressed file end"),
         ("log.csv.gz", gzip.compress(b"a")[:10] + b"\xff" * 60, DAMAGED + "Error -3"),
-        ("log.csv.xz", lzma.compress(b"a")[:12] + b"\xff" * 60, DAMAGED + "Corrupt input data"),
+        ("log.csv.xz", _XZ[:30] + b"\xff" * 9 + _XZ[39:], DAMAGED + "Corrupt input data"),
         ("log.csv.gz", b"\x00\x01\x02" * 9, DAMAGED + "it does not begin as a .gz file"),
         ("log.csv.bz2", b"BZh91AY&SY" + b"\0" * 60, DAMAGED + "Invalid data stream"),
         ("log.csv.zip", _ZIPPED[:-40], DAMAGED + "it is cut short"),
@@ -562,10 +564,63 @@ def test_two_columns_of_one_name_are_refused_unless_they_agree(name):
     assert len(read_text(text(rows), "a.csv").loss) == 12
     with pytest.raises(ValueError, match=f"in two columns named {name}; rename one of them"):
         read_text(text([(i, v, 7) for i, v, _ in rows]), "a.csv")
+
+
+def tables_with_two_columns(name, other):
+    """Each kind of table, whose last column has the name of the loss, and its values plus other."""
     pd = pytest.importorskip("pandas")
-    table = pd.DataFrame([[2.0, 1.0], [1.0, 3.0]], columns=["loss", "loss"])
-    with pytest.raises(ValueError, match="two columns named loss; rename one"):
-        diagnose(table)
+    rows = [[i, value, value + other] for i, value in enumerate(ENDED_AT)]
+    head = ["epoch", "loss", name]
+    lines = [head, *rows]
+    return {
+        "csv": "\n".join(",".join(map(str, line)) for line in lines) + "\n",
+        "bars": "\n".join(" | ".join(map(str, line)) for line in lines) + "\n",
+        "json": json.dumps({"columns": head, "data": rows}),
+        "wandb": "\n".join(
+            ",".join(map(str, line)) for line in [["epoch", "a - loss", f"a - {name}"], *rows]
+        )
+        + "\n",
+        "frame": pd.DataFrame(rows, columns=head),
+    }
+
+
+@pytest.mark.parametrize("kind", ["csv", "bars", "json", "wandb", "frame"])
+def test_each_kind_of_table_refuses_two_columns_of_one_name_unless_they_agree(kind):
+    def read_it(name, other):
+        table = tables_with_two_columns(name, other)[kind]
+        return read_text(table, "a.csv") if isinstance(table, str) else read(table)
+
+    np.testing.assert_allclose(read_it("loss", 0).loss, ENDED_AT)
+    with pytest.raises(
+        ValueError, match=r"has '?[\d.]+'? and '?[\d.]+'? in two columns named loss; rename"
+    ):
+        read_it("loss", 1)
+
+
+def test_two_columns_without_a_role_may_have_one_name():
+    assert_read(read_text(table({"loss": LOSS, "val_loss": HELD, "x": ACC, " x": LOSS}), "a.csv"))
+
+
+def test_two_columns_of_one_name_may_both_have_nan():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame([[2.0, 2.0], [math.nan, math.nan]], columns=["loss", "loss"])
+    np.testing.assert_array_equal(read(table).loss, [2.0, math.nan])
+
+
+def test_a_row_before_an_incomplete_one_is_kept():
+    text = "epoch,loss,val_loss\n0,0.5123,0.61\n1,0.4118,0.52\n2,0.4,0.51\n3,0.3"
+    log = read_text(text, "a.csv")
+    np.testing.assert_array_equal(log.loss, [0.5123, 0.4118, 0.4])
+    assert log.notes == ("Line 5 is incomplete and was skipped.",)
+
+
+def test_empty_cells_of_the_nullable_types_of_pandas():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame({"epoch": [0, 1, 2, 3], "loss": [4, 3, 2, 1], "val_loss": [None, 5] * 2})
+    log = read(table.convert_dtypes())
+    np.testing.assert_array_equal(log.loss, [4, 3, 2, 1])
+    held_out = log if log.evaluated is None else log.evaluated
+    np.testing.assert_array_equal(held_out.val_loss, [5, 5])
 
 
 def test_rows_that_are_sorted_as_text_are_read_in_the_order_of_their_numbers(tmp_path):
