@@ -14,7 +14,8 @@ import keras
 import numpy as np
 
 from keras_lr.rate_search.jobs import Job, Setting
-from keras_lr.rate_search.runner import Data, Runner
+from keras_lr.rate_search.data import Data
+from keras_lr.rate_search.runner import Runner
 
 EPOCHS = 5
 SEEDS = (100, 101, 102)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import keras
 from keras_lr._keras.layers import inner_layers
 from keras_lr._keras.replicas import assign, copied, has_strategy, variable_scope
 from keras_lr.rate_search.fingerprint import of_structure
+from keras_lr.steering import innermost_optimizers
 
 
 def made(make: Callable[[], Any], seed: int) -> Any:
@@ -26,6 +28,35 @@ def made(make: Callable[[], Any], seed: int) -> Any:
             f"{type(model).__name__}."
         )
     return model
+
+
+def check_alike(first: Any, model: Any) -> None:
+    """Refuse a model with other weights or another optimizer than the first of its function.
+
+    Models that are not built are not compared.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    if not (first.built and model.built):
+        return
+    kinds = [_optimizer_of(each) for each in (first, model)]
+    weights = [
+        [f"{each.path.split('/')[-1]} of shape {tuple(each.shape)}" for each in one.weights]
+        for one in (first, model)
+    ]
+    for one, other in [kinds] if kinds[0] != kinds[1] else zip_longest(*weights):
+        if one != other:
+            raise ValueError(
+                "model must return models of one structure, since the search compares their runs; "
+                f"the first has {one or 'no further weight'} where another has "
+                f"{other or 'no further weight'}. Let the function build the same model each time."
+            )
+
+
+def _optimizer_of(model: Any) -> str:
+    kinds = [type(each).__name__ for each in innermost_optimizers(model.optimizer)]
+    return "the optimizer " + " and ".join(dict.fromkeys(kinds))
 
 
 class Template:
