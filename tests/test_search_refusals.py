@@ -44,7 +44,7 @@ def classifier(units=8, optimizer="sgd", metrics=(), activation="relu", *, built
         ([{}, {"units": [8, 8]}], "the first has kernel of shape (8, 2) where another has kernel"),
         (
             [{"units": [8, 2]}, {"units": [8]}],
-            "has kernel of shape (2, 2) where another has no fur",
+            "of shape (2, 2) where another has no further weight",
         ),
         ([{}, {"optimizer": "adam"}], "has the optimizer SGD where another has the optimizer Adam"),
         ([{"built": False}, {"built": False, "units": 9}], "has kernel of shape (6, 8) where"),

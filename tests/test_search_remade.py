@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_lr.rate_search.data import Data
 from keras_lr.rate_search.jobs import Job, Setting
 from keras_lr.rate_search.remade import Template, made
-from keras_lr.rate_search.data import Data
 from keras_lr.rate_search.runner import Runner
 
 RNG = np.random.default_rng(0)

@@ -191,8 +191,8 @@ def with_heartbeats(journal: Any) -> Any:
 def whole_lines(backend: Any) -> Any:
     """Optuna's file of a journal, which drops half a line that a process could not finish.
 
-    If a process is killed while it writes, or the disk is full, the file ends in half a line. Optuna
-    skips it but appends the next one to it, and can read neither then.
+    If a process is killed while it writes, or the disk is full, the file ends in half a line.
+    Optuna skips it but appends the next one to it, and can read neither then.
     """
     from optuna.storages.journal import JournalFileSymlinkLock
 
