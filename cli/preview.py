@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import operator
+import re
 import textwrap
 from typing import Any
 
@@ -154,7 +155,22 @@ def _shown(
             stack.append(keras_lr.WarmUp(**warm_up))
         return keras_lr.preview(stack, steps)
     except (ValueError, TypeError) as error:
-        raise BadInput(one_line(error)) from error
+        raise BadInput(_with_options(one_line(error), given)) from error
+
+
+def _with_options(text: str, given: dict[str, Any]) -> str:
+    """A message of the library with options in place of the arguments of a policy.
+
+    >>> _with_options("base_lr must not be above max_lr; got 1.", {"base_lr": 1, "max_lr": 0.1})
+    '--base-lr must not be above --max-lr; got 1.'
+    """
+    names = "|".join(re.escape(name) for name in given if "_" in name) or "(?!)"
+    first = "|".join(map(re.escape, [*given, "steps"]))
+    return re.sub(
+        rf"^(?:{first})(?= must )|\b(?:{names})\b(?!=)",
+        lambda found: "--" + found[0].replace("_", "-"),
+        text,
+    )
 
 
 def _in_python(

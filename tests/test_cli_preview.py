@@ -290,11 +290,11 @@ def test_block_characters_need_an_encoding_that_has_them(encoding):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("one-cycle --max-lr -1", "max_lr must be above 0; got -1.0."),
-        ("one-cycle --max-lr 1 --pct-start 2", "pct_start must be in [0, 1]; got 2.0."),
-        ("one-cycle --max-lr 1 --steps 0", "steps must be an integer of at least 1; got 0."),
+        ("one-cycle --max-lr -1", "Error: --max-lr must be above 0; got -1.0."),
+        ("one-cycle --max-lr 1 --pct-start 2", "--pct-start must be in [0, 1]; got 2.0."),
+        ("one-cycle --max-lr 1 --steps 0", "--steps must be an integer of at least 1; got 0."),
         ("one-cycle --max-lr 1 --steps 99999999", "steps must be at most 16777216"),
-        ("cyclic --base-lr 1 --max-lr .1 --step-size 9", "base_lr must not be above max_lr"),
+        ("cyclic --base-lr 1 --max-lr .1 --step-size 9", "--base-lr must not be above --max-lr"),
         (
             "wsd --max-lr 1 --steps 9 --warmup-steps 9",
             "at most total_steps; got 9 + 1 and total_steps=9",
@@ -304,8 +304,8 @@ def test_block_characters_need_an_encoding_that_has_them(encoding):
         ("cosine --initial-learning-rate 1 --decay-steps 0", "`decay_steps` must be > 0"),
         ("step --start-lr 1 --step-size 3 --warmup-steps 0", "of at least 1; got 0."),
         ("one-cycle", "Missing option '--max-lr'."),
-        ("one-cycle --max-lr fast", "'fast' is not a valid float."),
-        ("one-cycle --max-lr 1 --steps 1.5", "'1.5' is not a valid integer"),
+        ("one-cycle --max-lr fast", "'fast' is not a number."),
+        ("one-cycle --max-lr 1 --steps 1.5", "'1.5' is not an integer."),
         ("one-cycle --max-lr 1 --anneal cosine", "'cosine' is not one of 'cos', 'linear'."),
         ("one-cycle --max-lr 1 --step-size 3", "No such option '--step-size'"),
         ("one-cycle --max-lr 1 --warmup-steps 3", "No such option '--warmup-steps'"),

@@ -107,6 +107,10 @@ def _only_file(file: IO[bytes], path: str, stack: contextlib.ExitStack) -> IO[by
         raise CannotUnpack(f"{path} is an archive that holds no file.")
     if len(files) > 1:
         shown = ", ".join(names[:3]) + (", ..." if names[3:] else "")
+        if not path.lower().endswith(".zip"):  # such as .keras and .npz
+            raise CannotUnpack(
+                f"{path} is an archive of {len(files)} files ({shown}), not a file of text."
+            )
         raise CannotUnpack(f"{path} must hold one file; it holds {len(files)}: {shown}. Unpack it.")
     if files[0].flag_bits & 1:
         raise CannotUnpack(f"{path} is encrypted; unpack it with its password.")

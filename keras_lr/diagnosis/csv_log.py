@@ -166,8 +166,9 @@ def log_of_csv(text: str, path: str, asked: Asked) -> Log:
     table = _table_of(lines, path, asked)
     _leave_out_cut_off(table, text, asked)
     if not table.rows:
-        what = "only a header" if any(map(role_of, header)) else "one line and no known column"
-        raise ValueError(f"{path} is empty: it has {what}.")
+        if any(map(role_of, header)):
+            raise ValueError(f"{path} is empty: it has only a header.")
+        raise ValueError(f"{path} is not a log: it has one line, which names no known column.")
     # Programs write semicolons where a comma is the decimal sign.
     comma: Comma | None = "decimal" if separator == ";" else None
     rows = plain_rows(table.rows)
