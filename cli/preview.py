@@ -7,6 +7,7 @@ import json
 import operator
 import re
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -155,19 +156,20 @@ def _shown(
             stack.append(keras_lr.WarmUp(**warm_up))
         return keras_lr.preview(stack, steps)
     except (ValueError, TypeError) as error:
-        raise BadInput(_with_options(one_line(error), given)) from error
+        options = [str(each.name) for each in click.get_current_context().command.params]
+        raise BadInput(_with_options(one_line(error), options)) from error
 
 
-def _with_options(text: str, given: dict[str, Any]) -> str:
+def _with_options(text: str, options: Iterable[str]) -> str:
     """A message of the library with options in place of the arguments of a policy.
 
-    >>> _with_options("base_lr must not be above max_lr; got 1.", {"base_lr": 1, "max_lr": 0.1})
+    >>> _with_options("base_lr must not be above max_lr; got 1.", ["base_lr", "max_lr"])
     '--base-lr must not be above --max-lr; got 1.'
     """
-    names = "|".join(re.escape(name) for name in given if "_" in name) or "(?!)"
-    first = "|".join(map(re.escape, [*given, "steps"]))
+    text = re.sub(r"\btotal_steps\b(?!=)", "--steps", text)
+    names = "|".join(map(re.escape, options)) or "(?!)"
     return re.sub(
-        rf"^(?:{first})(?= must )|\b(?:{names})\b(?!=)",
+        rf"^(?:{names})(?= must )|\b(?=\w+_)(?:{names})\b(?!=)",
         lambda found: "--" + found[0].replace("_", "-"),
         text,
     )

@@ -297,11 +297,11 @@ def test_block_characters_need_an_encoding_that_has_them(encoding):
         ("cyclic --base-lr 1 --max-lr .1 --step-size 9", "--base-lr must not be above --max-lr"),
         (
             "wsd --max-lr 1 --steps 9 --warmup-steps 9",
-            "at most total_steps; got 9 + 1 and total_steps=9",
+            "at most --steps; got 9 + 1 and total_steps=9",
         ),
         ("cosine --initial-learning-rate -1", "must be finite and at least 0; got -1 at step 0."),
         ("exponential --initial-learning-rate 1 --decay-rate nan --decay-steps 9", "got nan at"),
-        ("cosine --initial-learning-rate 1 --decay-steps 0", "`decay_steps` must be > 0"),
+        ("cosine --initial-learning-rate 1 --decay-steps 0", "`--decay-steps` must be > 0"),
         ("step --start-lr 1 --step-size 3 --warmup-steps 0", "of at least 1; got 0."),
         ("one-cycle", "Missing option '--max-lr'."),
         ("one-cycle --max-lr fast", "'fast' is not a number."),
