@@ -51,6 +51,8 @@ def classifier(units=8, optimizer="sgd", metrics=(), activation="relu", *, built
     ],
 )
 def test_a_function_whose_models_change_their_structure_is_refused(changes, message):
+    if "built" in changes[0] and keras.backend.backend() != "torch":
+        pytest.skip("a model that its fit builds is compared on torch alone")
     calls = itertools.chain(changes, itertools.repeat(changes[-1]))
     with pytest.raises(ValueError, match=re.escape(message)):
         keras_lr.search(lambda: classifier(**next(calls)), X, Y, **QUICK)
@@ -101,6 +103,7 @@ def test_a_generator_without_an_end_is_searched():
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize(("count", "done"), [(4, 0), (5, 1)])
 def test_a_generator_that_ends_is_refused(count, done):
+    done = done if keras.backend.backend() == "torch" else "[01]"  # others read ahead
     message = f"x must have 2 batches for each epoch of each run; it ended after {done}."
     with pytest.raises(ValueError, match=message):
         keras_lr.search(

@@ -30,33 +30,28 @@ def made(make: Callable[[], Any], seed: int) -> Any:
     return model
 
 
-def check_alike(first: Any, model: Any) -> None:
-    """Refuse a model with other weights or another optimizer than the first of its function.
+def parts_of(model: Any) -> list[str]:
+    """The kind of the optimizer and the shapes of the weights, in words."""
+    kinds = dict.fromkeys(type(each).__name__ for each in innermost_optimizers(model.optimizer))
+    weights = [f"{each.path.split('/')[-1]} of shape {tuple(each.shape)}" for each in model.weights]
+    return ["the optimizer " + " and ".join(kinds), *weights]
 
-    Models that are not built are not compared.
+
+def check_alike(first: list[str], model: Any) -> None:
+    """Refuse a model with other parts than the first of its function; one that is not built passes.
 
     Raises:
-        ValueError: If they differ.
+        ValueError: If it has.
     """
-    if not (first.built and model.built):
+    if not model.built:
         return
-    kinds = [_optimizer_of(each) for each in (first, model)]
-    weights = [
-        [f"{each.path.split('/')[-1]} of shape {tuple(each.shape)}" for each in one.weights]
-        for one in (first, model)
-    ]
-    for one, other in [kinds] if kinds[0] != kinds[1] else zip_longest(*weights):
+    for one, other in zip_longest(first, parts_of(model)):
         if one != other:
             raise ValueError(
                 "model must return models of one structure, since the search compares their runs; "
                 f"the first has {one or 'no further weight'} where another has "
                 f"{other or 'no further weight'}. Let the function build the same model each time."
             )
-
-
-def _optimizer_of(model: Any) -> str:
-    kinds = [type(each).__name__ for each in innermost_optimizers(model.optimizer)]
-    return "the optimizer " + " and ".join(dict.fromkeys(kinds))
 
 
 class Template:

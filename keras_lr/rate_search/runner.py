@@ -30,7 +30,7 @@ from keras_lr.range_test.training_data import TrainingData, passed_to_fit
 from keras_lr.rate_search.data import Data, is_read_once
 from keras_lr.rate_search.jobs import Job, Outcome
 from keras_lr.rate_search.policies import callbacks_for
-from keras_lr.rate_search.remade import Template, check_alike, made
+from keras_lr.rate_search.remade import Template, check_alike, made, parts_of
 from keras_lr.rate_search.split import part
 from keras_lr.steering import fit_optimizers, follows_rate, model_optimizers
 
@@ -71,6 +71,7 @@ class Runner:
         self.callbacks = callbacks
         self._snapshot = snapshot
         self._template: Template | None = None
+        self._first: list[str] = []
         self._part: tuple[float, Any] = (1.0, None)
         self._judged: tuple[Any, int | None] = data.validation, None
 
@@ -115,6 +116,7 @@ class Runner:
             snapshot.copy_values()
             runner = Runner(model, make, data, objective, split_seed, callbacks, snapshot)
             runner._judged, runner._template = (held, size), template
+            runner._first = parts_of(model)  # as it is built
             runner._check_objective(batch_size)
             yield runner
 
@@ -158,7 +160,8 @@ class Runner:
             if watch.once and "empty generator" in str(error):
                 raise _used_up(self.data.batches or 1, 0) from error
             raise
-        check_alike(self.model, model)  # it may have been built by the fit
+        if model is not self.model:
+            check_alike(self._first, model)  # the fit may have built it
         return Outcome(job, watch.ended, watch.value, watch.history, time.perf_counter() - started)
 
     def _start(self, seed: int) -> Any:
@@ -167,7 +170,7 @@ class Runner:
             self._snapshot.rewind()
             if self._template is not None and self._template.take(model):
                 return self.model
-            check_alike(self.model, model)
+            check_alike(self._first, model)
             return model
         self._snapshot.rewind()
         reseed(self.model, seed)
