@@ -21,6 +21,12 @@ from .signals import leave, stop_signals
 
 __all__ = ["main"]
 
+# Click's words for a wrong kind of value, and plain ones.
+_KINDS = {
+    f"is not a valid {kind}{span}.": f"is not {words}."
+    for kind, words in {"integer": "an integer", "float": "a number"}.items()
+    for span in ("", " range")
+}
 EPILOG = "Example: keras-lr find model.keras --data train.npz --plot range_test.png"
 
 
@@ -59,7 +65,10 @@ class Group(click.Group):
         except click.ClickException as error:
             where = getattr(error, "ctx", None)
             hint = f" Try '{where.command_path} --help'." if where else ""
-            click.echo(f"Error: {one_line(error.format_message(), 1200)}{hint}", err=True)
+            message = one_line(error.format_message(), 1200)
+            for kind, words in _KINDS.items():
+                message = message.replace(kind, words)
+            click.echo(f"Error: {message}{hint}", err=True)
             code = error.exit_code
         except click.Abort:  # Ctrl-C before a command has begun
             code = Interrupted.exit_code

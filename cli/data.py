@@ -68,6 +68,10 @@ def check_source(
     paths = files_of(source)
     for path in paths:
         if not os.path.exists(path):
+            if "," in path and any(map(os.path.exists, path.split(","))):
+                raise BadInput(
+                    f"{option} takes two .npy files with a comma, as in x.npy,y.npy; got {path}."
+                )
             raise BadInput(f"{option} {path} does not exist.")
         if not os.access(path, os.R_OK):
             raise BadInput(f"{option} {path} cannot be read.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import Any
 
@@ -138,6 +139,11 @@ def _logs(named: tuple[str, ...]) -> list[tuple[str, bool]]:
     logs: list[tuple[str, bool]] = []
     for name in named:
         inside = logs_in(name) if os.path.isdir(name) else []
+        if os.path.isdir(name) and not inside:
+            raise BadInput(
+                f"{name} contains no log: no .csv, .tsv, .json, .jsonl or .log file, and no run of "
+                "TensorBoard or MLflow."
+            )
         if not inside or inside == [name]:
             logs.append((name, False))
         else:
@@ -192,7 +198,10 @@ def _diagnose(log: str, ignore: tuple[str, ...], options: dict[str, Any]) -> Any
             content = read_text(text, "standard input", Asked(*names))
         return diagnose(content, **options).without(ignore)
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-        raise BadInput(one_line(error)) from error
+        text = one_line(error)
+        for argument, option in {"restarts": "--restart", "total_epochs": "--epochs"}.items():
+            text = re.sub(rf"^{argument}(?= must)", option, text)
+        raise BadInput(text) from error
 
 
 def _sizes(text: str) -> int | dict[int, int]:

@@ -40,7 +40,7 @@ def logs_in(folder: str) -> list[str]:
             if checkpoint and name == "trainer_state.json":
                 run = os.path.dirname(place)
                 states[run] = max(states.get(run, (-1, "")), (int(checkpoint.group(1)), path))
-            elif extension(name) in _LOGS and _EVENTS not in name and not name.endswith(".zip"):
+            elif extension(name) in _LOGS and _EVENTS not in name:
                 found[path] = None
     for run, (_, path) in states.items():
         if os.path.join(run, "trainer_state.json") not in found:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
+import functools
+import importlib.machinery
+import importlib.util
 import io
-import lzma
 import os
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Iterator
 from typing import IO, Any
 
-from .errors import BadInput
+from .errors import BadInput, one_line
 
-__all__ = ["DAMAGED", "extension", "opened_text"]
+__all__ = ["extension", "opened_text"]
 
-_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".log")
-# What reading a damaged compressed file raises.
-DAMAGED = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+
+
+@functools.cache
+def _compressed() -> Any:
+    """The module `keras_lr._util.compressed`, loaded by itself.
+
+    `import keras_lr` imports Keras, which is to wait until the options are checked.
+    """
+    package = importlib.util.find_spec("keras_lr")
+    folder = next(iter(package.submodule_search_locations or ())) if package else ""
+    place = os.path.join(folder, "_util", "compressed.py")
+    loader = importlib.machinery.SourceFileLoader("keras_lr_cli._compressed", place)
+    module = types.ModuleType(loader.name)
+    loader.exec_module(module)
+    return module
 
 
 def extension(path: str) -> str:
@@ -31,7 +42,7 @@ def extension(path: str) -> str:
     """
     stem, suffix = os.path.splitext(path.lower())
     inner = os.path.splitext(stem)[1]
-    return inner if suffix in (*_OPENERS, ".zip") and inner in _TEXTS else suffix
+    return inner if inner in _TEXTS and suffix in _compressed().SUFFIXES else suffix
 
 
 @contextlib.contextmanager
@@ -39,17 +50,15 @@ def opened_text(path: str) -> Iterator[IO[str]]:
     """A text file in UTF-8, perhaps compressed; its line ends are kept.
 
     Raises:
-        BadInput: If it is an archive of several files.
+        BadInput: If it is an archive of several files, damaged, or needs a password.
     """
-    suffix = os.path.splitext(path.lower())[1]
-    with contextlib.ExitStack() as stack:
-        if suffix == ".zip":
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            # macOS adds a hidden file for each file.
-            names = [name for name in archive.namelist() if not name.startswith("__MACOSX")]
-            if len(names) != 1:
-                raise BadInput(f"{path} must hold one file; it holds {len(names)}. Unpack it.")
-            raw: Any = stack.enter_context(archive.open(names[0]))
-        else:
-            raw = stack.enter_context(_OPENERS.get(suffix, open)(path, "rb"))
-        yield stack.enter_context(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""))
+    compressed = _compressed()
+    try:
+        with (
+            open(path, "rb") as file,
+            compressed.unpacked(file, path) as raw,
+            io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text,
+        ):
+            yield text
+    except compressed.CannotUnpack as error:
+        raise BadInput(one_line(error)) from error

@@ -64,9 +64,14 @@ def load_folder(
     if not images and not texts:
         raise BadInput(
             f"{folder} must hold one folder for each class, with images or .txt files; "
-            f"it has {len(found)} folders and no such files."
+            f"it has {_what_is_in(folder, found)}."
         )
-    codes = [label for _, label in (images or texts)]
+    used = images or texts
+    if others := sorted({path for path, _ in files}.difference(path for path, _ in used)):
+        more = "1 other file is" if len(others) == 1 else f"{len(others)} other files are"
+        example = visible(os.path.relpath(others[0], folder))
+        click.echo(f"{visible(folder)}: {more} left out, such as {example}.", err=True)
+    codes = [label for _, label in used]
     labels = labels_for(codes, len(names_of), folder, model)
     if classes is None:
         counts = [f"{visible(n)}={i} ({codes.count(i)})" for i, n in enumerate(names_of)]
@@ -75,6 +80,16 @@ def load_folder(
     if images:
         return _images([path for path, _ in images], labels, model, batch_size), None, names_of
     return _texts([path for path, _ in texts], folder, model), labels, names_of
+
+
+def _what_is_in(folder: str, found: Sequence[str]) -> str:
+    """What a folder without classes has, for a message."""
+    if found:
+        return f"{len(found)} folder{'s' * (len(found) > 1)} and no such files in them"
+    own = [name for name in os.listdir(folder) if name.lower().endswith((*IMAGES, ".txt"))]
+    if not own:
+        return "no folders"
+    return f"{len(own)} such files and no folders; pass the folder that holds the classes"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -162,11 +177,11 @@ def _images(paths: list[str], labels: Any, model: Any, batch_size: int) -> Any:
         def read(self, path: str) -> Any:
             try:
                 image = keras.utils.load_img(path, color_mode=mode, target_size=(height, width))
+                return keras.utils.img_to_array(image)  # which may be the first to read it
             except Exception as error:
                 reason = one_line(error).partition(" <_io")[0]
                 self.problem = BadInput(f"{path} is not a readable image: {reason}")
                 raise self.problem from error
-            return keras.utils.img_to_array(image)
 
     return Images()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -139,8 +140,51 @@ class Inputs:
             if isinstance(error, (keras_lr.NoSuggestion, keras_lr.SearchError)):
                 raise RunFailed(one_line(error)) from error
             if isinstance(error, (ValueError, TypeError, *wrong)):
-                raise BadInput(one_line(error)) from error
+                raise BadInput(_with_options(one_line(error))) from error
             raise
+
+
+# Arguments of the library that are options of that name; the others have other values there.
+_ARGUMENTS = (
+    *("low", "high", "fraction", "epochs", "fine_rounds", "points", "final_seeds", "max_runs"),
+    *("also", "objective", "mode", "pruner", "validation_split", "timeout", "heartbeat", "study"),
+    *("storage", "monitor", "start_lr", "end_lr", "total_steps", "stop_factor", "repeats", "seed"),
+)
+
+
+def _with_options(text: str) -> str:
+    """A message of the library with the options of the command in place of its arguments.
+
+    >>> _with_options("low and high must be given together; got low=1 and high=None.")
+    '--low and --high must be given together; got --low 1 and --high None.'
+    >>> _with_options("The step logs no 'x'. Pass monitor='loss', or leave warmup out of also.")
+    "The step logs no 'x'. Pass --monitor loss, or leave warmup out of --also."
+    """
+    names = "|".join(_ARGUMENTS)
+    text = re.sub(
+        rf"\b({names})=(?:'([\w-]+)'|([\w.-]*\w))",
+        lambda found: (
+            f"{_option(found[1])} {(found[2] or found[3]).replace('_', '-')}"
+            if found[1] == "also"
+            else f"{_option(found[1])} {found[2] or found[3]}"
+        ),
+        text,
+    )
+    begin = re.match(rf"(?:(?:{names}),? (?:and )?)+(?=must )", text)
+    if begin:
+        text = re.sub(names, lambda found: _option(found[0]), begin[0]) + text[begin.end() :]
+    text = re.sub(r"^optimizer(?= must name)", "--optimizer-name", text)
+    text = text.replace("With resume=False", "With --no-resume")
+    return re.sub(r"\b(out of also|below high)\b", lambda found: _last_option(found[0]), text)
+
+
+def _last_option(words: str) -> str:
+    before, _, argument = words.rpartition(" ")
+    return f"{before} {_option(argument)}"
+
+
+def _option(argument: str) -> str:
+    return "--" + argument.replace("_", "-")
 
 
 def _check_used(options: InputOptions, data: Sequence[str]) -> None:

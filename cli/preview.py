@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import operator
+import re
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -154,7 +156,23 @@ def _shown(
             stack.append(keras_lr.WarmUp(**warm_up))
         return keras_lr.preview(stack, steps)
     except (ValueError, TypeError) as error:
-        raise BadInput(one_line(error)) from error
+        options = [str(each.name) for each in click.get_current_context().command.params]
+        raise BadInput(_with_options(one_line(error), options)) from error
+
+
+def _with_options(text: str, options: Iterable[str]) -> str:
+    """A message of the library with options in place of the arguments of a policy.
+
+    >>> _with_options("base_lr must not be above max_lr; got 1.", ["base_lr", "max_lr"])
+    '--base-lr must not be above --max-lr; got 1.'
+    """
+    text = re.sub(r"\btotal_steps\b(?!=)", "--steps", text)
+    names = "|".join(map(re.escape, options)) or "(?!)"
+    return re.sub(
+        rf"^(?:{names})(?= must )|\b(?=\w+_)(?:{names})\b(?!=)",
+        lambda found: "--" + found[0].replace("_", "-"),
+        text,
+    )
 
 
 def _in_python(

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from .errors import BadInput, visible
-from .extensions import DAMAGED, extension, opened_text
+from .extensions import extension, opened_text
 from .folders import LISTED, labels_for, listed
 
 __all__ = ["TABLES", "Columns", "columns_in", "columns_of", "load_table"]
@@ -154,7 +154,7 @@ def columns_in(path: str) -> str:
     try:
         with opened_text(path) as file:
             line = file.readline(2**16)
-    except (BadInput, *DAMAGED):
+    except (BadInput, OSError, ValueError):
         return ""
     names = next(csv.reader([line], delimiter=_separator(path, line)), [])
     shown = [visible(name.strip()) for name in names]

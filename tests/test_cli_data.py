@@ -1,5 +1,7 @@
 """Data as users have it: files, folders, functions, and errors in them."""
 
+import bz2
+import gzip
 import io
 import json
 import shutil
@@ -164,6 +166,9 @@ def test_npy_pair(tmp_path, model):
     same(load_data(f"{tmp_path}/x.npy,{tmp_path}/y.npy", model))
     with pytest.raises(BadInput, match=r"as in x\.npy,y\.npy"):
         load_data(f"{tmp_path}/x.npy", model)
+    (tmp_path / "y.txt").write_text("1")
+    with pytest.raises(BadInput, match=r"takes two \.npy files with a comma, as in x.npy,y"):
+        load_data(f"{tmp_path}/x.npy,{tmp_path}/y.txt", model)
 
 
 def test_csv(files, model):
@@ -199,14 +204,22 @@ def test_capitals_in_the_ends_of_other_names_do_not_count(tmp_path, model):
 
 
 def test_a_compressed_table_that_cannot_be_read_is_refused(tmp_path, model):
-    (tmp_path / "d.csv.gz").write_text("a,b\n1,2\n")
-    with pytest.raises(BadInput, match=r"d\.csv\.gz could not be read: Not a gzipped file"):
+    rows = "".join(f"{i},{i * 7919 % 1000}\n" for i in range(40_000))  # more than one buffer
+    (tmp_path / "d.csv.gz").write_bytes(gzip.compress(("a,b\n" + rows).encode())[:-9])
+    with pytest.raises(BadInput, match=r"^\S*d\.csv\.gz is a damaged compressed file: Comp.*end"):
         load_data(str(tmp_path / "d.csv.gz"), model, target="b")
     with zipfile.ZipFile(tmp_path / "d.csv.zip", "w") as archive:
         archive.writestr("train.csv", "a,b\n1,2\n")
         archive.writestr("test.csv", "a,b\n1,2\n")
-    with pytest.raises(BadInput, match="must hold one file; it holds 2"):
+    with pytest.raises(BadInput, match="must hold one file; it holds 2: train.csv, test.csv"):
         load_data(str(tmp_path / "d.csv.zip"), model, target="b")
+
+
+def test_a_table_is_unpacked_by_its_bytes_not_by_its_name(files, tmp_path, model):
+    text = (files / "model.csv").read_bytes()
+    for name, content in {"plain.csv.gz": text, "packed.csv": bz2.compress(text)}.items():
+        (tmp_path / name).write_bytes(content)
+        same(load_data(str(tmp_path / name), model, target="label"))
 
 
 def test_parquet(tmp_path, model):
@@ -544,10 +557,11 @@ def test_images_of_any_size(pictures, capsys):
     assert "224 x 224" in capsys.readouterr().err
 
 
-def test_damaged_image_is_named(pictures):
+@pytest.mark.parametrize("size", [(6, 5), (9, 7)], ids=["scaled", "as it is"])
+def test_damaged_image_is_named(pictures, size):
     path = pictures / "cat" / "0.png"
-    path.write_bytes(path.read_bytes()[:40])
-    data = load_data(str(pictures), cnn(), batch_size=9)
+    path.write_bytes(path.read_bytes()[:45])
+    data = load_data(str(pictures), cnn(size=size), batch_size=9)
     with pytest.raises(BadInput, match=r"cat/0\.png is not a readable image"):
         data.x[0]
 
@@ -558,8 +572,24 @@ def test_folder_for_a_model_of_rows_names_what_the_model_wants(pictures, model):
 
 
 def test_folder_without_classes_is_explained(tmp_path, model):
-    with pytest.raises(BadInput, match="one folder for each class"):
+    with pytest.raises(BadInput, match=r"one folder for each class, .*; it has no folders\.$"):
         load_data(str(tmp_path), model)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(BadInput, match=r"; it has 1 folder and no such files in them\.$"):
+        load_data(str(tmp_path), model)
+
+
+def test_a_folder_of_one_class_is_explained(pictures):
+    with pytest.raises(BadInput, match="it has 4 such files and no folders; pass the folder that"):
+        load_data(str(pictures / "cat"), cnn())
+
+
+def test_files_of_another_kind_in_a_class_are_told(pictures, capsys):
+    (pictures / "cat" / "notes.txt").write_text("text")
+    (pictures / "dog" / "0.heic").write_bytes(b"heic")
+    data = load_data(str(pictures), cnn(), batch_size=9)
+    assert "2 other files are left out, such as cat/notes.txt." in capsys.readouterr().err
+    np.testing.assert_array_equal(np.bincount(data.x[0][1]), [4, 3, 2])
 
 
 def test_held_out_folder_has_the_classes_of_the_training_data(pictures, tmp_path_factory, capsys):

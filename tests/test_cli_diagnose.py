@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ def test_bad_paths_and_options_are_refused_in_one_line(csv, tmp_path):
     path = csv(HEALTHY)
     assert "does not exist" in refused("diagnose", tmp_path / "missing.csv")
     (tmp_path / "empty").mkdir()
-    assert "no TensorBoard event file" in refused("diagnose", tmp_path / "empty")
+    assert "empty contains no log" in refused("diagnose", tmp_path / "empty")
     for sizes in ("many", "3,4", "0:", "1.5", ":"):
         assert "--batch-size must be an integer, or a list" in refused(
             "diagnose", path, "--batch-size", sizes
@@ -174,8 +175,23 @@ def test_logs_in_a_folder_may_be_compressed_or_have_names_in_capitals(csv, tmp_p
         (tmp_path / "runs" / name).write_bytes(packed(text))
     history = lzma.compress(json.dumps({"loss": list(LEARNING)}).encode())
     (tmp_path / "runs" / "D.JSON.xz").write_bytes(history)
+    with zipfile.ZipFile(tmp_path / "runs" / "e.csv.zip", "w") as archive:
+        archive.writestr("e.csv", text)
     shown = run("diagnose", tmp_path / "runs").stdout
-    assert all(name in shown for name in ("A.CSV", "b.csv.gz", "c.Log.BZ2", "D.JSON.xz"))
+    names = ("A.CSV", "b.csv.gz", "c.Log.BZ2", "D.JSON.xz", "e.csv.zip")
+    assert all(name in shown for name in names)
+
+
+def test_what_is_no_log_is_refused_by_its_kind(csv, tmp_path):
+    (tmp_path / "none").mkdir()
+    assert "none contains no log: no .csv, .tsv, .json" in refused("diagnose", tmp_path / "none")
+    np.savez(tmp_path / "data.npz", x=[1.0], y=[2.0])
+    message = refused("diagnose", tmp_path / "data.npz")
+    assert "is an archive of 2 files (x.npy, y.npy), not a file of text." in message
+    (tmp_path / "hello.txt").write_text("hello\n")
+    assert "is not a log: it has one line, which" in refused("diagnose", tmp_path / "hello.txt")
+    message = refused("diagnose", csv(HEALTHY), "--restart", 1000)
+    assert "Error: --restart must be epochs of the log" in message
 
 
 def test_a_folder_stands_for_its_logs(csv, tmp_path):

@@ -259,8 +259,8 @@ def test_no_password_is_written_down(monkeypatch):
 @pytest.mark.parametrize(
     "options, error",
     [
-        (("--low", 1), "low must be below high; got low=1.0 and high=1.0"),
-        (("--epochs", 0), "epochs must be an integer of at least 1; got 0"),
+        (("--low", 1), "Error: --low must be below --high; got --low 1.0 and --high 1.0."),
+        (("--epochs", 0), "Error: --epochs must be an integer of at least 1; got 0"),
         (("--points", 2), "points must be an integer of at least 3; got 2"),
         (
             ("--also", "rate"),
@@ -269,7 +269,13 @@ def test_no_password_is_written_down(monkeypatch):
         ),
         (("--also", "momentum=high"), "--also momentum= takes numbers separated by commas"),
         (("--also", "batch-size=0"), "batch_size must be an integer of at least 1; got 0"),
-        (("--objective", "val_f1"), "objective must be in the logs of this model; got 'val_f1'"),
+        (("--objective", "val_f1"), "--objective must be in the logs of this model; got 'val_f1'"),
+        (
+            ("--also", "weight-decay"),
+            "--also weight-decay needs an optimizer with a weight decay above 0; got Adam with "
+            "weight_decay=None. Compile it with weight_decay=0.004, for instance, or leave "
+            "weight_decay out of --also.",
+        ),
         (("--mode", "best"), "mode must be 'auto', 'min' or 'max'; got 'best'"),
         (("--pruner", "asha"), "pruner must be 'median', 'halving' or 'none'; got 'asha'"),
         (("--report", "report.pdf"), "--report report.pdf must end in .html"),
@@ -285,7 +291,7 @@ def test_no_password_is_written_down(monkeypatch):
             "needs a driver that is not installed, or its kind is",
         ),
         (("--storage", "model.npz"), "model.npz is not a SQLite database, or it is damaged"),
-        (("--no-resume",), "With resume=False the study 'model' must not exist"),
+        (("--no-resume",), "With --no-resume the study 'model' must not exist"),
         (("--seed", 1, "--also", "none"), "was begun with other settings: seed 0 and not 1"),
         (("--data", "no.npz"), "--data no.npz does not exist"),
         (("--workers", 0), "Invalid value for '--workers': 0 is not in the range x>=1"),

@@ -334,7 +334,7 @@ BAD_TEXTS = {
     "": "is empty",
     " \n\n": "is empty",
     "epoch,loss\n": "is empty: it has only a header",
-    "hello\n": "one line and no known column",
+    "hello\n": "is not a log: it has one line",
     "epoch,accuracy\n0,0.5\n": "no training loss column; its columns are: epoch, accuracy.",
     "epoch,val_loss\n0,0.5\n": "no training loss column",
     "epoch,loss\n0,abc\n": "line 2: loss must be a number; got 'abc'.",

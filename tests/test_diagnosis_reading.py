@@ -2,12 +2,18 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
+import math
+import re
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
 
+from keras_lr._util.compressed import unpacked
 from keras_lr.diagnosis import diagnose
 from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.readers import read, read_text
@@ -27,6 +33,14 @@ def table(columns, separator=","):
 
 def plain(separator=","):
     return table({"epoch": range(COUNT), "train_loss": LOSS, "val_loss": HELD}, separator)
+
+
+def in_zip(files):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return content.getvalue()
 
 
 def assert_read(log, *, held_out=True):
@@ -141,9 +155,11 @@ def test_no_log_is_a_missing_value():
         gzip.compress(plain().encode()),
         bz2.compress(plain().encode()),
         lzma.compress(plain().encode()),
+        in_zip({"log.csv": plain()}),
+        in_zip({"runs/": "", "runs/log.csv": plain(), "__MACOSX/runs/._log.csv": "\0"}),
         plain().replace("\n", ",\n").encode(),
     ],
-    ids=["utf-16", "mark", "cr", "latin-1", "sep", "gz", "bz2", "xz", "trailing comma"],
+    ids=["utf-16", "mark", "cr", "latin-1", "sep", "gz", "bz2", "xz", "zip", "mac zip", "comma"],
 )
 def test_files_of_other_encodings_and_compressed_ones(tmp_path, content):
     path = tmp_path / "log.csv"
@@ -151,11 +167,72 @@ def test_files_of_other_encodings_and_compressed_ones(tmp_path, content):
     assert_read(read(path))
 
 
-def test_a_damaged_compressed_file_is_refused(tmp_path):
-    path = tmp_path / "log.csv.gz"
-    path.write_bytes(gzip.compress(plain().encode() * 50)[:-40])
-    with pytest.raises(ValueError, match="is a damaged compressed file"):
-        read(path)
+@pytest.mark.parametrize("name", ["log.json.gz", "log.JSON.zip"])
+def test_a_compressed_file_of_json_has_the_message_of_json(tmp_path, name):
+    text = "not json"
+    packed = in_zip({"a": text}) if name.endswith("zip") else gzip.compress(text.encode())
+    (tmp_path / name).write_bytes(packed)
+    with pytest.raises(ValueError, match=f"{name} is not valid JSON"):
+        read(tmp_path / name)
+
+
+_ZIPPED = in_zip({"log.csv": plain() * 50})
+_CRC = _ZIPPED[14:18]
+_XZ = lzma.compress(plain().encode())
+_TARRED = io.BytesIO()
+with tarfile.open(fileobj=_TARRED, mode="w") as _archive:
+    _archive.addfile(tarfile.TarInfo("log.csv"))
+DAMAGED = "is a damaged compressed file: "
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log.csv.gz", gzip.compress(plain().encode() * 50)[:-40], DAMAGED + "Compressed file end"),
+        ("log.csv.bz2", bz2.compress(plain().encode() * 50)[:-9], DAMAGED + "Compressed file end"),
+        ("log.csv.xz", lzma.compress(plain().encode() * 50)[:-40], DAMAGED + "Compressed file end"),
+        ("log.csv.gz", gzip.compress(b"a")[:10] + b"\xff" * 60, DAMAGED + "Error -3"),
+        ("log.csv.xz", _XZ[:30] + b"\xff" * 9 + _XZ[39:], DAMAGED + "Corrupt input data"),
+        ("log.csv.gz", b"\x00\x01\x02" * 9, DAMAGED + "it does not begin as a .gz file"),
+        ("log.csv.bz2", b"BZh91AY&SY" + b"\0" * 60, DAMAGED + "Invalid data stream"),
+        ("log.csv.zip", _ZIPPED[:-40], DAMAGED + "it is cut short"),
+        ("log.csv.zip", _ZIPPED.replace(_CRC, b"\0\0\0\0"), DAMAGED + "Bad CRC-32"),
+        ("log.csv.zip", in_zip({}), "is an archive that holds no file"),
+        ("log.csv.zip", in_zip({"a/": ""}), "is an archive that holds no file"),
+        ("log.csv.zip", in_zip({"a.csv": "", "b.csv": ""}), "holds 2: a.csv, b.csv. Unpack it"),
+        ("log.csv.zip", in_zip({"a.csv": ""}), "log.csv.zip is empty"),
+        ("log.csv", in_zip({"[Content_Types].xml": "", "x": ""}), "save it as a CSV file"),
+        ("log.tar.gz", gzip.compress(_TARRED.getvalue()), "is a tar archive, which is not read"),
+        ("log.csv.zst", b"\x28\xb5\x2f\xfd" + b"a" * 9, "is compressed with Zstandard"),
+    ],
+)
+def test_a_compressed_file_that_is_not_one_whole_file_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(tmp_path / name)
+
+
+def test_an_encrypted_archive_is_refused(tmp_path):
+    content = bytearray(in_zip({"log.csv": plain()}))
+    content[6] |= 1  # the flag of encryption: of the file, and of the entry of the directory
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "log.csv.zip").write_bytes(content)
+    with pytest.raises(ValueError, match="is encrypted; unpack it with its password"):
+        read(tmp_path / "log.csv.zip")
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_damaged_file():
+    class Failing(io.BytesIO):
+        def read(self, *size):
+            if self.tell():
+                raise OSError(5, "Input/output error")
+            return super().read(*size)
+
+    with (
+        pytest.raises(OSError, match="Input/output error"),
+        unpacked(Failing(gzip.compress(b"a" * 2000)), "a.gz") as file,
+    ):
+        file.read()
 
 
 # Tables in text
@@ -487,10 +564,63 @@ def test_two_columns_of_one_name_are_refused_unless_they_agree(name):
     assert len(read_text(text(rows), "a.csv").loss) == 12
     with pytest.raises(ValueError, match=f"in two columns named {name}; rename one of them"):
         read_text(text([(i, v, 7) for i, v, _ in rows]), "a.csv")
+
+
+def tables_with_two_columns(name, other):
+    """Each kind of table, whose last column has the name of the loss, and its values plus other."""
     pd = pytest.importorskip("pandas")
-    table = pd.DataFrame([[2.0, 1.0], [1.0, 3.0]], columns=["loss", "loss"])
-    with pytest.raises(ValueError, match="two columns named loss; rename one"):
-        diagnose(table)
+    rows = [[i, value, value + other] for i, value in enumerate(ENDED_AT)]
+    head = ["epoch", "loss", name]
+    lines = [head, *rows]
+    return {
+        "csv": "\n".join(",".join(map(str, line)) for line in lines) + "\n",
+        "bars": "\n".join(" | ".join(map(str, line)) for line in lines) + "\n",
+        "json": json.dumps({"columns": head, "data": rows}),
+        "wandb": "\n".join(
+            ",".join(map(str, line)) for line in [["epoch", "a - loss", f"a - {name}"], *rows]
+        )
+        + "\n",
+        "frame": pd.DataFrame(rows, columns=head),
+    }
+
+
+@pytest.mark.parametrize("kind", ["csv", "bars", "json", "wandb", "frame"])
+def test_each_kind_of_table_refuses_two_columns_of_one_name_unless_they_agree(kind):
+    def read_it(name, other):
+        table = tables_with_two_columns(name, other)[kind]
+        return read_text(table, "a.csv") if isinstance(table, str) else read(table)
+
+    np.testing.assert_allclose(read_it("loss", 0).loss, ENDED_AT)
+    with pytest.raises(
+        ValueError, match=r"has '?[\d.]+'? and '?[\d.]+'? in two columns named loss; rename"
+    ):
+        read_it("loss", 1)
+
+
+def test_two_columns_without_a_role_may_have_one_name():
+    assert_read(read_text(table({"loss": LOSS, "val_loss": HELD, "x": ACC, " x": LOSS}), "a.csv"))
+
+
+def test_two_columns_of_one_name_may_both_have_nan():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame([[2.0, 2.0], [math.nan, math.nan]], columns=["loss", "loss"])
+    np.testing.assert_array_equal(read(table).loss, [2.0, math.nan])
+
+
+def test_a_row_before_an_incomplete_one_is_kept():
+    text = "epoch,loss,val_loss\n0,0.5123,0.61\n1,0.4118,0.52\n2,0.4,0.51\n3,0.3"
+    log = read_text(text, "a.csv")
+    np.testing.assert_array_equal(log.loss, [0.5123, 0.4118, 0.4])
+    assert log.notes == ("Line 5 is incomplete and was skipped.",)
+
+
+def test_empty_cells_of_the_nullable_types_of_pandas():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame({"epoch": [0, 1, 2, 3], "loss": [4, 3, 2, 1], "val_loss": [None, 5] * 2})
+    log = read(table.convert_dtypes())
+    np.testing.assert_array_equal(log.loss, [4, 3, 2, 1])
+    held_out = log if log.evaluated is None else log.evaluated
+    np.testing.assert_array_equal(held_out.val_loss, [5, 5])
 
 
 def test_rows_that_are_sorted_as_text_are_read_in_the_order_of_their_numbers(tmp_path):

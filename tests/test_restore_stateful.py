@@ -14,8 +14,9 @@ import pytest
 from models import same, sampled, values
 
 import keras_lr
+from keras_lr.rate_search.data import Data
 from keras_lr.rate_search.plan import Job, Setting
-from keras_lr.rate_search.runner import Data, Runner
+from keras_lr.rate_search.runner import Runner
 
 BACKEND = keras.backend.backend()
 JAX = BACKEND == "jax"

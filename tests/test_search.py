@@ -12,10 +12,11 @@ from models import multi_optimizer, saturated
 import keras_lr
 from keras_lr._keras import distribution
 from keras_lr._keras.random_state import seed_everything
+from keras_lr.rate_search.data import Data
 from keras_lr.rate_search.options import Options, usual_sizes
 from keras_lr.rate_search.plan import Job, Setting
 from keras_lr.rate_search.policies import python_for
-from keras_lr.rate_search.runner import Data, Runner
+from keras_lr.rate_search.runner import Runner
 from keras_lr.rate_search.split import held_out, part
 
 pytestmark = pytest.mark.long_elsewhere(

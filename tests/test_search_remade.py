@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+from keras_lr.rate_search.data import Data
 from keras_lr.rate_search.jobs import Job, Setting
 from keras_lr.rate_search.remade import Template, made
-from keras_lr.rate_search.runner import Data, Runner
+from keras_lr.rate_search.runner import Runner
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 6)).astype("float32")

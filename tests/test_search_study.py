@@ -1,6 +1,7 @@
 """The record of a search: jobs begun and ended once, by any number of processes."""
 
 import contextlib
+import json
 import math
 import os
 import signal
@@ -23,7 +24,7 @@ from study_job import Peer, job, opened, outcome
 from keras_lr._util import interrupts
 from keras_lr.rate_search import storage as places
 from keras_lr.rate_search import study as study_module
-from keras_lr.rate_search.shared_storage import requeue
+from keras_lr.rate_search.shared_storage import _append, requeue
 from keras_lr.rate_search.storage import SearchError, display_name
 from keras_lr.rate_search.study import RANGE_TEST, check_new
 from keras_lr.rate_search.trial import Taken, Trial
@@ -612,6 +613,51 @@ def test_a_damaged_journal_is_refused(tmp_path, join):
     join(f"journal:{path}")
     path.write_text(path.read_text() + "{\n{\n")
     assert "search.log is damaged: " in refused(join, f"journal:{path}")
+
+
+@pytest.mark.parametrize("lost", [1, 20, 200])
+def test_a_journal_whose_last_line_is_half_written_goes_on(tmp_path, join, lost):
+    path = tmp_path / "search.log"
+    study = join(f"journal:{path}")
+    for number in (1, 2):
+        with study.begin(job(number)) as trial:
+            trial.end(outcome(job(number), 0.5))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-lost])
+    for _ in range(2):
+        again = join(f"journal:{path}")
+        again.begin(job(3))
+        assert job(1).key in again.found()
+    lines = path.read_bytes()
+    assert lines.startswith(whole[: whole[:-lost].rfind(b"\n") + 1])
+    assert all(json.loads(line) for line in lines.splitlines())
+
+
+def test_a_journal_on_a_full_disk_keeps_its_whole_lines(tmp_path):
+    class Full:
+        """A file with room for ten more bytes, of which a write takes four at most."""
+
+        def __init__(self, file):
+            self.file, self.room = file, 10
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def write(self, data):
+            if not self.room:
+                raise OSError(28, "No space left on device")
+            count = self.file.write(data[: min(4, self.room)])
+            self.room -= count
+            return count
+
+    path = tmp_path / "search.log"
+    path.write_bytes(b'{"a":1}\n{"a name longer than a line":')
+    with open(path, "r+b", buffering=0) as file:
+        _append(Full(file), b"123456789\n")
+        assert path.read_bytes() == b'{"a":1}\n123456789\n'
+        with pytest.raises(OSError, match="No space left"):
+            _append(Full(file), b'{"c":3}\n{"d":4}\n')
+    assert path.read_bytes() == b'{"a":1}\n123456789\n'
 
 
 @pytest.mark.parametrize("kind", ["", "journal:", "sqlite:///"])

@@ -38,9 +38,10 @@ import numpy as np
 from tasks import EPOCHS, Task, breast, dense, diabetes, digits
 
 from keras_lr.rate_search import answer as answers
+from keras_lr.rate_search.data import Data
 from keras_lr.rate_search.jobs import POLICIES, Outcome, Setting
 from keras_lr.rate_search.plan import Design, Plan, Start
-from keras_lr.rate_search.runner import Data, Runner
+from keras_lr.rate_search.runner import Runner
 from keras_lr.rate_search.search_loop import MOST_OF_TEST, _summary
 from keras_lr.rate_search.split import held_out
 from keras_lr.schedules import OneCycleSchedule, WarmUpStableDecaySchedule

@@ -13,8 +13,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import keras
 import numpy as np
 
+from keras_lr.rate_search.data import Data
 from keras_lr.rate_search.jobs import Job, Setting
-from keras_lr.rate_search.runner import Data, Runner
+from keras_lr.rate_search.runner import Runner
 
 EPOCHS = 5
 SEEDS = range(100, 112)  # that judge an answer

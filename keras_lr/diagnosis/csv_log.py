@@ -15,7 +15,7 @@ from keras_lr.diagnosis.choose import Asked
 from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.cut_off import is_cut_off
 from keras_lr.diagnosis.log import Log
-from keras_lr.diagnosis.rows import log_of_rows, number, short
+from keras_lr.diagnosis.rows import by_name, log_of_rows, number
 from keras_lr.diagnosis.writers import plain_header, plain_rows
 
 __all__ = ["header_of", "log_of_csv", "rows_of_table"]
@@ -116,7 +116,7 @@ def _below(
             if rows:
                 break
             continue
-        row = _row(names, cells, "The table", asked)
+        row = by_name(names, cells, "The table", asked)
         rows.append({name: cell for name, cell in row.items() if name})
     return rows
 
@@ -134,96 +134,126 @@ def _is_value(cell: str) -> bool:
     return True
 
 
+@dataclasses.dataclass
+class _Table:
+    """The rows under a header, as `CSVLogger` writes them.
+
+    Attributes:
+        rows: Cells by the names of their columns.
+        lines: Line number of each row in the file.
+        restarts: Rows before which the header stands again, since a run was appended.
+        last: The column of the last cell of the file; "" if its line is left out.
+        notes: Sentences on what is left out.
+    """
+
+    rows: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    lines: list[int] = dataclasses.field(default_factory=list)
+    restarts: list[int] = dataclasses.field(default_factory=list)
+    last: str = ""
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
 def log_of_csv(text: str, path: str, asked: Asked) -> Log:
     """A log from the text of a CSV file; lines above its header are left out."""
-    begin, separator = header_of(text, asked) or (0, "")
-    head, _, _ = text.lstrip("\n").partition("\n")
-    separator = separator or max(",;\t", key=head.count)
-    try:
-        rows = [
-            (line, row)
-            for line, row in _numbered(csv.reader(io.StringIO(text), delimiter=separator))
-            if line > begin and any(cell.strip() for cell in row)
-        ]
-    except csv.Error as error:
-        raise ValueError(f"{path} is not a CSV file: {error}.") from error
-    header = [name.strip() for name in rows[0][1]]
+    lines, separator = _lines_in(text, path, asked)
+    header = lines[0][1]
     if any(is_number(name) for name in header):
         raise ValueError(f"{path} has no header; its first line must name the columns.")
     if asked.loss is None and [name.lower() for name in header] == _TENSORBOARD_TABLE:
         tag = os.path.basename(path).rpartition("tag-")[2].partition(".")[0]
         if _is_loss(tag) or _is_loss(tag.replace("_", "/")):
             asked = dataclasses.replace(asked, loss=header[2])
-    notes: list[str] = []
-    found: list[dict[str, str]] = []
-    lines: list[int] = []
-    restarts: list[int] = []
-    for line, row in rows[1:]:
-        cells = [cell.strip() for cell in row]
-        if cells == header or (len(cells) == len(header) and not any(map(is_number, cells))):
-            # The header again: CSVLogger(append=True) appended a run.
-            if any(role_of(name) for name in cells) and all(cells):
-                header = cells
-                restarts.append(len(found))
-                continue
-        if len(cells) < len(header):
-            if line == rows[-1][0]:
-                notes.append(f"Line {line} is incomplete and was skipped.")
-                continue
-            blank = [name for name in header[len(cells) :] if role_of(name)]
-            if len(cells) < 2 or (blank and not _ragged(rows, header)):
-                raise ValueError(
-                    f"{path}, line {line}, has {len(cells)} cells; the header has {len(header)}."
-                )
-            cells += [""] * (len(header) - len(cells))
-        if len(cells) > len(header):
-            raise ValueError(
-                f"{path}, line {line}, has {len(cells)} cells; the header has {len(header)}."
-            )
-        found.append(_row(header, cells, f"{path}, line {line},", asked))
-        lines.append(line)
-    last = header[len(rows[-1][1]) - 1] if found else ""
-    used = role_of(last) or _names_loss([last], asked) or last in dataclasses.astuple(asked)
-    if used and is_cut_off(text, [row[last] for row in found if row.get(last)]):
-        found.pop()
-        lines.pop()
-        notes.append(f"The last line may be cut off in {last}, and was skipped.")
-    if not found:
-        text = "only a header" if any(map(role_of, header)) else "one line and no known column"
-        raise ValueError(f"{path} is empty: it has {text}.")
+    table = _table_of(lines, path, asked)
+    _leave_out_cut_off(table, text, asked)
+    if not table.rows:
+        if any(map(role_of, header)):
+            raise ValueError(f"{path} is empty: it has only a header.")
+        raise ValueError(f"{path} is not a log: it has one line, which names no known column.")
     # Programs write semicolons where a comma is the decimal sign.
     comma: Comma | None = "decimal" if separator == ";" else None
-    plain = plain_header(header, path, asked)
-    if plain != header:
-        found = [
-            {new: row.get(old, "") for old, new in zip(header, plain, strict=True)} for row in found
+    rows = plain_rows(table.rows)
+    if rows is not table.rows:  # a row for each step, from lines of one value
+        return log_of_rows(rows, path, table.notes, comma=comma, asked=asked)
+    return log_of_rows(
+        rows,
+        path,
+        table.notes,
+        restarts=table.restarts,
+        lines=table.lines,
+        comma=comma,
+        asked=asked,
+    )
+
+
+def _lines_in(text: str, path: str, asked: Asked) -> tuple[list[tuple[int, list[str]]], str]:
+    """The cells of each line from the header on, with its number, and the separator."""
+    begin, separator = header_of(text, asked) or (0, "")
+    head, _, _ = text.lstrip("\n").partition("\n")
+    separator = separator or max(",;\t", key=head.count)
+    try:
+        lines = [
+            (line, [cell.strip() for cell in row])
+            for line, row in _numbered(csv.reader(io.StringIO(text), delimiter=separator))
+            if line > begin and any(cell.strip() for cell in row)
         ]
-    table = plain_rows(found)
-    if table is not found:  # a row for each step, from lines of one value
-        return log_of_rows(table, path, notes, comma=comma, asked=asked)
-    return log_of_rows(found, path, notes, restarts=restarts, lines=lines, comma=comma, asked=asked)
+    except csv.Error as error:
+        raise ValueError(f"{path} is not a CSV file: {error}.") from error
+    return lines, separator
 
 
-def _row(header: Sequence[str], cells: Sequence[str], where: str, asked: Asked) -> dict[str, str]:
-    """The cells of a row by the names of their columns.
+def _table_of(lines: Sequence[tuple[int, list[str]]], path: str, asked: Asked) -> _Table:
+    """The table of lines, the first of which is the header.
 
     Raises:
-        ValueError: If two columns of one name, which is that of a loss or such, differ.
+        ValueError: If a line has too many or too few cells, or two columns of one name differ.
     """
-    row = dict(zip(header, cells, strict=True))
-    if len(row) < len(header):
-        for name, cell in zip(header, cells, strict=True):
-            if row[name] != cell and (role_of(name) or name in dataclasses.astuple(asked)):
-                raise ValueError(
-                    f"{where} has {short(cell)} and {short(row[name])} in two columns named "
-                    f"{name}; rename one of them."
-                )
-    return row
+    header = lines[0][1]
+    names = plain_header(header, path, asked)
+    table = _Table()
+    for line, cells in lines[1:]:
+        if _is_header(cells, header):
+            header, names = cells, plain_header(cells, path, asked)
+            table.restarts.append(len(table.rows))
+            table.last = ""
+            continue
+        wrong = f"{path}, line {line}, has {len(cells)} cells; the header has {len(header)}."
+        table.last = names[len(cells) - 1] if len(cells) <= len(names) else ""
+        if len(cells) < len(header):
+            if line == lines[-1][0]:
+                table.last = ""
+                table.notes.append(f"Line {line} is incomplete and was skipped.")
+                continue
+            blank = [name for name in header[len(cells) :] if role_of(name)]
+            if len(cells) < 2 or (blank and not _ragged(lines, header)):
+                raise ValueError(wrong)
+            cells = cells + [""] * (len(header) - len(cells))
+        if len(cells) > len(header):
+            raise ValueError(wrong)
+        table.rows.append(by_name(names, cells, f"{path}, line {line},", asked))
+        table.lines.append(line)
+    return table
+
+
+def _is_header(cells: list[str], header: list[str]) -> bool:
+    """Whether a line is a header again: CSVLogger(append=True) appended a run."""
+    if cells != header and (len(cells) != len(header) or any(map(is_number, cells))):
+        return False
+    return any(map(role_of, cells)) and all(cells)
+
+
+def _leave_out_cut_off(table: _Table, text: str, asked: Asked) -> None:
+    """Leave out the last row if its last number may be cut off."""
+    last = table.last
+    used = role_of(last) or _names_loss([last], asked) or last in dataclasses.astuple(asked)
+    if last and used and is_cut_off(text, [row[last] for row in table.rows if row.get(last)]):
+        table.rows.pop()
+        table.lines.pop()
+        table.notes.append(f"The last line may be cut off in {last}, and was skipped.")
 
 
 def _ragged(rows: Sequence[tuple[int, list[str]]], header: Sequence[str]) -> bool:
     """Whether the file leaves the last cells empty in other rows too."""
-    empty = [len(row) == len(header) and not row[-1].strip() for _, row in rows[1:]]
+    empty = [len(row) == len(header) and not row[-1] for _, row in rows[1:]]
     return sum(empty) > len(empty) // 2
 
 

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import gzip
 import io
-import lzma
 import os
 import re
-import zlib
-from collections.abc import Callable
-from typing import Any
+
+from keras_lr._util.compressed import unpacked
 
 __all__ = ["LARGEST_FILE", "text_in", "text_of_bytes"]
 
 LARGEST_FILE = 256 * 2**20
-_PACKED: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-}
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark begins it
@@ -47,14 +38,9 @@ def text_in(path: str) -> str:
 
 def text_of_bytes(raw: bytes, path: str) -> str:
     """The text in the bytes of a file; `path` names it in messages."""
-    for begin, opened in _PACKED.items():
-        if raw.startswith(begin):
-            try:
-                with opened(io.BytesIO(raw), "rb") as file:
-                    raw = file.read(LARGEST_FILE + 1)
-            except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-                raise ValueError(f"{path} is a damaged compressed file: {error}.") from error
-            break
+    if len(raw) <= LARGEST_FILE:
+        with unpacked(io.BytesIO(raw), path) as file:
+            raw = file.read(LARGEST_FILE + 1)
     if len(raw) > LARGEST_FILE:
         raise ValueError(f"{path} is larger than {LARGEST_FILE >> 20} MiB.")
     marked = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), None)

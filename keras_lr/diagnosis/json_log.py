@@ -11,7 +11,7 @@ from typing import Any
 from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_sets
 from keras_lr.diagnosis.columns import kind_of, role_of, substitutes
 from keras_lr.diagnosis.log import Log
-from keras_lr.diagnosis.rows import log_of_rows, short
+from keras_lr.diagnosis.rows import by_name, log_of_rows, short
 from keras_lr.diagnosis.writers import plain_rows
 
 __all__ = ["log_of_content", "log_of_lists", "parsed", "rows_of_lines"]
@@ -152,7 +152,10 @@ def _history(content: Any, asked: Asked) -> dict[str, list[Any]] | list[dict[str
     if isinstance(content, Mapping):
         if isinstance(content.get("columns"), list) and isinstance(content.get("data"), list):
             names = list(map(str, content["columns"]))  # pandas, orient="split"
-            rows = [dict(zip(names, row, strict=False)) for row in content["data"]]
+            rows = [
+                by_name(names[: len(row)], row[: len(names)], f"The log, row {place},", asked)
+                for place, row in enumerate(content["data"])
+            ]
             return rows if _losses(dict.fromkeys(names), asked) else None
         lists = _lists(content, asked)
         if not lists and "loss" in map(kind_of, flat := _flat(content, 2)):

@@ -8,13 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_lr._util.compressed import SUFFIXES
 from keras_lr.diagnosis.choose import AUTO, Asked
 from keras_lr.diagnosis.columns import role_of
 from keras_lr.diagnosis.csv_log import header_of, log_of_csv, rows_of_table
 from keras_lr.diagnosis.files import text_in
 from keras_lr.diagnosis.json_log import log_of_content, log_of_lists, parsed, rows_of_lines
 from keras_lr.diagnosis.log import Log
-from keras_lr.diagnosis.rows import log_of_rows
+from keras_lr.diagnosis.rows import by_name, log_of_rows
 from keras_lr.diagnosis.tensorboard import EVENT_FILE, read_folder
 from keras_lr.diagnosis.text_log import lowered, rows_of_text
 from keras_lr.diagnosis.writers import is_mlflow_run, mlflow_rows, plain_rows
@@ -46,7 +47,7 @@ def read(log: Any, asked: Asked = AUTO) -> Log:
     if isinstance(log, Mapping):
         return log_of_content(log, "The log", [], asked)
     if hasattr(log, "columns") and hasattr(log, "to_dict"):  # a DataFrame
-        return log_of_lists({"history": _with_gaps(log)}, "The table", asked=asked)
+        return log_of_lists({"history": _with_gaps(log, asked)}, "The table", asked=asked)
     if isinstance(log, Sequence) and log and all(isinstance(row, Mapping) for row in log):
         return log_of_content(list(log), "The log", [], asked)
     raise TypeError(
@@ -60,7 +61,8 @@ def read_text(text: str, path: str, asked: Asked = AUTO) -> Log:
     if not text.strip():
         raise ValueError(f"{path} is empty.")
     notes: list[str]
-    named = re.search(r"\.jsonl?(?:\.(?:gz|bz2|xz))?$", path, re.IGNORECASE) is not None
+    stem, suffix = os.path.splitext(path.lower())
+    named = (stem if suffix in SUFFIXES else path.lower()).endswith((".json", ".jsonl"))
     if text.lstrip()[0] in "{[" or named:
         notes = []
         try:
@@ -121,22 +123,21 @@ def _content(text: str, notes: list[str]) -> Any:
         return content
 
 
-def _with_gaps(table: Any) -> dict[str, list[Any]]:
+def _with_gaps(table: Any, asked: Asked) -> dict[str, list[Any]]:
     """The columns of a DataFrame, which also marks an empty cell as NaN.
 
     A NaN followed by numbers is an empty cell; NaNs at the end of a column are values of the loss.
     """
-    columns = {}
     names = [str(name) for name in table.columns]
-    for name in names:
-        if names.count(name) > 1 and role_of(name):
-            raise ValueError(f"The table has two columns named {name}; rename one of them.")
-    for name in dict.fromkeys(table.columns):
-        if names.count(str(name)) > 1:
-            continue
-        values = table[name].tolist()
+    columns = []
+    for place, name in enumerate(table.columns):
+        column = table.iloc[:, place] if hasattr(table, "iloc") else table[name]
+        values = [None if type(value).__name__ == "NAType" else value for value in column.to_list()]
         lost = [isinstance(value, float) and math.isnan(value) for value in values]
         if True in lost and False in lost[lost.index(True) :]:
             values = [None if gone else value for gone, value in zip(lost, values, strict=True)]
-        columns[str(name)] = values
-    return columns
+        columns.append(values)
+    if len(set(names)) < len(names):
+        for row, cells in enumerate(zip(*columns, strict=True)):
+            by_name(names, cells, f"The table, row {row},", asked)
+    return dict(zip(names, columns, strict=True))

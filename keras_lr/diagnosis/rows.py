@@ -16,7 +16,7 @@ from keras_lr.diagnosis.choose import AUTO, Asked, chosen_columns, evaluation_se
 from keras_lr.diagnosis.columns import kind_of, pick, rewarded, role_of
 from keras_lr.diagnosis.log import Log, Series, assemble
 
-__all__ = ["log_of_rows", "number", "short"]
+__all__ = ["by_name", "log_of_rows", "number", "short"]
 
 _MISSING = {"", "na", "n/a", "<na>", "none", "null", "-", "--", "no log"}
 # A number printed alone, in brackets, by NumPy, or as a tensor. No two adjacent repeats match the
@@ -63,6 +63,27 @@ def number(value: Any, comma: Comma | None = None) -> float | None:
 
 def short(value: Any) -> str:
     return checks.shortened(repr(value), 40)
+
+
+def by_name(
+    names: Sequence[str], cells: Sequence[Any], where: str, asked: Asked = AUTO
+) -> dict[str, Any]:
+    """The cells of a row by the names of their columns.
+
+    Raises:
+        ValueError: If two columns of one name, which is that of a loss or such, differ.
+    """
+    row = dict(zip(names, cells, strict=True))
+    if len(row) < len(names):
+        for name, cell in zip(names, cells, strict=True):
+            other = row[name]
+            known = role_of(name) or name in dataclasses.astuple(asked)
+            if known and cell != other and not cell != cell != other != other:  # NaN equals none
+                raise ValueError(
+                    f"{where} has {short(cell)} and {short(other)} in two columns named {name}; "
+                    "rename one of them."
+                )
+    return row
 
 
 def log_of_rows(

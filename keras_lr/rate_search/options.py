@@ -17,7 +17,8 @@ from keras_lr.schedules.scaling import usual_rule
 from keras_lr.steering import innermost_optimizers
 
 if TYPE_CHECKING:
-    from keras_lr.rate_search.runner import Data, Runner
+    from keras_lr.rate_search.data import Data
+from keras_lr.rate_search.runner import Runner
 
 MOMENTA = (0.8, 0.9, 0.95, 0.98)
 WARMUPS = (0.0, 0.1, 0.3)
@@ -208,6 +209,12 @@ def _compiled(model: Any, name: str, needed: str, way_out: str) -> float:
         ValueError: If there is none.
     """
     inner = innermost_optimizers(model.optimizer)
+    for each in inner:
+        if name in getattr(each, "constants", ()):
+            raise ValueError(
+                f"also={name!r} needs an optimizer whose {name} may be set from outside; got "
+                f"{type(each).__name__}. Leave {name} out of also."
+            )
     values: list[Any] = [getattr(each, name, None) for each in inner]
     if not all(isinstance(each, float) and each > 0 for each in values):
         kinds = " and ".join(dict.fromkeys(type(each).__name__ for each in inner))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import keras
 from keras_lr._keras.layers import inner_layers
 from keras_lr._keras.replicas import assign, copied, has_strategy, variable_scope
 from keras_lr.rate_search.fingerprint import of_structure
+from keras_lr.steering import innermost_optimizers
 
 
 def made(make: Callable[[], Any], seed: int) -> Any:
@@ -26,6 +28,30 @@ def made(make: Callable[[], Any], seed: int) -> Any:
             f"{type(model).__name__}."
         )
     return model
+
+
+def parts_of(model: Any) -> list[str]:
+    """The kind of the optimizer and the shapes of the weights, in words."""
+    kinds = dict.fromkeys(type(each).__name__ for each in innermost_optimizers(model.optimizer))
+    weights = [f"{each.path.split('/')[-1]} of shape {tuple(each.shape)}" for each in model.weights]
+    return ["the optimizer " + " and ".join(kinds), *weights]
+
+
+def check_alike(first: list[str], model: Any) -> None:
+    """Refuse a model with other parts than the first of its function; one that is not built passes.
+
+    Raises:
+        ValueError: If it has.
+    """
+    if not model.built:
+        return
+    for one, other in zip_longest(first, parts_of(model)):
+        if one != other:
+            raise ValueError(
+                "model must return models of one structure, since the search compares their runs; "
+                f"the first has {one or 'no further weight'} where another has "
+                f"{other or 'no further weight'}. Let the function build the same model each time."
+            )
 
 
 class Template:

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -28,83 +27,16 @@ from keras_lr.range_test import RangeTest, lr_find
 from keras_lr.range_test.borrowing import build
 from keras_lr.range_test.checks import check_model
 from keras_lr.range_test.training_data import TrainingData, passed_to_fit
+from keras_lr.rate_search.data import Data, is_read_once
 from keras_lr.rate_search.jobs import Job, Outcome
 from keras_lr.rate_search.policies import callbacks_for
-from keras_lr.rate_search.remade import Template, made
-from keras_lr.rate_search.split import held_out, part
+from keras_lr.rate_search.remade import Template, check_alike, made, parts_of
+from keras_lr.rate_search.split import part
 from keras_lr.steering import fit_optimizers, follows_rate, model_optimizers
 
 CHECK_EVERY = 10  # batches between two checks for divergence
 THRESHOLD = 4.0  # of divergence, as `HalveOnDivergence` has it
 Report = Callable[[int, float], bool]
-
-
-@dataclass(frozen=True)
-class Data:
-    """The data that the runs train on and are evaluated on.
-
-    Attributes:
-        x, y, sample_weight: Rows to train on; or `x` alone, a data set with batches of its own.
-        validation: The `validation_data` of `fit`.
-        fit_options: Further arguments of `fit`.
-    """
-
-    x: Any
-    y: Any
-    sample_weight: Any
-    validation: Any
-    fit_options: dict[str, Any] = field(default_factory=dict)
-
-    @staticmethod
-    def of(
-        x: Any,
-        y: Any,
-        sample_weight: Any,
-        validation: Any,
-        share: float,
-        seed: int,
-        fit_options: dict[str, Any],
-    ) -> Data:
-        """Hold out a share of the rows if the user gave no validation data."""
-        if validation is not None:
-            return Data(x, y, sample_weight, validation, fit_options)
-        parts = (x, y, sample_weight)
-        if not is_array_data(*parts):
-            raise ValueError(
-                "validation_data must be given with a data set that brings its own batches "
-                f"({type(x).__name__}); got None. Rows can be held out from arrays only."
-            )
-        rows = len(keras.tree.flatten(x)[0])
-        if rows < 2:
-            raise ValueError(f"x must have at least 2 rows, because one is held out; got {rows}.")
-        kept, judged = held_out(y, rows, share, seed, sharing_devices())
-        held = take_rows(parts, judged)
-        x, y, sample_weight = take_rows(parts, kept)
-        return Data(x, y, sample_weight, held if held[2] is not None else held[:2], fit_options)
-
-    @property
-    def rows(self) -> int | None:
-        """Rows of arrays; None for a data set."""
-        if not is_array_data(self.x, self.y, self.sample_weight):
-            return None
-        return len(keras.tree.flatten(self.x)[0])
-
-    @property
-    def batches(self) -> int | None:
-        """Batches of an epoch of a data set; None if unknown."""
-        given = self.fit_options.get("steps_per_epoch")
-        if given is not None:
-            return int(given)
-        for name in ("cardinality", "num_batches", "__len__"):
-            known = getattr(self.x, name, None)
-            try:
-                count = known() if callable(known) else known
-                count = int(number(count)) if count is not None else -1
-            except (TypeError, NotImplementedError, ValueError):
-                continue
-            if count > 0:
-                return count
-        return None
 
 
 class Runner:
@@ -139,6 +71,7 @@ class Runner:
         self.callbacks = callbacks
         self._snapshot = snapshot
         self._template: Template | None = None
+        self._first: list[str] = []
         self._part: tuple[float, Any] = (1.0, None)
         self._judged: tuple[Any, int | None] = data.validation, None
 
@@ -168,8 +101,9 @@ class Runner:
         with random_generators_kept(), contextlib.ExitStack() as stack:
             if make is not None:
                 model = made(make, split_seed)
-                template = Template(model)
             _check_optimizer(model)
+            if make is not None:
+                template = Template(model)
             snapshot = stack.enter_context(Snapshot(model).guarding())
             given = TrainingData(model, data.x, data.y, fit_options={"batch_size": batch_size})
             with passed_to_fit(given, data.validation) as (sent, held, size):
@@ -182,6 +116,7 @@ class Runner:
             snapshot.copy_values()
             runner = Runner(model, make, data, objective, split_seed, callbacks, snapshot)
             runner._judged, runner._template = (held, size), template
+            runner._first = parts_of(model)  # as it is built
             runner._check_objective(batch_size)
             yield runner
 
@@ -208,26 +143,35 @@ class Runner:
         """
         started = time.perf_counter()
         model = self._start(job.seed)
-        watch = _Watch(self._objective, report)
+        watch = _Watch(self._objective, report, once=is_read_once(self.data.x))
         seed_everything(job.seed)
-        model.fit(
-            **self._data_of(job),
-            epochs=job.epochs,
-            verbose=0,
-            callbacks=[
-                *callbacks_for(model, job.setting),
-                *(self.callbacks() if self.callbacks else []),
-                watch,
-            ],
-        )
+        try:
+            model.fit(
+                **self._data_of(job),
+                epochs=job.epochs,
+                verbose=0,
+                callbacks=[
+                    *callbacks_for(model, job.setting),
+                    *(self.callbacks() if self.callbacks else []),
+                    watch,
+                ],
+            )
+        except ValueError as error:
+            if watch.once and "empty generator" in str(error):
+                raise _used_up(self.data.batches or 1, 0) from error
+            raise
+        if model is not self.model:
+            check_alike(self._first, model)  # the fit may have built it
         return Outcome(job, watch.ended, watch.value, watch.history, time.perf_counter() - started)
 
     def _start(self, seed: int) -> Any:
         if self._make is not None:
             model = made(self._make, seed)
             self._snapshot.rewind()
-            alike = self._template is not None and self._template.take(model)
-            return self.model if alike else model
+            if self._template is not None and self._template.take(model):
+                return self.model
+            check_alike(self._first, model)
+            return model
         self._snapshot.rewind()
         reseed(self.model, seed)
         return self.model
@@ -236,6 +180,8 @@ class Runner:
         data = self.data
         options = {"validation_data": data.validation, **data.fit_options}
         if data.rows is None:
+            if is_read_once(data.x) or getattr(data.x, "num_batches", 0) is None:
+                options["shuffle"] = False  # True has no effect on them but a warning
             if job.fraction < 1.0:
                 options["steps_per_epoch"] = max(1, round(job.fraction * (data.batches or 1)))
             return {"x": data.x, "y": data.y, **options}
@@ -320,8 +266,9 @@ class _Watch(Callback):
     loops of `lr_find` report, and it expects a rate that rises.
     """
 
-    def __init__(self, objective: str, report: Report | None) -> None:
+    def __init__(self, objective: str, report: Report | None, *, once: bool = False) -> None:
         super().__init__()
+        self.once = once
         self._objective = objective
         self._report = report
         self._level = Level(THRESHOLD)
@@ -349,6 +296,13 @@ class _Watch(Callback):
         entries = {name: number(value) for name, value in (logs or {}).items()}
         for name, value in entries.items():
             self.history.setdefault(name, []).append(value)
+        if self.once and self.ended == "finished":
+            self._check_length()
+        if self._objective not in entries and self.ended == "finished":
+            raise ValueError(
+                f"objective must be in the logs of each run; got {self._objective!r}, and one has: "
+                f"{', '.join(entries)}. Compile each model with the same metrics."
+            )
         self.value = entries.get(self._objective, math.nan)
         if self._done > self._stretch.done and self.ended != "diverged":
             self._judge(entries)
@@ -358,6 +312,12 @@ class _Watch(Callback):
             # The last epoch is reported too, but then the run has finished.
             if epoch + 1 < (self.params or {}).get("epochs", 0):
                 self._end("behind")
+
+    def _check_length(self) -> None:
+        """Refuse an epoch for which a generator had too few batches."""
+        steps = (self.params or {}).get("steps") or 0
+        if self._done < steps and not self._unsynced_model.stop_training:
+            raise _used_up(steps, self._done)
 
     def _judge(self, logs: Any) -> None:
         """Judge the batches since the last check, from the mean loss of the epoch so far.
@@ -382,6 +342,13 @@ class _Watch(Callback):
         if why == "diverged":
             self.value = math.nan
         self._unsynced_model.stop_training = True
+
+
+def _used_up(steps: int, done: int) -> ValueError:
+    return ValueError(
+        f"x must have {steps} batches for each epoch of each run; it ended after {done}. Pass "
+        "arrays, a data set, or a generator without an end."
+    )
 
 
 def _sentence(error: BaseException) -> str:

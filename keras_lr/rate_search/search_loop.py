@@ -20,6 +20,7 @@ from keras_lr.range_test import NoSuggestion, RangeTest
 from keras_lr.range_test.probes import unmoved
 from keras_lr.rate_search import fingerprint
 from keras_lr.rate_search.ahead import jobs_ahead
+from keras_lr.rate_search.data import Data
 from keras_lr.rate_search.jobs import Job
 from keras_lr.rate_search.options import Options
 from keras_lr.rate_search.plan import Design, Plan, Start
@@ -27,8 +28,8 @@ from keras_lr.rate_search.policies import has_momentum, settable_rate
 from keras_lr.rate_search.progress import Progress
 from keras_lr.rate_search.result import Search
 from keras_lr.rate_search.rounds import Round
-from keras_lr.rate_search.runner import Data, Runner
-from keras_lr.rate_search.storage import import_optuna
+from keras_lr.rate_search.runner import Runner
+from keras_lr.rate_search.storage import check_place, import_optuna
 from keras_lr.rate_search.study import RANGE_TEST, Study
 from keras_lr.rate_search.trial import Taken, Trial
 from keras_lr.rate_search.words import describe_job
@@ -179,6 +180,7 @@ def search(
     """
     options = Options.among(locals())
     import_optuna()
+    check_place(storage, study)
     if x is None:
         raise ValueError("search needs data; got x=None. Pass x and y, or a data set as x.")
     if batch_size is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -184,6 +186,52 @@ def with_heartbeats(journal: Any) -> Any:
         get_failed_trial_callback = get_heartbeat_stale_trial_callback  # before Optuna 4.9
 
     return Journal
+
+
+def whole_lines(backend: Any) -> Any:
+    """Optuna's file of a journal, which drops half a line that a process could not finish.
+
+    If a process is killed while it writes, or the disk is full, the file ends in half a line.
+    Optuna skips it but appends the next one to it, and can read neither then.
+    """
+    from optuna.storages.journal import JournalFileSymlinkLock
+
+    class File(backend):
+        def __init__(self, path: str) -> None:
+            self._place = path
+            self._held = JournalFileSymlinkLock(path)
+            super().__init__(path, self._held)
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            lines = "".join(json.dumps(each, separators=(",", ":")) + "\n" for each in logs)
+            self._held.acquire()
+            try:
+                with open(self._place, "r+b", buffering=0) as file:
+                    _append(file, lines.encode())
+            finally:
+                self._held.release()
+
+    return File
+
+
+def _append(file: Any, lines: bytes) -> None:
+    """Append lines after the last whole one: all of them, or none if there is an error."""
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        file.seek(end - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            end = file.read().rfind(b"\n") + 1
+    try:
+        file.truncate(end)
+        file.seek(end)
+        left = memoryview(lines)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except BaseException:
+        file.truncate(end)
+        raise
 
 
 def database_cause(error: BaseException) -> str:

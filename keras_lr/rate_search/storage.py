@@ -17,6 +17,7 @@ from keras_lr.rate_search.shared_storage import (
     locking_sqlite,
     requeue,
     retrying,
+    whole_lines,
     with_heartbeats,
 )
 
@@ -150,6 +151,30 @@ def _url(text: str) -> Any:
     return url
 
 
+def check_place(storage: Any, study: Any) -> None:
+    """Check the kinds of a storage and of the name of a study.
+
+    Raises:
+        ValueError: If one is empty.
+        TypeError: If one is of the wrong kind.
+    """
+    import optuna
+
+    if not isinstance(study, str):
+        raise TypeError(f"study must be a name; got {study!r}.")
+    if not study.strip():
+        raise Refused(f"study must be a name; got {study!r}.")
+    if storage is None or isinstance(storage, optuna.storages.BaseStorage):
+        return
+    if not isinstance(storage, (str, os.PathLike)):
+        raise TypeError(
+            "storage must be a path, a URL, journal:PATH or an Optuna storage; got "
+            f"{type(storage).__name__}."
+        )
+    if not os.fspath(storage).removeprefix("journal:").strip():
+        raise Refused(f"storage must name a file or a database; got {os.fspath(storage)!r}.")
+
+
 def is_file(storage: Any) -> bool:
     """Whether a storage is a file and not a server."""
     if not isinstance(storage, (str, os.PathLike)):
@@ -187,7 +212,8 @@ def _journal(path: str, heartbeat: int, where: str) -> Any:
 
     _check_folder(path, where)
     _check_journal(path, where)
-    return with_heartbeats(JournalStorage)(JournalFileBackend(path), heartbeat, GRACE * heartbeat)
+    file = whole_lines(JournalFileBackend)(path)
+    return with_heartbeats(JournalStorage)(file, heartbeat, GRACE * heartbeat)
 
 
 def _database(text: str, heartbeat: int, where: str) -> Any:
