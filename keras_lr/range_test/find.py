@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_lr._keras.metrics import directions_of
-from keras_lr._util.terminal import is_notebook, shows_progress
 from keras_lr._util.versions import environment
 from keras_lr.loops.data import is_array_data
 from keras_lr.range_test.borrowing import borrow
@@ -24,6 +21,7 @@ from keras_lr.range_test.options import (
 )
 from keras_lr.range_test.planned_run import planned_run, schedule_free_run
 from keras_lr.range_test.prior import SCHEDULE_FREE, usual_rate
+from keras_lr.range_test.progress import progress
 from keras_lr.range_test.result import RangeTest
 from keras_lr.range_test.short_runs import RunData, continuation, prepare, short_runs
 from keras_lr.range_test.training_data import (
@@ -31,7 +29,7 @@ from keras_lr.range_test.training_data import (
     passed_to_fit,
     sample_batches,
 )
-from keras_lr.range_test.workbench import Report, Run, Workbench
+from keras_lr.range_test.workbench import Run, Workbench
 from keras_lr.steering import innermost_optimizers, updates_every
 
 if TYPE_CHECKING:
@@ -288,49 +286,3 @@ def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) 
         "snapshot_bytes": bench.snapshot_bytes,
         "options": dict(options),
     }
-
-
-@contextmanager
-def progress(verbose: str | int, total: int, title: str = "Range test") -> Iterator[Report | None]:
-    """A progress bar on stderr with step, rate and loss, unless nobody would see it."""
-    if not shows_progress(verbose):
-        yield None
-        return
-    if is_notebook():  # rich needs another package there
-        with _notebook_progress(total, title) as report:
-            yield report
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn(title),
-        BarColumn(max(4, min(40, console.width - 50))),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[now]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=total, now="")
-        yield lambda step, rate, loss: progress.update(task, completed=step, now=_now(rate, loss))
-
-
-def _now(rate: float, loss: float) -> str:
-    return f"lr {rate:.2e}  loss {loss:.4g}"
-
-
-@contextmanager
-def _notebook_progress(total: int, title: str) -> Iterator[Report]:
-    """A progress bar that overwrites its own line."""
-    width = 30
-
-    def show(step: int, now: str) -> None:
-        done = width * min(step, total) // max(1, total)
-        bar = "━" * done + "─" * (width - done)
-        print(f"\r{f'{title} {bar} {step}/{total} {now}':<78}", end="", file=sys.stderr, flush=True)
-
-    show(0, "")
-    try:
-        yield lambda step, rate, loss: show(step, _now(rate, loss))
-    finally:
-        print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)

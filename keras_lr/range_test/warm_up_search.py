@@ -11,8 +11,8 @@ from keras_lr._util import checks
 from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.borrowing import borrow
 from keras_lr.range_test.checks import check_model
-from keras_lr.range_test.find import progress
 from keras_lr.range_test.probes import unmoved
+from keras_lr.range_test.progress import progress
 from keras_lr.range_test.training_data import TrainingData, passed_to_fit
 from keras_lr.range_test.workbench import Run, Workbench
 from keras_lr.steering import innermost_optimizers

@@ -17,6 +17,7 @@ from keras_lr.loops import CHUNK, Loop, keep_loop, loop_dependencies, make_loop
 from keras_lr.loops.data import DataEnded
 from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.probes import Outcome
+from keras_lr.range_test.progress import Report
 from keras_lr.range_test.stopping import first_divergence
 from keras_lr.steering import (
     BorrowedRate,
@@ -26,7 +27,6 @@ from keras_lr.steering import (
     updates_every,
 )
 
-Report = Callable[[int, float, float], None]
 MOST_BATCHES = 100  # in which a training step must update the optimizer once
 LARGEST_STATE = 2**28  # bytes of weights and slots above which no state of a short run is kept
 
