@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from keras_lr.loops.data import Batches
 from keras_lr.steering import BorrowedRate
 
 CHUNK = 25  # steps that a loop trains in one call
@@ -25,7 +26,7 @@ class Loop(Protocol):
     def draws(self) -> bool:
         """Whether steps may draw from random generators that no variable of Keras holds."""
 
-    def build(self, stream: Any) -> None:
+    def build(self, stream: Batches) -> None:
         """Create the variables that the first training step of `fit` would create.
 
         Does nothing if the step cannot be traced without running it.
@@ -34,7 +35,7 @@ class Loop(Protocol):
     def start(self) -> None:
         """Start from the current values of the model's variables."""
 
-    def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
+    def train(self, stream: Batches, rates: np.ndarray) -> dict[str, np.ndarray]:
         """Train one step on each batch, at most `CHUNK` steps, at the given rates.
 
         Returns the logs of each step that ran, arrays of equal length. They are shorter than

@@ -12,7 +12,7 @@ import numpy as np
 from keras_lr._keras.replicas import has_strategy
 from keras_lr._util import checks
 from keras_lr._util.interrupts import check_interrupt
-from keras_lr.loops.data import DataEnded
+from keras_lr.loops.data import Batches, DataEnded
 from keras_lr.loops.gradients import gradient_of, rows_of, squared_norm
 from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.borrowing import borrow
@@ -190,7 +190,7 @@ def result_of(
     )
 
 
-def _measure(model: Any, stream: Any, batches: int) -> NoiseScale:
+def _measure(model: Any, stream: Batches, batches: int) -> NoiseScale:
     gradient = gradient_of(model)
     sizes = [len(part) for part in np.array_split(np.arange(batches), BLOCKS)]
     total: list[Any] = []
@@ -227,7 +227,7 @@ def _measure(model: Any, stream: Any, batches: int) -> NoiseScale:
     return result_of(size, blocks, squared_norm([each / batches for each in total]))
 
 
-def _drawn(stream: Any, done: int, batches: int) -> Any:
+def _drawn(stream: Batches, done: int, batches: int) -> Any:
     try:
         return stream.draw()
     except DataEnded:
