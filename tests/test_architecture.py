@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text("utf-8")
@@ -136,3 +137,9 @@ def test_every_package_is_on_the_page():
     for path in (ROOT / "keras_lr").iterdir():
         if (path / "__init__.py").exists():
             assert f"      {path.name}/ " in tree, path.name
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+def test_a_mutant_still_changes_the_file_that_it_names(mutant):
+    text = (ROOT / mutant.file).read_text("utf-8")
+    assert mutant.faulty(text) != text

@@ -90,6 +90,26 @@ class Trains(keras.Model):
         raise NotImplementedError("not here")
 
 
+class Forgets(Trains):
+    """A model whose test step logs the loss without measuring it, as the default one of a GAN."""
+
+    def test_step(self, *arguments):
+        logs = self.get_metrics_result()
+        return (logs, arguments[0]) if keras.backend.backend() == "jax" else logs
+
+
+def test_a_loss_that_the_test_step_does_not_update_judges_nothing():
+    model = Forgets()
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
+    data = {"x": x, "y": x[:, :3].argmax(axis=1), "verbose": 0}
+    test = lr_find(model, **data)
+    assert test.probes is None and len(test.losses) > 30
+    assert any("logs 'loss', but does not update" in note for note in test.suggest().warnings)
+    with pytest.raises(ValueError, match="logs 'loss', but does not update that metric"):
+        lr_find(model, **data, validation_data=(x, data["y"]))
+
+
 @pytest.mark.parametrize("budget", [None, 100])
 def test_a_model_that_cannot_be_evaluated_is_judged_by_its_curve(budget):
     model = Trains()

@@ -90,7 +90,7 @@ def case(request):
 
 
 @pytest.fixture
-def bench(case):
+def runs(case):
     if BACKEND == "jax" and case in IN_STEP:
         pytest.skip("Keras refuses an unseeded draw in a step on JAX")
     keras.utils.set_random_seed(1)
@@ -100,26 +100,25 @@ def bench(case):
     data = TrainingData(model, x, y, fit_options={"batch_size": 32, "shuffle": True})
     with borrow(model, data.stream, None, optimizer=model.optimizer) as bench:
         bench.run(np.geomspace(1e-5, 1e-3, 30))
-        assert prepare(bench, data, 64, None) is None
-        yield bench
+        yield prepare(bench, data, 64, None)
 
 
-def test_short_runs_see_the_same_noise(bench):
-    first, other, again = (bench.train(rate, 30, 1e9) for rate in (0.01, 0.02, 0.01))
+def test_short_runs_see_the_same_noise(runs):
+    first, other, again = (runs.train(rate, 30, 1e9) for rate in (0.01, 0.02, 0.01))
     assert np.isfinite(first.loss) and first.loss != other.loss
     assert first.loss == again.loss
-    bench.train(0.02, 20, 1e9, other.state)
-    longer = [bench.train(0.01, 20, 1e9, run.state).loss for run in (first, again)]
+    runs.train(0.02, 20, 1e9, other.state)
+    longer = [runs.train(0.01, 20, 1e9, run.state).loss for run in (first, again)]
     assert longer[0] == longer[1]
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow drops compiled functions")
-def test_tensorflow_keeps_its_functions_where_only_keras_draws(bench, case, monkeypatch):
+def test_tensorflow_keeps_its_functions_where_only_keras_draws(runs, case, monkeypatch):
     import tensorflow as tf
 
     cleared = []
     monkeypatch.setattr(tf.random, "set_seed", cleared.append)
-    bench.train(0.01, 30, 1e9)
+    runs.train(0.01, 30, 1e9)
     assert bool(cleared) == (case in CLEARED)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from keras_lr.loops.data import Batches
 from keras_lr.steering import BorrowedRate
 
 CHUNK = 25  # steps that a loop trains in one call
@@ -25,7 +26,7 @@ class Loop(Protocol):
     def draws(self) -> bool:
         """Whether steps may draw from random generators that no variable of Keras holds."""
 
-    def build(self, stream: Any) -> None:
+    def build(self, stream: Batches) -> None:
         """Create the variables that the first training step of `fit` would create.
 
         Does nothing if the step cannot be traced without running it.
@@ -34,7 +35,7 @@ class Loop(Protocol):
     def start(self) -> None:
         """Start from the current values of the model's variables."""
 
-    def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
+    def train(self, stream: Batches, rates: np.ndarray) -> dict[str, np.ndarray]:
         """Train one step on each batch, at most `CHUNK` steps, at the given rates.
 
         Returns the logs of each step that ran, arrays of equal length. They are shorter than
@@ -83,6 +84,27 @@ def scalar_logs(logs: Any, monitor: str, step: str = "train") -> dict[str, Any]:
             f"The {step} step of this model logs no scalar {monitor!r}; it logs {names}. {way_out}"
         )
     return scalars
+
+
+def check_updated(model: Any, monitor: str, variables: dict[int, Any]) -> None:
+    """Refuse a loss of the test step that is a metric which the step has not updated.
+
+    Keras's own step logs all metrics of a model: that of a GAN has none for its losses, but logs
+    the metrics that only its training step updates.
+
+    Args:
+        variables: The values of the variables of metrics after an evaluation, by their ids.
+
+    Raises:
+        ValueError: If all variables of the metric are 0, as after a reset.
+    """
+    for metric in model.metrics:
+        values = [variables[id(each)] for each in metric.variables if id(each) in variables]
+        if metric.name == monitor and values and not any(np.any(value) for value in values):
+            raise ValueError(
+                f"The test step of this model logs {monitor!r}, but does not update that metric. "
+                "Define test_step, or pass budget=0 and no validation_data."
+            )
 
 
 def _flattened(logs: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ class DataEnded(Exception):
     """The data have no batch left and cannot start again: a generator has ended."""
 
 
-class _Batches:
-    """An endless sequence of batches; subclasses define an epoch."""
+class Batches:
+    """An endless sequence of batches, as a loop reads it; subclasses define an epoch."""
 
     # Batches of an epoch, and those left in the running one; None if unknown.
     batches: int | None = None
@@ -40,6 +40,28 @@ class _Batches:
 
         Raises:
             DataEnded: If the data cannot start again.
+        """
+        raise NotImplementedError
+
+    def hold_out(self, samples: int, share: int = 5) -> list[Any]:
+        """Take batches out of all later epochs, until they have `samples` rows.
+
+        Args:
+            share: At most one batch in `share` is held out, if their number is known or small.
+
+        Raises:
+            DataEnded: If there is no batch.
+        """
+        raise NotImplementedError
+
+    def peek(self) -> Any:
+        """A batch to build a model with; it is not drawn."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the running epoch, if one is open; the next `draw` begins one.
+
+        With the same seed then, the batches come in the same order again.
         """
         raise NotImplementedError
 
@@ -75,13 +97,6 @@ class _Batches:
                 return
             yield batch
 
-    def close(self) -> None:
-        """End the running epoch; the next `draw` begins one.
-
-        With the same seed then, the batches come in the same order again.
-        """
-        raise NotImplementedError
-
     def took(self, count: int) -> None:
         """Count batches that were drawn from `iterator` directly."""
         if self.left is not None:
@@ -92,7 +107,7 @@ class _Batches:
         self._returned.append(batch)
 
 
-class Stream(_Batches):
+class Stream(Batches):
     """The batches that `fit` would train on, epoch after epoch, each in a new order."""
 
     def __init__(self, epochs: Epochs) -> None:
@@ -118,16 +133,10 @@ class Stream(_Batches):
         self.close()
 
     def hold_out(self, samples: int, share: int = 5) -> list[Any]:
-        """Hold out the first batches of an epoch, until they have `samples` rows.
+        """Hold out the first batches of an epoch.
 
         Later epochs skip as many batches at their beginning: the same ones, if the data come in
         the same order each time.
-
-        Args:
-            share: At most one batch in `share` is held out, if their number is known or small.
-
-        Raises:
-            DataEnded: If there is no batch.
         """
         if not self._once:
             self.next_epoch()
@@ -218,7 +227,7 @@ class Rows(keras.utils.PyDataset):
             self._rows = np.random.permutation(self._all)
 
 
-class Replay(_Batches):
+class Replay(Batches):
     """Collected batches, repeated in a new order each epoch."""
 
     def __init__(self, batches: list[Any]) -> None:
@@ -233,15 +242,14 @@ class Replay(_Batches):
         order = np.random.permutation(len(self._batches))
         self._iterator = iter([self._batches[i] for i in order])
 
-    def set_aside(self, samples: int) -> list[Any]:
-        """Remove batches, at most a fifth of them, until they have `samples` rows."""
-        aside: list[Any] = []
-        most = max(1, len(self._batches) // 5)
-        while len(aside) < most and sum(map(batch_rows, aside)) < samples:
-            aside.append(self._batches.pop())
-        self._batches = self._batches or aside
+    def hold_out(self, samples: int, share: int = 5) -> list[Any]:
+        held: list[Any] = []
+        most = max(1, len(self._batches) // share)
+        while len(held) < most and sum(map(batch_rows, held)) < samples:
+            held.append(self._batches.pop())
+        self._batches = self._batches or held
         self.next_epoch()
-        return aside
+        return held
 
     def close(self) -> None:
         self._returned.clear()

@@ -12,8 +12,8 @@ import numpy as np
 from keras import tree
 
 from keras_lr._keras.values import drop_values, put_values
-from keras_lr.loops.base import CHUNK, scalar_logs
-from keras_lr.loops.data import DataEnded
+from keras_lr.loops.base import CHUNK, check_updated, scalar_logs
+from keras_lr.loops.data import Batches, DataEnded
 from keras_lr.steering import BorrowedRate
 
 # Fusing a chunk pays if launching a step takes longer than running it. Above these sizes the step
@@ -42,7 +42,7 @@ class JaxLoop:
         self._test = jax.jit(self._run_test) if self._compiled else self._run_test
         self._fuses: bool | None = None if self._compiled else False
 
-    def build(self, stream: Any) -> None:
+    def build(self, stream: Batches) -> None:
         """Do nothing: as in `fit`, all variables exist before a step is compiled."""
 
     def start(self) -> None:
@@ -88,7 +88,7 @@ class JaxLoop:
                     return np.asarray(value)
         return None
 
-    def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
+    def train(self, stream: Batches, rates: np.ndarray) -> dict[str, np.ndarray]:
         rates = np.asarray(rates, np.float32)
         rows: list[np.ndarray] = []
         while len(rows) < len(rates):
@@ -106,9 +106,11 @@ class JaxLoop:
 
     def evaluate(self, batches: list[Any]) -> dict[str, float]:
         trainable, non_trainable, _ = self._state
-        metrics, logs = self._metrics, {}
+        variables, metrics, logs = self._model.metrics_variables, self._metrics or [], {}
         for batch in batches:
             logs, metrics = self._test(trainable, non_trainable, metrics, batch)
+        values = {id(each): value for each, value in zip(variables, metrics, strict=False)}
+        check_updated(self._model, self._monitor, values)
         return {
             name: float(value) for name, value in scalar_logs(logs, self._monitor, "test").items()
         }
@@ -189,7 +191,7 @@ class JaxLoop:
         return logs, metrics
 
 
-def _draw(stream: Any, most: int) -> list[Any]:
+def _draw(stream: Batches, most: int) -> list[Any]:
     """One batch, and those that follow with the same shapes."""
     batches: list[Any] = []
     shapes: list[Any] = []

@@ -10,8 +10,8 @@ import tensorflow as tf
 from keras_lr._keras.replicas import replicas
 from keras_lr._keras.trainer import autoconverted, reduced_over_replicas
 from keras_lr._util.interrupts import uninterrupted
-from keras_lr.loops.base import CHUNK, scalar_logs
-from keras_lr.loops.data import DataEnded
+from keras_lr.loops.base import CHUNK, check_updated, scalar_logs
+from keras_lr.loops.data import Batches, DataEnded
 from keras_lr.steering import BorrowedRate
 
 # The memory of the loop is allocated before the first step is traced, when the number of metrics
@@ -38,7 +38,7 @@ class TensorFlowLoop:
     def draws(self) -> bool:
         return not self._drawing or any(self._drawing)
 
-    def build(self, stream: Any) -> None:
+    def build(self, stream: Batches) -> None:
         if self.eager:
             return
         iterator = stream.iterator()
@@ -59,7 +59,7 @@ class TensorFlowLoop:
     def release(self) -> None:
         """Do nothing: the variables of the model are the state."""
 
-    def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
+    def train(self, stream: Batches, rates: np.ndarray) -> dict[str, np.ndarray]:
         fused = isinstance(stream.iterator(), _ITERATORS) and not self._model.run_eagerly
         # A Ctrl-C in TensorFlow's Python code during tracing can stop the recording of gradients in
         # this process for good. It cannot stop a running graph in any case.
@@ -72,11 +72,13 @@ class TensorFlowLoop:
         self._model.reset_metrics()
         for batch in batches:
             logs = scalar_logs(self._test(batch), self._monitor, "test")
+        values = {id(each): self.read(each) for each in self._model.metrics_variables}
+        check_updated(self._model, self._monitor, values)
         result = {name: float(value) for name, value in logs.items()}
         self._model.reset_metrics()
         return result
 
-    def _train_fused(self, stream: Any, rates: np.ndarray) -> np.ndarray:
+    def _train_fused(self, stream: Batches, rates: np.ndarray) -> np.ndarray:
         padded = np.zeros(CHUNK, np.float32)
         padded[: len(rates)] = rates
         parts: list[np.ndarray] = []
@@ -107,7 +109,7 @@ class TensorFlowLoop:
                 restarted = True
         return np.concatenate(parts)
 
-    def _train_eagerly(self, stream: Any, rates: np.ndarray) -> np.ndarray:
+    def _train_eagerly(self, stream: Batches, rates: np.ndarray) -> np.ndarray:
         rows = [
             self._step(batch, tf.constant(rate, tf.float32))
             for batch, rate in zip(stream.take(len(rates)), rates, strict=False)

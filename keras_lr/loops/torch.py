@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from keras import ops
 
-from keras_lr.loops.base import scalar_logs
+from keras_lr.loops.base import check_updated, scalar_logs
+from keras_lr.loops.data import Batches
 from keras_lr.steering import BorrowedRate
 
 
@@ -26,7 +27,7 @@ class TorchLoop:
         self._step = torch.compile(model.train_step) if _compiles(model) else model.train_step
         self._test_step = torch.compile(model.test_step) if _compiles(model) else model.test_step
 
-    def build(self, stream: Any) -> None:
+    def build(self, stream: Batches) -> None:
         """Do nothing: the first step creates what is missing, when it runs."""
 
     def read(self, variable: Any) -> np.ndarray | None:
@@ -43,7 +44,7 @@ class TorchLoop:
     def release(self) -> None:
         self._reset = lambda: None  # holds a copy of the metrics
 
-    def train(self, stream: Any, rates: np.ndarray) -> dict[str, np.ndarray]:
+    def train(self, stream: Batches, rates: np.ndarray) -> dict[str, np.ndarray]:
         model = self._model
         columns: dict[str, list[Any]] = {}
         model.train()
@@ -62,6 +63,8 @@ class TorchLoop:
         with torch.no_grad():
             for batch in batches:
                 logs = scalar_logs(self._test_step(batch), self._monitor, "test")
+        values = {id(each): self.read(each) for each in model.metrics_variables}
+        check_updated(model, self._monitor, values)
         result = {name: float(_detached(value)) for name, value in logs.items()}
         model.reset_metrics()
         return result

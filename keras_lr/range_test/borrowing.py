@@ -13,6 +13,7 @@ from keras_lr._keras.random_state import seed_everything
 from keras_lr._keras.replicas import has_strategy, variable_scope
 from keras_lr._keras.snapshot import Snapshot
 from keras_lr.loops import Loop
+from keras_lr.loops.data import Batches
 from keras_lr.range_test.workbench import Workbench
 from keras_lr.steering import BorrowedRate, SteeredFit, model_optimizers
 
@@ -20,7 +21,7 @@ from keras_lr.steering import BorrowedRate, SteeredFit, model_optimizers
 @contextmanager
 def borrow(
     model: Any,
-    make_stream: Callable[[], Any],
+    make_stream: Callable[[], Batches],
     seed: int | None,
     *,
     optimizer: Any,
@@ -65,7 +66,7 @@ def check_trainable(model: Any) -> None:
         )
 
 
-def build(model: Any, stream: Any, loop: Loop | None = None) -> None:
+def build(model: Any, stream: Batches, loop: Loop | None = None) -> None:
     """Create what `fit` would create: variables of the model, the optimizers and the metrics.
 
     On TensorFlow, `fit` leaves that to the first training step, which alone knows how to call

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_lr._keras.metrics import directions_of
-from keras_lr._util.terminal import is_notebook, shows_progress
 from keras_lr._util.versions import environment
 from keras_lr.loops.data import is_array_data
 from keras_lr.range_test.borrowing import borrow
@@ -22,16 +18,25 @@ from keras_lr.range_test.options import (
     ramp_rates,
     takes_options,
 )
-from keras_lr.range_test.planned_run import planned_run, schedule_free_run
-from keras_lr.range_test.prior import SCHEDULE_FREE, usual_rate
+from keras_lr.range_test.planned_run import PlannedRun, planned_run, schedule_free_run
+from keras_lr.range_test.prior import SCHEDULE_FREE_FAMILIES, usual_rate
+from keras_lr.range_test.progress import progress
+from keras_lr.range_test.recording import Run
 from keras_lr.range_test.result import RangeTest
-from keras_lr.range_test.short_runs import RunData, continuation, prepare, short_runs
+from keras_lr.range_test.short_runs import (
+    CannotCompare,
+    HeldOutRuns,
+    RunData,
+    continuation,
+    prepare,
+    short_runs,
+)
 from keras_lr.range_test.training_data import (
     TrainingData,
     passed_to_fit,
     sample_batches,
 )
-from keras_lr.range_test.workbench import Report, Run, Workbench
+from keras_lr.range_test.workbench import Workbench
 from keras_lr.steering import innermost_optimizers, updates_every
 
 if TYPE_CHECKING:
@@ -145,55 +150,76 @@ def run_range_test(
     """
     usual, family = usual_rate(optimizer)
     seed, monitor = options["seed"], options["monitor"]
-    averages = family in SCHEDULE_FREE
-    if averages:
+    if family in SCHEDULE_FREE_FAMILIES:
         schedule_free_run(options["policy"], None)  # refuses a policy before anything is trained
-    with ExitStack() as stack:
-        borrowed = borrow(model, data.stream, seed, optimizer=optimizer, monitor=monitor)
-        bench = stack.enter_context(borrowed)
-        length = planned_length(options, bench.stream.batches, optimizer) or total_steps
-        per_epoch = updates_per_epoch(bench.stream.batches, optimizer)
-        planned = (
-            schedule_free_run(options["policy"], length)
-            if averages
-            else planned_run(options["policy"], length, per_epoch)
-        )
-        steps, rest = divided_budget(options, length)
+    with borrow(model, data.stream, seed, optimizer=optimizer, monitor=monitor) as bench:
+        batches = bench.stream.batches
+        length = planned_length(options, batches, optimizer) or total_steps
+        per_epoch = updates_per_epoch(batches, optimizer)
+        planned = _planned_run(options["policy"], family, length, per_epoch)
+        hints = _epochs_hint(length, batches, optimizer)
         sample = None
         if validation_data is not None:
             samples = options["validation_samples"]
             sample = sample_batches(model, validation_data, samples, batch_size)
-        held_out = bench, data, options["validation_samples"], sample
-        first = not steps  # without a ramp, nothing else could answer
-        problem = prepare(*held_out) if first and rest else None
-        if problem is not None:
+
+        def prepared() -> HeldOutRuns | None:
+            try:
+                return prepare(bench, data, options["validation_samples"], sample)
+            except CannotCompare as error:
+                hints.append(str(error))
+                return None
+
+        steps, rest = divided_budget(options, length)
+        # Without a ramp nothing else can answer, so the short runs are prepared first.
+        runs = None if steps else prepared()
+        if not steps and runs is None:
             steps, rest = min(rest, RAMP_ALONE), 0
         rates = ramp_rates(options, steps, usual)
         total = steps * options["repeats"] + rest
-        bench.report = stack.enter_context(progress(options["verbose"], total))
-        test = _assemble(rates, _ramps(bench, rates, options, sample))
-        test.planned = planned
-        used: Options = {**options, "steps": steps, "budget": total}
-        used["policy"] = None if planned is None else planned.policy
-        if steps:
-            used["start_lr"], used["end_lr"] = float(rates[0]), float(rates[-1])
-        test.provenance = {**_provenance(model, optimizer, used, bench), "family": family}
-        test.provenance["updates_per_epoch"] = per_epoch
-        hints = _epochs_hint(length, bench.stream.batches, optimizer)
-        test.provenance["hints"] = hints
-        prober = None
-        if rest and test.stop_reason != "data_ended":
-            problem = None if first else prepare(*held_out)
-            if problem is None:
-                prober = short_runs(bench, test, usual, total - bench.steps_trained)
-        if problem is not None:
-            hints.append(problem)
+        with progress(options["verbose"], total) as bench.report:
+            test = _assemble(rates, _ramps(bench, rates, options, sample))
+            test.planned = planned
+            test.provenance = {
+                **environment(),
+                "model": model.name,
+                "optimizer": type(innermost_optimizers(optimizer)[0]).__name__,
+                "group_ratios": bench.ratios,
+                "snapshot_bytes": bench.snapshot_bytes,
+                "options": _used_options(options, rates, total, planned),
+                "family": family,
+                "updates_per_epoch": per_epoch,
+                "hints": hints,
+                "directions": directions_of(model, test.metrics),
+            }
+            if steps and rest and test.stop_reason != "data_ended":
+                runs = prepared()
+            left = total - bench.steps_trained
+            prober = None if runs is None else short_runs(runs, test, usual, left)
         test.training_steps = bench.steps_trained
-        test.provenance["directions"] = directions_of(model, test.metrics)
-    if prober is not None:
+    if runs is not None and prober is not None:
         test.probes = prober.probes()
-        test._continue = continuation(model, optimizer, prober, bench, seed, monitor)
+        test._continue = continuation(model, optimizer, prober, runs, seed, monitor)
     return test
+
+
+def _planned_run(
+    policy: Any, family: str, length: int | None, per_epoch: int | None
+) -> PlannedRun | None:
+    if family in SCHEDULE_FREE_FAMILIES:
+        return schedule_free_run(policy, length)
+    return planned_run(policy, length, per_epoch)
+
+
+def _used_options(
+    options: Options, rates: np.ndarray, budget: int, planned: PlannedRun | None
+) -> dict[str, Any]:
+    """The options with the defaults that the test has chosen."""
+    used = {**options, "steps": len(rates), "budget": budget}
+    used["policy"] = None if planned is None else planned.policy
+    if len(rates):
+        used["start_lr"], used["end_lr"] = float(rates[0]), float(rates[-1])
+    return used
 
 
 def _ramps(
@@ -277,60 +303,3 @@ def _mean_validation(checks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarra
     return {
         name: np.mean([check[name][:shortest] for check in checks], axis=0) for name in checks[0]
     }
-
-
-def _provenance(model: Any, optimizer: Any, options: Options, bench: Workbench) -> dict[str, Any]:
-    return {
-        **environment(),
-        "model": model.name,
-        "optimizer": type(innermost_optimizers(optimizer)[0]).__name__,
-        "group_ratios": bench.ratios,
-        "snapshot_bytes": bench.snapshot_bytes,
-        "options": dict(options),
-    }
-
-
-@contextmanager
-def progress(verbose: str | int, total: int, title: str = "Range test") -> Iterator[Report | None]:
-    """A progress bar on stderr with step, rate and loss, unless nobody would see it."""
-    if not shows_progress(verbose):
-        yield None
-        return
-    if is_notebook():  # rich needs another package there
-        with _notebook_progress(total, title) as report:
-            yield report
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn(title),
-        BarColumn(max(4, min(40, console.width - 50))),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[now]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=total, now="")
-        yield lambda step, rate, loss: progress.update(task, completed=step, now=_now(rate, loss))
-
-
-def _now(rate: float, loss: float) -> str:
-    return f"lr {rate:.2e}  loss {loss:.4g}"
-
-
-@contextmanager
-def _notebook_progress(total: int, title: str) -> Iterator[Report]:
-    """A progress bar that overwrites its own line."""
-    width = 30
-
-    def show(step: int, now: str) -> None:
-        done = width * min(step, total) // max(1, total)
-        bar = "━" * done + "─" * (width - done)
-        print(f"\r{f'{title} {bar} {step}/{total} {now}':<78}", end="", file=sys.stderr, flush=True)
-
-    show(0, "")
-    try:
-        yield lambda step, rate, loss: show(step, _now(rate, loss))
-    finally:
-        print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from keras_lr._keras.replicas import has_strategy
 from keras_lr._util import checks
 from keras_lr._util.interrupts import check_interrupt
-from keras_lr.loops.data import DataEnded
+from keras_lr.loops.data import Batches, DataEnded
 from keras_lr.loops.gradients import LossGradient, rows_of, squared_norm
 from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.borrowing import borrow
@@ -191,27 +192,15 @@ def result_of(
     )
 
 
-def _measure(model: Any, stream: Any, batches: int) -> NoiseScale:
+def _measure(model: Any, stream: Batches, batches: int) -> NoiseScale:
     gradient = LossGradient(model)
-    sizes = [len(part) for part in np.array_split(np.arange(batches), BLOCKS)]
+    drawn = enumerate(_of_one_size(stream, batches))
     total: list[Any] = []
     blocks: list[tuple[int, float, float]] = []
-    size, done, odd = None, 0, 0
-    for count in sizes:
+    for count in (len(part) for part in np.array_split(np.arange(batches), BLOCKS)):
         of_block: list[Any] = []
         squares: list[float] = []
-        while len(squares) < count:
-            check_interrupt()
-            batch = _drawn(stream, done, batches)
-            size = size or rows_of(batch)
-            if rows_of(batch) != size:
-                odd += 1
-                if odd > 2 * batches:
-                    raise ValueError(
-                        f"The batches must have one size; got {size} examples in the first and "
-                        f"another number in {odd} others."
-                    )
-                continue
+        for place, batch in itertools.islice(drawn, count):
             found = gradient(batch)
             square = squared_norm(found)
             while not np.isfinite(square) and gradient.lower_scale():
@@ -220,26 +209,43 @@ def _measure(model: Any, stream: Any, batches: int) -> NoiseScale:
             squares.append(square)
             if not np.isfinite(square):
                 raise ValueError(
-                    f"The gradient must be finite; it was not in batch {done}. Check the data and "
+                    f"The gradient must be finite; it was not in batch {place}. Check the data and "
                     f"the model{_overflow_hint(model)}."
                 )
             of_block = _added(of_block, found)
-            done += 1
         mean = squared_norm([each / count for each in of_block])
         blocks.append((count, float(np.mean(squares)), mean))
         total = _added(total, of_block)
-    assert size is not None  # noqa: S101
-    return result_of(size, blocks, squared_norm([each / batches for each in total]))
+    return result_of(rows_of(batch), blocks, squared_norm([each / batches for each in total]))
 
 
-def _drawn(stream: Any, done: int, batches: int) -> Any:
-    try:
-        return stream.draw()
-    except DataEnded:
-        raise ValueError(
-            f"The data ended after {done} of {batches} batches. Pass fewer batches, or data that "
-            "can be repeated, not a generator that ends."
-        ) from None
+def _of_one_size(stream: Batches, batches: int) -> Iterator[Any]:
+    """The next batches that have as many examples as the first.
+
+    Raises:
+        ValueError: If the data end before, or many batches have another size.
+    """
+    size, done, odd = 0, 0, 0
+    while done < batches:
+        check_interrupt()
+        try:
+            batch = stream.draw()
+        except DataEnded:
+            raise ValueError(
+                f"The data ended after {done} of {batches} batches. Pass fewer batches, or data "
+                "that can be repeated, not a generator that ends."
+            ) from None
+        size = size or rows_of(batch)
+        if rows_of(batch) == size:
+            done += 1
+            yield batch
+            continue
+        odd += 1
+        if odd > 2 * batches:
+            raise ValueError(
+                f"The batches must have one size; got {size} examples in the first and another "
+                f"number in {odd} others."
+            )
 
 
 def _added(sums: list[Any], more: list[Any]) -> list[Any]:

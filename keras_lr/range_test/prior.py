@@ -22,7 +22,10 @@ USUAL_RATES = {
     "schedule-free SGD": -0.25,
     "schedule-free Adam": -1.6,
 }
-SCHEDULE_FREE = ("schedule-free SGD", "schedule-free Adam")  # families that take no schedule
+SCHEDULE_FREE_FAMILIES = (
+    "schedule-free SGD",
+    "schedule-free Adam",
+)  # families that take no schedule
 UNKNOWN, UNKNOWN_RATE = "unknown", -2.0  # the rate: a first guess, between the measured ones
 
 # A velocity makes steps up to 1 / (1 - momentum) times as large. "momentum" was measured at 0.9; in
@@ -79,7 +82,7 @@ def usual_rate(optimizer: Any) -> tuple[float | None, str]:
 
 def _family(optimizer: Any) -> str:
     if isinstance(optimizer, ScheduleFree):
-        return SCHEDULE_FREE[not isinstance(optimizer, keras.optimizers.SGD)]
+        return SCHEDULE_FREE_FAMILIES[not isinstance(optimizer, keras.optimizers.SGD)]
     for kind in type(optimizer).__mro__:
         if kind is Prodigy or getattr(keras.optimizers, kind.__name__, None) is kind:
             family = _FAMILIES.get(kind.__name__, UNKNOWN)
@@ -100,6 +103,6 @@ def _family_of_name(name: str) -> str:
     """The family of a name, such as "Adam", "adamw", "momentum" or "LayerwiseLR[Adam]"."""
     inner = name.rpartition("[")[2].rstrip("]").lower()
     if name.startswith(f"{ScheduleFree.__name__}["):
-        return SCHEDULE_FREE[inner != "sgd"]
+        return SCHEDULE_FREE_FAMILIES[inner != "sgd"]
     families = {**_FAMILIES, **{family: family for family in USUAL_RATES}}
     return {key.lower(): family for key, family in families.items()}.get(inner, UNKNOWN)

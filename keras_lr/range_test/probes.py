@@ -224,7 +224,7 @@ class Outcome(NamedTuple):
 
 
 class ShortRuns(Protocol):
-    """Trains short runs that share their start and their batches; a `Workbench` does."""
+    """Trains short runs that share their start and their batches; `HeldOutRuns` does."""
 
     rows: int  # examples of the held-out sample
 
@@ -238,6 +238,9 @@ class ShortRuns(Protocol):
 
         Args:
             ceiling: The run is cut off where its batch losses stay above.
+
+        Raises:
+            DataEnded: If the data end before the run.
         """
 
 

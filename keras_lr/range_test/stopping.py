@@ -1,4 +1,4 @@
-"""Whether the loss of a ramp has diverged: the stop rule."""
+"""Whether the loss of a run has diverged: the stop rules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,26 @@ from keras_lr.range_test.smoothing import moving_average
 MEMORY = 0.9  # of the moving average that the rule watches
 SETTLING = 10  # steps that show how noisy the losses are, before the rule applies
 WINDOW, HIGH = 5, 4  # a rise is confirmed by this many high losses of the next five
+
+
+def has_diverged(
+    losses: np.ndarray, stop_factor: float | None, ceiling: float | None, *, more_follow: bool
+) -> bool:
+    """Whether a run ends here, by `first_divergence` or because its loss stays above a ceiling.
+
+    Args:
+        losses: Of the updates so far, finite; there may be none.
+        stop_factor: As in `first_divergence`; None leaves this rule out.
+        ceiling: What the median of the last five losses may not exceed; None leaves it out. The
+            noise of the first losses is added: it matters where the loss starts near zero.
+        more_follow: Whether the run continues.
+    """
+    if not len(losses):
+        return False
+    if stop_factor is not None:
+        if first_divergence(losses, stop_factor, more_follow=more_follow) is not None:
+            return True
+    return ceiling is not None and bool(np.median(losses[-5:]) > ceiling + np.ptp(losses[:3]))
 
 
 def first_divergence(

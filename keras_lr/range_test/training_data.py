@@ -12,7 +12,17 @@ import numpy as np
 
 from keras_lr._keras.distribution import evenly_shared
 from keras_lr._util.stratify import stratified_order
-from keras_lr.loops.data import Part, Replay, Rows, batch_rows, is_array_data, stream, take_rows
+from keras_lr.loops.data import (
+    Batches,
+    Part,
+    Replay,
+    Rows,
+    Stream,
+    batch_rows,
+    is_array_data,
+    stream,
+    take_rows,
+)
 from keras_lr.loops.overridden_fit import FitArguments, overrides_fit, passed_to_keras
 from keras_lr.range_test.probes import FEWEST_ROWS
 
@@ -30,7 +40,7 @@ class TrainingData:
     steps_per_epoch: int | None = None
     fit_options: dict[str, Any] = field(default_factory=dict)
 
-    def stream(self) -> Any:
+    def stream(self) -> Stream:
         weights, size = self.sample_weight, self.steps_per_epoch
         options = {"sample_weight": weights, "steps_per_epoch": size, **self.fit_options}
         return stream(self.model, self.x, self.y, **options)
@@ -52,7 +62,7 @@ class TrainingData:
         options = {**self.fit_options, "batch_size": None}
         return TrainingData(self.model, read, None, None, steps_per_epoch, options)
 
-    def hold_out(self, samples: int, used: Any) -> HeldOut:
+    def hold_out(self, samples: int, used: Batches) -> HeldOut:
         """Hold data out of the training data, to compare short runs.
 
         Args:
@@ -84,13 +94,13 @@ class TrainingData:
         options = {"sample_weight": weight, **self.fit_options}
         return HeldOut(sample, lambda: stream(self.model, x, y, **options))
 
-    def all_rows(self) -> Callable[[], Any] | None:
+    def all_rows(self) -> Callable[[], Batches] | None:
         """Makes streams of all the data, where each can begin anew at no cost."""
         parts = (self.x, self.y, self.sample_weight)
         again = is_array_data(*parts) or isinstance(self.x, keras.utils.PyDataset)
         return self.stream if again else None
 
-    def _hold_out_batches(self, samples: int, used: Any) -> HeldOut:
+    def _hold_out_batches(self, samples: int, used: Batches) -> HeldOut:
         count = getattr(self.x, "num_batches", None)
         if not isinstance(self.x, keras.utils.PyDataset) or count is None or count < 2:
             # Beginning anew could be slow: a data set fills its shuffle buffer first.
@@ -117,7 +127,7 @@ class HeldOut(NamedTuple):
     """
 
     batches: list[Any]
-    make_stream: Callable[[], Any] | None
+    make_stream: Callable[[], Batches] | None
 
 
 class CollectedBatches:
@@ -129,14 +139,14 @@ class CollectedBatches:
     def stream(self) -> Replay:
         return Replay(self._batches)
 
-    def hold_out(self, samples: int, used: Any) -> HeldOut:
+    def hold_out(self, samples: int, used: Batches) -> HeldOut:
         used.close()
         replay = Replay(list(self._batches))
-        held = replay.set_aside(samples)
+        held = replay.hold_out(samples)
         rest = [batch for batch in self._batches if all(batch is not each for each in held)]
         return HeldOut(held, lambda: Replay(rest or held))
 
-    def all_rows(self) -> Callable[[], Any]:
+    def all_rows(self) -> Callable[[], Batches]:
         return self.stream
 
 

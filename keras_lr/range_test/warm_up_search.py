@@ -11,10 +11,11 @@ from keras_lr._util import checks
 from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.borrowing import borrow
 from keras_lr.range_test.checks import check_model
-from keras_lr.range_test.find import progress
 from keras_lr.range_test.probes import unmoved
+from keras_lr.range_test.progress import progress
+from keras_lr.range_test.recording import Run
 from keras_lr.range_test.training_data import TrainingData, passed_to_fit
-from keras_lr.range_test.workbench import Run, Workbench
+from keras_lr.range_test.workbench import Workbench
 from keras_lr.steering import innermost_optimizers
 from keras_lr.steering.binding import schedule_of
 from keras_lr.steering.optimizers import current_rate
