@@ -39,7 +39,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 from peers import by_keras_tuner, by_optuna, usable
-from tasks import EPOCHS, GRID, TASKS, Task, constant
+from tasks import EPOCHS, GRID, TASKS, Task, constant, name_of
 
 import keras_lr
 from keras_lr._util.files import atomic_write
@@ -249,7 +249,9 @@ def main() -> None:
         if not options.only or any(each in name for each in options.only)
     }
     if options.read:
-        print(table(Record(*options.read).results(list(chosen), options.seeds)))
+        found = Record(*options.read).results(list(chosen), options.seeds)
+        names = [name_of(*TASKS[number]) for number in options.tasks]
+        print(table([each for each in found if each["task"] in names]))
         return
     record = Record(*([options.save] if options.save else []))
     warnings.simplefilter("ignore")

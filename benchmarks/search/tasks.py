@@ -96,9 +96,13 @@ TASKS: tuple[tuple[Callable, Callable, Callable], ...] = (
 )
 
 
+def name_of(data: Callable, net: Callable, optimizer: Callable) -> str:
+    return f"{data.__name__}-{net.__name__}-{optimizer.__name__.lower()}"
+
+
 class Task:
     def __init__(self, data: Callable, net: Callable, optimizer: Callable) -> None:
-        self.name = f"{data.__name__}-{net.__name__}-{optimizer.__name__.lower()}"
+        self.name = name_of(data, net, optimizer)
         x, y = data()
         rows = np.random.default_rng(0).permutation(len(x))
         test = len(x) // 4
