@@ -59,6 +59,26 @@ def test_few_rows_are_read_in_a_new_order_each_epoch():
     assert result.low < float(result) < result.high
 
 
+def test_the_interval_has_a_width_where_eighths_of_the_batches_are_whole_epochs():
+    rows, size, epochs = 80, 8, 16
+    x, y, truth = regression(rows)
+    found = []
+    for seed in range(6):
+        options = {"batches": epochs * rows // size, "batch_size": size, "seed": seed}
+        found.append(keras_lr.noise_scale(linear(truth + 0.3), x, y, **options))
+    middle = np.median([float(each) for each in found])
+    assert sum(each.low < middle < each.high for each in found) >= 5
+    # Epochs have one mean gradient; halves of epochs do not.
+    assert all(each.high / each.low > 1.01 for each in found)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_an_epoch_of_few_batches_is_refused(rows):
+    x, y, truth = regression(32 * rows)
+    with pytest.raises(ValueError, match=f"at least 4 batches.* got {rows}"):
+        keras_lr.noise_scale(linear(truth), x, y, batch_size=32)
+
+
 @pytest.mark.parametrize("size", [4, 32])
 def test_it_finds_the_true_value_whatever_the_batch_size(size):
     rows, noise = 16384, 0.5
@@ -210,7 +230,7 @@ def test_what_it_cannot_measure_is_refused():
     with pytest.raises(ValueError, match="OwnStep overrides train_step"):
         keras_lr.noise_scale(own, x, y)
     with pytest.raises(ValueError, match="must be finite; it was not in batch 0"):
-        keras_lr.noise_scale(model, x * np.nan, y)
+        keras_lr.noise_scale(model, x * np.nan, y, batch_size=8)
 
 
 @pytest.mark.once

@@ -21,7 +21,8 @@ from keras_lr.range_test.checks import check_model
 from keras_lr.range_test.training_data import TrainingData, passed_to_fit
 from keras_lr.steering import innermost_optimizers
 
-BLOCKS = 8  # of the batches, whose spread gives the interval
+BLOCKS = 8  # of the batches, at least, whose spread gives the interval
+LEAST_EPOCH = 4  # batches of an epoch, of which half are a block
 _ERRORS = 2.0  # standard errors on each side of the estimate
 
 
@@ -91,8 +92,9 @@ def noise_scale(
         trace(Sigma) = (mean |g|^2 - |mean g|^2) / (1 / b - 1 / (N b))
 
     Their ratio is the noise scale. The interval comes from the spread of |G|^2 over eighths of the
-    batches. A dynamic loss scale at which the gradient overflows is halved until it does not, as in
-    training. Memory: two more copies of the trainable weights.
+    batches, or over halves of epochs if those are smaller. A dynamic loss scale at which the
+    gradient overflows is halved until it does not, as in training. Memory: two more copies of the
+    trainable weights.
 
     Args:
         model: A compiled Keras model.
@@ -111,7 +113,8 @@ def noise_scale(
     Raises:
         ValueError: If an argument is out of its range, the model overrides `train_step` or sums its
             loss over a batch, has a distribution strategy, a gradient is not finite, every
-            gradient is 0, or the data end before so many batches are read.
+            gradient is 0, an epoch has fewer than 4 batches, or the data end before so many
+            batches are read.
         TypeError: If an argument is of the wrong kind.
 
     Source: McCandlish et al., "An empirical model of large-batch training", 2018
@@ -193,11 +196,12 @@ def result_of(
 
 
 def _measure(model: Any, stream: Batches, batches: int) -> NoiseScale:
+    sizes = _block_sizes(batches, stream.batches)
     gradient = LossGradient(model)
     drawn = enumerate(_of_one_size(stream, batches))
     total: list[Any] = []
     blocks: list[tuple[int, float, float]] = []
-    for count in (len(part) for part in np.array_split(np.arange(batches), BLOCKS)):
+    for count in sizes:
         of_block: list[Any] = []
         squares: list[float] = []
         for place, batch in itertools.islice(drawn, count):
@@ -217,6 +221,24 @@ def _measure(model: Any, stream: Batches, batches: int) -> NoiseScale:
         blocks.append((count, float(np.mean(squares)), mean))
         total = _added(total, of_block)
     return result_of(rows_of(batch), blocks, squared_norm([each / batches for each in total]))
+
+
+def _block_sizes(batches: int, epoch: int | None) -> list[int]:
+    """Batches of each block: at most half an epoch, as all epochs have the same mean gradient.
+
+    Args:
+        epoch: Batches of an epoch; None if unknown.
+
+    Raises:
+        ValueError: If half of it is less than two batches, which have no spread.
+    """
+    if epoch is not None and epoch < LEAST_EPOCH:
+        raise ValueError(
+            f"An epoch must have at least {LEAST_EPOCH} batches, whose gradients are compared; got "
+            f"{epoch}. Pass a smaller batch_size, which does not change the noise scale."
+        )
+    count = BLOCKS if epoch is None else max(BLOCKS, -(-batches // (epoch // 2)))
+    return [len(part) for part in np.array_split(np.arange(batches), count)]
 
 
 def _of_one_size(stream: Batches, batches: int) -> Iterator[Any]:
