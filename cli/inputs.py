@@ -175,6 +175,7 @@ def _with_options(text: str) -> str:
         text = re.sub(names, lambda found: _option(found[0]), begin[0]) + text[begin.end() :]
     text = re.sub(r"^optimizer(?= must name)", "--optimizer-name", text)
     text = text.replace("With resume=False", "With --no-resume")
+    text = text.replace("Pass None to run the ramp", "Pass inf to run the ramp")
     return re.sub(r"\b(out of also|below high)\b", lambda found: _last_option(found[0]), text)
 
 

@@ -178,11 +178,40 @@ def near_mean(rates, losses, start):
 
 @pytest.mark.parametrize("losses", [[0.5, 0.9, 0.4], [0.41, 0.405, 0.4], [0.46, 0.47, 0.4]])
 @pytest.mark.parametrize(("steps", "shift"), [(50, -0.125), (99, -0.125), (100, 0.0), (200, 0.0)])
-def test_the_answer_is_the_mean_of_the_rates_near_the_best(losses, steps, shift):
+def test_at_an_edge_the_answer_is_the_mean_of_the_rates_near_the_best(losses, steps, shift):
     rates = [1e-3, 1e-2, 3e-2]
     found = Probes(rates, losses, [steps] * 3, 2.0, 500, 300, centre=-2.0)
     expected = near_mean(np.log10(rates), losses, 2.0) + shift
     np.testing.assert_allclose(found.answer(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "expected"),
+    [
+        (-2.1, -2.1),
+        (-1.9, -1.9),
+        (-2.0, -2.0),
+        (-2.37, -2.37),
+        (-2.4, -2.375),  # halfway to the rate below, at which the loss is as low
+        (-1.72, -1.75),  # halfway to the rate above
+    ],
+)
+@pytest.mark.parametrize(("steps", "shift"), [(50, -0.125), (100, 0.0)])
+def test_between_two_others_the_answer_is_the_lowest_point_of_a_parabola(
+    lowest, expected, steps, shift
+):
+    rates = np.array([-3.0, -2.75, -2.0, -1.5])
+    curve = np.polynomial.Polynomial.fromroots([lowest, lowest]) * 0.3 + 0.5
+    losses = curve(rates)
+    losses[2] = min(losses[2], losses[[1, 3]].min() - 1e-9)
+    order = [2, 3, 1, 0]  # as they were tried
+    found = Probes(list(10 ** rates[order]), list(losses[order]), [steps] * 4, 9.0, 500, 400, -2.0)
+    np.testing.assert_allclose(found.answer(), expected + shift, rtol=1e-5)
+
+
+def test_where_all_losses_are_equal_all_rates_count_alike():
+    found = Probes([1e-3, 1e-2, 1e-1], [0.5, 0.5, 0.5], [100] * 3, 2.0, 500, 300, centre=-2.0)
+    np.testing.assert_allclose(found.answer(), -2.0, rtol=1e-12)
 
 
 def test_only_the_longest_runs_are_compared():
@@ -217,9 +246,10 @@ def test_on_the_first_plateau_the_answer_is_above_the_centre(losses, centre, exp
 @pytest.mark.parametrize(
     ("losses", "steps", "sentences"),
     [
-        ([0.5, 0.3, 0.9], 100, []),
-        ([0.5, 0.3, 0.32], 100, ["The answer is a mean with"]),
-        ([0.5, 0.3, 0.9], 50, ["favour high rates, so the answer is 0.75 times as high"]),
+        ([0.5, 0.3, 0.5], 100, []),
+        ([0.5, 0.3, 0.9], 100, ["The answer is the lowest point of a parabola"]),
+        ([0.3, 0.32, 0.9], 100, ["The answer is a mean with"]),
+        ([0.5, 0.3, 0.5], 50, ["favour high rates, so the answer is 0.75 times as high"]),
         ([1.7, 1.9, 1.9], 100, ["No run left the first plateau", "at least 0.032"]),
     ],
 )

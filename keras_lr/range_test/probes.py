@@ -76,9 +76,11 @@ class Probes:
     def answer(self) -> float | None:
         """log10 of the rate that the runs speak for, for a run of 500 updates.
 
-        The weighted mean of the best rates: a run counts by how close its loss is to the best
-        one, and not at all if it lags by more than a twentieth of the best run's fall. Runs of
-        fewer than 100 updates favour rates that are too high, by an eighth of a decade. Where no
+        If the best run lies between two others, the lowest point of the parabola through their
+        losses, at most halfway to one of them. Otherwise the weighted mean of the best rates: a
+        run counts by how close its loss is to the best one, and not at all if it lags by more than
+        a twentieth of the best run's fall. Runs of fewer than 100 updates favour rates that are too
+        high, by an eighth of a decade. Where no
         run has lost a quarter of its loss, low rates look better than they are, and a model that
         learns so slowly needs more than its usual rate: the answer is then at least half a decade
         above the centre, or the centre if a run not far above that made the loss worse. None if
@@ -99,8 +101,12 @@ class Probes:
             f"Of {len(self.steps)} rates tried for {low if low == high else f'{low} to {high}'} "
             f"updates, {10.0**best:.2g} had the lowest loss on {self.rows} held-out examples."
         ]
-        if abs(self._mean() - best) > 0.01:
-            parts.append("The answer is a mean with the rates that were nearly as good.")
+        if abs(self._lowest_loss() - best) > 0.01:
+            parts.append(
+                "The answer is a mean with the rates that were nearly as good."
+                if self._vertex() is None
+                else "The answer is the lowest point of a parabola through it and its neighbours."
+            )
         if self.short:
             parts.append(
                 "Runs of fewer than 100 updates favour high rates, so the answer is "
@@ -115,7 +121,24 @@ class Probes:
 
     def _of_best_rates(self) -> float:
         """The answer as it is if no plateau raises it."""
-        return self._mean() + (SHIFT if self.short else 0.0)
+        return self._lowest_loss() + (SHIFT if self.short else 0.0)
+
+    def _lowest_loss(self) -> float:
+        """log10 of the rate at which the loss is lowest after runs of this length."""
+        vertex = self._vertex()
+        return self._mean() if vertex is None else vertex
+
+    def _vertex(self) -> float | None:
+        """log10 of the rate at the lowest point of a parabola; None if the best rate is an edge."""
+        rates, losses = self.judged
+        best = int(np.argmin(losses))
+        if not 0 < best < len(rates) - 1:
+            return None
+        below, above = rates[best] - rates[best - 1], rates[best + 1] - rates[best]
+        # The first of equal losses is the best, so the loss below it is higher.
+        falls, rises = losses[best - 1] - losses[best], losses[best + 1] - losses[best]
+        moved = 0.5 * (above**2 * falls - below**2 * rises) / (above * falls + below * rises)
+        return float(rates[best] + np.clip(moved, -below / 2, above / 2))
 
     def _mean(self) -> float:
         """log10 of the mean of the best rates, weighted by how close they come to the best."""
