@@ -86,19 +86,22 @@ def scalar_logs(logs: Any, monitor: str, step: str = "train") -> dict[str, Any]:
     return scalars
 
 
-def check_updated(model: Any, monitor: str, variables: dict[int, Any]) -> None:
+def check_updated(
+    model: Any, monitor: str, logs: dict[str, float], variables: dict[int, Any]
+) -> None:
     """Refuse a loss of the test step that is a metric which the step has not updated.
 
     Keras's own step logs all metrics of a model: that of a GAN has none for its losses, but logs
     the metrics that only its training step updates.
 
     Args:
-        variables: The values of the variables of metrics after an evaluation, by their ids.
+        logs: Those of an evaluation.
+        variables: The values of the variables of metrics after it, by their ids.
 
     Raises:
-        ValueError: If all variables of the metric are 0, as after a reset.
+        ValueError: If the loss and all variables of the metric are 0, as after a reset.
     """
-    for metric in model.metrics:
+    for metric in model.metrics if logs[monitor] == 0.0 else []:
         values = [variables[id(each)] for each in metric.variables if id(each) in variables]
         if metric.name == monitor and values and not any(np.any(value) for value in values):
             raise ValueError(

@@ -110,10 +110,10 @@ class JaxLoop:
         for batch in batches:
             logs, metrics = self._test(trainable, non_trainable, metrics, batch)
         values = {id(each): value for each, value in zip(variables, metrics, strict=False)}
-        check_updated(self._model, self._monitor, values)
-        return {
-            name: float(value) for name, value in scalar_logs(logs, self._monitor, "test").items()
-        }
+        scalars = scalar_logs(logs, self._monitor, "test")
+        result = {name: float(value) for name, value in scalars.items()}
+        check_updated(self._model, self._monitor, result, values)
+        return result
 
     def _train_alike(self, batches: list[Any], rates: np.ndarray) -> list[np.ndarray]:
         """Train on batches of one shape; returns a row of numbers for each step that ran."""

@@ -73,8 +73,8 @@ class TensorFlowLoop:
         for batch in batches:
             logs = scalar_logs(self._test(batch), self._monitor, "test")
         values = {id(each): self.read(each) for each in self._model.metrics_variables}
-        check_updated(self._model, self._monitor, values)
         result = {name: float(value) for name, value in logs.items()}
+        check_updated(self._model, self._monitor, result, values)
         self._model.reset_metrics()
         return result
 

@@ -64,8 +64,8 @@ class TorchLoop:
             for batch in batches:
                 logs = scalar_logs(self._test_step(batch), self._monitor, "test")
         values = {id(each): self.read(each) for each in model.metrics_variables}
-        check_updated(model, self._monitor, values)
         result = {name: float(_detached(value)) for name, value in logs.items()}
+        check_updated(model, self._monitor, result, values)
         model.reset_metrics()
         return result
 

@@ -19,6 +19,7 @@ from keras_lr.schedule_preview.result import Preview
 from keras_lr.schedule_preview.shape import turns
 from keras_lr.schedules.base import Curve, evaluate
 from keras_lr.steering import Length, Plan, Policy, Roles
+from keras_lr.steering.companions import refuse_beside_finder
 from keras_lr.steering.composition import Factor, RateRule, refuse_assigners
 
 __all__ = ["preview"]
@@ -263,6 +264,7 @@ def _joined(callbacks: list[Any], length: Length) -> tuple[Plan, Roles]:
     """The combined plan of the callbacks; raises the same errors as `fit`."""
     plan, roles = Plan(), Roles()
     policies = [each for each in callbacks if isinstance(each, Policy)]
+    refuse_beside_finder(policies)
     for policy in policies:
         roles.add(type(policy).__name__, policy.roles)
         plan = plan.joined(policy.plan(length))

@@ -2,6 +2,7 @@
 
     session            one steered `fit`: what happens at its begin, at each epoch, and at its end
     policy             what a callback contributes to it
+    companions         which callbacks cannot be in one list
     composition        the rule: what the rate of an update is
     steered_optimizer  one optimizer of the model: its callbacks, and changes of its rate
     accounting         the rates that batches used, and those to come
