@@ -182,8 +182,8 @@ class Probes:
             known: Whether the centre is the usual rate of the optimizer's family.
         """
         half = 0.75 if self.short else 0.6
-        if not known and len(self.learning_rates) == 2:
-            half = 1.15
+        if not known:
+            half = 1.15 if len(self.learning_rates) == 2 else half + 0.1
         few = self.rows < FEWEST_ROWS
         half += 0.25 * self.on_plateau
         return half + 0.5 * few, half + 0.25 * few
