@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from . import data as sources
+from .class_options import flag_of
 from .data_checks import check_data, describe_inputs
 from .distribution import distributed, shared_equally
 from .errors import BadInput, RunFailed, one_line
@@ -164,28 +165,24 @@ def _with_options(text: str) -> str:
     text = re.sub(
         rf"\b({names})=(?:'([\w-]+)'|([\w.-]*\w))",
         lambda found: (
-            f"{_option(found[1])} {(found[2] or found[3]).replace('_', '-')}"
+            f"{flag_of(found[1])} {(found[2] or found[3]).replace('_', '-')}"
             if found[1] == "also"
-            else f"{_option(found[1])} {found[2] or found[3]}"
+            else f"{flag_of(found[1])} {found[2] or found[3]}"
         ),
         text,
     )
     begin = re.match(rf"(?:(?:{names}),? (?:and )?)+(?=must )", text)
     if begin:
-        text = re.sub(names, lambda found: _option(found[0]), begin[0]) + text[begin.end() :]
+        text = re.sub(names, lambda found: flag_of(found[0]), begin[0]) + text[begin.end() :]
     text = re.sub(r"^optimizer(?= must name)", "--optimizer-name", text)
     text = text.replace("With resume=False", "With --no-resume")
     text = text.replace("Pass None to run the ramp", "Pass inf to run the ramp")
-    return re.sub(r"\b(out of also|below high)\b", lambda found: _last_option(found[0]), text)
+    return re.sub(r"\b(out of also|below high)\b", lambda found: _last_flag(found[0]), text)
 
 
-def _last_option(words: str) -> str:
+def _last_flag(words: str) -> str:
     before, _, argument = words.rpartition(" ")
-    return f"{before} {_option(argument)}"
-
-
-def _option(argument: str) -> str:
-    return "--" + argument.replace("_", "-")
+    return f"{before} {flag_of(argument)}"
 
 
 def _check_used(options: InputOptions, data: Sequence[str]) -> None:

@@ -170,7 +170,7 @@ def _with_options(text: str, options: Iterable[str]) -> str:
     names = "|".join(map(re.escape, options)) or "(?!)"
     return re.sub(
         rf"^(?:{names})(?= must )|\b(?=\w+_)(?:{names})\b(?!=)",
-        lambda found: "--" + found[0].replace("_", "-"),
+        lambda found: flag_of(found[0]),
         text,
     )
 
