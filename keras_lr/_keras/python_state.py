@@ -18,7 +18,7 @@ from keras_lr._keras.random_state import name_counters_kept
 from keras_lr._keras.tensors import HOST_KINDS, tensor_kinds
 from keras_lr._keras.values import listed_variables
 
-__all__ = ["PythonState", "variables_without_metrics"]
+__all__ = ["PythonState"]
 
 # Attributes of ours, with which a model remembers the callbacks that steer it.
 _OURS = (
@@ -40,18 +40,6 @@ _REUSED = frozenset(
     }
 )
 _MISSING = object()
-
-
-def variables_without_metrics(model: Any) -> list[Any]:
-    """The variables reachable from a model, except those of metrics."""
-    variables: dict[int, Any] = {}
-    of_metrics: set[int] = set()
-    for _, part in reachable(model):
-        if isinstance(part, keras.Variable):
-            variables[id(part)] = part
-        elif isinstance(part, keras.metrics.Metric):
-            of_metrics |= {id(variable) for variable in part.variables}
-    return [variable for each, variable in variables.items() if each not in of_metrics]
 
 
 class PythonState:

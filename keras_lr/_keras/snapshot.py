@@ -18,10 +18,10 @@ from typing import Any
 
 import keras
 
-from keras_lr._keras.python_state import PythonState, variables_without_metrics
+from keras_lr._keras.python_state import PythonState
 from keras_lr._keras.random_state import RandomState, make_seed_generator
 from keras_lr._keras.tensors import TensorCopies, torch_gradients
-from keras_lr._keras.values import Values
+from keras_lr._keras.values import Values, of_metrics, variables_without
 from keras_lr._util.interrupts import uninterrupted
 
 __all__ = ["KeptState", "Snapshot"]
@@ -126,7 +126,7 @@ class Snapshot:
         """
         if self._start is None or self._values is None or self._tensors is None:
             return False
-        grown = self._has_new(variables_without_metrics(self._model))
+        grown = self._has_new(variables_without(self._model, of_metrics))
         if grown:
             self._start.restore()  # what was built since, and what was compiled with it
         self._values.restore()
@@ -148,8 +148,10 @@ class Snapshot:
 
     def _has_new(self, variables: list[Any]) -> bool:
         """Whether some of these variables were created since `copy_values`."""
-        known = set() if self._start is None else {id(each) for each in self._start.variables}
-        return self._start is not None and any(id(each) not in known for each in variables)
+        if self._start is None:
+            return False
+        known = {id(each) for each in self._start.variables}
+        return any(id(each) not in known for each in variables)
 
     def restore(self) -> None:
         """Restore everything, and drop the copies."""

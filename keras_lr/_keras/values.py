@@ -14,7 +14,15 @@ from keras_lr._keras.random_state import seed_generator
 from keras_lr._keras.replicas import assign, copied, variable_scope
 from keras_lr._keras.tensors import TensorCopies, tensor_kinds
 
-__all__ = ["Values", "drop_values", "listed_variables", "put_values", "trained_variables"]
+__all__ = [
+    "Values",
+    "drop_values",
+    "listed_variables",
+    "of_metrics",
+    "put_values",
+    "trained_variables",
+    "variables_without",
+]
 
 _GIVEN_AWAY = np.empty(0)
 _GROUP = 2**26  # bytes that JAX takes in one transfer
@@ -97,25 +105,39 @@ def listed_variables(model: Any) -> list[Any]:
     ]
 
 
+def variables_without(model: Any, owned: Callable[[Any], Iterable[Any]]) -> list[Any]:
+    """The variables reachable from a model, without those that `owned` returns for its parts."""
+    found: dict[int, Any] = {}
+    left_out: set[int] = set()
+    for _, part in reachable(model):
+        if isinstance(part, keras.Variable):
+            found[id(part)] = part
+        else:
+            left_out.update(id(variable) for variable in owned(part))
+    return [variable for each, variable in found.items() if each not in left_out]
+
+
+def of_metrics(part: Any) -> Iterable[Any]:
+    """The variables of a metric; none of another part of a model."""
+    return part.variables if isinstance(part, keras.metrics.Metric) else ()
+
+
 def trained_variables(model: Any, apart: list[Any]) -> list[Any]:
     """Weights, statistics, states of layers and of the optimizers, without those in `apart`.
 
     Metrics and seeds are not among them. Nor is the scale of a loss-scale optimizer: what it has
     learnt about overflows holds for earlier weights too.
     """
-    names = ("dynamic_scale", "step_counter")
-    kept, found = list(apart), {}
-    for _, part in reachable(model):
-        if isinstance(part, keras.Variable):
-            found[id(part)] = part
-        elif isinstance(part, keras.metrics.Metric):
-            kept += part.variables
-        elif isinstance(part, keras.random.SeedGenerator):
-            kept.append(part.state)
-        elif isinstance(part, keras.optimizers.Optimizer):
-            kept += [getattr(part, name, None) for name in names]
-    left_out = {id(variable) for variable in kept}
-    return [variable for each, variable in found.items() if each not in left_out]
+
+    def owned(part: Any) -> Iterable[Any]:
+        if isinstance(part, keras.random.SeedGenerator):
+            return [part.state]
+        if isinstance(part, keras.optimizers.Optimizer):
+            return [getattr(part, name, None) for name in ("dynamic_scale", "step_counter")]
+        return of_metrics(part)
+
+    left_out = {id(variable) for variable in apart}
+    return [each for each in variables_without(model, owned) if id(each) not in left_out]
 
 
 def put_values(variables: Iterable[Any], values: Iterable[Any]) -> None:
