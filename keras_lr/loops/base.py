@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,7 +88,7 @@ def scalar_logs(logs: Any, monitor: str, step: str = "train") -> dict[str, Any]:
 
 
 def check_updated(
-    model: Any, monitor: str, logs: dict[str, float], variables: dict[int, Any]
+    model: Any, monitor: str, logs: dict[str, float], read: Callable[[Any], np.ndarray | None]
 ) -> None:
     """Refuse a loss of the test step that is a metric which the step has not updated.
 
@@ -96,14 +97,18 @@ def check_updated(
 
     Args:
         logs: Those of an evaluation.
-        variables: The values of the variables of metrics after it, by their ids.
+        read: Returns the value of a variable of a metric after it; None if it had none.
 
     Raises:
         ValueError: If the loss and all variables of the metric are 0, as after a reset.
     """
-    for metric in model.metrics if logs[monitor] == 0.0 else []:
-        values = [variables[id(each)] for each in metric.variables if id(each) in variables]
-        if metric.name == monitor and values and not any(np.any(value) for value in values):
+    if logs[monitor] != 0.0:
+        return
+    for metric in model.metrics:
+        if metric.name != monitor:
+            continue
+        values = [value for each in metric.variables if (value := read(each)) is not None]
+        if values and not any(np.any(value) for value in values):
             raise ValueError(
                 f"The test step of this model logs {monitor!r}, but does not update that metric. "
                 "Define test_step, or pass budget=0 and no validation_data."

@@ -109,10 +109,10 @@ class JaxLoop:
         variables, metrics, logs = self._model.metrics_variables, self._metrics or [], {}
         for batch in batches:
             logs, metrics = self._test(trainable, non_trainable, metrics, batch)
-        values = {id(each): value for each, value in zip(variables, metrics, strict=False)}
         scalars = scalar_logs(logs, self._monitor, "test")
         result = {name: float(value) for name, value in scalars.items()}
-        check_updated(self._model, self._monitor, result, values)
+        values = {id(each): value for each, value in zip(variables, metrics, strict=False)}
+        check_updated(self._model, self._monitor, result, lambda each: values.get(id(each)))
         return result
 
     def _train_alike(self, batches: list[Any], rates: np.ndarray) -> list[np.ndarray]:

@@ -72,9 +72,8 @@ class TensorFlowLoop:
         self._model.reset_metrics()
         for batch in batches:
             logs = scalar_logs(self._test(batch), self._monitor, "test")
-        values = {id(each): self.read(each) for each in self._model.metrics_variables}
         result = {name: float(value) for name, value in logs.items()}
-        check_updated(self._model, self._monitor, result, values)
+        check_updated(self._model, self._monitor, result, self.read)
         self._model.reset_metrics()
         return result
 
@@ -196,9 +195,10 @@ class TensorFlowLoop:
         """
         if self.eager:
             return
-        graph = tf.compat.v1.get_default_graph().as_graph_def()
-        bodies = [graph.node, *(function.node_def for function in graph.library.function)]
-        self._drawing.append(any("seed" in node.attr for body in bodies for node in body))
+        match tf.compat.v1.get_default_graph().as_graph_def():
+            case tf.compat.v1.GraphDef(node=nodes, library=functions):
+                inner = (node for function in functions.function for node in function.node_def)
+                self._drawing.append(any("seed" in each.attr for each in (*nodes, *inner)))
 
     def _make_test(self) -> Any:
         model = self._model

@@ -63,9 +63,8 @@ class TorchLoop:
         with torch.no_grad():
             for batch in batches:
                 logs = scalar_logs(self._test_step(batch), self._monitor, "test")
-        values = {id(each): self.read(each) for each in model.metrics_variables}
         result = {name: float(_detached(value)) for name, value in logs.items()}
-        check_updated(model, self._monitor, result, values)
+        check_updated(model, self._monitor, result, self.read)
         model.reset_metrics()
         return result
 
