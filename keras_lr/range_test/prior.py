@@ -22,10 +22,8 @@ USUAL_RATES = {
     "schedule-free SGD": -0.25,
     "schedule-free Adam": -1.6,
 }
-SCHEDULE_FREE_FAMILIES = (
-    "schedule-free SGD",
-    "schedule-free Adam",
-)  # families that take no schedule
+# Those that take no schedule.
+SCHEDULE_FREE_FAMILIES = ("schedule-free SGD", "schedule-free Adam")
 UNKNOWN, UNKNOWN_RATE = "unknown", -2.0  # the rate: a first guess, between the measured ones
 
 # A velocity makes steps up to 1 / (1 - momentum) times as large. "momentum" was measured at 0.9; in

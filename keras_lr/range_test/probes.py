@@ -80,11 +80,10 @@ class Probes:
         losses, at most halfway to one of them. Otherwise the weighted mean of the best rates: a
         run counts by how close its loss is to the best one, and not at all if it lags by more than
         a twentieth of the best run's fall. Runs of fewer than 100 updates favour rates that are too
-        high, by an eighth of a decade. Where no
-        run has lost a quarter of its loss, low rates look better than they are, and a model that
-        learns so slowly needs more than its usual rate: the answer is then at least half a decade
-        above the centre, or the centre if a run not far above that made the loss worse. None if
-        all runs were cut off.
+        high, by an eighth of a decade. Where no run has lost a quarter of its loss, low rates look
+        better than they are, and a model that learns so slowly needs more than its usual rate: the
+        answer is then at least half a decade above the centre, or the centre if a run not far above
+        that made the loss worse. None if all runs were cut off.
         """
         if not len(self.judged[0]):
             return None

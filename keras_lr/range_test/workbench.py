@@ -115,8 +115,9 @@ class Workbench:
                 if not self._counter.find_out(record.batches):
                     record = self._begin(learning_rates, resume)  # count anew, batch by batch
                     continue
-            self._report(record)
-            if has_diverged(record.losses(), stop_factor, ceiling, more_follow=not record.complete):
+            losses = record.losses()
+            self._report(record, losses)
+            if has_diverged(losses, stop_factor, ceiling, more_follow=not record.complete):
                 reason = "diverged"
                 break
             due = record.complete or record.updates % validation_every == 0
@@ -143,10 +144,10 @@ class Workbench:
         else:
             record.add(self.loop.train(self.stream, record.rates_of(updates, most=CHUNK)))
 
-    def _report(self, record: Recording) -> None:
+    def _report(self, record: Recording, losses: np.ndarray) -> None:
         if self.report is not None and record.updates:
-            rate, loss = record.learning_rates[record.updates - 1], record.losses()[-1]
-            self.report(self.steps_trained + record.updates, float(rate), float(loss))
+            rate = record.learning_rates[record.updates - 1]
+            self.report(self.steps_trained + record.updates, float(rate), float(losses[-1]))
 
     def replace_stream(self, make_stream: Callable[[], Batches], seed: int) -> None:
         """Train on another stream; its order and the noise of the steps follow from a seed.

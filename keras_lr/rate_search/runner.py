@@ -93,7 +93,6 @@ class Runner:
         """
         check_alone()
         make = None if isinstance(model, keras.Model) else model
-        template = None
         if make is not None and not callable(make):
             raise TypeError(
                 f"model must be a Keras model or a function that returns one; got {model!r}."
@@ -102,8 +101,7 @@ class Runner:
             if make is not None:
                 model = made(make, split_seed)
             _check_optimizer(model)
-            if make is not None:
-                template = Template(model)
+            template = None if make is None else Template(model)
             snapshot = stack.enter_context(Snapshot(model).guarding())
             given = TrainingData(model, data.x, data.y, fit_options={"batch_size": batch_size})
             with passed_to_fit(given, data.validation) as (sent, held, size):
