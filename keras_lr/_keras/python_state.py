@@ -13,6 +13,15 @@ import keras
 import numpy as np
 from keras.src.utils.tracking import Tracker
 
+from keras_lr._keras.object_contents import (
+    MISSING,
+    attributes_of,
+    cell_contents,
+    contents_of,
+    refill,
+    set_attributes,
+    set_cell,
+)
 from keras_lr._keras.object_graph import is_library, reachable, written_globals
 from keras_lr._keras.random_state import name_counters_kept
 from keras_lr._keras.tensors import HOST_KINDS, tensor_kinds
@@ -28,22 +37,33 @@ _OURS = (
     "_keras_lr_step",
     "save_own_variables",
 )
-# Attributes that `reachable` skips, but that building adds to.
-_NOTED = ("_inbound_nodes", "_outbound_nodes", "_tracker", "_build_shapes_dict")
+# Attributes that `reachable` skips, but that Keras changes when it builds a layer.
+_CHANGED_BY_BUILDING = ("_inbound_nodes", "_outbound_nodes", "_tracker", "_build_shapes_dict")
 _TENSORS_OF_TORCH = ("_buffers", "_parameters")
 _OF_TORCH = ("_modules", *_TENSORS_OF_TORCH)
-# Attributes of a model that a further run can use again.
+# Attributes that Keras adds to a model, and that a further run can use again.
 _REUSED = frozenset(
-    {
-        *("train_function", "test_function", "predict_function", "_jax_state", "history", "built"),
-        *("_jax_state_synced", "_eval_epoch_iterator", "_losses_override", "stop_training"),
-    }
+    [
+        "_eval_epoch_iterator",
+        "_jax_state",
+        "_jax_state_synced",
+        "_losses_override",
+        "built",
+        "history",
+        "predict_function",
+        "stop_training",
+        "test_function",
+        "train_function",
+    ]
 )
-_MISSING = object()
 
 
 class PythonState:
     """Everything reachable from a model: the Python state is remembered, the rest is listed.
+
+    There are two ways back. `restore` undoes all changes, as at the end of a range test. `rewind`
+    undoes the changes that the program itself made (a counter, a list of its own), and keeps what
+    the frameworks have built and compiled, so that the next run of a search can use it again.
 
     Attributes:
         variables: Keras variables.
@@ -94,7 +114,7 @@ class PythonState:
             return
         self._kept.append(kept)
         for name, value in kept.held():
-            if name in _NOTED:
+            if name in _CHANGED_BY_BUILDING:
                 self._kept.append(_Kept(value, True))
                 if isinstance(value, Tracker):
                     self._kept.extend(_Kept(ids, True) for ids in value.stored_ids.values())
@@ -102,13 +122,13 @@ class PythonState:
                 structure.add(id(value))
 
     def rewind(self) -> None:
-        """Restore the state of a program; keep what has been built and compiled since."""
+        """Undo what the program changed; keep what has been built and compiled since."""
         for kept in self._kept:
             if not kept.structural:
                 kept.rewind()
 
     def restore(self) -> None:
-        """Restore everything."""
+        """Undo all changes."""
         for kept in self._kept:
             kept.restore()
         for variable, trainable in self._trainable:
@@ -120,8 +140,8 @@ class _Kept:
     """The attributes of one object or class, the contents of one container, or both.
 
     Attributes:
-        structural: Whether it is about what has been built, which further runs can use again.
-        fixed: Attributes of that kind, in an object of a program's own class.
+        structural: Whether it belongs to what a framework has built; then `rewind` leaves it.
+        fixed: The attributes that `rewind` leaves, of an object of a program's own class.
     """
 
     __slots__ = ("_attributes", "_cells", "_contents", "_globals", "_part", "fixed", "structural")
@@ -132,16 +152,16 @@ class _Kept:
             structural: Whether it is a container in which a framework lists what it has built.
         """
         self._part = part
-        self._contents = _contents(part)
-        self._attributes = _attributes(part)
+        self._contents = contents_of(part)
+        self._attributes = attributes_of(part)
         self._cells: list[tuple[Any, Any]] = []
         self._globals: dict[str, Any] = {}
         self.fixed: frozenset[str] = frozenset()
         self.structural = structural and self._contents is not None
         if isinstance(part, types.FunctionType):
-            self._cells = [(cell, _cell_contents(cell)) for cell in part.__closure__ or ()]
+            self._cells = [(cell, cell_contents(cell)) for cell in part.__closure__ or ()]
             scope = part.__globals__
-            self._globals = {name: scope.get(name, _MISSING) for name in written_globals(part)}
+            self._globals = {name: scope.get(name, MISSING) for name in written_globals(part)}
         elif self._attributes is not None and self._contents is None:
             self.fixed = _framework_names(part)
             self.structural = _is_frameworks(type(part))
@@ -159,130 +179,36 @@ class _Kept:
 
     def restore(self) -> None:
         if self._contents is not None:
-            _refill(self._part, self._contents)
+            refill(self._part, self._contents)
         if self._attributes is not None:
-            ours = {n: v for n, v in _attributes(self._part).items() if n in _OURS}
+            ours = {n: v for n, v in attributes_of(self._part).items() if n in _OURS}
             kept = {n: v for n, v in self._attributes.items() if n not in _OURS}
-            _set_attributes(self._part, {**kept, **ours})
+            set_attributes(self._part, {**kept, **ours})
         self._restore_names()
 
     def rewind(self) -> None:
-        if self._contents is not None and not _holds_built(_contents(self._part)):
-            _refill(self._part, self._contents)
+        if self._contents is not None and not _holds_built(contents_of(self._part)):
+            refill(self._part, self._contents)
         if self._attributes is not None:
-            now = _attributes(self._part)
+            now = attributes_of(self._part)
             left = {n: v for n, v in now.items() if n in self.fixed or _holds_built(v)}
             # On torch, a layer that replaces None moves its name from `__dict__` to one of these.
             moved = {n for holder in _OF_TORCH for n in now.get(holder) or ()}
             rest = {
                 n: v for n, v in self._attributes.items() if n not in self.fixed and n not in moved
             }
-            _set_attributes(self._part, {**rest, **left})
+            set_attributes(self._part, {**rest, **left})
         self._restore_names()
 
     def _restore_names(self) -> None:
         """Restore the closure and the global variables of a function."""
         for cell, value in self._cells:
-            if _cell_contents(cell) is value:
-                continue
-            if value is _MISSING:
-                del cell.cell_contents
-            else:
-                cell.cell_contents = value
+            set_cell(cell, value)
         for name, value in self._globals.items():
-            if value is _MISSING:
+            if value is MISSING:
                 self._part.__globals__.pop(name, None)
             else:
                 self._part.__globals__[name] = value
-
-
-def _contents(part: Any) -> Any:
-    """A copy of the contents of a container; None for anything else."""
-    part = _unwrapped(part)
-    kinds: tuple[Any, ...] = (dict, list, set, deque, bytearray)
-    for kind in kinds:
-        if isinstance(part, kind):
-            return kind(part)
-    return None
-
-
-def _refill(part: Any, contents: Any) -> None:
-    """Restore the contents of a container to what `_contents` returned.
-
-    The methods of the base classes are used because Keras's tracked containers register what is
-    put into them.
-    """
-    part, kind = _unwrapped(part), type(contents)
-    if isinstance(contents, dict):
-        if list(part) == list(contents) and all(part[key] is contents[key] for key in contents):
-            return
-        dict.clear(part)
-        for key, value in contents.items():
-            dict.__setitem__(part, key, value)
-    elif len(part) != len(contents) or any(a is not b for a, b in zip(part, contents, strict=True)):
-        kind.clear(part)
-        (kind.update if isinstance(contents, set) else kind.extend)(part, contents)
-
-
-def _unwrapped(part: Any) -> Any:
-    """The plain container inside TensorFlow's wrappers of lists and dictionaries."""
-    for name in ("__wrapped__", "_storage"):
-        if isinstance(part, (dict, list)) and hasattr(part, name):
-            part = getattr(part, name)
-    return part
-
-
-def _attributes(part: Any) -> Any:
-    """Attributes of an object, a class or a function; None if there are none to set."""
-    if isinstance(part, type):
-        return {n: v for n, v in vars(part).items() if not n.startswith(("__", "_abc_"))}
-    attributes = getattr(part, "__dict__", None)
-    kind: Any = type(part)
-    slots = _slots(kind)
-    if type(attributes) is not dict and not slots:
-        return None
-    return {**(attributes or {}), **{n: getattr(part, n) for n in slots if hasattr(part, n)}}
-
-
-@functools.lru_cache(maxsize=4096)
-def _slots(kind: Any) -> tuple[str, ...]:
-    """The attributes that objects of a program's own class keep in `__slots__`."""
-    return tuple(
-        name
-        for each in kind.__mro__
-        if not is_library(each)
-        for name, value in vars(each).items()
-        if isinstance(value, types.MemberDescriptorType)
-    )
-
-
-def _set_attributes(part: Any, attributes: dict[str, Any]) -> None:
-    now = _attributes(part) or {}
-    if now.keys() == attributes.keys() and all(now[n] is attributes[n] for n in now):
-        return
-    if isinstance(part, type):
-        put, drop = functools.partial(type.__setattr__, part), functools.partial(delattr, part)
-    else:
-        kind: Any = type(part)
-        slots = _slots(kind)
-        if not slots:
-            vars(part).clear()
-            vars(part).update(attributes)
-            return
-        put = functools.partial(object.__setattr__, part)
-        drop = functools.partial(object.__delattr__, part)
-    for name in now.keys() - attributes.keys():
-        drop(name)
-    for name, value in attributes.items():
-        if now.get(name, _MISSING) is not value:
-            put(name, value)
-
-
-def _cell_contents(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _MISSING
 
 
 def _is_frameworks(kind: type) -> bool:
@@ -296,7 +222,7 @@ def _is_frameworks(kind: type) -> bool:
 def _framework_names(part: Any) -> frozenset[str]:
     """Attributes of a program's own layer, model or loss that belong to the framework."""
     if isinstance(part, (keras.optimizers.Optimizer, keras.metrics.Metric)):
-        return frozenset(_attributes(part) or ())
+        return frozenset(attributes_of(part) or ())
     for base in (keras.Model, keras.Layer, keras.losses.Loss):
         if isinstance(part, base):
             return _names_of(base)
