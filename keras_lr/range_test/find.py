@@ -158,25 +158,18 @@ def run_range_test(
         per_epoch = updates_per_epoch(batches, optimizer)
         planned = _planned_run(options["policy"], family, length, per_epoch)
         hints = _epochs_hint(length, batches, optimizer)
-        sample = None
+        samples, sample = options["validation_samples"], None
         if validation_data is not None:
-            samples = options["validation_samples"]
             sample = sample_batches(model, validation_data, samples, batch_size)
 
-        def prepared() -> HeldOutRuns | None:
-            try:
-                return prepare(bench, data, options["validation_samples"], sample)
-            except CannotCompare as error:
-                hints.append(str(error))
-                return None
-
-        steps, rest = divided_budget(options, length)
-        # Without a ramp nothing else can answer, so the short runs are prepared first.
-        runs = None if steps else prepared()
-        if not steps and runs is None:
-            steps, rest = min(rest, RAMP_ALONE), 0
-        rates = ramp_rates(options, steps, usual)
-        total = steps * options["repeats"] + rest
+        ramp, rest = divided_budget(options, length)
+        runs = None
+        if not ramp:  # nothing but the short runs can answer
+            runs = _held_out_runs(bench, data, samples, sample, hints)
+            if runs is None:
+                ramp, rest = min(rest, RAMP_ALONE), 0
+        rates = ramp_rates(options, ramp, usual)
+        total = ramp * options["repeats"] + rest
         with progress(options["verbose"], total) as bench.report:
             test = _assemble(rates, _ramps(bench, rates, options, sample))
             test.planned = planned
@@ -192,8 +185,8 @@ def run_range_test(
                 "hints": hints,
                 "directions": directions_of(model, test.metrics),
             }
-            if steps and rest and test.stop_reason != "data_ended":
-                runs = prepared()
+            if ramp and rest and test.stop_reason != "data_ended":
+                runs = _held_out_runs(bench, data, samples, sample, hints)
             left = total - bench.steps_trained
             prober = None if runs is None else short_runs(runs, test, usual, left)
         test.training_steps = bench.steps_trained
@@ -201,6 +194,17 @@ def run_range_test(
         test.probes = prober.probes()
         test._continue = continuation(model, optimizer, prober, runs, seed, monitor)
     return test
+
+
+def _held_out_runs(
+    bench: Workbench, data: RunData, samples: int, sample: list[Any] | None, hints: list[str]
+) -> HeldOutRuns | None:
+    """Prepare the short runs; where they cannot be compared, add the reason to the hints."""
+    try:
+        return prepare(bench, data, samples, sample)
+    except CannotCompare as error:
+        hints.append(str(error))
+        return None
 
 
 def _planned_run(
