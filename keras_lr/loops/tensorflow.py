@@ -78,35 +78,42 @@ class TensorFlowLoop:
         return result
 
     def _train_fused(self, stream: Batches, rates: np.ndarray) -> np.ndarray:
-        padded = np.zeros(CHUNK, np.float32)
-        padded[: len(rates)] = rates
+        """Train by one call of a graph for each epoch that the steps belong to."""
+        padded = tf.constant(np.pad(rates.astype(np.float32), (0, CHUNK - len(rates))))
         parts: list[np.ndarray] = []
-        done, ended, restarted = 0, False, False
-        while done < len(rates) and not ended:
-            iterator, until = stream.iterator(), len(rates)
-            chunk = self._open_chunk
-            if stream.left is not None:
-                chunk, until = self._chunk, min(until, done + stream.left)
-            count, rows = chunk(
-                iterator, tf.constant(padded), tf.constant(done), tf.constant(until)
-            )
-            count = int(count)
-            stream.took(count - done)
-            rows = rows.numpy()[done:count, : len(self._names)]
-            ended = len(rows) > 0 and not np.isfinite(rows[-1, self._names.index(self._monitor)])
+        done, begun = 0, False
+        while True:
+            rows = self._train_within_epoch(stream, padded, done, len(rates))
             parts.append(rows)
-            empty, done = count == done and restarted, count
-            if done < len(rates) and not ended:
-                try:
-                    if empty:
-                        raise DataEnded
-                    stream.next_epoch()
-                except DataEnded:
-                    if not done:
-                        raise
-                    ended = True
-                restarted = True
+            done += len(rows)
+            loss = self._names.index(self._monitor)
+            if done == len(rates) or (len(rows) and not np.isfinite(rows[-1, loss])):
+                break
+            try:
+                if begun and not len(rows):
+                    raise DataEnded  # a whole epoch without a batch
+                stream.next_epoch()
+                begun = True
+            except DataEnded:
+                if not done:
+                    raise
+                break
         return np.concatenate(parts)
+
+    def _train_within_epoch(
+        self, stream: Batches, rates: tf.Tensor, begin: int, end: int
+    ) -> np.ndarray:
+        """Train with the rates `begin` to `end`, or until the epoch ends or a loss is not finite.
+
+        Returns:
+            The metrics of each step, shape (steps, metrics).
+        """
+        iterator, chunk = stream.iterator(), self._open_chunk
+        if stream.left is not None:
+            chunk, end = self._chunk, min(end, begin + stream.left)
+        reached, rows = chunk(iterator, rates, tf.constant(begin), tf.constant(end))
+        stream.took(int(reached) - begin)
+        return rows.numpy()[begin : int(reached), : len(self._names)]
 
     def _train_eagerly(self, stream: Batches, rates: np.ndarray) -> np.ndarray:
         rows = [
