@@ -68,7 +68,8 @@ def by_search(task: Task, seed: int, also: tuple[str, ...]) -> dict[str, Any]:
         task.model, task.x, task.y, epochs=EPOCHS, seed=seed, also=also, verbose=0
     )
     trained = sum(o.epochs * o.job.fraction for o in found.outcomes)
-    ramp = len((found.range_test or {"losses": ()})["losses"]) * 32 / (0.8 * len(task.x))
+    batches = -(-(len(task.x) - round(0.2 * len(task.x))) // 32)  # of a run's epoch
+    ramp = len((found.range_test or {"losses": ()})["losses"]) / batches
     return {**answer(found.setting, trained + ramp), "interval": [found.low, found.high]}
 
 
