@@ -228,6 +228,7 @@ class LRFinder(SteeringCallback):
         if decision.action == "stop":
             self._unsynced_model.stop_training = True
 
+        self._rule.look_up_direction(self._unsynced_model)
     def remember(self) -> dict[str, Any]:
         if self._rule is None:
             return {}
