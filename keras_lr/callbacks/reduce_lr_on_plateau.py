@@ -68,7 +68,8 @@ class ReduceLROnPlateau(SteeringCallback):
         warmup: Epochs (or windows) at the start that do not count.
         restore_best_weights: Whether to restore the weights of the best value at each reduction
             and when stopping. They are copied to host memory at each new best value; the
-            optimizer's slots do not change.
+            optimizer's slots do not change. `SwapEMAWeights(swap_on_epoch=True)` must come
+            after this callback.
         max_reductions: Stop the training when a reduction is due after this many.
         growth_factor: Factor above 1 of a growth after repeated improvements; None for no growth.
         growth_patience: Improvements in a row before a growth; by default `patience`.
@@ -158,6 +159,7 @@ class ReduceLROnPlateau(SteeringCallback):
         self.min_lr = min_lr
         self.max_lr = max_lr
         self.restore_best_weights = flag("restore_best_weights", restore_best_weights)
+        self.copies_weights = self.restore_best_weights
         self._arguments: dict[str, Any] = {
             "factor": factor,
             "patience": patience,
