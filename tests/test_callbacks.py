@@ -20,6 +20,10 @@ BACKEND = keras.backend.backend()
 sgd = lambda rate=0.01: keras.optimizers.SGD(rate, momentum=0.9)  # noqa: E731
 
 
+def swap():
+    return keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+
+
 def recorded(model, *callbacks, **options):
     logger = keras_lr.LRLogger()
     fit(model, *callbacks, logger, **options)
@@ -181,8 +185,28 @@ def test_runs_of_one_two_and_three_updates(batches):
             "LRFinder stops the fit before it trains; got HalveOnDivergence in the same list",
         ),
         (
-            lambda: [keras.callbacks.SwapEMAWeights(True), keras_lr.HalveOnDivergence()],
+            lambda: [swap(), keras_lr.HalveOnDivergence()],
             "HalveOnDivergence must come before SwapEMAWeights.swap_on_epoch=True. in the list",
+        ),
+        (
+            lambda: [swap(), keras_lr.ReduceLROnPlateau(restore_best_weights=True)],
+            "ReduceLROnPlateau must come before SwapEMAWeights.swap_on_epoch=True. in the list",
+        ),
+        (
+            lambda: [keras_lr.LRFinder(every=1, apply=True), swap()],
+            "LRFinder must come after SwapEMAWeights.swap_on_epoch=True. in the list",
+        ),
+        (
+            lambda: [keras_lr.LRFinder(every=1), swap()],
+            "LRFinder must come after SwapEMAWeights.swap_on_epoch=True. in the list",
+        ),
+        (
+            lambda: [keras_lr.LRFinder(), swap()],
+            "LRFinder stops the fit before it trains, so there are no averages; got SwapEMAWeights",
+        ),
+        (
+            lambda: [keras.callbacks.SwapEMAWeights(), keras_lr.LRFinder()],
+            "LRFinder stops the fit before it trains, so there are no averages; got SwapEMAWeights",
         ),
     ],
 )

@@ -306,6 +306,12 @@ def test_an_optimizer_with_a_method_put_into_it_is_refused():
     assert same(values(model.variables), before)
 
 
+def test_an_optimizer_that_multipliers_do_not_suit_is_refused_by_its_name():
+    model = network(keras_lr.optimizers.ScheduleFree(keras.optimizers.Adam(0.01)))
+    with pytest.raises(ValueError, match="^GradualUnfreeze trains with LayerwiseLR. Layer"):
+        model.fit(*data(), verbose=0, callbacks=[keras_lr.GradualUnfreeze(GROUPS)])
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -103,6 +103,8 @@ ROWS = [
     Row("_obj_type", "saveable", "resuming a killed run"),
     # metrics.py, losses.py
     Row("_direction", "metric", "mode='auto' of the plateau callbacks"),
+    Row("_flat_metrics", "compiled metrics", "mode='auto' for the metric of an output"),
+    Row("_flat_weighted_metrics", "compiled metrics", "mode='auto' for the metric of an output"),
     Row("_fn_kwargs", "loss", "telling two searches with other losses apart"),
     # replicas.py
     Row("_distribute_strategy", "model", "building under a strategy", "tensorflow"),
@@ -442,6 +444,12 @@ def make_callback_list() -> Any:
 
 def make_metric() -> Any:
     return keras.metrics.BinaryAccuracy()
+
+
+def make_compiled_metrics() -> Any:
+    model = made()
+    model.evaluate(np.zeros((4, 2)), np.zeros((4, 1)), verbose=0)
+    return model._compile_metrics
 
 
 def make_loss() -> Any:

@@ -596,7 +596,7 @@ def test_a_state_that_is_none_is_refused(state):
         ("warmup", -1, "an integer of at least 0"),
         ("max_reductions", -1, "an integer of at least 0"),
         ("max_reductions", math.inf, "an integer of at least 0"),
-        ("mode", "auto", "'min' or 'max'"),
+        ("mode", "lower", "'auto', 'min' or 'max'"),
         ("threshold_mode", "relative", "'abs' or 'rel'"),
         ("min_delta", -1e-4, "at least 0"),
         ("min_delta", math.inf, "a finite number of at least 0"),

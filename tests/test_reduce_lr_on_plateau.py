@@ -223,7 +223,7 @@ def test_auto_mode_asks_the_metric(metric, direction):
     plateau = keras_lr.ReduceLROnPlateau(f"val_{metric}")
     x, y = rows()
     model.fit(x, y[:, None], validation_data=(x, y[:, None]), callbacks=[plateau], verbose=0)
-    assert plateau._rule.mode == direction
+    assert plateau._rule._direction == direction
 
 
 @elsewhere

@@ -212,6 +212,32 @@ def test_a_step_at_the_average_is_refused():
     assert weight.numpy().tolist() == [2.25]
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a loop with tf.function")
+@pytest.mark.parametrize("inner", ["SGD", "Adam"])
+def test_the_first_step_of_a_compiled_loop_may_build_the_optimizer(inner):
+    import tensorflow as tf
+
+    arguments = {"learning_rate": 0.1} | ({"momentum": 0.5} if inner == "SGD" else {})
+
+    def trained(compiled):
+        optimizer, weight = made(inner, arguments, {}), keras.Variable([4.0])
+
+        def step():
+            with tf.GradientTape() as tape:
+                loss = weight.value**2
+            optimizer.apply([tape.gradient(loss, weight.value)], [weight])
+
+        run = compiled(step)
+        for _ in range(3):
+            run()
+        optimizer.eval()
+        return weight.numpy()
+
+    ends = [trained(tf.function), trained(lambda step: step)]
+    np.testing.assert_allclose(*ends, rtol=1e-6, atol=0)
+    assert 0 < ends[0][0] < 4
+
+
 def test_a_step_at_the_average_is_refused_after_loading(tmp_path):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.compile(made("SGD", {"learning_rate": 0.1, "momentum": 0.5}, {}), "mse")

@@ -93,6 +93,32 @@ def test_data_that_the_first_run_uses_up_are_refused():
         keras_lr.search(classifier(), X, Y, validation_data=batches(2), **QUICK)
 
 
+class Endless(keras.utils.PyDataset):
+    num_batches = None
+
+    def __getitem__(self, place):
+        return X[:32], Y[:32]
+
+
+def test_data_without_an_end_are_refused():
+    made = [(Endless(), "Endless")]
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        repeated = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32).repeat()
+        made.append((repeated, type(repeated).__name__))
+    for endless, kind in made:
+        with pytest.raises(ValueError, match=f"epochs of x must end; got a {kind} of endless"):
+            keras_lr.search(classifier(), endless, validation_data=HELD, **QUICK)
+        with pytest.raises(ValueError, match=f"validation_data must end; got a {kind} of endless"):
+            keras_lr.search(classifier(), X, Y, validation_data=endless, **QUICK)
+
+
+def test_a_data_set_without_an_end_is_searched():
+    options = {"validation_data": HELD, "steps_per_epoch": 2, **QUICK}
+    assert 1e-3 <= keras_lr.search(classifier(), Endless(), **options).learning_rate <= 1e-1
+
+
 def test_a_generator_without_an_end_is_searched():
     found = keras_lr.search(
         classifier(), batches(), validation_data=HELD, steps_per_epoch=2, **QUICK

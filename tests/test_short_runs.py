@@ -106,8 +106,10 @@ def test_a_loss_that_the_test_step_does_not_update_judges_nothing():
     test = lr_find(model, **data)
     assert test.probes is None and len(test.losses) > 30
     assert any("logs 'loss', but does not update" in note for note in test.suggest().warnings)
-    with pytest.raises(ValueError, match="logs 'loss', but does not update that metric"):
+    with pytest.raises(ValueError, match="logs 'loss', but does not update that metric") as caught:
         lr_find(model, **data, validation_data=(x, data["y"]))
+    assert "or pass steps=100, budget=100 and no validation_data" in str(caught.value)
+    assert len(lr_find(model, **data, steps=100, budget=100).losses) > 30
 
 
 @pytest.mark.parametrize("budget", [None, 100])

@@ -76,9 +76,10 @@ def number(value: Any) -> float:
 
 
 def number_outside(variable: Any) -> float | None:
-    """The value of a variable, read on the host also while a step is traced; None if it is traced.
+    """The value of a variable, read on the host also while a step is traced; None if it has none.
 
-    JAX traces the variables of a step, and a TensorFlow strategy reads them on each device.
+    JAX traces the variables of a step, and a TensorFlow strategy reads them on each device. One
+    that a `tf.function` creates has no value until the function is traced.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -87,7 +88,7 @@ def number_outside(variable: Any) -> float | None:
         if tf.distribute.has_strategy():
             return None
         with tf.init_scope():
-            return number(variable)
+            return number(variable) if variable.value.is_initialized() else None
     if backend == "jax":
         import jax
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_lr._keras.building import build_optimizer, layers_are_built
+from keras_lr._keras.metrics import should_rise
 from keras_lr._keras.optimizers import number
 from keras_lr._keras.values import Values, trained_variables
 from keras_lr._util import checks
@@ -90,7 +91,7 @@ class HalveOnDivergence(SteeringCallback):
     Raises:
         ValueError, TypeError: If an argument is out of its range or of the wrong kind; when
             `fit` begins, if the model is not built, or `SwapEMAWeights` comes first; after the
-            first batch, if `monitor` is not in the logs.
+            first batch, if `monitor` is not in the logs, or is a metric that should rise.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.ones((64, 1), "float32")  # loss = weight ** 2: stable below a rate of 1
@@ -170,6 +171,11 @@ class HalveOnDivergence(SteeringCallback):
             raise ValueError(
                 f"HalveOnDivergence monitors {self.monitor!r}, which is not in the logs; they have "
                 f"{names}. Pass the name of the loss as monitor."
+            )
+        if self._fresh and should_rise(self._unsynced_model, self.monitor):
+            raise ValueError(
+                f"HalveOnDivergence monitors a loss; got {self.monitor!r}, which should rise. Pass "
+                "the name of the loss as monitor."
             )
         self._stretch.advance(done, number(logs[self.monitor]))
         if self._stretch.length >= (1 if self._fresh else self.check_every):

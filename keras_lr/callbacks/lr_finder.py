@@ -33,6 +33,7 @@ from keras_lr.range_test.training_data import (
     validation_passed_to_fit,
 )
 from keras_lr.steering import Policy, innermost_optimizers, updates_every
+from keras_lr.steering.companions import callbacks_of, refuse_swap
 from keras_lr.steering.optimizers import assign_rate
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class LRFinder(SteeringCallback):
     Raises:
         ValueError, TypeError: If an argument is out of its range or of the wrong kind. When
             `fit` begins: without `every`, if another callback of the `fit` sets the rate; with
-            it, if the data cannot be read again; with `apply`, if the optimizer has a schedule.
+            it, if the data cannot be read again; with `apply`, if the optimizer has a schedule;
+            if `SwapEMAWeights` is in the list: with `every`, after this callback.
 
     >>> import keras, keras_lr, numpy as np
     >>> x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
@@ -136,6 +138,7 @@ class LRFinder(SteeringCallback):
         self.applied: list[tuple[int, float]] = []
         if every is not None:
             self.roles = ("rate",) if apply else ()
+            self.trains_between_epochs = True
             # The callback does nothing at batches, so Keras need not wait for it.
             self.async_safe = True
         # A finder that applies nothing takes no part in the steering, not even in the logs.
@@ -158,7 +161,9 @@ class LRFinder(SteeringCallback):
             _check_settable(self._chosen)
         if self.every is not None:
             self._training_data = _data_of(model, self.data)
-        if not self._observes:
+        if self._observes:
+            refuse_swap(callbacks_of("on_train_begin"), self)
+        else:
             super().on_train_begin(logs)
         self.result, self.results, self.applied = None, [], []
         if self._rule is not None:
@@ -223,6 +228,7 @@ class LRFinder(SteeringCallback):
         value = monitored(logs, self._rule.monitor, "LRFinder")
         if value is None:
             return
+        self._rule.look_up_direction(self._unsynced_model)
         decision = self._rule.observe(value)
         self._stalled = decision.action == "reduce"
         if decision.action == "stop":

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from keras_lr._keras.metrics import direction_by_name, direction_of
 from keras_lr._util.checks import choice, count, log_entry, number
 
 __all__ = ["Decision", "PlateauRule", "Progress"]
@@ -80,7 +81,8 @@ class PlateauRule:
         factor: Factor of a reduction, in (0, 1).
         patience: Values without improvement before a reduction; an integer of at least 0. As in
             Keras, 0 is the same as 1.
-        mode: "min" if lower values are better, "max" if higher ones are.
+        mode: "min" if lower values are better, "max" if higher ones are; "auto": in a callback the
+            direction of the metric, otherwise that of common metrics of this name.
         min_delta: A value is an improvement if it is better than the best one by more than this;
             at least 0.
         threshold_mode: "abs" if `min_delta` is in the unit of the metric, "rel" if it is a fraction
@@ -118,7 +120,7 @@ class PlateauRule:
         *,
         factor: float = 0.1,
         patience: int = 10,
-        mode: str = "min",
+        mode: str = "auto",
         min_delta: float = 1e-4,
         threshold_mode: str = "abs",
         cooldown: int = 0,
@@ -132,7 +134,7 @@ class PlateauRule:
     ) -> None:
         self.factor = number("factor", factor, above=0.0, below=1.0)
         self.patience = count("patience", patience, 0)
-        self.mode = choice("mode", mode, ["min", "max"])
+        self.mode = choice("mode", mode, ["auto", "min", "max"])
         self.min_delta = number("min_delta", min_delta, least=0.0)
         self.threshold_mode = choice("threshold_mode", threshold_mode, ["abs", "rel"])
         if self.threshold_mode == "rel" and min_delta >= 1.0:
@@ -159,6 +161,7 @@ class PlateauRule:
             self.growth_patience = count("growth_patience", growth_patience, 0)
         self.monitor = log_entry("monitor", monitor)
         self.unit = unit
+        self._direction: str | None
         self.reset()
 
     def observe(self, value: Any, *, can_reduce: bool = True, can_grow: bool = True) -> Decision:
@@ -173,7 +176,10 @@ class PlateauRule:
 
         Raises:
             TypeError: If `value` is not a number.
+            ValueError: If the mode is "auto", and the name of the metric tells no direction.
         """
+        if self._direction is None:
+            self._direction = _direction_by_name(self.monitor)
         progress = self.progress
         value = self._smooth(_metric(self.monitor, value))
         progress.seen += 1
@@ -220,6 +226,16 @@ class PlateauRule:
     def reset(self) -> None:
         """Forget all values, for a new run."""
         self.progress = Progress()
+        self._direction = None if self.mode == "auto" else self.mode
+
+    def look_up_direction(self, model: Any) -> None:
+        """Take the direction from the model's metric if the mode is "auto".
+
+        Raises:
+            ValueError: If the metric has none.
+        """
+        if self._direction is None:
+            self._direction = direction_of(model, self.monitor)
 
     def state(self) -> dict[str, Any]:
         """The state for `load`: numbers and None, as JSON can store them."""
@@ -262,7 +278,7 @@ class PlateauRule:
         if best is None:
             return not math.isnan(value)
         margin = self.min_delta * (abs(best) if self.threshold_mode == "rel" else 1.0)
-        return value + margin < best if self.mode == "min" else value - margin > best
+        return value + margin < best if self._direction == "min" else value - margin > best
 
     def _verdict(self, value: float, improved: bool) -> str:
         name = f"smoothed {self.monitor}" if self.smoothing else self.monitor
@@ -282,6 +298,16 @@ class PlateauRule:
     def _units(self, quantity: int) -> str:
         first, *rest = self.unit.split(" ")
         return " ".join([str(quantity), first if quantity == 1 else f"{first}s", *rest])
+
+
+def _direction_by_name(monitor: str) -> str:
+    direction = direction_by_name(monitor)
+    if direction is None:
+        raise ValueError(
+            f"The name does not say whether {monitor!r} should fall or rise; got mode='auto'. "
+            "Pass mode='min' or mode='max'."
+        )
+    return direction
 
 
 def _metric(name: str, value: Any) -> float:

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lr._keras.metrics import direction_of
 from keras_lr._util.checks import choice, count, flag, log_entry, number, verbosity
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.callbacks.plateau_rule import PlateauRule
@@ -69,7 +68,8 @@ class ReduceLROnPlateau(SteeringCallback):
         warmup: Epochs (or windows) at the start that do not count.
         restore_best_weights: Whether to restore the weights of the best value at each reduction
             and when stopping. They are copied to host memory at each new best value; the
-            optimizer's slots do not change.
+            optimizer's slots do not change. `SwapEMAWeights(swap_on_epoch=True)` must come
+            after this callback.
         max_reductions: Stop the training when a reduction is due after this many.
         growth_factor: Factor above 1 of a growth after repeated improvements; None for no growth.
         growth_patience: Improvements in a row before a growth; by default `patience`.
@@ -159,6 +159,7 @@ class ReduceLROnPlateau(SteeringCallback):
         self.min_lr = min_lr
         self.max_lr = max_lr
         self.restore_best_weights = flag("restore_best_weights", restore_best_weights)
+        self.copies_weights = self.restore_best_weights
         self._arguments: dict[str, Any] = {
             "factor": factor,
             "patience": patience,
@@ -171,7 +172,7 @@ class ReduceLROnPlateau(SteeringCallback):
             "growth_factor": growth_factor,
             "growth_patience": growth_patience,
         }
-        self._rule = self._make_rule("min" if mode == "auto" else mode)
+        self._rule = self._make_rule()
         self.events: list[PlateauEvent] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -200,8 +201,7 @@ class ReduceLROnPlateau(SteeringCallback):
         return Plan(low=np.asarray(self.min_lr, float), high=np.asarray(self._most, float))
 
     def begin(self, length: Length) -> None:
-        self._rule = self._make_rule("min" if self.mode == "auto" else self.mode)
-        self._judges = self.mode != "auto"
+        self._rule = self._make_rule()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -230,31 +230,24 @@ class ReduceLROnPlateau(SteeringCallback):
     def remember(self) -> dict[str, Any]:
         return {
             "rule": self._rule.state(),
-            "direction": self._rule.mode if self._judges else None,
             "window": self._mean.state(),
             "best_weights": self._best_weights,
         }
 
     def recall(self, memory: dict[str, Any]) -> None:
-        if memory["direction"] is not None:
-            self._rule = self._make_rule(memory["direction"])
-            self._judges = True
         self._rule.load(memory["rule"])
         self._mean.load(memory["window"])
         self._best_weights = list(memory["best_weights"])
 
-    def _make_rule(self, mode: str) -> PlateauRule:
+    def _make_rule(self) -> PlateauRule:
         unit = "epoch" if self.window == "epoch" else f"window of {self.window} batches"
-        return PlateauRule(mode=mode, monitor=self.monitor, unit=unit, **self._arguments)
+        return PlateauRule(mode=self.mode, monitor=self.monitor, unit=unit, **self._arguments)
 
     def _value(self, logs: Any) -> float | None:
         value = (logs or {}).get(self.monitor)
         if value is not None:
             self._known = True
-            if not self._judges:
-                # The metrics exist only now.
-                self._rule = self._make_rule(direction_of(self._unsynced_model, self.monitor))
-                self._judges = True
+            self._rule.look_up_direction(self._unsynced_model)  # the metrics exist only now
             return float(keras.ops.convert_to_numpy(value))
         if not self._known:
             self._known = True

@@ -46,7 +46,8 @@ class WarmUpStableDecay(SteeringCallback):
         monitor: Name of a metric in the logs of an epoch, such as `"val_loss"`; None for none.
         patience: Epochs without an improvement of the metric; at least 1.
         min_delta: An improvement is better than the best value by more than this; at least 0.
-        mode: `"min"` if lower values of the metric are better, `"max"` if higher ones are.
+        mode: `"min"` if lower values of the metric are better, `"max"` if higher ones are;
+            `"auto"`: the direction of the metric.
         file: Path of the file, which is looked for once a second; None for none. It must not exist
             when the `fit` begins.
         checkpoint: Path of a `.keras` file to which the model is saved when the decay begins, with
@@ -101,7 +102,7 @@ class WarmUpStableDecay(SteeringCallback):
         monitor: str | None = None,
         patience: int = 10,
         min_delta: float = 0.0,
-        mode: str = "min",
+        mode: str = "auto",
         file: Any = None,
         checkpoint: Any = None,
         couple_weight_decay: bool = False,
@@ -127,7 +128,8 @@ class WarmUpStableDecay(SteeringCallback):
         self._rule = PlateauRule(
             patience=checks.count("patience", patience),
             min_delta=min_delta,
-            mode=checks.choice("mode", mode, ["min", "max"]),
+            mode=mode,
+            monitor=self.monitor or "val_loss",
         )
         self.file = None if file is None else Path(file)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -212,7 +214,10 @@ class WarmUpStableDecay(SteeringCallback):
         if self.monitor is None or self.decay_begun_at is not None:
             return
         value = monitored(logs, self.monitor, "WarmUpStableDecay")
-        if value is not None and self._rule.observe(value).action == "reduce":
+        if value is None:
+            return
+        self._rule.look_up_direction(self._unsynced_model)
+        if self._rule.observe(value).action == "reduce":
             self._due = True
 
     def remember(self) -> dict[str, Any]:

@@ -40,7 +40,10 @@ class TemporaryLayerwiseLR:
         self._own = optimizers[0]
         wraps = not isinstance(self._own, LayerwiseLR)
         if wraps:
-            LayerwiseLR(self._own)  # checks the optimizer before anything is built
+            try:
+                LayerwiseLR(self._own)  # checks the optimizer before anything is built
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{owner} trains with LayerwiseLR. {error}") from None
         build_optimizer(model)
         self.optimizer: Any = LayerwiseLR(self._own) if wraps else self._own
         replace_optimizer(model, self._own, self.optimizer)

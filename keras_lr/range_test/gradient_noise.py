@@ -130,7 +130,8 @@ def noise_scale(
     """
     batches = checks.count("batches", batches, least=2 * BLOCKS)
     seed = None if seed is None else checks.count("seed", seed, 0)
-    optimizer = check_model(model, None, "noise_scale", changes_rate=False)
+    own = getattr(model, "optimizer", None)  # the gradient is that of its training step
+    optimizer = check_model(model, own, "noise_scale", changes_rate=False)
     _check_step(model)
     if x is None:
         raise ValueError("noise_scale needs data; got x=None. Pass x and y, or a data set as x.")

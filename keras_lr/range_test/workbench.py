@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_lr._keras.metrics import should_rise
 from keras_lr._keras.optimizers import put_rate, stored_rate
 from keras_lr._keras.random_state import reseed, seed_everything
 from keras_lr._keras.snapshot import KeptState, Snapshot
@@ -76,6 +77,7 @@ class Workbench:
         self._random = random.getstate()  # seeds the variables that the first step creates
         self.run_seed = int(np.random.randint(2**31))
         self._fresh = True
+        self._monitors_loss = monitor == "loss"
         self._grows = False
 
     @property
@@ -108,6 +110,8 @@ class Workbench:
             except DataEnded:
                 reason = "data_ended"
                 break
+            if not self._monitors_loss:
+                self._check_monitor()
             if not record.finite:
                 reason = "non_finite"
                 break
@@ -135,6 +139,15 @@ class Workbench:
         """Go back to where a run starts."""
         self._rewind(resume)
         return Recording(learning_rates, self._counter.ends(len(learning_rates)), self._monitor)
+
+    def _check_monitor(self) -> None:
+        """Refuse a metric that should rise as the loss; the first step has created the metrics."""
+        if should_rise(self._model, self._monitor):
+            raise ValueError(
+                f"monitor must be a loss; got {self._monitor!r}, which should rise. Pass the name "
+                f"of a loss; suggest(monitor={self._monitor!r}) reads the curve of the metric."
+            )
+        self._monitors_loss = True
 
     def _train_some(self, record: Recording, updates: int) -> None:
         """Train the batches of some updates, or of one if only the counters show its end."""

@@ -46,9 +46,10 @@ class Data:
 
         Raises:
             ValueError: If rows are to be held out from other data than arrays, arrays have other
-                numbers of rows, or data can be read once only.
+                numbers of rows, or data can be read once only or never end.
         """
         _check_read_again(x, validation, fit_options)
+        _check_ends(x, validation, fit_options)
         parts = (x, y, sample_weight)
         if is_array_data(*parts):
             _check_rows(*parts)
@@ -97,6 +98,32 @@ class Data:
 def is_read_once(data: Any) -> bool:
     """Whether data are a generator or another iterator, which does not begin anew."""
     return isinstance(data, Iterator) and not isinstance(data, keras.utils.PyDataset)
+
+
+def _is_endless(data: Any) -> bool:
+    """Whether a data set says that it has no last batch."""
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    cardinality = getattr(data, "cardinality", None)  # of a tf.data.Dataset; -2 is unknown
+    return callable(cardinality) and number(cardinality()) == -1
+
+
+def _check_ends(x: Any, validation: Any, fit_options: dict[str, Any]) -> None:
+    """Refuse data whose epochs would never end.
+
+    Raises:
+        ValueError: If the validation data have no end, or `x` without `steps_per_epoch`.
+    """
+    if _is_endless(validation):
+        raise ValueError(
+            f"validation_data must end; got a {type(validation).__name__} of endless length. Pass "
+            "a part of it: arrays, dataset.take(...), or a PyDataset with a number of batches."
+        )
+    if _is_endless(x) and fit_options.get("steps_per_epoch") is None:
+        raise ValueError(
+            f"The epochs of x must end; got a {type(x).__name__} of endless length. Pass "
+            "steps_per_epoch."
+        )
 
 
 def _check_read_again(x: Any, validation: Any, fit_options: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ class Policy(Callback):
         retraces: Whether it changes what the training step computes during the fit, other than by
             scaling the rate.
         copies_weights: Whether it copies or restores the weights at the end of an epoch.
+        trains_between_epochs: Whether it trains the model, and restores it, when an epoch begins.
         ends_after: The time budget with which the training stops; or None.
     """
 
@@ -36,6 +37,7 @@ class Policy(Callback):
     couples_decay = False
     retraces = False
     copies_weights = False
+    trains_between_epochs = False
     ends_after: Any = None
 
     # Comments instead of docstrings, which the API reference would show for every callback.

@@ -21,7 +21,7 @@ from keras_lr._util.patching import replaced
 from keras_lr.steering.backends import make_patch
 from keras_lr.steering.backup import Backup
 from keras_lr.steering.clock import Clocks, now
-from keras_lr.steering.companions import refuse_beside_finder
+from keras_lr.steering.companions import callbacks_of, refuse_beside_finder
 from keras_lr.steering.epoch_logs import ExtendedList
 from keras_lr.steering.guard import guard_fit
 from keras_lr.steering.optimizers import innermost_optimizers, model_optimizers, named_optimizer
@@ -129,7 +129,7 @@ class SteeredFit:
         self.policies.append(policy)  # also if it is refused below: it may have changed the model
         refuse_beside_finder(self.policies)
         self._of[id(policy)] = steered
-        steered.join(policy, _callbacks_of("on_train_begin"))
+        steered.join(policy, callbacks_of("on_train_begin"))
         return steered
 
     # During the fit
@@ -339,12 +339,6 @@ def _in_a_callback() -> bool:
     """Whether a hook of any callback is running."""
     hooks = [f"on_{what}_{when}" for what in _HOOKED for when in ("begin", "end")]
     return any(caller_locals(hook, keras.callbacks.Callback) is not None for hook in hooks)
-
-
-def _callbacks_of(hook: str) -> list[Any]:
-    """All callbacks of the list whose hook is running; none without a list."""
-    running = caller_locals(hook, keras.callbacks.CallbackList)
-    return [] if running is None else running["self"].callbacks
 
 
 guard_fit(SteeredFit.set_aside)

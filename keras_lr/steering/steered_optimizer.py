@@ -11,7 +11,7 @@ from keras_lr._keras.optimizers import batch_counter, has_schedule, number, stor
 from keras_lr.schedules.base import evaluate
 from keras_lr.steering.accounting import Account
 from keras_lr.steering.binding import Binding, schedule_of
-from keras_lr.steering.companions import refuse_swap_before
+from keras_lr.steering.companions import refuse_swap
 from keras_lr.steering.composition import Factor, Length, Plan, Roles, refuse_assigners
 from keras_lr.steering.optimizers import (
     check_momentum,
@@ -75,8 +75,7 @@ class SteeredOptimizer:
         name = type(policy).__name__
         self.roles.add(name, policy.roles)
         policy.read_optimizer(self.optimizer)
-        if policy.copies_weights:
-            refuse_swap_before(callbacks, policy)
+        refuse_swap(callbacks, policy)
         if policy.changes_rate:
             check_rate_may_change(self.optimizer, name)
         if "momentum" in policy.roles:
