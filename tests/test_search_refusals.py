@@ -236,6 +236,8 @@ NAN = np.where(np.arange(96)[:, None] == 90, np.nan, X)
         ({"class_weight": {"0": 2.0}}, "class_weight must map each class, an integer, to its wei"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be an integer of at least 1; got 0."),
         ({"callbacks": []}, "callbacks must be a function that returns a list, so that each run"),
+        ({"y": None}, "y must be given, because the model is compiled with a loss; got None."),
+        ({"callbacks": lambda: [keras_lr.LRFinder()]}, "must leave the rate to the search; got LR"),
         (
             {"callbacks": keras.callbacks.TerminateOnNaN},
             "returns a list of Keras callbacks; it returned TerminateOnNaN. Let it return a list.",
@@ -245,6 +247,31 @@ NAN = np.where(np.arange(96)[:, None] == 90, np.nan, X)
 def test_what_fit_cannot_read_is_refused_with_the_reason(change, message):
     with pytest.raises((ValueError, TypeError), match=re.escape(message)):
         keras_lr.search(classifier(), **{"x": X, "y": Y, **QUICK, **change})
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda: keras.callbacks.LearningRateScheduler(lambda epoch: 0.01),
+        lambda: keras_lr.OneCycle(0.1, cycle_momentum=False),
+    ],
+)
+@pytest.mark.parametrize("objective", ["val_loss", "loss"])
+def test_a_callback_that_assigns_its_own_rate_leaves_nothing_to_compare(callback, objective):
+    options = {**QUICK, "callbacks": lambda: [callback()], "objective": objective}
+    with pytest.raises(keras_lr.NoSuggestion, match="at rates from 0.001 to 0.1 do not differ"):
+        keras_lr.search(classifier(), X, Y, **options)
+
+
+def test_a_callback_that_lowers_the_rate_of_a_run_is_searched_with():
+    plateau = {"patience": 0, "min_delta": 10.0, "monitor": "loss"}
+    options = {**QUICK, "epochs": 2}
+    found = keras_lr.search(
+        *(classifier(), X, Y),
+        **options,
+        callbacks=lambda: [keras.callbacks.ReduceLROnPlateau(**plateau)],
+    )
+    assert found.learning_rate > 0
 
 
 def test_text_in_a_table_of_pandas_is_refused():

@@ -80,11 +80,16 @@ def check_kinds(model: Any, x: Any, y: Any, sample_weight: Any = None, of: str =
         of: What follows the names of the arrays in messages, such as " of validation_data".
 
     Raises:
-        ValueError: If targets or weights are not numbers, or if inputs are not and the model's
-            inputs are not text.
+        ValueError: If targets or weights are not numbers, if inputs are not and the model's inputs
+            are not text, or if there are no targets although Keras computes a loss of them.
     """
     if not is_array_data(x, y, sample_weight):
         x = None  # a data set, whose batches are not read here
+    elif y is None and _needs_targets(model):
+        raise ValueError(
+            f"y{of} must be given, because the model is compiled with a loss; got None. Pass the "
+            "targets; those of an autoencoder are x."
+        )
     takes_text = any(str(part.dtype) == "string" for part in getattr(model, "inputs", None) or [])
     may_be_text = takes_text or not getattr(model, "inputs", None)
     for name, part in _arrays(x, y, sample_weight):
@@ -99,6 +104,13 @@ def check_kinds(model: Any, x: Any, y: Any, sample_weight: Any = None, of: str =
                 f"{name}{of} must hold numbers; it holds {kind}. Encode it as numbers first, "
                 "for example labels as the integers 0 to classes - 1."
             )
+
+
+def _needs_targets(model: Any) -> bool:
+    """Whether Keras's own training step computes a loss of predictions and targets."""
+    kind, keras_own = type(model), keras.Model
+    own = kind.train_step is keras_own.train_step and kind.compute_loss is keras_own.compute_loss
+    return own and any(loss is not None for loss in keras.tree.flatten(model.loss))
 
 
 def first_not_finite(x: Any, y: Any, sample_weight: Any = None) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_lr.range_test.probes import unmoved
 
 if TYPE_CHECKING:
     from keras_lr.rate_search.data import Data
+    from keras_lr.rate_search.jobs import Outcome
     from keras_lr.rate_search.options import Options
     from keras_lr.rate_search.rounds import Round
 
@@ -17,6 +18,28 @@ def trained_nothing(rounds: list[Round], untrained: float) -> bool:
     outcomes = [outcome for each in rounds for outcome in each.outcomes]
     several = len({outcome.job.setting.learning_rate for outcome in outcomes}) > 1
     return several and unmoved(untrained, [outcome.value for outcome in outcomes])
+
+
+def rates_without_effect(rounds: list[Round]) -> tuple[float, float] | None:
+    """The lowest and the highest rate of runs that are equal although their rates are not.
+
+    Returns:
+        The rates; None if there are runs that differ, or none that can be compared.
+    """
+    groups: dict[Any, list[Outcome]] = {}
+    for outcome in (outcome for each in rounds for outcome in each.outcomes):
+        job = outcome.job
+        if outcome.ended == "finished":
+            like = (job.setting.variant, job.seed, job.fraction, job.epochs)
+            groups.setdefault(like, []).append(outcome)
+    rates: set[float] = set()
+    for runs in groups.values():
+        tried = {each.job.setting.learning_rate for each in runs}
+        logs = [{**each.history, "learning_rate": []} for each in runs]
+        if len(tried) > 1 and any(each != logs[0] for each in logs):
+            return None
+        rates |= tried if len(tried) > 1 else set()
+    return (min(rates), max(rates)) if rates else None
 
 
 def why_not(rounds: list[Round], options: Options, data: Data) -> str:

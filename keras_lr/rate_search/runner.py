@@ -21,6 +21,7 @@ from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util import checks
 from keras_lr._util.interrupts import check_interrupt
 from keras_lr._util.terminal import cause_of
+from keras_lr.callbacks import LRFinder
 from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.loops.overridden_fit import overrides_fit
@@ -186,6 +187,7 @@ class Runner:
 
         Raises:
             TypeError: If the function returns something else.
+            ValueError: If one of them is an `LRFinder`.
         """
         if self.callbacks is None:
             return []
@@ -196,6 +198,11 @@ class Runner:
             raise TypeError(
                 "callbacks must be a function that returns a list of Keras callbacks; it returned "
                 + (f"a list of {kinds}." if listed is found else f"{kinds}. Let it return a list.")
+            )
+        if any(isinstance(each, LRFinder) for each in found):
+            raise ValueError(
+                "callbacks must leave the rate to the search; got LRFinder, which tries its own. "
+                "Leave it out."
             )
         return list(found)
 

@@ -26,7 +26,12 @@ from keras_lr.rate_search.options import Options
 from keras_lr.rate_search.plan import Design, Plan, Start
 from keras_lr.rate_search.policies import has_momentum, settable_rate
 from keras_lr.rate_search.progress import Progress
-from keras_lr.rate_search.reasons import bad_rows, trained_nothing, why_not
+from keras_lr.rate_search.reasons import (
+    bad_rows,
+    rates_without_effect,
+    trained_nothing,
+    why_not,
+)
 from keras_lr.rate_search.result import Search
 from keras_lr.rate_search.runner import Runner
 from keras_lr.rate_search.storage import check_place, import_optuna
@@ -150,8 +155,9 @@ def search(
             so far. None searches to the end.
         heartbeat: Seconds between signs of life, at least 1. A process that misses six of them
             is considered dead, and another one repeats its run.
-        callbacks: A function that returns further callbacks for a run. If one of them sets the
-            rate, pass `also=()`.
+        callbacks: A function that returns further callbacks for a run. If one of them changes the
+            rate, pass `also=()`; it must change the rate of the run, as `ReduceLROnPlateau` does,
+            and not assign its own.
         verbose: 1 prints a line for each run on stderr, 0 prints none, "auto" prints in a
             terminal or a notebook.
 
@@ -163,7 +169,7 @@ def search(
         ValueError, TypeError: If an argument is out of its range or of the wrong type; if the
             study belongs to another model, other data or other settings; or if there is a
             record and a part of the model has neither a configuration nor readable code.
-        NoSuggestion: If no run finished.
+        NoSuggestion: If no run finished, no run trained the model, or the rate had no effect.
         SearchError: If the storage cannot be reached.
 
     Source: the random and coarse-to-fine search of Bengio, "Practical recommendations for
@@ -358,6 +364,12 @@ class _JobLoop:
                 f"No run changed {self._options.objective} from {untrained:.4g}, the value before "
                 "training, so no rate can be preferred. Scale the inputs, and check that the loss "
                 "depends on weights that train; a coarse metric may need more epochs."
+            )
+        if (rates := rates_without_effect(rounds)) is not None:
+            raise NoSuggestion(
+                f"The runs at rates from {rates[0]:.2g} to {rates[1]:.2g} do not differ, so their "
+                "rate has no effect. A callback may assign another one, as LearningRateScheduler "
+                "and OneCycle do: leave it out of callbacks."
             )
         if not rounds[-1].usable:
             bad = bad_rows(self._runner.data)
