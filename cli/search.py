@@ -23,7 +23,17 @@ from .options import data_options, model_options, options, process_options
 from .outputs import print_answer, schema_of, write_all
 from .signals import StopRequest
 from .startup import hidden
-from .text import LABEL, can_draw, is_narrow, labelled, rate_text, table_box, table_text
+from .text import (
+    LABEL,
+    can_draw,
+    fits,
+    is_narrow,
+    labelled,
+    rate_text,
+    table_box,
+    table_text,
+    width,
+)
 from .workers import arguments, end_with_parent, worker_processes
 
 if TYPE_CHECKING:
@@ -277,8 +287,10 @@ def _text(found: Any, written: dict[str, str], seconds: float, unicode: bool) ->
 
     answer = found.answer
     rate = click.style(rate_text(found.learning_rate), bold=True)
-    interval = f"between {rate_text(found.low)} and {rate_text(found.high)}"
-    lines = [f"{'Learning rate':<{LABEL}}{rate}   ({interval})"]
+    interval = f"(between {rate_text(found.low)} and {rate_text(found.high)})"
+    lines = [f"{'Learning rate':<{LABEL}}{rate}   {interval}"]
+    if len(click.unstyle(lines[0])) > width():
+        lines = [f"{'Learning rate':<{LABEL}}{rate}", labelled("", interval)]
     beside = describe_setting(found.setting, varied_in(found))
     if beside:
         lines.append(labelled("With", beside))
@@ -316,35 +328,48 @@ def _scores(found: Any) -> list[Any]:
 
 
 def _table(found: Any, unicode: bool) -> str:
+    from keras_lr.rate_search.words import varied_in
+
+    fields = varied_in(found)
+    wide = _columns(found, unicode, fields)
+    return table_text(wide if fits(wide) else _columns(found, unicode, fields, beside=True))
+
+
+def _columns(found: Any, unicode: bool, fields: list[str], beside: bool = False) -> Any:
+    """The table of all settings, with a column for each field, or all of them in one column."""
     from rich.table import Table
     from rich.text import Text
 
-    from keras_lr.rate_search.words import ENDINGS, name_of, value_of, varied_in
+    from keras_lr.rate_search.words import ENDINGS, name_of, value_of
 
-    fields = varied_in(found)
+    rows = found.rows()
     table = Table(**table_box(unicode))
     table.add_column("Round", no_wrap=True)
     table.add_column("Rate", justify="right", no_wrap=True)
-    for name in fields:
-        table.add_column(name_of(name).capitalize())
-    table.add_column(Text(found.objective), justify="right", no_wrap=True)
+    for name in fields if not beside else ():
+        longest = max(len(value_of(name, row[name])) for row in rows)
+        table.add_column(name_of(name).capitalize(), min_width=longest)
+    table.add_column(Text(found.objective), justify="right", no_wrap=not beside, overflow="fold")
     spreads = not is_narrow() and len(fields) <= 2
     if spreads:
         table.add_column("+-", justify="right", no_wrap=True)
         table.add_column("Runs", justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("Setting" if beside and fields else "", overflow="fold")
+    best = "best" if is_narrow() else BEST_RUN
     before = ""
-    for row in found.rows():
+    for row in rows:
         value = "-" if math.isnan(row["value"]) else f"{row['value']:.4g}"
         spread = "" if math.isnan(row["spread"]) else f"{row['spread']:.2g}"
         note = "" if row["ended"] == "finished" else ENDINGS[row["ended"]]
+        values = [value_of(name, row[name]) for name in fields]
+        said = [best if row["best"] else note]
         table.add_row(
             name_of(row["round"]) if row["round"] != before else "",
             f"{row['learning_rate']:.2g}",
-            *(value_of(name, row[name]) for name in fields),
+            *(values if not beside else ()),
             value,
             *((spread, str(row["runs"])) if spreads else ()),
-            BEST_RUN if row["best"] else note,
+            ", ".join(each for each in (values if beside else []) + said if each),
         )
         before = row["round"]
-    return table_text(table)
+    return table

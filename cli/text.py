@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LABEL",
     "can_draw",
+    "fits",
     "is_narrow",
     "labelled",
     "rate_text",
@@ -74,6 +75,15 @@ def table_text(table: Table) -> str:
     file = io.StringIO()
     Console(file=file, width=width(), color_system=None, markup=False, emoji=False).print(table)
     return "\n".join(visible(line.rstrip()) for line in file.getvalue().rstrip("\n").split("\n"))
+
+
+def fits(table: Table) -> bool:
+    """Whether the terminal has room for a table without cutting off words and numbers."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(width=10 * WIDTH)
+    return Measurement.get(console, console.options, table).minimum <= width()
 
 
 def can_draw(encoding: str | None = None) -> bool:

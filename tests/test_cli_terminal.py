@@ -1,16 +1,21 @@
 """Terminals of any width, completion in the shell, and messages during long work."""
 
 import io
+import math
 import re
 import sys
 from pathlib import Path
 
+import click
 import command_line
 import pytest
 from click.testing import CliRunner
+from searches import searched, trained
 
 import keras_lr
+from keras_lr.rate_search.jobs import Outcome, Setting
 from keras_lr_cli import main, startup
+from keras_lr_cli.search import _text
 
 pytestmark = pytest.mark.long_elsewhere(
     "the command line calls the library, which other tests run on each backend"
@@ -60,6 +65,43 @@ def test_answers_fit_the_terminal(files, tmp_path, monkeypatch, columns):
         assert widest(result.stdout) <= columns, result.stdout
         assert "…" not in result.stdout  # where rich cuts a cell off
     assert "torch_lr_finder" in result.stdout and "Rule " in result.stdout
+
+
+LONG = "val_sparse_categorical_accuracy"
+ALSO = {"momentum": [0.8, 0.9], "batch_size": [32, 64], "policy": ["constant", "one-cycle"]}
+
+
+def with_long_name(job):
+    done = trained(job)
+    history = {**done.history, LONG: done.history["val_accuracy"]}
+    return Outcome(job, done.ended, done.value, history, done.seconds)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("columns", [50, 60, 80])
+@pytest.mark.parametrize("unicode", [True, False])
+@pytest.mark.parametrize(
+    "also",
+    [{}, {"policy": ["constant", "one-cycle"]}, ALSO, {**ALSO, "warmup": [0.0, 0.1]}],
+    ids=len,
+)
+@pytest.mark.parametrize("objective", ["val_loss", LONG])
+def test_the_table_of_a_search_fits_and_shows_every_value(
+    monkeypatch, columns, unicode, also, objective
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    base = Setting(1e-3, 0.9, 32)
+    found = searched(with_long_name, objective=objective, also=also, base=base)
+    text = click.unstyle(_text(found, {}, 1.0, unicode))
+    assert widest(text) <= columns and "…" not in text
+    table = text.split("\n\n")[1]
+    words = set(re.split(r"[\s,|]+", table))
+    for row in found.rows():
+        value = "-" if math.isnan(row["value"]) else f"{row['value']:.4g}"
+        assert {value, f"{row['learning_rate']:.2g}"} <= words
+        assert {f"{row[name]:g}" for name in also if name in ("momentum", "batch_size")} <= words
+        assert {row[name] for name in also if name == "policy"} <= words
+    assert "best" in words
 
 
 @pytest.mark.once

@@ -228,3 +228,39 @@ def test_an_answer_has_the_cost_of_its_ends_and_of_a_factor_of_3():
     np.testing.assert_allclose(answer.lr_sensitivity, mean, rtol=2e-3, atol=0)
     ends = [math.expm1(math.log10(end / 1e-2) ** 2) for end in (answer.low, answer.high)]
     np.testing.assert_allclose(answer.regret, ends, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_lower_rate_costs_at_most_what_no_training_costs(maximize):
+    """At 1e-4 the parabola says e^4, and the loss before training is 3."""
+    design = Design(2, 5, 1.0, 3, 1, maximize, 0, {}, BASE)
+    plan = Plan(design, Start(1e-4, 1.0, 1e-2, firm=True))
+    found = {}
+    while missing := plan.missing(found):
+        for job in missing:
+            valley = math.log10(job.setting.learning_rate / 1e-2) ** 2
+            value = 0.9 - valley if maximize else math.exp(valley)
+            found[job.key] = Outcome(job, "finished", value)
+    untrained = 0.8 if maximize else 1.1
+    answer = plan.answer(found, untrained)
+    most = abs(untrained - answer.mean)
+    three = math.log10(3) ** 2 if maximize else math.expm1(math.log10(3) ** 2)
+    np.testing.assert_allclose(answer.sensitivity, [most, three], rtol=1e-5, atol=0)
+    assert most < three
+    assert answer.regret[0] <= most
+
+
+@pytest.mark.parametrize(("maximize", "untrained"), [(False, 0.5), (True, 0.95)])
+def test_an_answer_that_is_worse_than_no_training_says_it(maximize, untrained):
+    design = Design(1, 3, 1.0, 3, 1, maximize, 0, {}, BASE)
+    plan = Plan(design, Start(1e-4, 1.0, 1e-2, firm=True))
+    found = {}
+    while missing := plan.missing(found):
+        for job in missing:
+            valley = math.log10(job.setting.learning_rate / 1e-2) ** 2
+            value = 0.9 - valley if maximize else math.exp(valley)
+            found[job.key] = Outcome(job, "finished", value)
+    said = f"The objective was {untrained} before training, which is better than"
+    assert said in " ".join(plan.answer(found, untrained).warnings)
+    for other in (math.nan, 0.2 if maximize else 2.0):
+        assert "before training" not in " ".join(plan.answer(found, other).warnings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -145,3 +145,19 @@ def verbosity(value: Any, *, auto: bool = False) -> Any:
 def shortened(text: str, most: int) -> str:
     """Shorten a text for a message to at most `most` characters: a file may hold any number."""
     return text if len(text) <= most else f"{text[: most - 4]} ..."
+
+
+def class_weights(name: str, value: Any) -> None:
+    """Check the weights of classes, as `fit` takes them: None, or numbers by class.
+
+    Raises:
+        TypeError: If they are of another kind.
+    """
+    if value is None:
+        return
+    numbers = value.items() if isinstance(value, Mapping) else [(None, None)]
+    if not all(isinstance(each, _NUMBERS) for pair in numbers for each in pair):
+        raise TypeError(
+            f"{name} must map each class, an integer, to its weight; got {value!r}. Pass "
+            "{0: 1.0, 1: 5.0}, for instance."
+        )

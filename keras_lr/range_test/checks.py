@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_lr._keras.distribution import check_distribution
 from keras_lr._keras.layers import all_layers
+from keras_lr.loops.data import is_array_data
 from keras_lr.steering import check_rate_may_change, choose_optimizer, innermost_optimizers
 
 CHUNK = 2**20  # values that are read at a time
@@ -68,27 +69,48 @@ def check_model(
     return chosen
 
 
-def check_kinds(model: Any, x: Any, y: Any, sample_weight: Any = None) -> None:
+class NotFinite(ValueError):
+    """The loss was not finite, and arrays hold NaN or infinity."""
+
+
+def check_kinds(model: Any, x: Any, y: Any, sample_weight: Any = None, of: str = "") -> None:
     """Refuse text and Python objects where numbers are needed.
 
+    Args:
+        of: What follows the names of the arrays in messages, such as " of validation_data".
+
     Raises:
-        ValueError: If targets or weights are not numbers, or if inputs are not and the model's
-            inputs are not text.
+        ValueError: If targets or weights are not numbers, if inputs are not and the model's inputs
+            are not text, or if there are no targets although Keras computes a loss of them.
     """
+    if not is_array_data(x, y, sample_weight):
+        x = None  # a data set, whose batches are not read here
+    elif y is None and _needs_targets(model):
+        raise ValueError(
+            f"y{of} must be given, because the model is compiled with a loss; got None. Pass the "
+            "targets; those of an autoencoder are x."
+        )
     takes_text = any(str(part.dtype) == "string" for part in getattr(model, "inputs", None) or [])
     may_be_text = takes_text or not getattr(model, "inputs", None)
     for name, part in _arrays(x, y, sample_weight):
         kind = TEXT.get(np.dtype(part.dtype).kind)
         if np.dtype(part.dtype).kind in "US" and name.startswith("x") and may_be_text:
             raise ValueError(
-                f"{name} holds text of NumPy's type {np.dtype(part.dtype).str}, which Keras's fit "
-                f"does not take. Pass {name}.astype(object)."
+                f"{name}{of} holds text of NumPy's type {np.dtype(part.dtype).str}, which Keras's "
+                f"fit does not take. Pass {name}.astype(object)."
             )
         if kind and not (name.startswith("x") and may_be_text):
             raise ValueError(
-                f"{name} must hold numbers; it holds {kind}. Encode it as numbers first, "
+                f"{name}{of} must hold numbers; it holds {kind}. Encode it as numbers first, "
                 "for example labels as the integers 0 to classes - 1."
             )
+
+
+def _needs_targets(model: Any) -> bool:
+    """Whether Keras's own training step computes a loss of predictions and targets."""
+    kind, keras_own = type(model), keras.Model
+    own = kind.train_step is keras_own.train_step and kind.compute_loss is keras_own.compute_loss
+    return own and any(loss is not None for loss in keras.tree.flatten(model.loss))
 
 
 def first_not_finite(x: Any, y: Any, sample_weight: Any = None) -> str | None:
@@ -149,10 +171,10 @@ def _arrays(x: Any, y: Any, sample_weight: Any) -> Iterator[tuple[str, Any]]:
         for path, leaf in leaves:
             if hasattr(leaf, "detach"):  # a tensor of torch, perhaps on a GPU
                 leaf = leaf.detach().cpu().numpy()
-            if not hasattr(leaf, "dtype") or not getattr(leaf, "shape", ()):
+            if not getattr(leaf, "shape", ()):
                 continue
             if not isinstance(leaf, np.ndarray):
                 if not hasattr(leaf, "__array__"):
                     continue
-                leaf = np.asarray(leaf)
+                leaf = np.asarray(leaf)  # also a table of pandas, which has no dtype
             yield name + "".join(f"[{key!r}]" for key in path), leaf

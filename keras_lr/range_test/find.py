@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_lr._keras.metrics import directions_of
+from keras_lr._util import checks
 from keras_lr._util.versions import environment
 from keras_lr.loops.data import is_array_data
 from keras_lr.range_test.borrowing import borrow
-from keras_lr.range_test.checks import check_kinds, check_model, first_not_finite, scale_hints
+from keras_lr.range_test.checks import (
+    NotFinite,
+    check_kinds,
+    check_model,
+    first_not_finite,
+    scale_hints,
+)
 from keras_lr.range_test.options import (
     Options,
     checked_options,
@@ -111,11 +118,12 @@ def lr_find(
     chosen = check_model(model, optimizer, "lr_find")
     if x is None:
         raise ValueError("lr_find needs data; got x=None. Pass x and y, or a data set as x.")
+    checks.class_weights("class_weight", class_weight)
     fit_options = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
     data = TrainingData(model, x, y, sample_weight, steps_per_epoch, fit_options)
     with passed_to_fit(data, validation_data) as (data, validation_data, batch_size):
         arrays = is_array_data(data.x, data.y, data.sample_weight)
-        check_kinds(model, data.x if arrays else None, data.y, data.sample_weight)
+        check_kinds(model, data.x, data.y, data.sample_weight)
         test = run_range_test(model, chosen, data, settings, validation_data, batch_size)
         if not arrays:
             return test
@@ -123,7 +131,7 @@ def lr_find(
             # Only then: a loss may mask NaN in its targets on purpose.
             found = first_not_finite(data.x, data.y, data.sample_weight)
             if found is not None:
-                raise ValueError(
+                raise NotFinite(
                     f"{found}, and the loss was not finite after {len(test.losses)} steps. Fill "
                     "or drop such rows."
                 )

@@ -17,7 +17,7 @@ from keras_lr.loops.data import Batches, DataEnded
 from keras_lr.loops.gradients import LossGradient, rows_of, squared_norm
 from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.borrowing import borrow
-from keras_lr.range_test.checks import check_model
+from keras_lr.range_test.checks import check_kinds, check_model
 from keras_lr.range_test.training_data import TrainingData, passed_to_fit
 from keras_lr.steering import innermost_optimizers
 
@@ -135,9 +135,11 @@ def noise_scale(
     _check_step(model)
     if x is None:
         raise ValueError("noise_scale needs data; got x=None. Pass x and y, or a data set as x.")
+    checks.class_weights("class_weight", class_weight)
     fit_options = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
     data = TrainingData(model, x, y, sample_weight, steps_per_epoch, fit_options)
     with passed_to_fit(data, None) as (passed, _, _):
+        check_kinds(model, passed.x, passed.y, passed.sample_weight)
         with borrow(model, passed.reshuffled().stream, seed, optimizer=optimizer) as bench:
             for each in innermost_optimizers(optimizer):
                 if isinstance(each, ScheduleFree):

@@ -10,7 +10,7 @@ import numpy as np
 from keras_lr._util import checks
 from keras_lr.optimizers import ScheduleFree
 from keras_lr.range_test.borrowing import borrow
-from keras_lr.range_test.checks import check_model
+from keras_lr.range_test.checks import check_kinds, check_model
 from keras_lr.range_test.probes import unmoved
 from keras_lr.range_test.progress import progress
 from keras_lr.range_test.recording import Run
@@ -157,10 +157,12 @@ def find_warmup(
         max_lr = own_rate(chosen)
     if x is None:
         raise ValueError("find_warmup needs data; got x=None. Pass x and y, or a data set as x.")
+    checks.class_weights("class_weight", class_weight)
     fit_options = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
     data = TrainingData(model, x, y, sample_weight, steps_per_epoch, fit_options)
     lengths = candidate_lengths(total_steps)
     with passed_to_fit(data, None) as (passed, _, _):
+        check_kinds(model, passed.x, passed.y, passed.sample_weight)
         borrowed = borrow(model, passed.stream, seed, optimizer=chosen, monitor=monitor)
         with borrowed as bench, progress(verbose, budget, "Warm-up") as bench.report:
             return _search(bench, max_lr, lengths, budget, stop_factor)

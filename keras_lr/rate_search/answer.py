@@ -10,7 +10,7 @@ from keras_lr.rate_search.evidence import Noise, interval_end, rival
 from keras_lr.rate_search.jobs import Setting
 from keras_lr.rate_search.rounds import Round, Score
 from keras_lr.rate_search.valley import EXPECTED, Valley
-from keras_lr.rate_search.words import describe_difference
+from keras_lr.rate_search.words import describe_difference, describe_share
 
 ROWS = 0.15  # decades by which other held-out rows move the best rate
 WITHIN = 1.645 * EXPECTED  # decades: 90 % of the answers of range tests are as close
@@ -35,7 +35,8 @@ class Answer:
         warnings: Reasons to trust the answer less.
         tried: The best setting that was trained; by default `setting`.
         regret: How much worse the objective is at `low` and at `high` than at `setting`, by the
-            parabola, in units of the objective; NaN if there is none.
+            parabola, in units of the objective; NaN if there is none. A lower rate costs at most
+            what no training costs.
         sensitivity: The same at a third of the rate and at three times the rate; infinite if a
             rate diverged that is not higher.
         lr_sensitivity: The mean of the same over three decades around `setting`, in which a rate
@@ -98,8 +99,20 @@ def answer_of(
     valley = _valley(rounds, best.setting, now.maximize, rates.expected)
     around = valley.interval() if valley else None
     notes = []
-    if not done:
+    if not rounds[-1].usable:
+        notes.append(
+            f"All {len(rounds[-1].jobs)} runs of the {rounds[-1].name} round diverged, on "
+            f"{describe_share(rounds[-1].fraction)}: this is the best rate of the {now.name} "
+            f"round, on {describe_share(now.fraction)}."
+        )
+    elif not done:
         notes.append(f"The search is not finished: this is the best rate of the {now.name} round.")
+    if (best.mean < untrained) if now.maximize else (best.mean > untrained):
+        notes.append(
+            f"The objective was {untrained:.4g} before training, which is better than "
+            f"{best.mean:.4g} at the best rate. Search with more epochs, or keep the weights as "
+            "they are."
+        )
     if len(best.values) < 2 and around is None:
         notes.append(
             "The best rate ran once in this round, so the noise between runs is unknown; the "
@@ -118,8 +131,8 @@ def answer_of(
         setting,
         *(low, high, best.mean, best.spread),
         *(now.name, done, tuple(notes), best.setting),
-        regret=_excess(valley, best.mean, low, high) if valley else unknown,
-        sensitivity=_excess(valley, best.mean, rate / 3, rate * 3) if valley else unknown,
+        regret=_excess(valley, best, low, high, untrained) if valley else unknown,
+        sensitivity=_excess(valley, best, rate / 3, rate * 3, untrained) if valley else unknown,
         lr_sensitivity=valley.mean_excess(best.mean, untrained) if valley else math.nan,
     )
 
@@ -172,5 +185,15 @@ def _valley(
     return Valley.through(like, best.learning_rate, maximize, expected)
 
 
-def _excess(valley: Valley, value: float, low: float, high: float) -> tuple[float, float]:
-    return valley.excess(low, value), valley.excess(high, value)
+def _excess(
+    valley: Valley, best: Score, low: float, high: float, untrained: float
+) -> tuple[float, float]:
+    """What two rates cost, of which the lower one costs at most what no training costs.
+
+    The lower a rate, the less it changes the model; the parabola rises without end.
+    """
+    below, above = valley.excess(low, best.mean), valley.excess(high, best.mean)
+    if math.isfinite(untrained):
+        most = best.mean - untrained if best.maximize else untrained - best.mean
+        below = min(below, max(0.0, most)) if not math.isnan(below) else below
+    return below, above

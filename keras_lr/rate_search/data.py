@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import keras
 from keras_lr._keras.distribution import sharing_devices
 from keras_lr._keras.optimizers import number
 from keras_lr.loops.data import is_array_data, take_rows
+from keras_lr.range_test.checks import first_not_finite
 from keras_lr.rate_search.split import held_out
 
 __all__ = ["Data", "is_read_once"]
@@ -24,6 +26,7 @@ class Data:
         x, y, sample_weight: Rows to train on; or `x` alone, a data set with batches of its own.
         validation: The `validation_data` of `fit`.
         fit_options: Further arguments of `fit`.
+        given: `x`, `y` and `sample_weight` as the user gave them, with the rows that are held out.
     """
 
     x: Any
@@ -31,6 +34,7 @@ class Data:
     sample_weight: Any
     validation: Any
     fit_options: dict[str, Any] = field(default_factory=dict)
+    given: tuple[Any, Any, Any] = (None, None, None)
 
     @staticmethod
     def of(
@@ -46,7 +50,8 @@ class Data:
 
         Raises:
             ValueError: If rows are to be held out from other data than arrays, arrays have other
-                numbers of rows, or data can be read once only or never end.
+                numbers of rows, validation data have none or lack targets, or data can be read
+                once only or never end.
         """
         _check_read_again(x, validation, fit_options)
         _check_ends(x, validation, fit_options)
@@ -54,13 +59,19 @@ class Data:
         if is_array_data(*parts):
             _check_rows(*parts)
         if validation is not None:
-            return Data(x, y, sample_weight, validation, fit_options)
+            _check_validation(validation, y)
+            return Data(x, y, sample_weight, validation, fit_options, parts)
         if not is_array_data(*parts):
-            listed = isinstance(x, (list, tuple)) or isinstance(y, (list, tuple))
+            named = {"x": x, "y": y, "sample_weight": sample_weight}
+            listed = [name for name, part in named.items() if isinstance(part, (list, tuple))]
+            if listed:
+                raise ValueError(
+                    f"{listed[0]} must be an array, so that rows can be held out; got a "
+                    f"{type(named[listed[0]]).__name__}. np.asarray makes one of numbers."
+                )
             raise ValueError(
                 "validation_data must be given with a data set that brings its own batches "
-                f"({type(x).__name__}); got None. Rows can be held out from arrays only"
-                + ("; np.asarray makes one of a list of numbers." if listed else ".")
+                f"({type(x).__name__}); got None. Rows can be held out from arrays only."
             )
         rows = len(keras.tree.flatten(x)[0])
         if rows < 2:
@@ -68,7 +79,19 @@ class Data:
         kept, judged = held_out(y, rows, share, seed, sharing_devices())
         held = take_rows(parts, judged)
         x, y, sample_weight = take_rows(parts, kept)
-        return Data(x, y, sample_weight, held if held[2] is not None else held[:2], fit_options)
+        validation = held if held[2] is not None else held[:2]
+        return Data(x, y, sample_weight, validation, fit_options, parts)
+
+    def first_not_finite(self) -> str | None:
+        """Where the user's arrays have the first NaN or infinity; None if there is none."""
+        found = None
+        if is_array_data(*self.given):
+            found = first_not_finite(*self.given)
+        if found is None and is_array_data(self.validation):
+            parts = keras.utils.unpack_x_y_sample_weight(self.validation)
+            found = first_not_finite(*parts)
+            found = found and f"In validation_data {found}"
+        return found
 
     @property
     def rows(self) -> int | None:
@@ -79,10 +102,25 @@ class Data:
 
     @property
     def batches(self) -> int | None:
-        """Batches of an epoch of a data set; None if unknown."""
+        """Batches of an epoch of a data set; None if unknown.
+
+        An epoch is never longer than the data, which `fit` does not repeat within it.
+        """
+        given, known = self.fit_options.get("steps_per_epoch"), self._length()
+        return min((int(each) for each in (given, known) if each is not None), default=None)
+
+    def steps(self, rows: int, batch_size: int, fraction: float = 1.0) -> int | None:
+        """The `steps_per_epoch` of a run on a share of arrays; None if the user gave none.
+
+        Args:
+            rows: The rows of that share.
+        """
         given = self.fit_options.get("steps_per_epoch")
-        if given is not None:
-            return int(given)
+        if given is None:
+            return None
+        return min(max(1, round(fraction * given)), math.ceil(rows / batch_size))
+
+    def _length(self) -> int | None:
         for name in ("cardinality", "num_batches", "__len__"):
             known = getattr(self.x, name, None)
             try:
@@ -145,8 +183,36 @@ def _check_read_again(x: Any, validation: Any, fit_options: dict[str, Any]) -> N
         )
 
 
-def _check_rows(x: Any, y: Any, sample_weight: Any) -> None:
+def _check_validation(validation: Any, y: Any) -> None:
+    """Refuse validation data that `evaluate` cannot read, with the reason.
+
+    Raises:
+        ValueError: If there are no rows, not the same number in each array, no targets although
+            the training data have some, or more parts than three.
+    """
+    parts = validation if isinstance(validation, (list, tuple)) else (validation,)
+    if not 1 <= len(parts) <= 3:
+        raise ValueError(
+            "validation_data must be (x, y), (x, y, sample_weight) or a data set; got "
+            f"{len(parts)} parts."
+        )
+    if not is_array_data(validation):
+        return
+    x, targets, weight = keras.utils.unpack_x_y_sample_weight(validation)
+    _check_rows(x, targets, weight, " of validation_data")
+    if not len(keras.tree.flatten(validation)[0]):
+        raise ValueError("validation_data must have at least one row; got none.")
+    if y is not None and targets is None:
+        raise ValueError(
+            "validation_data must have targets, as the training data do; got x alone. Pass (x, y)."
+        )
+
+
+def _check_rows(x: Any, y: Any, sample_weight: Any, of: str = "") -> None:
     """Refuse arrays with other numbers of rows.
+
+    Args:
+        of: What follows their names in the message.
 
     Raises:
         ValueError: If they have.
@@ -158,4 +224,6 @@ def _check_rows(x: Any, y: Any, sample_weight: Any) -> None:
     }
     if len({count for counts in rows.values() for count in counts}) > 1:
         got = ", ".join(f"{name} {' and '.join(map(str, n))}" for name, n in rows.items() if n)
-        raise ValueError(f"x, y and sample_weight must have the same number of rows; got {got}.")
+        raise ValueError(
+            f"x, y and sample_weight{of} must have the same number of rows; got {got}."
+        )

@@ -65,6 +65,11 @@ class Round:
         return len(self.outcomes) == len(self.jobs)
 
     @property
+    def usable(self) -> bool:
+        """Whether a run has finished or may still do: False if all of them diverged."""
+        return not self.complete or any(each.ended != "diverged" for each in self.outcomes)
+
+    @property
     def scores(self) -> list[Score]:
         """The settings that were tried, in the order of their jobs.
 

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lr._keras.building import layers_are_built
 from keras_lr._keras.callbacks import Callback
 from keras_lr._keras.distribution import check_alone, check_shares, sharing_devices
 from keras_lr._keras.optimizers import number
@@ -20,17 +21,25 @@ from keras_lr._keras.snapshot import Snapshot
 from keras_lr._util import checks
 from keras_lr._util.interrupts import check_interrupt
 from keras_lr._util.terminal import cause_of
+from keras_lr.callbacks import LRFinder
 from keras_lr.callbacks.divergence import Level, Stretch
 from keras_lr.loops.data import is_array_data, take_rows
 from keras_lr.loops.overridden_fit import overrides_fit
 from keras_lr.range_test import RangeTest, lr_find
 from keras_lr.range_test.borrowing import build
-from keras_lr.range_test.checks import check_model
+from keras_lr.range_test.checks import NotFinite, check_kinds, check_model
 from keras_lr.range_test.training_data import TrainingData, passed_to_fit
 from keras_lr.rate_search.data import Data, is_read_once
 from keras_lr.rate_search.jobs import Job, Outcome
 from keras_lr.rate_search.policies import callbacks_for
-from keras_lr.rate_search.remade import Template, check_alike, made, parts_of
+from keras_lr.rate_search.remade import (
+    Returned,
+    Template,
+    check_alike,
+    compiled_parts,
+    made,
+    weights_of,
+)
 from keras_lr.rate_search.split import part
 from keras_lr.steering import fit_optimizers, follows_rate, model_optimizers
 
@@ -71,7 +80,9 @@ class Runner:
         self.callbacks = callbacks
         self._snapshot = snapshot
         self._template: Template | None = None
+        self._returned = Returned(model)
         self._first: list[str] = []
+        self._compiled: list[str] = []
         self._part: tuple[float, Any] = (1.0, None)
         self._judged: tuple[Any, int | None] = data.validation, None
 
@@ -105,7 +116,10 @@ class Runner:
             snapshot = stack.enter_context(Snapshot(model).guarding())
             given = TrainingData(model, data.x, data.y, fit_options={"batch_size": batch_size})
             with passed_to_fit(given, data.validation) as (sent, held, size):
-                pass
+                check_kinds(model, sent.x, sent.y, data.sample_weight)
+                if is_array_data(held):
+                    x, y, weight = keras.utils.unpack_x_y_sample_weight(held)
+                    check_kinds(model, x, y, weight, " of validation_data")
             source = sent.stream()
             try:
                 build(model, source)
@@ -114,8 +128,10 @@ class Runner:
             snapshot.copy_values()
             runner = Runner(model, make, data, objective, split_seed, callbacks, snapshot)
             runner._judged, runner._template = (held, size), template
-            runner._first = parts_of(model)  # as it is built
+            runner._compiled = compiled_parts(model)
             runner._check_objective(batch_size)
+            if layers_are_built(model):  # on TensorFlow, by that evaluation
+                runner._first = weights_of(model)
             yield runner
 
     def range_test(self, batch_size: int | None, seed: int) -> RangeTest | None:
@@ -130,7 +146,13 @@ class Runner:
         if data.rows is not None:
             options.update(batch_size=batch_size, sample_weight=data.sample_weight)
         ramp: dict[str, Any] = {"start_lr": 1e-7, "end_lr": 10.0, "steps": 100, "budget": 100}
-        return lr_find(self.model, data.x, data.y, seed=seed, verbose=0, **ramp, **options)
+        try:
+            return lr_find(self.model, data.x, data.y, seed=seed, verbose=0, **ramp, **options)
+        except NotFinite as error:  # it counts the rows without those that are held out
+            raise ValueError(
+                f"{data.first_not_finite()}, and the loss of the range test was not finite. Fill "
+                "or drop such rows."
+            ) from error
 
     def run(self, job: Job, report: Report | None = None) -> Outcome:
         """Train a job.
@@ -141,38 +163,71 @@ class Runner:
         """
         started = time.perf_counter()
         model = self._start(job.seed)
-        watch = _Watch(self._objective, report, once=is_read_once(self.data.x))
+        once = is_read_once(self.data.x)
+        counted = once or "steps_per_epoch" in self.data.fit_options
+        watch = _Watch(self._objective, report, counted=counted)
         seed_everything(job.seed)
         try:
             model.fit(
                 **self._data_of(job),
                 epochs=job.epochs,
                 verbose=0,
-                callbacks=[
-                    *callbacks_for(model, job.setting),
-                    *(self.callbacks() if self.callbacks else []),
-                    watch,
-                ],
+                callbacks=[*callbacks_for(model, job.setting), *self._further(), watch],
             )
         except ValueError as error:
-            if watch.once and "empty generator" in str(error):
+            if once and "empty generator" in str(error):
                 raise _used_up(self.data.batches or 1, 0) from error
             raise
         if model is not self.model:
-            check_alike(self._first, model)  # the fit may have built it
+            self._check_weights(model, model.built)  # the fit may have built it
         return Outcome(job, watch.ended, watch.value, watch.history, time.perf_counter() - started)
+
+    def _further(self) -> list[Any]:
+        """The user's callbacks of a run.
+
+        Raises:
+            TypeError: If the function returns something else.
+            ValueError: If one of them is an `LRFinder`.
+        """
+        if self.callbacks is None:
+            return []
+        found = self.callbacks()
+        listed = found if isinstance(found, (list, tuple)) else [found]
+        if listed is not found or not all(isinstance(e, keras.callbacks.Callback) for e in found):
+            kinds = ", ".join(type(each).__name__ for each in listed)
+            raise TypeError(
+                "callbacks must be a function that returns a list of Keras callbacks; it returned "
+                + (f"a list of {kinds}." if listed is found else f"{kinds}. Let it return a list.")
+            )
+        if any(isinstance(each, LRFinder) for each in found):
+            raise ValueError(
+                "callbacks must leave the rate to the search; got LRFinder, which tries its own. "
+                "Leave it out."
+            )
+        return list(found)
 
     def _start(self, seed: int) -> Any:
         if self._make is not None:
             model = made(self._make, seed)
+            self._returned.check_new(model)
             self._snapshot.rewind()
             if self._template is not None and self._template.take(model):
                 return self.model
-            check_alike(self._first, model)
+            check_alike(self._compiled, compiled_parts(model), "nothing of the kind")
+            self._check_weights(model, layers_are_built(model))
             return model
         self._snapshot.rewind()
         reseed(self.model, seed)
         return self.model
+
+    def _check_weights(self, model: Any, built: bool) -> None:
+        """Refuse a model with weights of other shapes than the first that was built.
+
+        On TensorFlow that may be one which `fit` has built.
+        """
+        if built:
+            self._first = self._first or weights_of(model)
+            check_alike(self._first, weights_of(model), "no further weight")
 
     def _data_of(self, job: Job) -> dict[str, Any]:
         data = self.data
@@ -182,6 +237,8 @@ class Runner:
                 options["shuffle"] = False  # True has no effect on them but a warning
             if job.fraction < 1.0:
                 options["steps_per_epoch"] = max(1, round(job.fraction * (data.batches or 1)))
+            elif "steps_per_epoch" in options:
+                options["steps_per_epoch"] = data.batches
             return {"x": data.x, "y": data.y, **options}
         if self._part[0] != job.fraction or self._part[1] is None:
             rows = part(data.y, data.rows, job.fraction, self._split_seed, sharing_devices())
@@ -192,6 +249,9 @@ class Runner:
             )
         x, y, weight = self._part[1]
         size = job.setting.batch_size
+        steps = data.steps(len(keras.tree.flatten(x)[0]), size or 32, job.fraction)
+        if steps is not None:
+            options["steps_per_epoch"] = steps
         if is_array_data(data.validation) and not overrides_fit(self.model):
             # An overridden `fit` may batch them itself.
             options["validation_batch_size"] = size
@@ -211,10 +271,11 @@ class Runner:
 
     def updates(self, batch_size: int | None, epochs: int) -> int | None:
         """Updates of a run on all data; None if the length of the data is unknown."""
-        given = self.data.batches if self.data.rows is None else None
-        given = self.data.fit_options.get("steps_per_epoch", given)
-        if self.data.rows is not None and given is None:
-            given = math.ceil(self.data.rows / (batch_size or 32))
+        rows, size = self.data.rows, batch_size or 32
+        if rows is None:
+            given = self.data.batches
+        else:
+            given = self.data.steps(rows, size) or math.ceil(rows / size)
         return epochs * given if given else None
 
     def untrained(self) -> float:
@@ -231,10 +292,17 @@ class Runner:
         try:
             logs = self._evaluated(batches=1)
         except Exception as error:
+            kind = type(self.model)
+            own = kind.train_step is not keras.Model.train_step
+            way_out = "Check the data that it is judged by, the loss and the metrics."
+            if own and kind.test_step is keras.Model.test_step:
+                way_out = (
+                    "Give the model a call() or a test_step that can evaluate held-out data, or "
+                    "use lr_find."
+                )
             raise ValueError(
-                f"A search needs model.evaluate, which fails for {type(self.model).__name__}: "
-                f"{_sentence(error)} Give the model a call() or a test_step that can evaluate "
-                "held-out data, or use lr_find."
+                f"A search needs model.evaluate, which fails for {kind.__name__}: "
+                f"{_sentence(error)} {way_out}"
             ) from error
         names = [name for each in logs for name in (each, f"val_{each}")]
         if self._objective not in names:
@@ -264,9 +332,9 @@ class _Watch(Callback):
     loops of `lr_find` report, and it expects a rate that rises.
     """
 
-    def __init__(self, objective: str, report: Report | None, *, once: bool = False) -> None:
+    def __init__(self, objective: str, report: Report | None, *, counted: bool = False) -> None:
         super().__init__()
-        self.once = once
+        self._counted = counted  # whether the user gave the number of batches
         self._objective = objective
         self._report = report
         self._level = Level(THRESHOLD)
@@ -294,7 +362,7 @@ class _Watch(Callback):
         entries = {name: number(value) for name, value in (logs or {}).items()}
         for name, value in entries.items():
             self.history.setdefault(name, []).append(value)
-        if self.once and self.ended == "finished":
+        if self._counted and self.ended == "finished":
             self._check_length()
         if self._objective not in entries and self.ended == "finished":
             raise ValueError(
@@ -312,7 +380,7 @@ class _Watch(Callback):
                 self._end("behind")
 
     def _check_length(self) -> None:
-        """Refuse an epoch for which a generator had too few batches."""
+        """Refuse an epoch for which the data had too few batches: policies count on all of them."""
         steps = (self.params or {}).get("steps") or 0
         if self._done < steps and not self._unsynced_model.stop_training:
             raise _used_up(steps, self._done)

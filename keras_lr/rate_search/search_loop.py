@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -17,7 +18,6 @@ from keras_lr._util.interrupts import check_interrupt, recorded_interrupts
 from keras_lr._util.terminal import shows_progress, visible
 from keras_lr._util.versions import environment
 from keras_lr.range_test import NoSuggestion, RangeTest
-from keras_lr.range_test.probes import unmoved
 from keras_lr.rate_search import fingerprint
 from keras_lr.rate_search.ahead import jobs_ahead
 from keras_lr.rate_search.data import Data
@@ -26,8 +26,13 @@ from keras_lr.rate_search.options import Options
 from keras_lr.rate_search.plan import Design, Plan, Start
 from keras_lr.rate_search.policies import has_momentum, settable_rate
 from keras_lr.rate_search.progress import Progress
+from keras_lr.rate_search.reasons import (
+    bad_rows,
+    rates_without_effect,
+    trained_nothing,
+    why_not,
+)
 from keras_lr.rate_search.result import Search
-from keras_lr.rate_search.rounds import Round
 from keras_lr.rate_search.runner import Runner
 from keras_lr.rate_search.storage import check_place, import_optuna
 from keras_lr.rate_search.study import RANGE_TEST, Study
@@ -150,8 +155,9 @@ def search(
             so far. None searches to the end.
         heartbeat: Seconds between signs of life, at least 1. A process that misses six of them
             is considered dead, and another one repeats its run.
-        callbacks: A function that returns further callbacks for a run. If one of them sets the
-            rate, pass `also=()`.
+        callbacks: A function that returns further callbacks for a run. If one of them changes the
+            rate, pass `also=()`; it must change the rate of the run, as `ReduceLROnPlateau` does,
+            and not assign its own.
         verbose: 1 prints a line for each run on stderr, 0 prints none, "auto" prints in a
             terminal or a notebook.
 
@@ -163,7 +169,7 @@ def search(
         ValueError, TypeError: If an argument is out of its range or of the wrong type; if the
             study belongs to another model, other data or other settings; or if there is a
             record and a part of the model has neither a configuration nor readable code.
-        NoSuggestion: If no run finished.
+        NoSuggestion: If no run finished, no run trained the model, or the rate had no effect.
         SearchError: If the storage cannot be reached.
 
     Source: the random and coarse-to-fine search of Bengio, "Practical recommendations for
@@ -185,6 +191,14 @@ def search(
         raise ValueError("search needs data; got x=None. Pass x and y, or a data set as x.")
     if batch_size is not None:
         checks.count("batch_size", batch_size)
+    if steps_per_epoch is not None:
+        checks.count("steps_per_epoch", steps_per_epoch)
+    checks.class_weights("class_weight", class_weight)
+    if callbacks is not None and not callable(callbacks):
+        raise TypeError(
+            "callbacks must be a function that returns a list, so that each run has its own; got "
+            f"a {type(callbacks).__name__}. Pass lambda: [...]."
+        )
     fit_options: dict[str, Any] = {"shuffle": shuffle}
     for name, value in {"class_weight": class_weight, "steps_per_epoch": steps_per_epoch}.items():
         if value is not None:
@@ -344,13 +358,22 @@ class _JobLoop:
         untrained = self._runner.untrained()
         answer = plan.answer(found, untrained)
         if answer is None:
-            raise NoSuggestion(_why_not(rounds, self._options))
-        if _trained_nothing(rounds, untrained):
+            raise NoSuggestion(why_not(rounds, self._options, self._runner.data))
+        if trained_nothing(rounds, untrained):
             raise NoSuggestion(
                 f"No run changed {self._options.objective} from {untrained:.4g}, the value before "
                 "training, so no rate can be preferred. Scale the inputs, and check that the loss "
                 "depends on weights that train; a coarse metric may need more epochs."
             )
+        if (rates := rates_without_effect(rounds)) is not None:
+            raise NoSuggestion(
+                f"The runs at rates from {rates[0]:.2g} to {rates[1]:.2g} do not differ, so their "
+                "rate has no effect. A callback may assign another one, as LearningRateScheduler "
+                "and OneCycle do: leave it out of callbacks."
+            )
+        if not rounds[-1].usable:
+            bad = bad_rows(self._runner.data)
+            answer = replace(answer, warnings=(*answer.warnings, *([bad] if bad else [])))
         known = self._range_test()
         model = self._runner.model
         if known is not None and not known["learning_rates"]:
@@ -417,25 +440,6 @@ def _checked(found: Mapping[str, Any]) -> dict[str, Any]:
         "learning_rates": [float(rate) for rate in found["learning_rates"]],
         "losses": [None if loss is None else float(loss) for loss in found["losses"]],
     }
-
-
-def _trained_nothing(rounds: list[Round], untrained: float) -> bool:
-    """Whether runs at several rates all ended at the objective that they started from."""
-    outcomes = [outcome for each in rounds for outcome in each.outcomes]
-    several = len({outcome.job.setting.learning_rate for outcome in outcomes}) > 1
-    return several and unmoved(untrained, [outcome.value for outcome in outcomes])
-
-
-def _why_not(rounds: list[Round], options: Options) -> str:
-    outcomes = [outcome for each in rounds for outcome in each.outcomes]
-    if not outcomes:
-        return "The timeout expired before a run finished; raise timeout."
-    rates = [outcome.job.setting.learning_rate for outcome in outcomes]
-    return (
-        f"None of the {len(outcomes)} runs at rates from {min(rates):.2g} to {max(rates):.2g} "
-        "finished; they diverged. Check the data and the model"
-        + (", or lower low." if options.low is not None else ".")
-    )
 
 
 def _print(text: str) -> None:
