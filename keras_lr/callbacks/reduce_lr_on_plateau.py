@@ -53,26 +53,29 @@ class ReduceLROnPlateau(SteeringCallback):
     Args:
         monitor: Name of the metric in the logs.
         factor: Factor of a reduction, in (0, 1).
-        patience: Epochs (or windows) without improvement before a reduction.
+        patience: Epochs (or windows) without improvement before a reduction, at least 0.
         verbose: 1 prints each change and the reason; 0 prints nothing.
         mode: `"min"`, `"max"`, or `"auto"`: the direction of the metric.
         min_delta: How much better than the best value a value must be; at least 0.
-        cooldown: Epochs (or windows) after a reduction that do not count, as Keras counts them.
-        min_lr: Lower bound of the rate, or one for each optimizer of a `MultiOptimizer`. It is
-            also the lower bound of a scaled schedule; a warm-up is a factor on the result.
+        cooldown: Epochs (or windows) after a reduction that do not count, as Keras counts them;
+            at least 0.
+        min_lr: Lower bound of the rate, at least 0, or one for each optimizer of a
+            `MultiOptimizer`. It is also the lower bound of a scaled schedule; a warm-up is a
+            factor on the result.
         threshold_mode: `"abs"`: `min_delta` is in the unit of the metric; `"rel"`: a fraction of
             the best value.
         smoothing: Decay of the moving average of the metric, in [0, 1); 0 is no smoothing.
-        window: `"epoch"`, or a number of batches: then the callback monitors the mean of each such
-            window of batches. Windows need a training metric that is a mean over batches, such as
-            `"loss"`.
-        warmup: Epochs (or windows) at the start that do not count.
+        window: `"epoch"`, or a number of batches, at least 1: then the callback monitors the mean
+            of each such window of batches. Windows need a training metric that is a mean over
+            batches, such as `"loss"`.
+        warmup: Epochs (or windows) at the start that do not count, at least 0.
         restore_best_weights: Whether to restore the weights of the best value at each reduction
             and when stopping. They are copied to host memory at each new best value; the
             optimizer's slots do not change.
-        max_reductions: Stop the training when a reduction is due after this many.
+        max_reductions: Stop the training when a reduction is due after this many, at least 0; None
+            never stops it.
         growth_factor: Factor above 1 of a growth after repeated improvements; None for no growth.
-        growth_patience: Improvements in a row before a growth; by default `patience`.
+        growth_patience: Improvements in a row before a growth, at least 0; by default `patience`.
         max_lr: Upper bound for growth, or one for each optimizer; by default none. It is also the
             upper bound of a scaled schedule.
         optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
