@@ -106,8 +106,11 @@ def test_a_loss_that_the_test_step_does_not_update_judges_nothing():
     test = lr_find(model, **data)
     assert test.probes is None and len(test.losses) > 30
     assert any("logs 'loss', but does not update" in note for note in test.suggest().warnings)
-    with pytest.raises(ValueError, match="logs 'loss', but does not update that metric"):
+    with pytest.raises(ValueError, match="logs 'loss', but does not update that metric") as refused:
         lr_find(model, **data, validation_data=(x, data["y"]))
+    assert "pass equal steps and budget" in str(refused.value)
+    advised = lr_find(model, **data, steps=100, budget=100)
+    assert not any("Define test_step" in note for note in advised.suggest().warnings)
 
 
 @pytest.mark.parametrize("budget", [None, 100])
