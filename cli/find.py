@@ -40,18 +40,19 @@ __all__ = ["find"]
 def find(model: str, **given: Any) -> None:
     """Suggest a learning rate for MODEL, for the run that you plan.
 
-    A short run with rising rates shows where MODEL learns and breaks. Short runs
-    at constant rates near there are then compared on held-out data.
+    It trains MODEL briefly, with rising rates and then at a few constant rates
+    that are compared on held-out data.
 
     MODEL is a .keras or .h5 file, or module:function that returns a model. The
     file is only read.
 
     \b
     SRC is one of
-      train.npz           arrays x and y, or x_train and y_train
+      train.npz           arrays x and y, or one for each named input and y
       x.npy,y.npy         two arrays, with a comma between the files
-      train.csv           .tsv or .parquet, with --target COL
-      folder/             a sub-folder for each class, of images or .txt files
+      train.csv           a table, also .tsv or .parquet, with --target COL
+      folder/             a subfolder for each class, of images or .txt files
+      saved/              the folder of a saved tf.data.Dataset
       module:function     returns (x, y) or any data set that fit takes
     """
     from .quiet import short_warnings

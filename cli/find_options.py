@@ -35,7 +35,7 @@ run_options = options(
         metavar="N",
         type=click.IntRange(min=1),
         help="Training steps of the whole test; by default 5% of the planned run, "
-        "within 100 and 500, or 200.",
+        "within 100 and 500, or 200 if its length is unknown.",
     ),
 )
 ramp_options = options(
@@ -78,19 +78,19 @@ ramp_options = options(
         type=click.FloatRange(min=1, min_open=True),
         default=4.0,
         show_default=True,
-        help="How far the loss may rise; inf: no stop.",
+        help="Stop the ramp when the loss is about X times its best; inf never stops it.",
     ),
     click.option(
         "--optimizer-name",
         metavar="NAME",
-        help="Optimizer of MODEL to test, if it holds several: d_optimizer.",
+        help="Optimizer to test if MODEL has several, such as d_optimizer.",
     ),
     click.option(
         "--monitor",
         metavar="NAME",
         default="loss",
         show_default=True,
-        help="Log entry that is the loss.",
+        help="Log entry of train_step that is the loss.",
     ),
     click.option(
         "--confirm/--no-confirm",
@@ -101,7 +101,7 @@ ramp_options = options(
     click.option(
         "--warmup",
         is_flag=True,
-        help="Also find the shortest warm-up that survives the rate.",
+        help="Also find the shortest warm-up with which the rate does not diverge.",
     ),
     click.option(
         "--seed", type=click.IntRange(min=0), metavar="N", help="Make the test repeatable."
@@ -112,7 +112,7 @@ ramp_options = options(
         metavar="RULE",
         default="auto",
         show_default=True,
-        help=f"Rule that suggests: {', '.join(METHODS)}.",
+        help=f"Rule that suggests the rate: {', '.join(METHODS)}.",
     ),
 )
 device_options = options(

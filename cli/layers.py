@@ -36,7 +36,7 @@ FORMS = "decay:FACTOR[:MIN_SCALE], head:FACTOR or discriminative:LOW:HIGH"
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object only.")
 @import_option
 @click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda).")
-@click.option("--backend", metavar="NAME", help="tensorflow, jax or torch.")
+@click.option("--backend", metavar="NAME", help="Backend of Keras: tensorflow, jax or torch.")
 @click.option("--traceback", "show", is_flag=True, help="Show the traceback of an error.")
 def layers(
     model: str,
@@ -51,8 +51,8 @@ def layers(
 
     MODEL is a .keras or .h5 file, or module:function that returns a model. It
     is not changed. Without --preset, the multipliers are those of MODEL's
-    optimizer, or 1. The output of --json can be edited and passed to
-    keras-lr find --multipliers.
+    optimizer, or 1. keras-lr find --multipliers reads the output of --json,
+    also after you have edited it.
 
     \b
     RECIPE is one of

@@ -29,19 +29,26 @@ import_option = click.option(
     help="Import a module that registers classes; repeatable.",
 )
 data_options = options(
-    click.option("--data", metavar="SRC", help="Training data; by default MODEL's .npz."),
+    click.option(
+        "--data", metavar="SRC", help="Training data; by default the .npz file beside MODEL."
+    ),
     click.option("--target", metavar="COL", help="Column of a table to predict."),
     click.option("--features", metavar="COLS", help="Columns that MODEL takes, as in a,b,c."),
     click.option("--drop", metavar="COLS", help="Columns of a table to leave out."),
-    click.option("--validation", metavar="SRC", help="Held-out data, measured during the run."),
+    click.option(
+        "--validation", metavar="SRC", help="Held-out data; by default a part of the training data."
+    ),
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Examples in a batch; usually 32.",
+        help="Examples in a batch; 32 by default.",
     ),
     click.option(
-        "--shuffle/--no-shuffle", default=True, help="Order of the data.", show_default=True
+        "--shuffle/--no-shuffle",
+        default=True,
+        help="Whether to shuffle the training data.",
+        show_default=True,
     ),
 )
 model_options = options(
@@ -50,12 +57,16 @@ model_options = options(
     click.option(
         "--metric", metavar="NAME", multiple=True, help="Compile with this metric; repeatable."
     ),
-    click.option("--multipliers", metavar="FILE", help="JSON with a multiplier for each layer."),
+    click.option(
+        "--multipliers",
+        metavar="FILE",
+        help="JSON with a multiplier for each layer, as from keras-lr layers --json.",
+    ),
     import_option,
     click.option("--trust", is_flag=True, help="Run the code that MODEL carries (Lambda)."),
 )
 process_options = options(
-    click.option("--backend", metavar="NAME", help="tensorflow, jax or torch."),
+    click.option("--backend", metavar="NAME", help="Backend of Keras: tensorflow, jax or torch."),
     click.option(
         "--cache/--no-cache",
         default=True,

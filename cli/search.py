@@ -66,14 +66,22 @@ def _option(name: str, metavar: str, about: str, default: Any = None, kind: Any 
 # Named as in `keras_lr.search`, with its defaults; a test compares them.
 sweep_options = options(
     _option("--low", "RATE", "Lowest rate; by default from a range test.", kind=float),
-    _option("--high", "RATE", "Highest rate.", kind=float),
-    _option("--fraction", "X", "Share of the data for the first round.", kind=float),
+    _option("--high", "RATE", "Highest rate; by default from a range test.", kind=float),
+    _option(
+        "--fraction",
+        "X",
+        "Share of the data for the first round; by default a fifth, or 2,000 rows.",
+        kind=float,
+    ),
     _option("--epochs", "N", "Epochs of each run.", 3),
     _option("--fine-rounds", "N", "Rounds after the first.", 2),
     _option("--points", "N", "Rates of a fine round, odd.", 5),
     _option("--final-seeds", "N", "Seeds of the last round.", 3),
     _option(
-        "--max-runs", "N", "Most runs on all data; by default 8, and 12 for each --also.", kind=int
+        "--max-runs",
+        "N",
+        "Most runs on all data; by default 8, and 12 more for each --also.",
+        kind=int,
     ),
     click.option(
         "--also",
@@ -87,7 +95,7 @@ sweep_options = options(
     _option("--mode", "MODE", "min or max; auto uses the metric.", "auto"),
     _option("--pruner", "NAME", "Rule that stops poor runs: none, median, halving.", "none"),
     _option("--validation-split", "X", "Share held out if no --validation.", 0.2),
-    _option("--seed", "N", "Seed of the rows, and of the first run.", 0),
+    _option("--seed", "N", "Seed of the held-out rows and of the first run.", 0),
     _option("--timeout", "S", "Seconds after which no run begins.", kind=float),
 )
 record_options = options(
@@ -100,7 +108,7 @@ record_options = options(
         help="Continue a study that exists.",
     ),
     _option("--workers", "N", "Processes on this machine.", 1, click.IntRange(min=1)),
-    _option("--heartbeat", "S", "Seconds between signs of life.", 10),
+    _option("--heartbeat", "S", "Seconds between heartbeats of a process.", 10),
 )
 output_options = options(
     _option("--plot", "FILE", "Save the plot: .png, .svg, .pdf."),
@@ -133,9 +141,8 @@ def search(model: str, **given: Any) -> None:
 
     SRC is as for keras-lr find.
 
-    WHERE is the record of the search, by which it continues after an
-    interruption and several processes share the work. To join a search, run
-    the same command on another machine. WHERE is one of
+    WHERE is the record of the search. With it, the same command resumes an
+    interrupted search, and on another machine joins it. WHERE is one of
 
     \b
       search.sqlite3                     a file, for one machine
@@ -143,9 +150,9 @@ def search(model: str, **given: Any) -> None:
       mysql://user:word@host/name        the same
       journal:search.log                 a file on a shared disk
 
-    NAME is momentum, beta-2, batch-size, weight-decay, warmup or policy, with
-    optional values to try, as in batch-size=32,64. The NAME none searches the
-    learning rate alone, at a third of the cost.
+    --also takes momentum, beta-2, batch-size, weight-decay, warmup or policy,
+    with optional values to try, as in batch-size=32,64. --also none searches
+    the learning rate alone, at about 40% of the cost.
     """
     from .quiet import short_warnings
 

@@ -20,6 +20,7 @@ Each cell runs in seconds on a CPU, on TensorFlow, JAX or PyTorch. The outputs a
 """,
     """
 >>>
+import math
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -41,12 +42,13 @@ x.shape, model.count_params()
     """
 ## Find a rate
 
-`lr_find` trains for 200 steps, first at rising rates, then at a few constant ones, and restores the
-model.
+`lr_find` finds the rate for a run that you plan: here ten epochs with one-cycle. It trains for 200
+steps, first at rising rates, then at a few constant ones, and restores the model.
 """,
     """
 >>>
-test = keras_lr.lr_find(model, x, y, batch_size=32, seed=0, verbose=0)
+plan = {"policy": "one-cycle", "epochs": 10, "budget": 200}
+test = keras_lr.lr_find(model, x, y, batch_size=32, **plan, seed=0, verbose=0)
 found = test.suggest()
 print(f"{found.learning_rate:.2g}, between {found.low:.2g} and {found.high:.2g}")
 print(found.reason)
@@ -67,7 +69,7 @@ One cycle raises the rate to its maximum and lowers it again, while the momentum
 history = model.fit(
     x,
     y,
-    epochs=3,
+    epochs=10,
     batch_size=32,
     validation_split=0.2,
     verbose=0,
@@ -117,7 +119,8 @@ print([float(f"{rate:.2g}") for rate in history.history["learning_rate"]])
     """
 ## Diagnose a run
 
-This run uses thirty times the rate. `diagnose` finds the problem in its log.
+This run uses thirty times the rate. `diagnose` finds the problem in its log, if it knows the loss
+of an untrained model: the logarithm of the number of classes.
 """,
     """
 >>>
@@ -125,7 +128,7 @@ keras.utils.set_random_seed(0)
 model = small_cnn()
 model.optimizer.learning_rate = 30 * found.learning_rate
 history = model.fit(x, y, epochs=12, batch_size=32, validation_split=0.2, verbose=0)
-print(keras_lr.diagnose(history, batch_size=32))
+print(keras_lr.diagnose(history, batch_size=32, untrained_loss=math.log(10)))
 """,
     """
 ## Confirm by training

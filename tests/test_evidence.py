@@ -22,7 +22,7 @@ def test_a_curve_counts_30_percent_beside_the_usual_rate_and_is_raised():
     found = weigh(curve, None, -2.5, "Adam", None)
     middle = 0.3 * -3.0 + 0.7 * -2.5 + 0.375
     np.testing.assert_allclose(decades(found), middle + np.array([-1.0, 0.0, 1.0]), rtol=1e-6)
-    assert "It counts 30% beside 0.0032, the usual rate of Adam, in decades" in found.reason
+    assert "this rate (30%) and 0.0032, the usual rate of Adam (70%), times 2.4" in found.reason
 
 
 def test_a_curve_decides_alone_where_the_family_is_unknown():

@@ -20,14 +20,14 @@ class CyclicLR(SteeringCallback):
     Args:
         base_lr: Lower bound of the learning rate, at least 0.
         max_lr: Upper bound of the learning rate, above 0 and at least `base_lr`.
-        step_size: Updates of the rise; the paper recommends 2 to 10 epochs.
-        step_size_down: Updates of the fall; by default `step_size`.
+        step_size: Updates of the first rise, at least 1; the paper recommends 2 to 10 epochs.
+        step_size_down: Updates of the first fall, at least 1; by default `step_size`.
         mode: Height of the cycles: `"triangular"` (constant), `"triangular2"` (each cycle has
             half the height of the last) or `"exp_range"` (times `gamma` to the power of the step).
-        gamma: For `"exp_range"`, the factor of each step.
+        gamma: For `"exp_range"`, the factor of each step, in (0, 1].
         scale_fn: A function from the number of the cycle, from 1, to a factor on the height;
             instead of `mode`.
-        cycle_mult: How many times longer each cycle is than the last.
+        cycle_mult: Ratio of the lengths of a cycle and the one before it; at least 1.
         cycle_momentum: Whether the momentum falls while the rate rises.
         base_momentum: Momentum at the upper bound, in [0, 1).
         max_momentum: Momentum at the lower bound, in [base_momentum, 1).

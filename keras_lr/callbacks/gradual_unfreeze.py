@@ -51,8 +51,17 @@ class GradualUnfreeze(SteeringCallback):
     Source: Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification"
     (2018), section 3.3: the last layer first, one more each epoch.
 
-    >>> thaw = GradualUnfreeze(["head", ["block2", "block3"], "block1"])
-    >>> # model.fit(x, y, epochs=5, callbacks=[thaw])
+    >>> import keras, keras_lr, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> names = ("block1", "block2", "head")
+    >>> layers = [keras.layers.Dense(1, name=name) for name in names]
+    >>> model = keras.Sequential([keras.Input((4,)), *layers])
+    >>> model.compile("adam", "mse")
+    >>> before = keras.ops.convert_to_numpy(layers[0].kernel)
+    >>> unfreeze = keras_lr.GradualUnfreeze(["head", "block2", "block1"])
+    >>> history = model.fit(x, x.sum(axis=1), epochs=2, verbose=0, callbacks=[unfreeze])
+    >>> np.array_equal(before, layers[0].kernel)  # `block1` would train from the third epoch on
+    True
     """
 
     roles = ("unfreezing",)

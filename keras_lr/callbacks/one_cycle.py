@@ -30,7 +30,8 @@ class OneCycle(TimedCallback):
             compiles, validation, other callbacks. The cycle begins after the first step, so that
             no part of it passes meanwhile. The steps of one execution (`steps_per_execution`)
             share a reading. A resumed run goes on with what was left of the budget at its backup.
-        pct_start: Fraction of the cycle in which the rate rises, in [0, 1].
+        pct_start: Fraction of the cycle in which the rate rises, in [0, 1]; with `three_phase`,
+            in (0, 0.5].
         anneal: Shape of the phases, `"cos"` or `"linear"`.
         div_factor: The cycle starts at `max_lr / div_factor`; at least 1.
         final_div_factor: The cycle ends at the first rate divided by this; at least 1.

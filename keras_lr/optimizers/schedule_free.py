@@ -55,8 +55,8 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     except within `jax.jit`.
 
     Weights that are set after `fit` or at the end of an epoch (`set_weights`, the best weights of
-    `EarlyStopping`) are an x, at which the next training begins a new average. Weights that are set
-    while they are at y, between two calls of `train_on_batch`, are a y; x and z move as far.
+    `EarlyStopping`) are taken as x, at which the next training begins a new average. Weights that
+    are set between two calls of `train_on_batch` are taken as y; x and z move by the same amount.
 
     Batch normalization collects its moving statistics at y, where they mean nothing for x. So
     whenever `fit` puts the weights to x, it computes the statistics again from up to 50 batches of

@@ -107,8 +107,9 @@ def _from_curve(found: Suggestion, usual: float | None, family: str) -> Suggesti
     if usual is not None:
         middle, half = CURVE_WEIGHT * middle + (1.0 - CURVE_WEIGHT) * usual + RAISED, KNOWN
         reason += (
-            f" It counts {CURVE_WEIGHT:.0%} beside {10.0**usual:.2g}, the usual rate of {family}, "
-            f"in decades; the mean is raised by {10.0**RAISED:.1f}: a ramp shows damage early."
+            f" The answer is the mean, in decades, of this rate ({CURVE_WEIGHT:.0%}) and "
+            f"{10.0**usual:.2g}, the usual rate of {family} ({1.0 - CURVE_WEIGHT:.0%}), times "
+            f"{10.0**RAISED:.1f}, because a ramp shows damage early."
         )
     return replace(
         found,

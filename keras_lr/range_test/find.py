@@ -69,18 +69,21 @@ def lr_find(
     validation_data: Any = None,
     **options: Unpack[Options],
 ) -> RangeTest:
-    """Train briefly at rising, then at a few constant learning rates, and restore the model.
+    """Test learning rates for a run that you plan, by brief training, and restore the model.
 
-    First comes a ramp of rising rates, the learning-rate range test of Smith (2015, arXiv
-    1506.01186, section 3.3), exponential as in fastai; it records the true loss of each batch.
-    Then come short runs at constant rates from the same weights, which are compared on held-out
-    data. A small `budget` allows only one of the two. The suggestion is for the run that you plan,
-    by `policy` and `total_steps` or `epochs`.
+    `suggest()` of the result returns the learning rate and its interval. Describe the planned run
+    by `policy` and by `total_steps` or `epochs`.
+
+    The test has two parts. A ramp of rising rates is the learning-rate range test of Smith (2015,
+    arXiv 1506.01186, section 3.3), exponential as in fastai; it records the true loss of each
+    batch. Short runs at constant rates, from the same weights, are then compared on held-out data.
+    By default a test with a `budget` of 100 to 199 steps has only short runs, and one below 100
+    steps has only a ramp.
 
     Afterwards the model, its optimizer, its metrics and the random generators are as before, bit
-    for bit, also after an exception or Ctrl-C: `fit` after `lr_find` equals `fit` without it. The
-    position of your own data object cannot be restored: a generator has yielded its batches, and a
-    shuffled `tf.data.Dataset` continues with its next order.
+    for bit, also after an exception or Ctrl-C: `fit` after `lr_find` equals `fit` without it.
+    `lr_find` cannot restore the position of your data object: a generator has yielded its batches,
+    and a shuffled `tf.data.Dataset` continues with its next order.
 
     Args:
         model: A compiled Keras model.
@@ -92,8 +95,8 @@ def lr_find(
         optimizer: The optimizer that gets the rates if the model holds several, as a GAN does:
             its name (`"d_optimizer"`, `"optimizers[0]"`) or the optimizer itself. All others
             train at their own rates. None takes the only one.
-        validation_data: `(x, y)`, `(x, y, sample_weight)` or a data set. The loss on a fixed
-            sample of it is measured along the ramp.
+        validation_data: `(x, y)`, `(x, y, sample_weight)` or a data set. The short runs are
+            compared by the loss on a fixed sample of it, which is also measured along the ramp.
         options: The options of the range test; see `keras_lr.range_test.options.Options`.
 
     Returns:
@@ -110,9 +113,13 @@ def lr_find(
     >>> x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     >>> model.compile("adam", "mse")
-    >>> test = keras_lr.lr_find(model, x, x.sum(axis=1), verbose=0)
-    >>> 1e-4 < test.suggest().learning_rate < 10.0
+    >>> y = x.sum(axis=1)
+    >>> test = keras_lr.lr_find(model, x, y, policy="one-cycle", epochs=10, verbose=0)
+    >>> found = test.suggest()
+    >>> found.low < found.learning_rate < found.high
     True
+    >>> found.run
+    'one-cycle, 80 updates'
     """
     settings = checked_options(options, "lr_find")
     chosen = check_model(model, optimizer, "lr_find")

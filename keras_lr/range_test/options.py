@@ -31,7 +31,7 @@ class Options(TypedDict, total=False):
         'How the planned run changes the rate: "constant", "one-cycle", "cosine" (warm-up, then a '
         'cosine to 0), "wsd" (warm-up, constant, then linear to 0), a schedule of Keras or '
         "keras-lr, or a callback of keras-lr; only its shape counts. The suggestion is then its "
-        "highest rate. None suggests one rate between those of all policies.",
+        "highest rate. None: unknown; the rate is then between those of all policies.",
     ]
     total_steps: Annotated[
         int | None,
@@ -76,8 +76,8 @@ class Options(TypedDict, total=False):
     repeats: Annotated[
         int,
         1,
-        "Ramps to run, each from the same weights on the next batches of the data. Their spread "
-        "gives the suggestion an interval.",
+        "Ramps to run, each from the same weights on the next batches of the data. Without short "
+        "runs, the suggestion is the median of theirs, and its interval holds all of them.",
     ]
     stop_factor: Annotated[
         float | None,

@@ -74,7 +74,7 @@ class Probes:
         return np.log10(np.asarray(self.learning_rates, float))[self._order]
 
     def answer(self) -> float | None:
-        """log10 of the rate that the runs speak for, for a run of 500 updates.
+        """log10 of the rate that the runs suggest, for a run of 500 updates.
 
         If the best run lies between two others, the lowest point of the parabola through their
         losses, at most halfway to one of them. Otherwise the weighted mean of the best rates: a

@@ -83,7 +83,7 @@ class Search:
     def learning_rate(self) -> float:
         """The best rate, fitted through all finished runs (see `Answer`).
 
-        The largest one for the policies one-cycle and cosine.
+        The largest one of a policy that changes the rate.
         """
         return self.answer.setting.learning_rate
 
