@@ -11,7 +11,7 @@ from keras_lr.loops.data import Batches
 from keras_lr.steering import BorrowedRate
 
 CHUNK = 25  # steps that a loop trains in one call
-RAMP_ALONE = "pass steps=100, budget=100 and no validation_data"  # which needs no test_step
+ONLY_A_RAMP = "pass steps=100, budget=100 and no validation_data"  # which needs no test_step
 
 
 class Loop(Protocol):
@@ -78,7 +78,7 @@ def scalar_logs(logs: Any, monitor: str, step: str = "train") -> dict[str, Any]:
         names = ", ".join(scalars) or "no scalar"
         way_out = "Return the loss as a scalar in its dictionary of logs."
         if step == "test":
-            way_out = f"Return it from test_step, or {RAMP_ALONE}."
+            way_out = f"Return it from test_step, or {ONLY_A_RAMP}."
         elif scalars:
             likely = next((name for name in scalars if "loss" in name.lower()), next(iter(scalars)))
             way_out = f"Pass monitor={likely!r}, or another of them, to choose the loss."
@@ -112,7 +112,7 @@ def check_updated(
         if values and not any(np.any(value) for value in values):
             raise ValueError(
                 f"The test step of this model logs {monitor!r}, but does not update that metric. "
-                f"Define test_step, or {RAMP_ALONE}."
+                f"Define test_step, or {ONLY_A_RAMP}."
             )
 
 
