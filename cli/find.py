@@ -136,8 +136,12 @@ def _check(given: dict[str, Any]) -> None:
     if confirm and given["budget"] is not None:
         raise BadInput("--confirm means --budget 500; pass --budget alone.")
     if confirm is not None:
-        option, instead = ("--confirm", 500) if confirm else ("--no-confirm", 100)
-        click.echo(f"Warning: {option} is deprecated; write --budget {instead}.", err=True)
+        option, instead = "--confirm", "--budget 500"
+        if not confirm:
+            steps = given["steps"] or 100  # of a ramp without short runs
+            option = "--no-confirm"
+            instead = f"--steps {steps} --budget {steps * given['repeats']}"
+        click.echo(f"Warning: {option} is deprecated; write {instead}.", err=True)
 
 
 def _run(inputs: Inputs, silent: bool, ramp: dict[str, Any]) -> Any:

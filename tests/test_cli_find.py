@@ -198,11 +198,18 @@ def test_policies_are_those_of_the_library():
     assert set(POLICIES) == set(planned_run.POLICIES)
 
 
-@pytest.mark.parametrize(("option", "budget"), [("--confirm", 500), ("--no-confirm", 100)])
-def test_confirm_is_a_deprecated_name_that_help_hides(files, recorded, option, budget):
-    result = run("find", files / "model.keras", option)
-    assert recorded[0][2]["confirm"] is (budget == 500)  # the library knows what it means
-    assert result.stderr == f"Warning: {option} is deprecated; write --budget {budget}.\n"
+@pytest.mark.parametrize(
+    ("options", "instead"),
+    [
+        (["--confirm"], "--budget 500"),
+        (["--no-confirm"], "--steps 100 --budget 100"),
+        (["--no-confirm", "--steps", 60, "--repeats", 2], "--steps 60 --budget 120"),
+    ],
+)
+def test_confirm_is_a_deprecated_name_that_help_hides(files, recorded, options, instead):
+    result = run("find", files / "model.keras", *options)
+    assert recorded[0][2]["confirm"] is (options[0] == "--confirm")  # the library reads it
+    assert result.stderr == f"Warning: {options[0]} is deprecated; write {instead}.\n"
     assert "confirm" not in run("find", "--help").stdout
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import keras_lr
 from keras_lr.plotting import save_range_test_plot
-from keras_lr.range_test.options import DEFAULTS
+from keras_lr.range_test.options import DEFAULTS, checked_options, divided_budget
 
 pytestmark = pytest.mark.once
 
@@ -44,3 +44,21 @@ def test_a_suggestion_gives_the_line_for_an_optimizer_by_its_name():
     assert found.python(model, "d_optimizer") == "model.d_optimizer.learning_rate = 0.00123"
     line = "optimizer = keras.optimizers.SGD(learning_rate=0.00123)"
     assert found.python(model, compiled=False) == line
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"confirm": True}, {"budget": 500}),
+        ({"confirm": False}, {"steps": 100, "budget": 100}),
+        ({"confirm": False, "steps": 30, "repeats": 2}, {"steps": 30, "budget": 60}),
+        ({"confirm": True, "steps": 300, "repeats": 2}, {"budget": 600}),
+    ],
+)
+def test_what_the_warning_of_confirm_advises_means_the_same(options, advice):
+    text = ", ".join(f"{name}={value}" for name, value in advice.items())
+    with pytest.warns(DeprecationWarning, match=f"is deprecated; pass {text}\\."):
+        old = checked_options(options, "lr_find")
+    repeats = options.get("repeats", 1)
+    new = checked_options({**options, "confirm": None, **advice, "repeats": repeats}, "lr_find")
+    assert divided_budget(old, None) == divided_budget(new, None)

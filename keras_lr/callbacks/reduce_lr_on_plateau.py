@@ -39,73 +39,68 @@ class PlateauEvent:
 class ReduceLROnPlateau(SteeringCallback):
     """Lower the learning rate when a metric has stopped improving.
 
-        The arguments up to `min_lr` are those of Keras's callback, with the same effects; the others
-        are new. It scales any rate: a number, the schedule that the model was compiled with, or the
-        rate of `WarmUp`, `ScheduleLR`, `CyclicLR` or `OneCycle` in the same list. If the optimizer
-        has a number for its rate, this number changes and stays changed after the fit, as with
-        Keras's callback; the scale of a schedule ends with the fit. All groups of a `MultiOptimizer`
-        are scaled by the same factor, each within its own bounds.
+    The arguments up to `min_lr` are those of Keras's callback, with the same effects; the others
+    are new. It scales any rate: a number, the schedule that the model was compiled with, or the
+    rate of `WarmUp`, `ScheduleLR`, `CyclicLR` or `OneCycle` in the same list. If the optimizer
+    has a number for its rate, this number changes and stays changed after the fit, as with
+    Keras's callback; the scale of a schedule ends with the fit. All groups of a `MultiOptimizer`
+    are scaled by the same factor, each within its own bounds.
 
-        With `keras.callbacks.BackupAndRestore` in the list, a run that was killed resumes with its
-        best value, counters, scale and best weights.
+    With `keras.callbacks.BackupAndRestore` in the list, a run that was killed resumes with its
+    best value, counters, scale and best weights.
 
-        Args:
-            monitor: Name of the metric in the logs.
-            factor: Factor of a reduction, in (0, 1).
-            patience: Epochs (or windows) without improvement before a reduction, at least 0.
-            verbose: 1 prints each change and the reason; 0 prints nothing.
-            mode: `"min"`, `"max"`, or `"auto"`: the direction of the metric.
-            min_delta: How much better than the best value a value must be; at least 0.
-            cooldown: Epochs (or windows) after a reduction that do not count, as Keras counts them;
-                at least 0.
-            min_lr: Lower bound of the rate, at least 0, or one for each optimizer of a
-                `MultiOptimizer`. It is also the lower bound of a scaled schedule; a warm-up is a
-                factor on the result.
-            threshold_mode: `"abs"`: `min_delta` is in the unit of the metric; `"rel"`: a fraction of
-                the best value.
-            smoothing: Decay of the moving average of the metric, in [0, 1); 0 is no smoothing.
-            window: `"epoch"`, or a number of batches, at least 1: then the callback monitors the mean
-                of each such window of batches. Windows need a training metric that is a mean over
-                batches, such as `"loss"`.
-            warmup: Epochs (or windows) at the start that do not count, at least 0.
-            restore_best_weights: Whether to restore the weights of the best value at each reduction
-                and when stopping. They are copied to host memory at each new best value; the
-    <<<<<<< HEAD
-                optimizer's slots do not change. `SwapEMAWeights(swap_on_epoch=True)` must come
-                after this callback.
-            max_reductions: Stop the training when a reduction is due after this many.
-    =======
-                optimizer's slots do not change.
-            max_reductions: Stop the training when a reduction is due after this many, at least 0; None
-                never stops it.
-    >>>>>>> e3
-            growth_factor: Factor above 1 of a growth after repeated improvements; None for no growth.
-            growth_patience: Improvements in a row before a growth, at least 0; by default `patience`.
-            max_lr: Upper bound for growth, or one for each optimizer; by default none. It is also the
-                upper bound of a scaled schedule.
-            optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
-                or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
+    Args:
+        monitor: Name of the metric in the logs.
+        factor: Factor of a reduction, in (0, 1).
+        patience: Epochs (or windows) without improvement before a reduction, at least 0.
+        verbose: 1 prints each change and the reason; 0 prints nothing.
+        mode: `"min"`, `"max"`, or `"auto"`: the direction of the metric.
+        min_delta: How much better than the best value a value must be; at least 0.
+        cooldown: Epochs (or windows) after a reduction that do not count, as Keras counts them;
+            at least 0.
+        min_lr: Lower bound of the rate, at least 0, or one for each optimizer of a
+            `MultiOptimizer`. It is also the lower bound of a scaled schedule; a warm-up is a
+            factor on the result.
+        threshold_mode: `"abs"`: `min_delta` is in the unit of the metric; `"rel"`: a fraction of
+            the best value.
+        smoothing: Decay of the moving average of the metric, in [0, 1); 0 is no smoothing.
+        window: `"epoch"`, or a number of batches, at least 1: then the callback monitors the mean
+            of each such window of batches. Windows need a training metric that is a mean over
+            batches, such as `"loss"`.
+        warmup: Epochs (or windows) at the start that do not count, at least 0.
+        restore_best_weights: Whether to restore the weights of the best value at each reduction
+            and when stopping. They are copied to host memory at each new best value; the
+            optimizer's slots do not change. `SwapEMAWeights(swap_on_epoch=True)` must come
+            after this callback.
+        max_reductions: Stop the training when a reduction is due after this many, at least 0; None
+            never stops it.
+        growth_factor: Factor above 1 of a growth after repeated improvements; None for no growth.
+        growth_patience: Improvements in a row before a growth, at least 0; by default `patience`.
+        max_lr: Upper bound for growth, or one for each optimizer; by default none. It is also the
+            upper bound of a scaled schedule.
+        optimizer: The optimizer to steer, if the model trains with several: the optimizer itself,
+            or its name in the model, such as `"d_optimizer"` or `"optimizers[0]"`.
 
-        Attributes:
-            events: A `PlateauEvent` for each change of the last `fit`, its reason included.
+    Attributes:
+        events: A `PlateauEvent` for each change of the last `fit`, its reason included.
 
-        Raises:
-            ValueError, TypeError: If an argument is out of its range or of the wrong kind; when
-                `fit` begins, if the number of bounds differs from the number of optimizers.
+    Raises:
+        ValueError, TypeError: If an argument is out of its range or of the wrong kind; when
+            `fit` begins, if the number of bounds differs from the number of optimizers.
 
-        Source: GreedyLR for growth (Subramanian et al., 2025, arXiv 2512.14527). See `PlateauRule`
-        for the arguments of other libraries.
+    Source: GreedyLR for growth (Subramanian et al., 2025, arXiv 2512.14527). See `PlateauRule`
+    for the arguments of other libraries.
 
-        >>> import keras, keras_lr, numpy as np
-        >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-        >>> model.compile(keras.optimizers.SGD(0.1), "mse")
-        >>> plateau = keras_lr.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=100.0)
-        >>> history = model.fit(x, x.sum(axis=1), epochs=3, verbose=0, callbacks=[plateau])
-        >>> [round(lr, 4) for lr in history.history["learning_rate"]]
-        [0.1, 0.1, 0.05]
-        >>> plateau.events[0].action
-        'reduce'
+    >>> import keras, keras_lr, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(0.1), "mse")
+    >>> plateau = keras_lr.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=100.0)
+    >>> history = model.fit(x, x.sum(axis=1), epochs=3, verbose=0, callbacks=[plateau])
+    >>> [round(lr, 4) for lr in history.history["learning_rate"]]
+    [0.1, 0.1, 0.05]
+    >>> plateau.events[0].action
+    'reduce'
     """
 
     rescales = True

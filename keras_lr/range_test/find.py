@@ -19,6 +19,7 @@ from keras_lr.range_test.checks import (
     scale_hints,
 )
 from keras_lr.range_test.options import (
+    RAMP_ALONE,
     Options,
     checked_options,
     divided_budget,
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-RAMP_ALONE = 100  # steps of a ramp where a model cannot be evaluated
 MANY_EPOCHS = 200
 
 

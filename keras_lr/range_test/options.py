@@ -15,6 +15,7 @@ Target = TypeVar("Target")
 
 
 RAMP_STEPS = 50  # with a budget of 200 or more; below, a ramp costs more than it tells
+RAMP_ALONE = 100  # steps of a ramp without short runs
 SHORTEST = 100  # budget below which there are no short runs
 SHORT_RUNS = 150  # updates of short runs beside a ramp whose steps are given
 SHARE_OF_RUN, BUDGETS = 0.05, (100, 500)  # default budget: share of the planned run, and its limits
@@ -174,14 +175,19 @@ def _check_run(options: Options, whose: str) -> None:
                 f"Pass budget alone; got budget={options['budget']!r} and "
                 f"confirm={options['confirm']!r}, which is deprecated."
             )
-        instead = "budget=500" if checks.flag("confirm", options["confirm"]) else "budget=steps"
+        confirm, repeats = checks.flag("confirm", options["confirm"]), options["repeats"]
+        steps = options["steps"] or (RAMP_STEPS if confirm else RAMP_ALONE)
+        if confirm:
+            options["budget"] = max(500, steps * repeats)
+            instead = f"budget={options['budget']}"
+        else:
+            options["steps"], options["budget"] = steps, steps * repeats
+            instead = f"steps={steps}, budget={steps * repeats}"
         warnings.warn(
-            f"confirm={options['confirm']} of {whose} is deprecated; pass {instead}.",
+            f"confirm={confirm} of {whose} is deprecated; pass {instead}.",
             DeprecationWarning,
             stacklevel=4,
         )
-        ramps = (options["steps"] or RAMP_STEPS) * options["repeats"]
-        options["budget"] = max(500, ramps) if options["confirm"] else ramps
     if options["budget"] is not None:
         checks.count("budget", options["budget"], 3)
         ramps = (options["steps"] or 0) * options["repeats"]
