@@ -155,6 +155,58 @@ def test_all_optimizers_of_a_model_are_switched():
     assert not same(at_average, values(model.discriminator.trainable_variables))
 
 
+class Around(keras.Model):
+    """Trains a part of it that is a model, with the optimizer that this part was compiled with."""
+
+    def __init__(self, part, **attributes):
+        super().__init__()
+        self.part = part
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def call(self, x):
+        return self.part(x)
+
+    def train_step(self, data):
+        x, t = data[0], keras.ops.convert_to_tensor(data[1], "float32")
+        weights = self.part.trainable_variables
+        if keras.backend.backend() == "torch":
+            self.part.zero_grad()
+            loss = keras.ops.mean((self(x) - t) ** 2)
+            loss.backward()
+            gradients = [each.value.grad for each in weights]
+        else:
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                loss = keras.ops.mean((self(x) - t) ** 2)
+            gradients = tape.gradient(loss, [each.value for each in weights])
+        self.part.optimizer.apply(gradients, weights)
+        return {"loss": loss}
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="a fit on JAX trains model.optimizer")
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("train", ["fit", "train_on_batch"])
+def test_an_optimizer_of_a_part_of_the_model_is_refused_or_switched(train, trained):
+    part = regression()
+    if trained:
+        fit(part)
+    around = Around(part)
+    around.compile(loss="mse")
+    before = values(part.variables)
+    step = fit if train == "fit" else lambda model: model.train_on_batch(X[:8], T[:8])
+    with pytest.raises(ValueError, match="must hold .* self.part_optimizer = self.part.optimizer"):
+        step(around)
+    assert same(values(part.variables), before)
+    held = Around(part, part_optimizer=part.optimizer)
+    held.compile(loss="mse")
+    step(held)
+    assert not same(values(part.variables), before)
+    if train == "fit":
+        assert part.optimizer.evaluates
+
+
 def test_an_interrupted_fit_leaves_the_model_at_the_average():
     def stop(batch, logs):
         if batch == 1:

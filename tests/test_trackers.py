@@ -115,6 +115,15 @@ def test_other_trackers_are_refused(tracker, error, message):
 
 
 @pytest.mark.once
+def test_what_is_not_a_path_is_refused_at_once():
+    with pytest.raises(TypeError, match="csv must be a path; got .*. Pass a tracker as tracker=."):
+        keras_lr.LRLogger(Entries())
+    for name in ("csv", "tensorboard"):
+        with pytest.raises(TypeError, match=f"{name} must be a path; got 3"):
+            keras_lr.LRLogger(**{name: 3})
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])
 def test_missing_package_is_named(package, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

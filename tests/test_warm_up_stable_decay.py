@@ -215,6 +215,8 @@ def test_bad_arguments_are_refused_at_once():
         (ValueError, "minutes must be above 0; got 0", {"minutes": 0}),
         (ValueError, "patience must be an integer of at least 1", {"patience": 0}),
         (TypeError, "monitor must be the name of a log entry", {"monitor": 3}),
+        (TypeError, "file must be a path; got 3", {"file": 3}),
+        (TypeError, "checkpoint must be a path; got True", {"checkpoint": True}),
     ):
         with pytest.raises(error, match=message):
             made(**{"max_lr": 0.1, **options})

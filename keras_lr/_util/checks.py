@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,6 +115,17 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False; got {value!r}.")
     return bool(value)
+
+
+def file_path(name: str, value: Any) -> Path:
+    """Check the path of a file or a folder and return it.
+
+    Raises:
+        TypeError: If it is not a path.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path; got {value!r}.")
+    return Path(value)
 
 
 def log_entry(name: str, value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lr._util.checks import flag
+from keras_lr._util.checks import file_path, flag
 from keras_lr._util.files import atomic_write, check_writable
 from keras_lr.callbacks.base import SteeringCallback
 from keras_lr.callbacks.trackers import checked_tracker, log_batches, open_tracker
@@ -58,7 +58,8 @@ class LRLogger(SteeringCallback):
         OSError: When `fit` begins, if the CSV file cannot be written; later it is a warning.
         ValueError: If `tracker` is another name; when `fit` begins, if the tracker has no active
             run, or if it should continue a file that `LRLogger` did not write.
-        TypeError: If `append` is not a bool, or `tracker` has no method `log`.
+        TypeError: If `append` is not a bool, `csv` or `tensorboard` not a path, or `tracker` has no
+            method `log`.
         ModuleNotFoundError: If a package of `tensorboard` or of `tracker` is missing.
 
     >>> import keras, keras_lr, numpy as np
@@ -85,6 +86,11 @@ class LRLogger(SteeringCallback):
     ) -> None:
         super().__init__()
         self.optimizer = optimizer
+        if callable(getattr(csv, "log", None)):
+            raise TypeError(f"csv must be a path; got {csv!r}. Pass a tracker as tracker=.")
+        for name, path in (("csv", csv), ("tensorboard", tensorboard)):
+            if path is not None:
+                file_path(name, path)
         for package in ("tensorflow", "tensorboard") if tensorboard is not None else ():
             if importlib.util.find_spec(package) is None:
                 raise ModuleNotFoundError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 from keras_lr._util import checks
@@ -131,8 +130,10 @@ class WarmUpStableDecay(SteeringCallback):
             mode=mode,
             monitor=self.monitor or "val_loss",
         )
-        self.file = None if file is None else Path(file)
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.file = None if file is None else checks.file_path("file", file)
+        if checkpoint is not None:
+            checkpoint = checks.file_path("checkpoint", checkpoint)
+        self.checkpoint = checkpoint
         if self.checkpoint is not None and self.checkpoint.suffix != ".keras":
             raise ValueError(f"checkpoint must end in .keras; got {str(checkpoint)!r}.")
         self._saved = False

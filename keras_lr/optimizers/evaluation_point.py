@@ -21,12 +21,13 @@ import keras
 from keras_lr._keras.replicas import has_strategy
 from keras_lr._keras.trainer import synchronise
 from keras_lr.optimizers.moving_statistics import collecting_layers, recompute, sample_of
-from keras_lr.steering import innermost_optimizers
+from keras_lr.steering import innermost_optimizers, model_optimizers
 from keras_lr.steering.guard import fits_running
 
 _MARK = "_keras_lr_at_point"
 # What computes the statistics of batch normalization, for each model that is in a fit.
 _recomputes: WeakKeyDictionary[Any, Callable[[], None]] = WeakKeyDictionary()
+_trained: list[Any] = []  # the models that are in a fit or in train_on_batch, the inner one last
 _EVALUATING = (
     "evaluate", "predict", "test_on_batch", "predict_on_batch", "save", "save_weights", "export",
 )  # fmt: skip
@@ -72,7 +73,8 @@ def _evaluating(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any
 
 def _training_on_batch(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
     put_to_training(kind, model)
-    return original(model, *args, **kwargs)
+    with _training(model):
+        return original(model, *args, **kwargs)
 
 
 def _compiling(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -83,7 +85,8 @@ def _compiling(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any)
 
 def _fitting(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
     if not _optimizers(kind, model):
-        return original(model, *args, **kwargs)
+        with _training(model):
+            return original(model, *args, **kwargs)
     bound = inspect.signature(original).bind(model, *args, **kwargs)
     with ExitStack() as stack:
         if fits_running(model):  # the fit around this one goes on where it was
@@ -97,7 +100,8 @@ def _fitting(kind: type, original: Any, model: Any, *args: Any, **kwargs: Any) -
         else:
             bound.arguments["callbacks"] = [ours, *keras.tree.flatten(given or [])]
         try:
-            result = original(*bound.args, **bound.kwargs)
+            with _training(model):
+                result = original(*bound.args, **bound.kwargs)
         except BaseException:
             with suppress(Exception):  # the first exception matters
                 put_to_average(kind, model)
@@ -141,6 +145,33 @@ def put_to_average(kind: type, model: Any) -> list[Any]:
     if moved and model in _recomputes:
         _recomputes[model]()
     return moved
+
+
+@contextmanager
+def _training(model: Any) -> Iterator[None]:
+    _trained.append(model)
+    try:
+        yield
+    finally:
+        _trained.pop()
+
+
+def check_switched(optimizer: Any) -> None:
+    """Refuse an optimizer within a part of the model that trains now, where nothing switches it.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if not _trained or any(each is optimizer for each in _optimizers(object, _trained[-1])):
+        return
+    for path, each in model_optimizers(_trained[-1]).items():
+        if any(part is optimizer for part in innermost_optimizers(each)):
+            owner, name = _trained[-1].name, path.replace(".", "_")
+            raise ValueError(
+                f"The model {owner!r} must hold the optimizers that it trains with, to evaluate at "
+                f"the average of ScheduleFree; got one in a part of it, {path}. Give it an "
+                f"attribute of its own, self.{name} = self.{path}."
+            )
 
 
 @contextmanager

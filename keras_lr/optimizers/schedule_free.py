@@ -20,7 +20,7 @@ from keras_lr._keras.optimizers import (
     velocities,
 )
 from keras_lr._util import checks
-from keras_lr.optimizers.evaluation_point import wrap_methods
+from keras_lr.optimizers.evaluation_point import check_switched, wrap_methods
 from keras_lr.optimizers.layerwise import LayerwiseLR
 from keras_lr.optimizers.rectification import rectification
 from keras_lr.optimizers.schedule_free_checks import check_constant, check_inner, check_rectified
@@ -52,7 +52,11 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     `evaluate`, `predict`, `test_on_batch`, `predict_on_batch`, `save`, `save_weights` and `export`
     in the middle of an epoch. `train_on_batch` also trains at y. A training loop of your own calls
     `train()` before its first step and `eval()` before an evaluation; a step at x raises an error,
-    except within `jax.jit`.
+    except within `jax.jit` and a `tf.function` that is traced already.
+
+    A `fit` switches the optimizers in attributes of its model, or in lists and dictionaries there.
+    If `train_step` uses that of a part of the model, such as `self.net.optimizer`, the model needs
+    an attribute for it too.
 
     Weights that are set after `fit` or at the end of an epoch (`set_weights`, the best weights of
     `EarlyStopping`) are taken as x, at which the next training begins a new average. Weights that
@@ -134,6 +138,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         """Create the optimizer's variables."""
         if self.built:
             return
+        check_switched(self)  # a refusal after a `tf.function` has built it would leave it useless
         for variable in variables:
             dtype = keras.backend.standardize_dtype(variable.dtype)
             if dtype in ("float16", "bfloat16"):
@@ -249,6 +254,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
         if self._may_evaluate:
+            check_switched(self)
             at_average = number_outside(self._at_average)
             if at_average:
                 raise ValueError(
