@@ -566,6 +566,11 @@ def test_runs_that_trained_nothing_give_no_rate():
             {"also": "rate"},
             "also must be 'momentum', 'beta_2', 'batch_size', 'weight_decay'",
         ),
+        (
+            {"also": None},
+            "also must be names, or a mapping from names to values; got None. Pass ()",
+        ),
+        ({"also": 3}, "also must be names, or a mapping from names to values; got 3. Pass ()"),
         ({"also": {"momentum": [1.0]}}, "momentum must be in (0, 1); got 1.0"),
         ({"also": {"weight_decay": [-0.1]}}, "weight_decay must be at least 0; got -0.1"),
         ({"also": {"beta_2": [1.0]}}, "beta_2 must be in (0, 1); got 1.0"),

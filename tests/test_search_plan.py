@@ -661,3 +661,25 @@ def test_answer_of_an_unfinished_search_is_that_of_its_furthest_round():
     job = plan.missing(found)[0]
     found[job.key] = Outcome(job, "finished", loss(job))
     assert plan.answer(found).round == "fine 1"
+
+
+@pytest.mark.parametrize(
+    ("also", "most", "left_out"),
+    [
+        ({"policy": ("constant", "cosine")}, 1.0, ["policy cosine"]),
+        ({"policy": ("constant", "cosine")}, 20.0, []),
+        ({"warmup": (0.0, 0.1), "policy": ("constant",)}, 1.0, ["warm-up 10 %"]),
+        ({"weight_decay": (0.0, 0.001, 0.01)}, 20.0, []),
+        ({"weight_decay": (0.0, 0.001, 0.01)}, 2.0, ["weight decay 0.01"]),
+    ],
+)
+def test_an_answer_says_which_values_no_run_has_had(also, most, left_out):
+    design = replace(DESIGN, also=also, max_runs=most, fraction=1.0, fine_rounds=1, final_seeds=1)
+    plan = Plan(design, Start(1e-5, 1.0, 1e-2, tested=True))
+    found = {}
+    while missing := plan.missing(found):
+        found.update({job.key: Outcome(job, "finished", valley(1e-2)(job)) for job in missing})
+    said = [each for each in plan.answer(found).warnings if each.startswith("Not tried")]
+    assert [each.partition(": ")[2].rstrip(".").split(", ") for each in said] == (
+        [left_out] if left_out else []
+    )

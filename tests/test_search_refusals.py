@@ -1,6 +1,7 @@
 """What a search cannot compare: models of several structures, and data that end."""
 
 import itertools
+import math
 import re
 
 import keras
@@ -298,6 +299,28 @@ def test_a_callback_that_lowers_the_rate_of_a_run_is_searched_with():
         callbacks=lambda: [keras.callbacks.ReduceLROnPlateau(**plateau)],
     )
     assert found.learning_rate > 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_that_is_not_finite_is_no_divergence(value):
+    def odd(true, predicted):
+        return keras.ops.mean(predicted) * value
+
+    with pytest.raises(keras_lr.NoSuggestion, match="val_odd was not finite in any of the 3 runs"):
+        keras_lr.search(classifier(metrics=[odd]), X, Y, **QUICK, objective="val_odd", mode="min")
+
+
+def test_the_seeds_of_a_function_may_be_as_large_as_those_of_a_model():
+    for model in (classifier(), classifier):
+        found = keras_lr.search(model, X, Y, **{**QUICK, "final_seeds": 2, "seed": 2**32 - 1})
+        assert found.answer.finished
+
+
+def test_a_value_that_has_no_run_is_said():
+    """With 960 rows a batch the rates would be 30 times as high, and above `high`."""
+    options = {**QUICK, "also": {"batch_size": [32, 960]}}
+    found = keras_lr.search(classifier(), X, Y, **options)
+    assert any("max_runs left no room: batch size 960." in each for each in found.warnings)
 
 
 def test_text_in_a_table_of_pandas_is_refused():

@@ -266,6 +266,11 @@ def _dimensions(also: Any) -> dict[str, tuple[Any, ...] | None]:
     """`also` as a dictionary from dimensions to values; None stands for the usual values."""
     if isinstance(also, str):
         also = (also,)
+    if not isinstance(also, Iterable):
+        raise TypeError(
+            f"also must be names, or a mapping from names to values; got {also!r}. Pass () to ask "
+            "for the rate alone."
+        )
     if not isinstance(also, Mapping):
         also = dict.fromkeys(also)
     wanted: dict[str, tuple[Any, ...] | None] = {}

@@ -16,6 +16,7 @@ from keras_lr.rate_search.answer import Answer, Rates, answer_of
 from keras_lr.rate_search.evidence import contenders, finalists
 from keras_lr.rate_search.jobs import Job, Outcome, Setting
 from keras_lr.rate_search.rounds import Round
+from keras_lr.rate_search.words import name_of, value_of
 from keras_lr.schedules.scaling import scale_lr
 
 DECADE = 10.0
@@ -146,8 +147,30 @@ class Plan:
             best = now.best()
             if best is not None and best.ended == "finished":
                 rates = Rates(self._at, *self._limits, self._expected(best.setting))
-                return answer_of(rounds, now, best, rates, untrained)
+                answer = answer_of(rounds, now, best, rates, untrained)
+                left_out = self._left_out(rounds)
+                if left_out:
+                    reason = "because low, high or max_runs left no room"
+                    said = f"Not tried, {reason}: {', '.join(left_out)}."
+                    answer = replace(answer, warnings=(*answer.warnings, said))
+                return answer
         return None
+
+    def _left_out(self, rounds: Sequence[Round]) -> list[str]:
+        """The values of `also` that no run has had although their round is over, in words."""
+        begun = self.names.index(rounds[-1].name)
+        left_out = []
+        for name, values in self.design.also.items():
+            if self.names.index(name) > begun:
+                continue
+            jobs = [job for each in rounds if each.name == name for job in each.jobs]
+            tried = [getattr(job.setting, name) for job in jobs]
+            left_out += [
+                f"{name_of(name)} {value_of(name, value)}"
+                for value in values
+                if not any(_same(value, each) for each in tried)
+            ]
+        return left_out
 
     def _expected(self, setting: Setting) -> float | None:
         """The rate that the range test suggests for a setting, scaled as the rounds scale it."""
@@ -327,6 +350,13 @@ def _nearby(setting: Setting, tried: Sequence[Setting]) -> Setting:
     return min(
         close, key=lambda each: _apart(each.learning_rate, setting.learning_rate), default=setting
     )
+
+
+def _same(value: Any, tried: Any) -> bool:
+    """Whether a value was tried; a weight decay is kept to three digits."""
+    if isinstance(value, float) and isinstance(tried, float):
+        return math.isclose(value, tried, rel_tol=0.01)
+    return bool(value == tried)
 
 
 def _apart(rate: float, centre: float) -> float:

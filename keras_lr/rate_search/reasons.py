@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from keras_lr.range_test.probes import unmoved
@@ -48,6 +49,11 @@ def why_not(rounds: list[Round], options: Options, data: Data) -> str:
     if not outcomes:
         return "The timeout expired before a run finished; raise timeout."
     rates = [outcome.job.setting.learning_rate for outcome in outcomes]
+    if all(map(_is_metric_alone, outcomes)) and options.objective not in ("loss", "val_loss"):
+        return (
+            f"{options.objective} was not finite in any of the {len(outcomes)} runs, although the "
+            "losses were. Check that metric, or search by val_loss."
+        )
     bad = bad_rows(data)
     return (
         f"None of the {len(outcomes)} runs at rates from {min(rates):.2g} to {max(rates):.2g} "
@@ -55,6 +61,12 @@ def why_not(rounds: list[Round], options: Options, data: Data) -> str:
         + (bad or "Check the data and the model" + ", or lower low" * (options.low is not None))
         + "." * (not bad)
     )
+
+
+def _is_metric_alone(outcome: Outcome) -> bool:
+    """Whether a run ended with finite losses, so that its objective alone was not finite."""
+    last = [values[-1] for name, values in outcome.history.items() if name in ("loss", "val_loss")]
+    return bool(last) and all(map(math.isfinite, last))
 
 
 def bad_rows(data: Data) -> str:

@@ -23,7 +23,7 @@ def made(make: Callable[[], Any], seed: int) -> Any:
         TypeError: If the function needs arguments or returns something else.
     """
     check_needs_nothing(make)
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(seed % 2**32)  # NumPy takes no larger one
     model = make()
     if not isinstance(model, keras.Model):
         raise TypeError(
