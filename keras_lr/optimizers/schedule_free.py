@@ -27,6 +27,7 @@ from keras_lr.optimizers.schedule_free_checks import check_constant, check_inner
 from keras_lr.optimizers.wrapper import OptimizerWrapper, registered
 
 _SETTINGS = ("warmup_steps", "r", "weight_lr_power", "rectify")
+_LEAST = 2.0**-60  # in the place of a share of 0, to divide by
 _MARKED = 256  # elements of a variable, about, that its mark depends on
 
 
@@ -278,11 +279,6 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         if self.rectify:
             gamma = gamma * rectification(k + 1.0, self.beta_2)
         c = self._share_of_update(k, gamma)
-        beta = self._beta()
-        kept = 1.0 - c
-        # z' = z - gamma u, and z' - y' = beta (z' - x') with x' = x + c (z' - x), so that:
-        # y' = y + c (z - y) + along_y u;  z' - y' = kept (z - y) + along_slot u
-        along_y, along_slot = gamma * (beta * kept - 1.0), -gamma * beta * kept
         correction = None
         if not isinstance(self, keras.optimizers.SGD):
             # In float32, 1 - 0.999**k would lose half of its digits.
@@ -294,8 +290,18 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
             # 0 times a gradient that overflowed is not 0.
             if slots[index] is not None and self._factor_of(index) != 0.0
         ]
-        if self._steps_together(pairs, c, along_y, along_slot, correction):
-            return
+        # z' = z - gamma u, and z' - y' = beta (z' - x') with x' = x + c (z' - x), so that:
+        # z' - y' = kept (z - y) - gamma beta kept u;  y' = y + c (z - y) - gamma (1 - beta kept) u
+        beta = self._beta()
+        if keras.backend.backend() == "torch":
+            kept = 1.0 - c
+            along = gamma * (beta * kept - 1.0), -gamma * beta * kept
+            if self._steps_together(pairs, c, *along, correction):
+                return
+        # The same with y' from z' - y', so that compilers overwrite both in place. For c = 1 that
+        # is 0, from which no y' follows; with a power of 2 as `kept` it is tiny.
+        kept = ops.where(c < 1.0, 1.0 - c, ops.full_like(c, _LEAST))
+        pull, along_y, along_slot = c / kept, -gamma * (1.0 - beta), -gamma * beta * kept
         for index, gradient in pairs:
             place, slot, multiplier = self._trained[index], slots[index], self._factor_of(index)
             y, to_z = ops.convert_to_tensor(place), ops.convert_to_tensor(slot)
@@ -304,9 +310,9 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
                 u = u + self.weight_decay * y
             if multiplier != 1.0:
                 u = multiplier * u  # both steps are proportional to gamma; c does not depend on it
-            new = y + ops.cast(c, y.dtype) * to_z + ops.cast(along_y, y.dtype) * u
-            self.assign(slot, ops.cast(kept, y.dtype) * to_z + ops.cast(along_slot, y.dtype) * u)
-            self.assign(place, new)
+            to_z = ops.cast(kept, y.dtype) * to_z + ops.cast(along_slot, y.dtype) * u
+            self.assign(slot, to_z)
+            self.assign_add(place, ops.cast(pull, y.dtype) * to_z + ops.cast(along_y, y.dtype) * u)
 
     def _factor_of(self, index: int) -> float:
         """The multiplier of a variable, from a `LayerwiseLR` inside."""
@@ -315,9 +321,7 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
     def _steps_together(
         self, pairs: list[tuple[int, Any]], c: Any, along_y: Any, along_slot: Any, correction: Any
     ) -> bool:
-        """On torch, make the update of all variables by calls for lists; False elsewhere."""
-        if keras.backend.backend() != "torch":
-            return False
+        """On torch, make the update by calls for lists; False if the variables differ in type."""
         from keras_lr.optimizers.torch_fused import schedule_free_step
 
         slots: Any = velocities(self)
