@@ -164,18 +164,17 @@ class Contender:
         return size(kept.values()) / size(self.model.trainable_variables)
 
 
-def measure(makers, steps, rounds, names=NAMES, twice=True):
+def measure(makers, steps, rounds, names=NAMES):
     """Seconds per step, shape (rounds, 2), and copies of state, for each contender.
 
     Args:
         names: Of the layers.
-        twice: Whether there are two models of each.
     """
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, steps, BATCH, WIDTH)).astype("float32")
     batches = list(zip(x, y, strict=True))
     # Two of each, made in mirrored order: earlier ones have better places in memory.
-    order = [*makers, *reversed(makers)] if twice else list(makers)
+    order = [*makers, *reversed(makers)]
     running = [(name, Contender(makers[name], batches, names)) for name in order]
     for _, contender in running * 2:  # to warm up
         contender.burst()

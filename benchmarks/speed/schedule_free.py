@@ -29,8 +29,7 @@ def averages(variables, steps, rounds):
         plain, make, _ = optimizers.CONTENDERS[name]
         makers |= {plain: optimizers.PLAIN[plain], name: make}
     names = [f"dense_{index}" for index in range(variables // 2)]
-    # It takes long to compile many variables.
-    seconds, _ = optimizers.measure(makers, steps, rounds, names, twice=variables < 200)
+    seconds, _ = optimizers.measure(makers, steps, rounds, names)
     for name in AVERAGES:
         plain, _, mark = optimizers.CONTENDERS[name]
         ratios = (seconds[name] / seconds[plain]).T
@@ -42,10 +41,9 @@ def attributes(variables, steps, rounds):
     size = callbacks.Size(variables, steps)
     x, y = callbacks.data(size.steps)
     names = list(dict.fromkeys([*callbacks.PLAIN.values(), *ATTRIBUTES]))
-    copies = names[::-1] if variables < 200 else []
     running = [
         (name, callbacks.contender(callbacks.CONTENDERS[name], size, x, y, epochs=2 + rounds))
-        for name in names + copies
+        for name in [*names, *reversed(names)]  # earlier ones have better places in memory
     ]
     seconds = callbacks.in_turn(running, size.steps, rounds)
     for name in ATTRIBUTES:
