@@ -88,8 +88,11 @@ def check_search():
     def searched():
         model = prepared(fitted=False)
         before = state(model)
-        # A part of the 114 rows that train, of which devices get equal shares.
-        sweep = {"low": 1e-3, "high": 1.0, "fraction": 0.29, "epochs": 1, "fine_rounds": 0}
+        # A part of the 114 rows that train, of which devices get equal shares: on JAX the search
+        # rounds 33 to 34. On TensorFlow it does not, and the fit of Keras itself differs from that
+        # on one device if a last batch has one row.
+        fraction = 0.29 if two_devices.BACKEND == "jax" else 0.3
+        sweep = {"low": 1e-3, "high": 1.0, "fraction": fraction, "epochs": 1, "fine_rounds": 0}
         found = keras_lr.search(model, *DATA, validation_split=0.24, verbose=0, **sweep)
         assert_equal(state(model), before)
         return {outcome.job: outcome.value for outcome in found.outcomes}
