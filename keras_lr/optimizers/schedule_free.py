@@ -292,12 +292,9 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         ]
         # z' = z - gamma u, and z' - y' = beta (z' - x') with x' = x + c (z' - x), so that:
         # z' - y' = kept (z - y) - gamma beta kept u;  y' = y + c (z - y) - gamma (1 - beta kept) u
+        if self._steps_together(pairs, c, gamma, correction):
+            return
         beta = self._beta()
-        if keras.backend.backend() == "torch":
-            kept = 1.0 - c
-            along = gamma * (beta * kept - 1.0), -gamma * beta * kept
-            if self._steps_together(pairs, c, *along, correction):
-                return
         # The same with y' from z' - y', so that compilers overwrite both in place. For c = 1 that
         # is 0, from which no y' follows; with a power of 2 as `kept` it is tiny.
         kept = ops.where(c < 1.0, 1.0 - c, ops.full_like(c, _LEAST))
@@ -319,9 +316,11 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         return float(self._multipliers[index].number) if isinstance(self, LayerwiseLR) else 1.0
 
     def _steps_together(
-        self, pairs: list[tuple[int, Any]], c: Any, along_y: Any, along_slot: Any, correction: Any
+        self, pairs: list[tuple[int, Any]], c: Any, gamma: Any, correction: Any
     ) -> bool:
-        """On torch, make the update by calls for lists; False if the variables differ in type."""
+        """On torch, make the update of all variables by calls for lists; False elsewhere."""
+        if keras.backend.backend() != "torch":
+            return False
         from keras_lr.optimizers.torch_fused import schedule_free_step
 
         slots: Any = velocities(self)
@@ -332,14 +331,15 @@ class ScheduleFree(JointUpdate, OptimizerWrapper):
         squares = None
         if correction is not None:
             squares = [mean_squares(self)[index].value for index in places]
+        beta, kept = self._beta(), 1.0 - c
         schedule_free_step(
             y,
             [slots[index].value for index in places],
             squares,
             [gradient.to(y[0].dtype) for _, gradient in pairs],
             c=c,
-            along_y=along_y,
-            along_slot=along_slot,
+            along_y=gamma * (beta * kept - 1.0),
+            along_slot=-gamma * beta * kept,
             correction=correction,
             beta_2=getattr(self, "beta_2", None),
             epsilon=getattr(self, "epsilon", None),
